@@ -1,0 +1,121 @@
+"""Settings: what the user chose, what was taken instead, and where each value came from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+import platformdirs
+
+from musetalk_cli.errors import InputError
+
+DeviceName = Literal["auto", "cuda", "cpu"]
+PrecisionName = Literal["auto", "fp32", "fp16", "bf16"]
+ImageOpsName = Literal["auto", "gpu", "cpu"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sharpen:
+    """Unsharp mask of the resized face, with the published values as defaults.
+
+    Attributes:
+        amount: How much of the detail is added, >= 0.
+        sigma: Width of the Gaussian in pixels of the resized face, > 0.
+        threshold: Differences below this many levels (0..255) are left alone.
+    """
+
+    amount: float = 1.2
+    sigma: float = 1.0
+    threshold: float = 5.0
+
+    def __str__(self) -> str:
+        return f"{self.amount:g},{self.sigma:g},{self.threshold:g}"
+
+
+def parse_sharpen(text: str) -> Sharpen | None:
+    """Read `on`, `off` or `AMOUNT[,SIGMA[,THRESHOLD]]`; None is off.
+
+    Raises:
+        InputError: The text is none of these, or a number is out of range.
+    """
+    if text == "off":
+        return None
+    if text == "on":
+        return Sharpen()
+    try:
+        values = [float(part) for part in text.split(",")]
+        sharpen = Sharpen(*values)
+    except (ValueError, TypeError):
+        raise InputError(
+            f"--sharpen {text} is not understood.", "Use on, off or AMOUNT[,SIGMA[,THRESHOLD]], like 1.2,1,5."
+        ) from None
+    finite = all(math.isfinite(value) for value in values)
+    if not finite or sharpen.amount < 0 or not 0 < sharpen.sigma <= 50 or sharpen.threshold < 0:
+        raise InputError(
+            f"--sharpen {text} is out of range.", "The amount is >= 0, sigma in (0, 50], the threshold >= 0."
+        )
+    return sharpen
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A folder, and who chose it.
+
+    Attributes:
+        path: The folder.
+        origin: `flag`, `environment variable NAME`, `working folder` or `user data folder`.
+    """
+
+    path: Path
+    origin: str
+
+
+def default_place(name: str) -> Place:
+    """`name/` in the working folder if it is there, else in the user data folder."""
+    local = Path.cwd() / name
+    if local.is_dir():
+        return Place(local, "working folder")
+    return Place(Path(platformdirs.user_data_dir("musetalk")) / name, "user data folder")
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """Where things are and what computes: the options every command shares.
+
+    Attributes:
+        models: Folder of model bundles.
+        avatars: Folder of avatars.
+        model: `v15`, `v1`, `demo`, `random-v15` or the path of a bundle.
+        device: Which device to compute on.
+        precision: Number format of the networks.
+    """
+
+    models: Place = field(default_factory=lambda: default_place("models"))
+    avatars: Place = field(default_factory=lambda: default_place("avatars"))
+    model: str = "v15"
+    device: DeviceName = "auto"
+    precision: PrecisionName = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class JobConfig:
+    """How a face is made to speak.
+
+    Attributes:
+        fps: Frames per second of the result.
+        chunk: Seconds of sound per hop of a stream.
+        context: Seconds of past sound the encoder hears with each hop; None is as much as its window holds.
+        sharpen: Unsharp mask after the resize, or None.
+        image_ops: Where resize, sharpen and blend run.
+        batch_sizes: Sizes a batch may have, ascending; the last one is the largest.
+    """
+
+    fps: Fraction = Fraction(25)
+    chunk: Fraction = Fraction(1, 2)
+    context: Fraction | None = None
+    sharpen: Sharpen | None = Sharpen()
+    image_ops: ImageOpsName = "auto"
+    batch_sizes: tuple[int, ...] = (1, 4, 8, 13, 16)

@@ -1,0 +1,37 @@
+"""The one exception family: raised anywhere, caught once at the edge."""
+
+from __future__ import annotations
+
+
+class MuseTalkError(Exception):
+    """Something the user can act on.
+
+    Args:
+        message: One sentence: what is wrong, and where.
+        hint: What to do about it, or None where nothing can be said.
+    """
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class InputError(MuseTalkError):
+    """A value, a sound, a picture or a file given by the user cannot be used."""
+
+
+class ModelError(MuseTalkError):
+    """A model bundle is missing, incomplete or broken."""
+
+
+class AvatarError(MuseTalkError):
+    """An avatar is missing, incomplete or broken."""
+
+
+class DeviceError(MuseTalkError):
+    """The wanted device is not there or failed."""
+
+
+class OutputError(MuseTalkError):
+    """A result cannot be written."""

@@ -1,0 +1,161 @@
+"""Time: an injectable monotonic clock, a pacer, and statistics of stages taken from outside.
+
+Stages do not know that they are timed. On a CUDA device a span is a pair of events that is read long
+after it was recorded, so measuring never waits for the device.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Clock(Protocol):
+    """Monotonic time that a test can own."""
+
+    def now(self) -> float:
+        """Seconds since an arbitrary start."""
+
+    def wait(self, seconds: float, wake: threading.Event) -> bool:
+        """Wait that long or until `wake` is set; True if it was set."""
+
+
+class MonotonicClock:
+    """The system's monotonic clock."""
+
+    def now(self) -> float:
+        """Seconds since an arbitrary start."""
+        return time.perf_counter()
+
+    def wait(self, seconds: float, wake: threading.Event) -> bool:
+        """Wait that long or until `wake` is set; True if it was set."""
+        return wake.wait(max(0.0, seconds))
+
+
+@dataclass(slots=True)
+class Pacer:
+    """Holds a stream to its schedule: item `n` is due at `start + n / rate`, whatever came before.
+
+    Attributes:
+        clock: Where time comes from.
+        rate: Items per second.
+        start: Clock time of item 0; the first call of `wait_for` sets it.
+    """
+
+    clock: Clock
+    rate: float
+    start: float | None = None
+
+    def wait_for(self, item: int, wake: threading.Event) -> float:
+        """Wait until `item` is due or `wake` is set; returns the time it was due."""
+        if self.start is None:
+            self.start = self.clock.now()
+        due = self.start + item / self.rate
+        remaining = due - self.clock.now()
+        if remaining > 0:
+            self.clock.wait(remaining, wake)
+        return due
+
+
+@dataclass(frozen=True, slots=True)
+class Percentiles:
+    """The three figures a latency is quoted with, in milliseconds."""
+
+    p50: float
+    p95: float
+    p99: float
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Percentiles:
+        """Percentiles of durations in seconds; all zero where there are none."""
+        if not seconds:
+            return cls(0.0, 0.0, 0.0)
+        p50, p95, p99 = (float(value) * 1e3 for value in np.percentile(seconds, (50, 95, 99)))
+        return cls(p50, p95, p99)
+
+
+@dataclass(frozen=True, slots=True)
+class StageSummary:
+    """What one stage took over a run: calls, percentiles and the sum in milliseconds."""
+
+    count: int
+    times: Percentiles
+    total_ms: float
+
+
+@dataclass(slots=True)
+class StageStats:
+    """Durations by stage; safe to use from several threads.
+
+    Attributes:
+        clock: Where host time comes from.
+        device: A CUDA device whose stages are timed by events, or None.
+    """
+
+    clock: Clock = field(default_factory=MonotonicClock)
+    device: torch.device | None = None
+    _durations: dict[str, list[float]] = field(default_factory=dict)
+    _pending: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def span(self, stage: str) -> Iterator[None]:
+        """Time a block on the host."""
+        start = self.clock.now()
+        yield
+        self.add(stage, self.clock.now() - start)
+
+    @contextmanager
+    def device_span(self, stage: str) -> Iterator[None]:
+        """Time a block on the device; the same as `span` where there is no CUDA device."""
+        if self.device is None:
+            with self.span(stage):
+                yield
+            return
+        import torch
+
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        stream = torch.cuda.current_stream(self.device)
+        start.record(stream)
+        yield
+        end.record(stream)
+        with self._lock:
+            self._pending.append((stage, start, end))
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Record one duration."""
+        with self._lock:
+            self._durations.setdefault(stage, []).append(seconds)
+
+    def collect(self) -> None:
+        """Read the event pairs the device has finished, without waiting for it."""
+        with self._lock:
+            while self._pending and self._pending[0][2].query():
+                stage, start, end = self._pending.pop(0)
+                self._durations.setdefault(stage, []).append(start.elapsed_time(end) / 1e3)
+
+    def summary(self, order: Sequence[str]) -> dict[str, StageSummary]:
+        """Every stage seen so far, those named in `order` first."""
+        if self._pending:
+            self._pending[-1][2].synchronize()
+        self.collect()
+        with self._lock:
+            names = [name for name in order if name in self._durations]
+            names += [name for name in self._durations if name not in order]
+            return {
+                name: StageSummary(
+                    len(self._durations[name]),
+                    Percentiles.of(self._durations[name]),
+                    sum(self._durations[name]) * 1e3,
+                )
+                for name in names
+            }
