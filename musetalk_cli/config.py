@@ -110,7 +110,8 @@ class JobConfig:
         context: Seconds of past sound the encoder hears with each hop; None is as much as its window holds.
         sharpen: Unsharp mask after the resize, or None.
         image_ops: Where resize, sharpen and blend run.
-        batch_sizes: Sizes a batch may have, ascending; the last one is the largest.
+        batch_sizes: Sizes a batch may have, ascending; a batch is padded up to the next one. None is what
+            suits the device.
     """
 
     fps: Fraction = Fraction(25)
@@ -118,4 +119,4 @@ class JobConfig:
     context: Fraction | None = None
     sharpen: Sharpen | None = Sharpen()
     image_ops: ImageOpsName = "auto"
-    batch_sizes: tuple[int, ...] = (1, 4, 8, 13, 16)
+    batch_sizes: tuple[int, ...] | None = None

@@ -6,6 +6,7 @@ product happens to be rounded.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -23,6 +24,8 @@ ROW_MARGIN = 2
 ROWS_PER_FRAME = 2 * (2 * ROW_MARGIN + 1)
 """Rows a frame is conditioned on."""
 
+_NUMBER = re.compile(r"-?\d{1,9}(\.\d{1,12}|/\d{1,9})?")
+"""Short enough that no exponent makes an exact fraction of a billion digits."""
 FPS_RANGE = (1, 120)
 CHUNK_RANGE = (Fraction(4, 100), Fraction(30))
 
@@ -56,15 +59,32 @@ def parse_chunk(value: str | float | Fraction) -> Fraction:
     return chunk
 
 
+def parse_context(value: str) -> Fraction | None:
+    """Read the seconds of past sound of a window; `max`, as much as fits, is None.
+
+    Raises:
+        InputError: It is neither `max` nor a number in 0..30.
+    """
+    if value == "max":
+        return None
+    context = _fraction(value, "--context")
+    if not 0 <= context <= 30:
+        raise InputError(f"--context {value} is outside 0..30 s.", "Use max for as much as fits.")
+    return context
+
+
 def _fraction(value: str | float | Fraction, option: str) -> Fraction:
+    text = str(value)
     try:
-        return Fraction(str(value))
+        if not _NUMBER.fullmatch(text):
+            raise ValueError(text)
+        return Fraction(text)
     except (ValueError, ZeroDivisionError):
         raise InputError(f"{option} {value} is not a number.", f"Write it like {option} 25.") from None
 
 
 def ceil_div(a: Fraction | int, b: Fraction | int) -> int:
-    """Smallest integer not below `a / b`."""
+    """The smallest integer that is at least `a / b`."""
     return int(-(-a // b))
 
 
@@ -83,7 +103,7 @@ class Timeline:
         return int(samples * self.fps // sample_rate)
 
     def frame_start(self, frame: int, sample_rate: int = SAMPLE_RATE) -> int:
-        """First whole sample of a frame; frame `i` owns `[frame_start(i), frame_start(i + 1))`."""
+        """The first whole sample of a frame, which owns all up to the first of the next."""
         return ceil_div(frame * sample_rate, self.fps)
 
     def pts(self, frame: int) -> Fraction:

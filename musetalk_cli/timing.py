@@ -123,7 +123,8 @@ class StageStats:
             return
         import torch
 
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         stream = torch.cuda.current_stream(self.device)
         start.record(stream)
         yield
@@ -136,10 +137,16 @@ class StageStats:
         with self._lock:
             self._durations.setdefault(stage, []).append(seconds)
 
+    def clear(self) -> None:
+        """Forget everything, after a warm-up."""
+        with self._lock:
+            self._durations.clear()
+            self._pending.clear()
+
     def collect(self) -> None:
         """Read the event pairs the device has finished, without waiting for it."""
         with self._lock:
-            while self._pending and self._pending[0][2].query():
+            while self._pending and self._pending[0][2].query():  # type: ignore[no-untyped-call]
                 stage, start, end = self._pending.pop(0)
                 self._durations.setdefault(stage, []).append(start.elapsed_time(end) / 1e3)
 

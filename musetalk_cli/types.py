@@ -78,7 +78,6 @@ class FrameRequest:
 
     Attributes:
         index: Number of the frame in its session, from 0.
-        epoch: The session's epoch when the request was made; an older one is discarded.
         tokens: `[10 * layers, width]`, the audio tokens before the position table is added.
         audio: float32 `[samples, channels]`, the frame's own slice of the sound at the source's rate.
         arrived: Monotonic seconds at which the first sample of the slice arrived.
@@ -87,7 +86,6 @@ class FrameRequest:
     """
 
     index: int
-    epoch: int
     tokens: Tensor
     audio: Samples
     arrived: float

@@ -1,0 +1,105 @@
+"""An avatar and a sound made of numbers, for measuring only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+import cv2
+import numpy as np
+import torch
+
+from musetalk_cli.avatar.data import Avatar, AvatarMeta, Patch
+from musetalk_cli.errors import InputError
+from musetalk_cli.face.boxes import crop_box
+from musetalk_cli.timeline import SAMPLE_RATE
+from musetalk_cli.timing import Clock
+from musetalk_cli.types import AudioChunk, Box, Image, Samples
+
+SWAY = 8
+"""How far the face moves, and how much its box changes in size, in pixels."""
+
+
+def synthetic_avatar(width: int, height: int, face: int, frames: int) -> Avatar:
+    """An avatar of smooth noise whose face sways and changes its size, with random latents.
+
+    Args:
+        width: Columns of every frame.
+        height: Rows of every frame.
+        face: Rows of the face's box.
+        frames: Forward frames.
+
+    Raises:
+        InputError: The face does not fit into the frame.
+    """
+    if not 16 <= face <= min(width, height) - 3 * SWAY:
+        raise InputError(
+            f"A face of {face} pixels does not fit into a frame of {width}x{height}.",
+            "Choose a smaller --face-size.",
+        )
+    random = np.random.default_rng(0)
+    noise = random.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
+    frame = cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+    pictures, boxes, patches = [], [], []
+    for number in range(frames):
+        phase = 2 * np.pi * number / frames
+        dx, dy = round(SWAY * np.sin(phase)), round(SWAY / 2 * np.cos(phase))
+        side_x, side_y = round(face * 0.8) + dx // 2, face + dy
+        x, y = (width - side_x) // 2 + dx, (height - side_y) // 2 + dy
+        box = Box(x, y, x + side_x, y + side_y)
+        pictures.append(np.roll(frame, dx, axis=1))
+        boxes.append(box)
+        patches.append(Patch.cut(_mask(box), box, crop_box(box), (width, height)))
+    meta = AvatarMeta(
+        name="synthetic", fps=Fraction(25), width=width, height=height, boxes=tuple(boxes),
+        crop_boxes=tuple(crop_box(box) for box in boxes), parameters={}, model={"version": "v15"}, source={},
+    )  # fmt: skip
+    latents = torch.randn(frames, 8, 32, 32, generator=torch.Generator().manual_seed(0))
+    return Avatar(meta, pictures, patches, latents)
+
+
+def _mask(box: Box) -> Image:
+    """An ellipse over the lower half of the face, with a soft border."""
+    crop = crop_box(box)
+    mask = np.zeros((crop.height, crop.width), np.uint8)
+    inner = box.shift(-crop.x1, -crop.y1)
+    centre = ((inner.x1 + inner.x2) // 2, (inner.y1 + inner.y2) // 2)
+    cv2.ellipse(mask, centre, (inner.width // 2, inner.height // 2), 0, 0, 180, 255, -1)
+    soft: Image = cv2.GaussianBlur(mask, (0, 0), max(1.0, crop.width / 60))
+    return soft
+
+
+def synthetic_sound(seconds: float) -> Samples:
+    """Noise with the rhythm of syllables, float32 `[n, 1]` at 16 kHz."""
+    count = int(seconds * SAMPLE_RATE)
+    time = np.arange(count) / SAMPLE_RATE
+    noise = np.random.default_rng(0).standard_normal(count)
+    sound: Samples = (0.1 * noise * np.sin(2 * np.pi * 4 * time) ** 2).astype(np.float32)
+    return sound[:, None]
+
+
+class SyntheticSource:
+    """Delivers a sound chunk by chunk, each when the one before it is done.
+
+    Args:
+        sound: float32 `[n, 1]` at 16 kHz.
+        chunk: Samples per piece.
+        clock: Where time comes from.
+    """
+
+    sample_rate = SAMPLE_RATE
+    channels = 1
+    live = False
+
+    def __init__(self, sound: Samples, chunk: int, clock: Clock) -> None:
+        self._sound = sound
+        self._chunk = chunk
+        self._clock = clock
+
+    def __iter__(self) -> Iterator[AudioChunk]:
+        """Yield the pieces in order."""
+        for start in range(0, len(self._sound), self._chunk):
+            yield AudioChunk(self._sound[start : start + self._chunk], self._clock.now())
+
+    def close(self) -> None:
+        """Nothing is held open."""

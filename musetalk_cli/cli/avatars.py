@@ -1,0 +1,153 @@
+"""`musetalk avatars list|show|import|verify|remove`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from musetalk_cli.cli.options import Common, Overwrite, common_options
+from musetalk_cli.cli.render import mebibytes, print_json, print_table
+from musetalk_cli.errors import AvatarError
+
+if TYPE_CHECKING:
+    from musetalk_cli.avatar.data import AvatarMemory, AvatarMeta
+
+app = typer.Typer(help="See and manage prepared avatars.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the avatar.")]
+
+
+@app.command("list")
+@common_options()
+def list_(common: Common) -> None:
+    """List the avatars."""
+    from musetalk_cli.avatar.store import list_avatars, load_meta
+
+    folder = common.run.avatars.path
+    found: list[tuple[str, AvatarMeta | AvatarError]] = []
+    for name in list_avatars(folder):
+        try:
+            found.append((name, load_meta(folder, name)))
+        except AvatarError as error:
+            found.append((name, error))
+    if common.json:
+        print_json([_entry(name, meta) for name, meta in found])
+        return
+    rows = [
+        [name, "broken: " + meta.message, "", "", "", ""]
+        if isinstance(meta, AvatarError)
+        else [
+            name,
+            str(meta.model["version"]),
+            f"{meta.width}x{meta.height}",
+            str(meta.frames),
+            f"{float(meta.fps):g}",
+            f"{meta.face_scale:.2f}",
+        ]
+        for name, meta in found
+    ]
+    if rows:
+        print_table(f"Avatars in {folder}", ["name", "model", "size", "frames", "fps", "face scale"], rows)
+    else:
+        typer.echo(f"No avatars in {folder}. `musetalk prepare-avatar` makes one.", err=True)
+
+
+def _entry(name: str, meta: AvatarMeta | AvatarError) -> dict[str, object]:
+    if isinstance(meta, AvatarError):
+        return {"name": name, "broken": meta.message}
+    return _description(meta)
+
+
+def _description(meta: AvatarMeta) -> dict[str, object]:
+    return {
+        "name": meta.name,
+        "model": dict(meta.model),
+        "width": meta.width,
+        "height": meta.height,
+        "frames": meta.frames,
+        "fps": float(meta.fps),
+        "face_scale": meta.face_scale,
+        "skipped_frames": list(meta.skipped_frames),
+    }
+
+
+@app.command()
+@common_options()
+def show(common: Common, name: Name) -> None:
+    """Show an avatar: its size, how it was prepared, and the memory it will take."""
+    from musetalk_cli.avatar.store import load_meta, measure
+
+    meta = load_meta(common.run.avatars.path, name)
+    memory = measure(common.run.avatars.path, name)
+    if common.json:
+        print_json(_description(meta) | _details(meta, memory))
+        return
+    rows = [
+        ["model", ", ".join(f"{key} {value}" for key, value in meta.model.items())],
+        ["frames", f"{meta.frames} of {meta.width}x{meta.height} at {float(meta.fps):g} fps"],
+        ["loop", f"{2 * meta.frames / float(meta.fps):.2f} s, forward and backward"],
+        ["face scale", f"{meta.face_scale:.2f} (box height / 256)"],
+        ["device memory", mebibytes(memory.device_bytes)],
+        ["host memory", mebibytes(memory.host_bytes)],
+        ["skipped frames", str(len(meta.skipped_frames))],
+        ["parameters", ", ".join(f"{key} {value}" for key, value in meta.parameters.items())],
+        ["source", ", ".join(f"{key} {value}" for key, value in meta.source.items())],
+    ]
+    print_table(f"Avatar {name}", ["", ""], rows)
+
+
+def _details(meta: AvatarMeta, memory: AvatarMemory) -> dict[str, object]:
+    return {
+        "device_bytes": memory.device_bytes,
+        "host_bytes": memory.host_bytes,
+        "parameters": dict(meta.parameters),
+        "source": dict(meta.source),
+    }
+
+
+@app.command("import")
+@common_options()
+def import_(
+    common: Common,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Avatar folder of MuseTalk or LiveTalking.")],
+    name: Annotated[str, typer.Option("--name", help="Name of the new avatar.")],
+    overwrite: Overwrite = False,
+) -> None:
+    """Import an avatar folder of MuseTalk or LiveTalking."""
+    from musetalk_cli.avatar.upstream import import_avatar
+
+    meta = import_avatar(folder, common.run.avatars.path, name, overwrite=overwrite)
+    if common.json:
+        print_json(_description(meta))
+    else:
+        typer.echo(f"Imported {name}: {meta.frames} frames of {meta.width}x{meta.height}.")
+
+
+@app.command()
+@common_options()
+def verify(common: Common, name: Name) -> None:
+    """Check every file of an avatar."""
+    from musetalk_cli.avatar.store import verify as find_problems
+
+    problems = find_problems(common.run.avatars.path, name)
+    if common.json:
+        print_json({"name": name, "problems": problems})
+    elif not problems:
+        typer.echo(f"{name} is complete.")
+    if problems:
+        raise AvatarError(f"Avatar {name} is broken: {' '.join(problems)}", "Prepare or import it again.")
+
+
+@app.command()
+@common_options()
+def remove(common: Common, name: Name) -> None:
+    """Delete an avatar."""
+    from musetalk_cli.avatar.store import remove as delete
+
+    delete(common.run.avatars.path, name)
+    if common.json:
+        print_json({"removed": name})
+    else:
+        typer.echo(f"Removed {name}.")

@@ -1,0 +1,123 @@
+"""`musetalk bench`."""
+
+from __future__ import annotations
+
+import json as json_format
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from musetalk_cli.cli import options
+from musetalk_cli.cli.options import Common, common_options
+from musetalk_cli.cli.render import print_table, show_report
+from musetalk_cli.config import JobConfig, parse_sharpen
+from musetalk_cli.errors import InputError, OutputError
+from musetalk_cli.timeline import parse_chunk, parse_fps
+
+if TYPE_CHECKING:
+    from musetalk_cli.bench import BenchResult
+
+
+@common_options(json=False, model="random-v15")
+def bench(
+    common: Common,
+    fps: options.Fps = "25",
+    chunk: Annotated[
+        str, typer.Option("--chunk", metavar="SECONDS", help="Sound per hop, 0.04..30.")
+    ] = "0.5",
+    batch_size: options.BatchSize = "1,4,8,13,16",
+    json: Annotated[
+        str | None, typer.Option("--json", metavar="FILE|-", help="Write the figures there.")
+    ] = None,
+    sharpen: options.Sharpen = "on",
+    frame_size: Annotated[
+        str, typer.Option("--frame-size", metavar="WxH", help="Synthetic frame.")
+    ] = "1280x720",
+    face_size: Annotated[int, typer.Option("--face-size", help="Rows of the synthetic face's box.")] = 300,
+    avatar_frames: Annotated[
+        int, typer.Option("--avatar-frames", min=1, max=2000, help="Forward frames.")
+    ] = 50,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=0.1, max=3600, help="Length of the whole stream.")
+    ] = 10.0,
+    budget: Annotated[
+        float, typer.Option("--budget", min=0, help="Seconds spent on each single figure.")
+    ] = 2.0,
+) -> None:
+    """Time every stage and the whole on synthetic input; random weights show the cost, never a result."""
+    job = JobConfig(
+        fps=parse_fps(fps),
+        chunk=parse_chunk(chunk),
+        sharpen=parse_sharpen(sharpen),
+        batch_sizes=options.parse_batch_sizes(batch_size),
+    )
+    width, height = _parse_size(frame_size)
+    from musetalk_cli.bench import BenchOptions
+    from musetalk_cli.bench import bench as run
+
+    result = run(
+        common.run,
+        job,
+        BenchOptions(width, height, face_size, avatar_frames, seconds, budget),
+        lambda text: typer.echo(text, err=True),
+    )
+    if json != "-":
+        _show(result)
+    if json is not None:
+        _write(json, json_format.dumps({"command": _command(), **result.as_json()}, indent=2) + "\n")
+
+
+def _parse_size(text: str) -> tuple[int, int]:
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.isdecimal() and 32 <= int(part) <= 8192 for part in parts):
+        raise InputError(f"--frame-size {text} is not a size in 32..8192.", "Write it like 1280x720.")
+    return int(parts[0]), int(parts[1])
+
+
+def _command() -> str:
+    return " ".join(["musetalk", *sys.argv[1:]])
+
+
+def _write(target: str, text: str) -> None:
+    if target == "-":
+        sys.stdout.write(text)
+        return
+    try:
+        Path(target).write_text(text)
+    except OSError as error:
+        raise OutputError(
+            f"--json {target} cannot be written: {error.strerror}.", "Choose another file."
+        ) from error
+
+
+def _show(result: BenchResult) -> None:
+    roofline = result.roofline
+    rows = [
+        [
+            str(batch.size),
+            f"{batch.unet_ms:.1f}",
+            f"{batch.vae_ms:.1f}",
+            f"{sum(batch.gpu_ms.values()):.2f}",
+            f"{sum(batch.cpu_ms.values()):.2f}",
+            f"{batch.speed_up:.2f}",
+            f"{batch.frames_per_s:.1f}",
+            f"{100 * batch.roofline_share:.1f} %",
+        ]
+        for batch in result.batches
+    ]
+    columns = ["batch", "UNet ms", "VAE ms", "image GPU ms", "image CPU ms", "CPU/GPU", "frames/s", "of peak"]
+    print_table(
+        f"By batch size; {result.gflop_per_frame:.0f} GFLOP a frame, peak {roofline.tflops:.2f} TFLOP/s and "
+        f"{roofline.gbytes_per_s:.1f} GB/s measured, features {result.features_ms:.1f} ms a window",
+        columns,
+        rows,
+    )
+    steps = [
+        [str(batch.size), name, f"{batch.gpu_ms[name]:.2f}", f"{batch.cpu_ms[name]:.2f}"]
+        for batch in result.batches
+        for name in batch.gpu_ms
+    ]
+    print_table("Image steps, the whole batch", ["batch", "step", "GPU path ms", "CPU path ms"], steps)
+    show_report(result.stream)

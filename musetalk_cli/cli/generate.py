@@ -1,0 +1,51 @@
+"""`musetalk generate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from musetalk_cli.cli import options
+from musetalk_cli.cli.interrupt import stop_on_interrupt
+from musetalk_cli.cli.options import Common, common_options
+from musetalk_cli.cli.render import print_json, progress, show_report
+from musetalk_cli.config import JobConfig, parse_sharpen
+from musetalk_cli.timeline import parse_fps
+
+
+@common_options()
+def generate(
+    common: Common,
+    avatar: Annotated[str, typer.Option("--avatar", help="Name of the prepared avatar.")],
+    audio: Annotated[Path, typer.Option("--audio", help="Recording to speak; any format ffmpeg reads.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Video to write (MP4).")] = None,
+    frames_dir: Annotated[
+        Path | None,
+        typer.Option("--frames-dir", help="Folder for lossless PNGs, %08d; older numbered ones go."),
+    ] = None,
+    fps: options.Fps = "25",
+    sharpen: options.Sharpen = "on",
+    image_ops: options.ImageOpsOption = options.ImageOps.auto,
+    batch_size: options.BatchSize = "auto",
+) -> None:
+    """Make an avatar speak a recording, and write a video, pictures or both."""
+    if output is None and frames_dir is None:
+        raise typer.BadParameter("pass --output, --frames-dir or both: there is nowhere to write to.")
+    job = JobConfig(
+        fps=parse_fps(fps),
+        sharpen=parse_sharpen(sharpen),
+        image_ops=image_ops.value,
+        batch_sizes=options.parse_batch_sizes(batch_size),
+    )
+    from musetalk_cli.generate import generate as run
+
+    with stop_on_interrupt() as stop, progress("speaking") as advance:
+        report = run(common.run, job, avatar, audio, output, frames_dir, stop, advance)
+    if common.json:
+        print_json(report.as_json())
+    else:
+        show_report(report)
+    if report.interrupted:
+        raise KeyboardInterrupt

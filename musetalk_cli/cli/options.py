@@ -1,0 +1,202 @@
+"""Options shared by the commands: one definition each."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from musetalk_cli.config import Place, RunConfig, default_place
+from musetalk_cli.errors import InputError
+
+log = logging.getLogger("musetalk_cli")
+
+
+class Device(str, Enum):
+    """Values of --device."""
+
+    auto = "auto"
+    cuda = "cuda"
+    cpu = "cpu"
+
+
+class Precision(str, Enum):
+    """Values of --precision."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    fp16 = "fp16"
+    bf16 = "bf16"
+
+
+class ImageOps(str, Enum):
+    """Values of --image-ops."""
+
+    auto = "auto"
+    gpu = "gpu"
+    cpu = "cpu"
+
+
+_COMMON = "Common options"
+
+ModelsDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--models-dir", envvar="MUSETALK_MODELS", help="Folder of model weights.", rich_help_panel=_COMMON
+    ),
+]
+AvatarsDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--avatars-dir", envvar="MUSETALK_AVATARS", help="Folder of avatars.", rich_help_panel=_COMMON
+    ),
+]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        metavar="v15|v1|demo|PATH",
+        help="Networks to use; random-v15 is for measuring only.",
+        rich_help_panel=_COMMON,
+    ),
+]
+DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.", rich_help_panel=_COMMON)]
+PrecisionOption = Annotated[
+    Precision, typer.Option("--precision", help="Number format of the networks.", rich_help_panel=_COMMON)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel=_COMMON)]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose", "-v", help="Say where every setting came from; show tracebacks.", rich_help_panel=_COMMON
+    ),
+]
+
+Fps = Annotated[
+    str, typer.Option("--fps", metavar="NUMBER", help="Frames per second, 1..120, like 25 or 30000/1001.")
+]
+Sharpen = Annotated[
+    str,
+    typer.Option(
+        "--sharpen", metavar="on|off|AMOUNT[,SIGMA[,THRESHOLD]]", help="Unsharp mask of the resized face."
+    ),
+]
+ImageOpsOption = Annotated[ImageOps, typer.Option("--image-ops", help="Where resize, sharpen and blend run.")]
+BatchSize = Annotated[
+    str, typer.Option("--batch-size", metavar="auto|N[,N...]", help="Sizes a batch of frames may have.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an avatar of that name.")]
+
+
+@dataclass(frozen=True)
+class Common:
+    """The common options of one call.
+
+    Attributes:
+        run: Where things are and what computes.
+        json: Print one JSON object in place of tables.
+    """
+
+    run: RunConfig = field(default_factory=RunConfig)
+    json: bool = False
+
+
+def common_options(
+    *, json: bool = True, model: str = "v15"
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the common options; it receives them as its first argument, a `Common`.
+
+    Args:
+        json: The command has the flag `--json`.
+        model: Default of `--model`.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+
+        @functools.wraps(command)
+        def wrapper(ctx: typer.Context, **values: Any) -> None:  # noqa: ANN401 - typer passes each option's own type
+            shared = {name: values.pop(name) for name in options if name in values}
+            command(_common(ctx, shared), **values)
+
+        options = {
+            "models_dir": (ModelsDir, None),
+            "avatars_dir": (AvatarsDir, None),
+            "model": (Model, model),
+            "device": (DeviceOption, Device.auto),
+            "precision": (PrecisionOption, Precision.auto),
+            **({"as_json": (Json, False)} if json else {}),
+            "verbose": (Verbose, False),
+        }
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+        added = [
+            inspect.Parameter(name, keyword, default=default, annotation=kind)
+            for name, (kind, default) in options.items()
+        ]
+        parameters = [context, *(parameter.replace(kind=keyword) for parameter in own), *added]
+        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return wrapper
+
+    return decorate
+
+
+def _common(ctx: typer.Context, values: dict[str, Any]) -> Common:
+    _set_up_log(verbose=values["verbose"])
+    run = RunConfig(
+        models=_place(ctx, "models_dir", values["models_dir"], "models"),
+        avatars=_place(ctx, "avatars_dir", values["avatars_dir"], "avatars"),
+        model=values["model"],
+        device=values["device"].value,
+        precision=values["precision"].value,
+    )
+    log.debug("models: %s (%s)", run.models.path, run.models.origin)
+    log.debug("avatars: %s (%s)", run.avatars.path, run.avatars.origin)
+    for name, value in sorted(ctx.params.items()):
+        if name not in {"models_dir", "avatars_dir"}:
+            log.debug("%s: %s (%s)", name, getattr(value, "value", value), _origin(ctx, name))
+    return Common(run, values.get("as_json", False))
+
+
+def _place(ctx: typer.Context, option: str, given: Path | None, name: str) -> Place:
+    return default_place(name) if given is None else Place(given, _origin(ctx, option))
+
+
+def _origin(ctx: typer.Context, option: str) -> str:
+    source = ctx.get_parameter_source(option)
+    return {"COMMANDLINE": "flag", "ENVIRONMENT": "environment"}.get(source.name if source else "", "default")
+
+
+def _set_up_log(*, verbose: bool) -> None:
+    """Logs go to stderr: warnings always, what was decided with -v."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s" if verbose else "%(message)s"))
+    log.handlers = [handler]
+    log.propagate = False
+    log.setLevel(logging.DEBUG if verbose else logging.WARNING)
+
+
+def parse_batch_sizes(text: str) -> tuple[int, ...] | None:
+    """Read `1,4,8` as ascending sizes; `auto`, what suits the device, is None.
+
+    Raises:
+        InputError: A size is not a whole number in 1..256.
+    """
+    if text == "auto":
+        return None
+    try:
+        sizes = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        raise InputError(f"--batch-size {text} is not understood.", "Write it like 1,4,8.") from None
+    if not 1 <= sizes[0] <= sizes[-1] <= 256:
+        raise InputError(f"--batch-size {text} is outside 1..256.", "Write it like 1,4,8.")
+    return tuple(sizes)

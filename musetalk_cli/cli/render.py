@@ -1,0 +1,173 @@
+"""What the commands show: tables on stdout, progress and errors on stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple
+from typing import TYPE_CHECKING, Protocol
+
+from rich import box
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from musetalk_cli.errors import MuseTalkError
+
+if TYPE_CHECKING:
+    from musetalk_cli.report import Report
+
+PLAIN_WIDTH = 160
+LINE_EVERY_S = 5.0
+
+
+def console() -> Console:
+    """Standard output; wide and plain where it is not a terminal."""
+    return Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH, no_color=True, highlight=False)
+
+
+def show_error(error: MuseTalkError, *, trace: bool) -> None:
+    """One sentence and a hint on stderr; the traceback before them on demand."""
+    if trace:
+        traceback.print_exception(error)
+    target = Console(stderr=True, soft_wrap=True, highlight=False)
+    target.print(f"[bold red]error:[/] {_plain(error.message)}")
+    if error.hint:
+        target.print(f"[dim]hint:[/]  {_plain(error.hint)}")
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(" ".join(text.split()))
+
+
+def print_json(value: object) -> None:
+    """One JSON value on stdout."""
+    print(json.dumps(value, indent=2))  # noqa: T201 - stdout is where data goes
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on stdout; every column after the first is right-aligned where it holds figures."""
+    table = Table(title=title, title_justify="left", box=box.ROUNDED if sys.stdout.isatty() else box.SIMPLE)
+    for index, name in enumerate(columns):
+        figures = index > 0 and all(not row[index] or row[index][0] in "-0123456789" for row in rows)
+        table.add_column(name, justify="right" if figures else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_escape(cell) for cell in row))
+    console().print(table)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+class Advance(Protocol):
+    """Tells a progress display how far the work is."""
+
+    def __call__(self, done: int, total: int | None) -> None:
+        """`done` of `total`; None where the total is not known."""
+
+
+class _Rate(ProgressColumn):
+    """Frames per second."""
+
+    def render(self, task: object) -> str:
+        speed = getattr(task, "finished_speed", None) or getattr(task, "speed", None)
+        return f"{speed:.1f} fps" if speed else ""
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Advance]:
+    """A bar with rate and time left on a terminal; a line every few seconds elsewhere, from the second on."""
+    if not sys.stderr.isatty():
+        yield _lines(label)
+        return
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+    ]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+
+        def advance(done: int, total: int | None) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield advance
+
+
+def _lines(label: str) -> Advance:
+    started = shown = time.monotonic()
+
+    def advance(done: int, total: int | None) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        if now - shown < LINE_EVERY_S:
+            return
+        shown = now
+        rate = done / (now - started)
+        left = f" of {total}, {(total - done) / rate:.0f} s left" if total and rate else ""
+        logging.getLogger("musetalk_cli").warning("%s: %d frames%s, %.1f fps", label, done, left, rate)
+
+    return advance
+
+
+def show_report(report: Report) -> None:
+    """A run's headline and its stages."""
+    total = sum(stage.total_ms for stage in report.stages.values()) or 1.0
+    rows = [
+        [
+            name,
+            str(stage.count),
+            *(f"{value:.2f}" for value in astuple(stage.times)),
+            f"{stage.total_ms:.0f}",
+            f"{100 * stage.total_ms / total:.1f} %",
+        ]
+        for name, stage in report.stages.items()
+    ]
+    print_table("Stages", ["stage", "count", "p50 ms", "p95 ms", "p99 ms", "total ms", "share"], rows)
+    latencies = [
+        [name, *(f"{value:.1f}" for value in astuple(times))]
+        for name, times in (
+            ("first frame", report.first_frame_ms),
+            ("last frame", report.last_frame_ms),
+            ("mouth to eye", report.mouth_to_eye_ms),
+        )
+    ]
+    print_table(f"Latency, chunks of {report.chunk_s:g} s", ["", "p50 ms", "p95 ms", "p99 ms"], latencies)
+    out = console()
+    out.print(
+        f"{report.frames} frames at {report.fps:g} fps, {report.duration_s:.2f} s; "
+        f"real-time factor {report.real_time_factor:.3f} ({report.throughput_fps:.1f} fps)"
+    )
+    out.print(
+        f"late {report.late_frames}, dropped {report.dropped_frames}, fallbacks {report.fallbacks}; "
+        f"peak memory {_mib(report.peak_host_bytes)} host, {_mib(report.peak_device_bytes)} device; "
+        f"{report.device}"
+    )
+
+
+def _mib(count: int | None) -> str:
+    return "-" if count is None else f"{count / 2**20:.0f} MiB"
+
+
+def mebibytes(count: int) -> str:
+    """A size for people."""
+    return _mib(count)

@@ -1,0 +1,211 @@
+"""Faces into frames: resize, sharpen, blend, and the way to host memory.
+
+Two paths with the same four steps. `GpuPath` works on tensors where the faces are; only finished patches
+leave the device. `CpuPath` copies the faces to the host once and is the specification.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from musetalk_cli.config import Sharpen
+from musetalk_cli.ops import reference, torch_ops
+from musetalk_cli.types import Box, Image
+
+if TYPE_CHECKING:
+    from musetalk_cli.avatar.data import Avatar
+
+Picture = Any
+"""A tensor on the device's path, an array on the CPU's."""
+Fetch = Callable[[], list[Image]]
+"""Waits for patches on their way to the host; uint8 `[height, width, 3]` each."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Target:
+    """Where one face goes.
+
+    Attributes:
+        body: uint8 `[height, width, 3]`, the part of the source frame that can change.
+        mask: uint8 `[height, width]`, 0..255, how much of the face replaces the body.
+        face: The face's box, relative to the part.
+    """
+
+    body: Picture
+    mask: Picture
+    face: Box
+
+
+class ImagePath(Protocol):
+    """The image steps, in order; each takes what the one before it returned."""
+
+    name: str
+
+    def place(self, avatar: Avatar) -> list[Target]:
+        """Put an avatar's parts and masks where the steps need them, one per source frame."""
+
+    def resize(self, faces: Tensor, targets: Sequence[Target]) -> list[Picture]:
+        """Bring faces, uint8 `[B, 256, 256, 3]`, to the size of their boxes."""
+
+    def sharpen(self, faces: list[Picture], settings: Sharpen) -> list[Picture]:
+        """Unsharp mask of the resized faces."""
+
+    def blend(self, faces: list[Picture], targets: Sequence[Target]) -> list[Picture]:
+        """Blend the faces into their parts."""
+
+    def download(self, patches: list[Picture]) -> Fetch:
+        """Start the way to host memory."""
+
+
+class CpuPath:
+    """The image steps in OpenCV and numpy."""
+
+    name = "cpu"
+
+    def place(self, avatar: Avatar) -> list[Target]:
+        """Views of the avatar's frames; nothing is copied."""
+        return [
+            Target(frame[patch.box.slices()], patch.mask, patch.face.shift(-patch.box.x1, -patch.box.y1))
+            for frame, patch in zip(avatar.frames, avatar.patches, strict=True)
+        ]
+
+    def resize(self, faces: Tensor, targets: Sequence[Target]) -> list[Image]:
+        """Copy the faces to the host and resize them as OpenCV does."""
+        host = faces.cpu().numpy()
+        return [
+            reference.gpu_resize(face, (target.face.height, target.face.width))
+            for face, target in zip(host, targets, strict=True)
+        ]
+
+    def sharpen(self, faces: list[Image], settings: Sharpen) -> list[Image]:
+        """Unsharp mask of each face."""
+        return [
+            reference.gpu_unsharp_mask(face, settings.amount, settings.sigma, settings.threshold)
+            for face in faces
+        ]
+
+    def blend(self, faces: list[Image], targets: Sequence[Target]) -> list[Image]:
+        """Blend each face into its part with PIL's arithmetic."""
+        return [
+            reference.gpu_image_blending(target.body, face, target.face, target.mask, _whole(target.body))
+            for face, target in zip(faces, targets, strict=True)
+        ]
+
+    def download(self, patches: list[Image]) -> Fetch:
+        """Nothing to move."""
+        return lambda: patches
+
+
+class GpuPath:
+    """The image steps in tensor operations on one device.
+
+    Args:
+        device: Where the faces are.
+        slots: Batches that may be on their way to the host at once; a further one waits for the oldest.
+    """
+
+    name = "gpu"
+
+    def __init__(self, device: torch.device, slots: int = 3) -> None:
+        self._device = device
+        self._pinned = _PinnedSlots(slots) if device.type == "cuda" else None
+
+    def place(self, avatar: Avatar) -> list[Target]:
+        """Copy the parts that can change, and their masks, to the device."""
+        return [
+            Target(
+                torch.from_numpy(np.ascontiguousarray(target.body)).to(self._device),
+                torch.from_numpy(np.ascontiguousarray(target.mask)).to(self._device),
+                target.face,
+            )
+            for target in CpuPath().place(avatar)
+        ]
+
+    def resize(self, faces: Tensor, targets: Sequence[Target]) -> list[Tensor]:
+        """Resize the faces, those of one size together."""
+        groups: dict[tuple[int, int], list[int]] = {}
+        for index, target in enumerate(targets):
+            groups.setdefault((target.face.height, target.face.width), []).append(index)
+        resized: dict[int, Tensor] = {}
+        for size, members in groups.items():
+            some = faces if len(members) == len(targets) else faces[members]
+            resized.update(zip(members, torch_ops.gpu_resize(some, size, layout="BHWC"), strict=True))
+        return [resized[index] for index in range(len(targets))]
+
+    def sharpen(self, faces: list[Tensor], settings: Sharpen) -> list[Tensor]:
+        """Unsharp mask of each face."""
+        return [
+            torch_ops.gpu_unsharp_mask(
+                face, settings.amount, settings.sigma, settings.threshold, layout="HWC"
+            )
+            for face in faces
+        ]
+
+    def blend(self, faces: list[Tensor], targets: Sequence[Target]) -> list[Tensor]:
+        """Blend each face into its part with PIL's arithmetic."""
+        return [
+            torch_ops.gpu_image_blending(
+                target.body, face, target.face, target.mask, _whole(target.body), layout="HWC"
+            )
+            for face, target in zip(faces, targets, strict=True)
+        ]
+
+    def download(self, patches: list[Tensor]) -> Fetch:
+        """One copy for all patches: asynchronous through pinned memory on CUDA."""
+        shapes = [tuple(patch.shape) for patch in patches]
+        flat = torch.cat([patch.flatten() for patch in patches])
+        if self._pinned is None:
+            return lambda: _split(flat.numpy(), shapes)
+        fetch = self._pinned.send(flat)
+        return lambda: _split(fetch(), shapes)
+
+
+class _PinnedSlots:
+    """A fixed number of pinned host buffers, used in turn.
+
+    Args:
+        count: Buffers.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._buffers: list[Tensor | None] = [None] * count
+        self._events: list[torch.cuda.Event | None] = [None] * count
+        self._next = 0
+
+    def send(self, data: Tensor) -> Callable[[], Image]:
+        """Start copying uint8 `[n]` from the device; the returned call waits for it and gives a copy."""
+        index = self._next
+        self._next = (index + 1) % len(self._buffers)
+        if (previous := self._events[index]) is not None:
+            previous.synchronize()
+        buffer = self._buffers[index]
+        if buffer is None or buffer.numel() < data.numel():
+            buffer = torch.empty(data.numel(), dtype=torch.uint8, pin_memory=True)
+            self._buffers[index] = buffer
+        view = buffer[: data.numel()]
+        view.copy_(data, non_blocking=True)
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record()
+        self._events[index] = event
+
+        def fetch() -> Image:
+            event.synchronize()
+            image: Image = view.numpy().copy()
+            return image
+
+        return fetch
+
+
+def _whole(image: Picture) -> Box:
+    return Box(0, 0, image.shape[1], image.shape[0])
+
+
+def _split(flat: Image, shapes: Sequence[tuple[int, ...]]) -> list[Image]:
+    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
+    return [part.reshape(shape) for part, shape in zip(np.split(flat, ends[:-1]), shapes, strict=True)]

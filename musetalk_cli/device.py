@@ -1,0 +1,45 @@
+"""Which device computes, in which precision."""
+
+from __future__ import annotations
+
+import torch
+
+from musetalk_cli.config import DeviceName, PrecisionName
+from musetalk_cli.errors import DeviceError
+
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def resolve_device(name: DeviceName) -> torch.device:
+    """The device to compute on; `auto` is CUDA where there is one.
+
+    Raises:
+        DeviceError: CUDA is wanted and there is none.
+    """
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        built = torch.version.cuda
+        reason = (
+            f"PyTorch {torch.__version__} is built without CUDA"
+            if built is None
+            else "no NVIDIA GPU was found"
+        )
+        raise DeviceError(
+            f"--device cuda cannot be used: {reason}.",
+            "Use --device cpu, or install a CUDA build of PyTorch on a machine with a GPU.",
+        )
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and available) else "cpu")
+
+
+def resolve_dtype(name: PrecisionName, device: torch.device) -> torch.dtype:
+    """Number format of the networks; `auto` is fp16 on CUDA and fp32 elsewhere."""
+    if name == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    return _DTYPES[name]
+
+
+def describe_device(device: torch.device) -> str:
+    """The device's name for people and reports."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return f"CPU, {torch.get_num_threads()} threads"

@@ -1,0 +1,278 @@
+"""Sessions and continuous batching: one step serves whoever is due, from all sessions at once.
+
+The engine owns the networks and the order of work; a session owns the state of one stream. Nothing here
+starts a thread: whoever calls `step` is the clock of the device.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from musetalk_cli.compositor import CpuPath, Fetch, GpuPath, ImagePath, Target
+from musetalk_cli.config import JobConfig
+from musetalk_cli.features import AudioEncoder, FeatureStream
+from musetalk_cli.generator import Generator
+from musetalk_cli.session import Session
+from musetalk_cli.timeline import ROWS_PER_FRAME, SAMPLE_RATE, Timeline, mirrored
+from musetalk_cli.timing import StageStats
+from musetalk_cli.types import Frame, FrameRequest, Image, StreamFormat
+
+if TYPE_CHECKING:
+    from musetalk_cli.avatar.data import Avatar
+    from musetalk_cli.nets.bundle import Bundle
+
+Place = tuple["Avatar", int]
+"""An avatar and the number of one of its source frames."""
+
+log = logging.getLogger(__name__)
+
+BATCHES_ON_CUDA = (1, 4, 8, 13, 16)
+"""Few shapes; 13 frames are the larger chunk of 0.5 s at 25 fps."""
+BATCHES_ON_CPU = tuple(range(1, 17))
+"""Every shape costs the same there, and padding would cost time."""
+FLIGHTS_ON_CUDA = 2
+"""Batches on their way while the host works: one less than there are pinned slots, so none is overwritten."""
+
+
+@dataclass(slots=True, eq=False)
+class _Resident:
+    """What the device holds of an avatar: latents, and the parts that can change for each image path."""
+
+    latents: Tensor
+    targets: dict[str, list[Target]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Flight:
+    """A batch on its way to the host."""
+
+    batch: Sequence[tuple[Session, FrameRequest]]
+    places: Sequence[Place]
+    faces: Tensor
+    fetch: Fetch
+
+
+class Engine:
+    """Networks, image steps and the order of work.
+
+    Args:
+        bundle: The networks.
+        job: Batch sizes, image path and sharpening.
+        stats: Where stage times go.
+
+    Attributes:
+        batch_sizes: Sizes a batch may have, ascending.
+        fallbacks: How often the device's image path was given up for the CPU's: 0 or 1.
+    """
+
+    def __init__(self, bundle: Bundle, job: JobConfig, stats: StageStats) -> None:
+        self.bundle = bundle
+        self.job = job
+        self.stats = stats
+        self.fallbacks = 0
+        self._on_cuda = bundle.device.type == "cuda"
+        self.batch_sizes = job.batch_sizes or (BATCHES_ON_CUDA if self._on_cuda else BATCHES_ON_CPU)
+        self._encode = AudioEncoder(bundle)
+        self._generator = Generator(bundle)
+        on_device = job.image_ops == "gpu" or (job.image_ops == "auto" and self._on_cuda)
+        self._images: ImagePath = GpuPath(bundle.device, FLIGHTS_ON_CUDA + 1) if on_device else CpuPath()
+        self._residents: dict[Avatar, _Resident] = {}
+        self._sessions: list[Session] = []
+        self._flights: deque[_Flight] = deque()
+
+    @property
+    def image_path(self) -> str:
+        """`gpu` or `cpu`: where resize, sharpen and blend run now."""
+        return self._images.name
+
+    def open(
+        self,
+        avatar: Avatar,
+        fps: Fraction,
+        hop: Fraction,
+        context: Fraction | None,
+        sample_rate: int,
+        channels: int,
+    ) -> Session:
+        """Start a stream.
+
+        Args:
+            avatar: Who speaks.
+            fps: Frames per second.
+            hop: Seconds of sound per hop.
+            context: Seconds of past sound the encoder hears with a hop; None is as much as fits.
+            sample_rate: Samples per second of the sound that will come.
+            channels: Channels of the sound that will come.
+        """
+        stream = StreamFormat(avatar.meta.width, avatar.meta.height, fps, sample_rate, channels)
+        timeline = Timeline(fps)
+        session = Session(avatar, FeatureStream(self._encode, timeline, hop, context), timeline, stream)
+        self._sessions.append(session)
+        return session
+
+    def close(self, session: Session) -> None:
+        """Forget a stream, and what the device holds of its avatar if no other stream shows it."""
+        self._sessions.remove(session)
+        if all(other.avatar is not session.avatar for other in self._sessions):
+            self._residents.pop(session.avatar, None)
+
+    @torch.inference_mode()
+    def warm_up(self, avatar: Avatar) -> None:
+        """Do once what a stream will do, for every batch size, so that its first chunk is like the others.
+
+        Without CUDA only the largest batch is run: nothing is compiled or captured there.
+        """
+        self._encode(np.zeros(SAMPLE_RATE, np.float32))
+        latents = self._resident(avatar).latents[:1]
+        tokens = latents.new_zeros(1, ROWS_PER_FRAME * self.bundle.layers, self.bundle.token_width)
+        for size in self.batch_sizes if self._on_cuda else self.batch_sizes[-1:]:
+            predicted = self._generator.unet(tokens.expand(size, -1, -1), latents.expand(size, -1, -1, -1))
+            self._composite([(avatar, 0)] * size, self._generator.decode(predicted))()
+        self.stats.clear()
+
+    @torch.inference_mode()
+    def step(self) -> bool:
+        """Do one round of work: at most one hop's features, one batch of frames, one delivery.
+
+        Returns:
+            False where there was nothing to do until more sound comes.
+        """
+        encoded = self._advance_one()
+        batch = self._take_batch()
+        if batch:
+            self._launch(batch)
+        landed = bool(self._flights) and (not batch or len(self._flights) >= self._most_flights)
+        if landed:
+            self._land(self._flights.popleft())
+        self.stats.collect()
+        return encoded or bool(batch) or landed
+
+    @property
+    def _most_flights(self) -> int:
+        return FLIGHTS_ON_CUDA if self._on_cuda else 1
+
+    def _advance_one(self) -> bool:
+        """Encode the hop that has waited longest, of a session that is short of requests."""
+        waiting = [
+            (ready, number)
+            for number, session in enumerate(self._sessions)
+            if len(session.ready) < self.batch_sizes[-1] and (ready := session.hop_ready()) is not None
+        ]
+        if not waiting:
+            return False
+        with self.stats.device_span("features"):
+            self._sessions[min(waiting)[1]].advance()
+        return True
+
+    def _take_batch(self) -> list[tuple[Session, FrameRequest]]:
+        """Up to the largest batch of ready requests, earliest deadline first."""
+        now = self.stats.clock.now()
+        room = self.batch_sizes[-1]
+        batch: list[tuple[Session, FrameRequest]] = []
+        hungry = [session for session in self._sessions if session.ready and len(session.finished) < 4 * room]
+        while hungry and len(batch) < room:
+            session = min(hungry, key=lambda s: s.deadline(now))
+            session.served_until = session.deadline(now)
+            batch.append((session, session.ready.popleft()))
+            if not session.ready:
+                hungry.remove(session)
+        return batch
+
+    def _launch(self, batch: list[tuple[Session, FrameRequest]]) -> None:
+        tokens = torch.stack([request.tokens for _, request in batch])
+        places = [(s.avatar, mirrored(r.index, s.avatar.meta.frames)) for s, r in batch]
+        latents = torch.stack([self._resident(avatar).latents[source] for avatar, source in places])
+        with self.stats.device_span("unet"):
+            predicted = self._generator.unet(self._pad(tokens), self._pad(latents))
+        with self.stats.device_span("vae"):
+            faces = self._generator.decode(predicted)[: len(batch)]
+        self._flights.append(_Flight(batch, places, faces, self._composite(places, faces)))
+
+    def _pad(self, rows: Tensor) -> Tensor:
+        """Repeat the last row up to the next batch size, so that the networks see few shapes."""
+        size = next(size for size in self.batch_sizes if size >= len(rows))
+        return (
+            rows
+            if size == len(rows)
+            else torch.cat([rows, rows[-1:].expand(size - len(rows), *rows.shape[1:])])
+        )
+
+    def _resident(self, avatar: Avatar) -> _Resident:
+        resident = self._residents.get(avatar)
+        if resident is None:
+            resident = _Resident(avatar.latents.to(self.bundle.device, self.bundle.dtype), {})
+            self._residents[avatar] = resident
+        return resident
+
+    def _targets(self, places: Sequence[Place]) -> list[Target]:
+        targets = []
+        for avatar, source in places:
+            resident = self._resident(avatar)
+            if self._images.name not in resident.targets:
+                resident.targets[self._images.name] = self._images.place(avatar)
+            targets.append(resident.targets[self._images.name][source])
+        return targets
+
+    def _composite(self, places: Sequence[Place], faces: Tensor) -> Fetch:
+        """Run the image steps; where the device fails them, give it up for good and use the CPU."""
+        try:
+            return self._run_images(places, faces)
+        except RuntimeError as error:
+            if isinstance(self._images, CpuPath):
+                raise
+            self._fall_back(error)
+            return self._run_images(places, faces)
+
+    def _run_images(self, places: Sequence[Place], faces: Tensor) -> Fetch:
+        path, span = self._images, self.stats.device_span
+        targets = self._targets(places)
+        with span("resize"):
+            resized = path.resize(faces, targets)
+        if self.job.sharpen is not None:
+            with span("sharpen"):
+                resized = path.sharpen(resized, self.job.sharpen)
+        with span("blend"):
+            patches = path.blend(resized, targets)
+        with span("download"):
+            return path.download(patches)
+
+    def _fall_back(self, error: RuntimeError) -> None:
+        """Change to the CPU's image path, for good."""
+        log.warning(
+            "The image steps failed on %s and go on on the CPU: %s", self.bundle.device, _first_line(error)
+        )
+        self._images = CpuPath()
+        self.fallbacks += 1
+
+    def _land(self, flight: _Flight) -> None:
+        try:
+            patches = flight.fetch()
+        except RuntimeError as error:
+            if not isinstance(self._images, CpuPath):
+                self._fall_back(error)
+            patches = self._run_images(flight.places, flight.faces)()
+        with self.stats.span("paste"):
+            for (session, request), place, patch in zip(flight.batch, flight.places, patches, strict=True):
+                image = _paste(place, patch)
+                pts = session.timeline.pts(request.index)
+                session.deliver(Frame(request, image, pts, self.stats.clock.now()))
+
+
+def _paste(place: Place, patch: Image) -> Image:
+    avatar, source = place
+    image: Image = avatar.frames[source].copy()
+    image[avatar.patches[source].box.slices()] = patch
+    return image
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

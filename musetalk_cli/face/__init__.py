@@ -1,0 +1,1 @@
+"""Where a face is, and which of its pixels may change."""

@@ -1,0 +1,73 @@
+"""From face landmarks to the box that is regenerated, and to the crop that is blended."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from musetalk_cli.types import Box
+
+POINTS = 68
+"""Points of a face in the 68-point order."""
+NOSE_BRIDGE = 29
+"""The point that is the middle of the face's height."""
+EXTRA_MARGIN = 10
+"""Rows that v1.5 adds below the chin."""
+MIN_FACE = 4
+"""Smallest side in pixels of a box that can be used; the crop of a smaller one need not contain it."""
+
+
+def face_box(
+    points: NDArray[np.floating],
+    detection: Box | None,
+    *,
+    frame: tuple[int, int],
+    bbox_shift: int = 0,
+) -> Box | None:
+    """The face's box, inside the frame.
+
+    The published rule: with the nose bridge moved down by `bbox_shift`, the box reaches as far above it
+    as the lowest point lies below it, and spans the points from side to side. Where that box is empty or
+    starts left of the frame, the detector's box is used. Without a detection there is no face.
+    The result is clamped to the frame, which the published code does not do.
+
+    Args:
+        points: `[68, 2]`, x and y in pixels of the frame; truncated to integers first.
+        detection: The face detector's box, or None where it saw no face.
+        frame: Width and height of the frame.
+        bbox_shift: Rows by which the nose bridge is taken lower (more than 0) or higher.
+
+    Returns:
+        The box, or None where there is no face in the frame.
+
+    Raises:
+        ValueError: `points` has another shape.
+    """
+    if points.shape != (POINTS, 2):
+        raise ValueError(f"points must be [{POINTS}, 2], not {list(points.shape)}")
+    if detection is None:
+        return None
+    whole = points.astype(np.int64)
+    left, right = int(whole[:, 0].min()), int(whole[:, 0].max())
+    middle, bottom = int(whole[NOSE_BRIDGE, 1]) + bbox_shift, int(whole[:, 1].max())
+    box = Box(left, max(0, middle - (bottom - middle)), right, bottom)
+    if box.empty or box.x1 < 0:
+        box = detection
+    box = box.clamp(*frame)
+    return None if box.empty else box
+
+
+def add_margin(box: Box, extra_margin: int, frame_height: int) -> Box:
+    """The box with `extra_margin` more rows at the bottom, as far as the frame goes."""
+    return box._replace(y2=min(box.y2 + extra_margin, frame_height))
+
+
+def crop_box(box: Box) -> Box:
+    """The square around a face's box that is parsed and blended; it may leave the frame.
+
+    The published rule: half its side is `int(max(width, height) // 2 * 1.5)`, its centre the box's in
+    integer halves.
+    """
+    x, y = (box.x1 + box.x2) // 2, (box.y1 + box.y2) // 2
+    half = int(max(box.width, box.height) // 2 * 1.5)
+    return Box(x - half, y - half, x + half, y + half)

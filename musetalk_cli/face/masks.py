@@ -1,0 +1,111 @@
+"""Which pixels of the crop a generated face replaces, and how strongly."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Pictures
+
+from musetalk_cli.errors import InputError
+from musetalk_cli.types import Box, Image
+
+MaskMode = Literal["jaw", "raw", "neck"]
+
+PARSING_SIZE = 512
+"""Side of a label map."""
+CHEEK_WIDTH = (90, 90)
+"""Columns of a label map left and right of its middle where the jaw is not narrowed."""
+
+_SKIN, _NOSE, _MOUTH, _UPPER_LIP, _LOWER_LIP, _NECK = 1, 10, 11, 12, 13, 14
+_LIPS = (_MOUTH, _UPPER_LIP, _LOWER_LIP)
+_BLUR_SHARE = 0.1
+_OUTLINE = 27
+
+
+def mask_from_parsing(
+    labels: Image,
+    box: Box,
+    crop: Box,
+    mode: MaskMode = "jaw",
+    cheek_width: tuple[int, int] = CHEEK_WIDTH,
+) -> Image:
+    """The blending mask of a face whose crop was parsed.
+
+    Args:
+        labels: uint8 `[512, 512]`, BiSeNet's CelebAMask-HQ labels of the crop.
+        box: The face's box in the frame.
+        crop: The crop's box in the frame; may leave the frame.
+        mode: `jaw` (v1.5) lets the skin grow downward over the chin; `raw` (v1.0) takes skin and mouth as
+            they are; `neck` adds the neck.
+        cheek_width: Columns of the label map left and right of its middle that `jaw` leaves wide.
+
+    Returns:
+        uint8 `[crop.height, crop.width]`, 0 keeps the frame, 255 takes the face.
+
+    Raises:
+        InputError: The labels have another shape, or the mode is unknown.
+    """
+    if labels.shape != (PARSING_SIZE, PARSING_SIZE):
+        raise InputError(
+            f"A label map has the shape {list(labels.shape)}, not {[PARSING_SIZE, PARSING_SIZE]}."
+        )
+    if mode not in get_args(MaskMode):
+        raise InputError(f"The mask mode {mode} is not known.", "Use jaw, raw or neck.")
+    kept = _jaw(labels, cheek_width) if mode == "jaw" else np.isin(labels, _labels_of(mode))
+    whole = Pictures.fromarray(kept.astype(np.uint8) * 255)
+    return _finish(np.asarray(whole.resize((crop.width, crop.height))), box, crop)
+
+
+def mask_from_outline(points: NDArray[np.floating], box: Box, crop: Box) -> Image:
+    """The blending mask of a face known by its landmarks only: the hull of jaw and brows, filled.
+
+    Args:
+        points: `[68, 2]`, x and y in pixels of the frame.
+        box: The face's box in the frame.
+        crop: The crop's box in the frame; may leave the frame.
+
+    Returns:
+        uint8 `[crop.height, crop.width]`, 0 keeps the frame, 255 takes the face.
+    """
+    outline = np.rint(points[:_OUTLINE] - (crop.x1, crop.y1)).astype(np.int32)
+    filled = np.zeros((crop.height, crop.width), np.uint8)
+    cv2.fillConvexPoly(filled, cv2.convexHull(outline), 255)
+    return _finish(filled, box, crop)
+
+
+def _labels_of(mode: MaskMode) -> tuple[int, ...]:
+    return (_SKIN, *_LIPS, _NECK) if mode == "neck" else (_SKIN, *_LIPS)
+
+
+def _jaw(labels: Image, cheek_width: tuple[int, int]) -> NDArray[np.bool_]:
+    grown = cv2.dilate((labels == _SKIN).astype(np.uint8), _downward_kernel())
+    narrowed = cv2.erode(grown, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (35, 3)), iterations=2)
+    columns = np.arange(PARSING_SIZE)
+    middle = PARSING_SIZE // 2
+    cheeks = (columns <= middle - cheek_width[0]) | (columns >= middle + cheek_width[1])
+    skin = np.where(cheeks, narrowed, grown).astype(bool)
+    kept: NDArray[np.bool_] = (skin & (labels != _NOSE)) | np.isin(labels, _LIPS)
+    return kept
+
+
+def _downward_kernel() -> Image:
+    """33 x 33: a triangle of rows 10..20 that widens to the 21 columns of the rows below it."""
+    kernel = np.zeros((33, 33), np.uint8)
+    for row in range(10, 33):
+        half = min(row - 10, 10)
+        kernel[row, 16 - half : 16 + half + 1] = 1
+    return kernel
+
+
+def _finish(mask: Image, box: Box, crop: Box) -> Image:
+    """Keep what lies inside the face's box and in the crop's lower half, and soften the edge."""
+    kept = np.zeros_like(mask)
+    lower = Box(0, int(crop.height * 0.5), crop.width, crop.height)
+    inside = box.shift(-crop.x1, -crop.y1).intersect(lower)
+    if not inside.empty:
+        kept[inside.slices()] = mask[inside.slices()]
+    side = int(_BLUR_SHARE * crop.width // 2 * 2) + 1
+    return np.asarray(cv2.GaussianBlur(kept, (side, side), 0), np.uint8)

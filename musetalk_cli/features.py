@@ -1,0 +1,237 @@
+"""Sound to audio tokens, as a stream: whisper windows at the ends of hops.
+
+A stream is cut from its start into hops, whatever the size of the pieces that arrive. At the end of each
+hop one encoder window gives rows, and every frame whose rows exist gets its tokens. Whole-file features
+are the same stream with hops of 30 s and no past context: upstream's segments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from musetalk_cli.timeline import (
+    ROWS_PER_FRAME,
+    SAMPLE_RATE,
+    SAMPLES_PER_ROW,
+    WINDOW_SAMPLES,
+    Timeline,
+    ceil_div,
+    rows_in,
+)
+from musetalk_cli.types import Samples
+
+if TYPE_CHECKING:
+    from musetalk_cli.nets.bundle import Bundle
+
+OFFLINE_HOP = Fraction(WINDOW_SAMPLES, SAMPLE_RATE)
+"""Seconds per hop of a whole file: one window."""
+
+
+class AudioEncoder:
+    """Log-mel and the Whisper encoder with all its hidden states.
+
+    Args:
+        bundle: The networks.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._extract = bundle.feature_extractor
+        self._encoder = bundle.audio_encoder
+        self._device = bundle.device
+        self._dtype = bundle.dtype
+
+    @torch.inference_mode()
+    def __call__(self, samples: Samples) -> Tensor:
+        """Encode one window.
+
+        Args:
+            samples: float32 `[n]` at 16 kHz, n <= 480000; silence follows it to 30 s.
+
+        Returns:
+            float32 `[1500, layers, width]` on the device, 50 rows a second: the embedding and each layer.
+        """
+        mel = self._extract(
+            samples, sampling_rate=SAMPLE_RATE, return_tensors="pt", device=str(self._device)
+        ).input_features
+        states = self._encoder(
+            mel.to(self._device, self._dtype), output_hidden_states=True, return_dict=True
+        ).hidden_states
+        return torch.stack(states, dim=2)[0].float()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Window:
+    """One encoder window of a stream.
+
+    Attributes:
+        samples: float32 `[n]` at 16 kHz, up to the end of the hop.
+        first_row: Row of the stream at which the window starts.
+        end_row: One past the last row the stream has at the end of the hop.
+    """
+
+    samples: Samples
+    first_row: int
+    end_row: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """The end of a hop.
+
+    Attributes:
+        number: From 0.
+        end: Samples of the stream at its end.
+        final: True for the last one, which ends with the stream.
+    """
+
+    number: int
+    end: int
+    final: bool
+
+
+class HopCutter:
+    """Cuts a stream at 16 kHz into hops and their windows, and forgets what no window needs any more.
+
+    Args:
+        hop: Seconds per hop, at most 30.
+        context: Seconds of past sound before a hop that its window holds; None is as much as fits.
+    """
+
+    def __init__(self, hop: Fraction, context: Fraction | None = None) -> None:
+        self._hop = hop * SAMPLE_RATE
+        self._context = None if context is None else ceil_div(context * SAMPLE_RATE, SAMPLES_PER_ROW)
+        self._pieces: list[Samples] = []
+        self._start = 0
+        self._total = 0
+        self._ended = False
+        self._number = 0
+        self._previous_end = 0
+        self._final_taken = False
+
+    def feed(self, samples: Samples) -> None:
+        """Append float32 `[n]`."""
+        self._pieces.append(samples)
+        self._total += len(samples)
+
+    def finish(self) -> None:
+        """End the stream: what is left is the last hop."""
+        self._ended = True
+
+    @property
+    def total(self) -> int:
+        """Samples fed so far."""
+        return self._total
+
+    @property
+    def done(self) -> bool:
+        """True once the last hop was taken."""
+        return self._final_taken
+
+    def _next_end(self) -> int:
+        return int((self._number + 1) * self._hop)
+
+    def due(self) -> Hop | None:
+        """The next hop if its sound is complete; the same one until `take` is called."""
+        end = self._next_end()
+        if self._total >= end and not (self._ended and self._total == end):
+            return Hop(self._number, end, final=False)
+        if self._ended and not self._final_taken:
+            return Hop(self._number, self._total, final=True)
+        return None
+
+    def take(self, hop: Hop) -> Window | None:
+        """Move past a due hop; its window, or None where it brings no new row to a stream that has some."""
+        new_row, end_row = rows_in(self._previous_end), rows_in(hop.end)
+        first = max(0, ceil_div(hop.end - WINDOW_SAMPLES, SAMPLES_PER_ROW))
+        if self._context is not None:
+            first = max(first, new_row - self._context)
+        first = min(first, new_row)
+        begin = first * SAMPLES_PER_ROW
+        held = np.concatenate([np.zeros(0, np.float32), *self._pieces])
+        window = Window(held[begin - self._start : hop.end - self._start], first, end_row)
+        self._number += 1
+        self._previous_end = hop.end
+        self._final_taken = hop.final
+        self._keep(held)
+        return window if end_row > new_row or hop.number == 0 else None
+
+    def _keep(self, held: Samples) -> None:
+        """Hold on to the samples from the earliest start of the next window."""
+        rows = rows_in(WINDOW_SAMPLES) if self._context is None else self._context
+        start = max(self._start, (rows_in(self._previous_end) - rows) * SAMPLES_PER_ROW)
+        self._pieces = [held[start - self._start :].copy()]
+        self._start = start
+
+
+class FeatureStream:
+    """Tokens of one stream's frames, hop by hop.
+
+    A frame's rows come from the newest window that holds them, so they have heard what follows as far as
+    it is known; they depend on the sound and the settings alone, never on how the sound was delivered.
+
+    Args:
+        encode: Samples of a window to rows, as `AudioEncoder`.
+        timeline: Index arithmetic at the stream's frame rate.
+        hop: Seconds per hop.
+        context: Seconds of past sound in a window; None is as much as fits.
+    """
+
+    def __init__(
+        self, encode: AudioEncoder, timeline: Timeline, hop: Fraction, context: Fraction | None = None
+    ) -> None:
+        self.cutter = HopCutter(hop, context)
+        self._encode = encode
+        self._timeline = timeline
+        self._rows: Tensor | None = None
+        self._rows_start = 0
+        self._next_frame = 0
+
+    def advance(self, hop: Hop) -> tuple[range, list[Tensor]]:
+        """Encode a due hop.
+
+        Returns:
+            The frames it made computable, and for each its tokens `[10 * layers, width]`.
+        """
+        window = self.cutter.take(hop)
+        if window is not None:
+            self._append(window)
+        first, last = self._next_frame, self._next_frame
+        if hop.final:
+            last = max(first, self._timeline.frames_in(hop.end))
+        else:
+            while self._timeline.complete(last, hop.end):
+                last += 1
+        self._next_frame = last
+        frames = range(first, last)
+        return frames, self._tokens(frames, rows_in(hop.end))
+
+    def _append(self, window: Window) -> None:
+        """Take over a window's rows in place of older ones, from the first that a frame still needs."""
+        fresh = self._encode(window.samples)[: window.end_row - window.first_row]
+        needed = max(0, self._timeline.first_row(self._next_frame))
+        if self._rows is not None and self._rows_start < window.first_row:
+            old = self._rows[max(0, needed - self._rows_start) : window.first_row - self._rows_start]
+            self._rows_start = window.first_row - len(old)
+            self._rows = torch.cat([old, fresh])
+        else:
+            skip = min(max(0, needed - window.first_row), len(fresh))
+            self._rows_start = window.first_row + skip
+            self._rows = fresh[skip:].clone()
+
+    def _tokens(self, frames: range, rows: int) -> list[Tensor]:
+        """Views of one padded tensor, since neighbouring frames share most of their rows."""
+        if not frames or self._rows is None:
+            return []
+        low, high = self._timeline.first_row(frames[0]), self._timeline.last_row(frames[-1])
+        padded = self._rows.new_zeros(high - low, *self._rows.shape[1:])
+        begin, end = max(low, self._rows_start), min(high, rows)
+        if end > begin:
+            padded[begin - low : end - low] = self._rows[begin - self._rows_start : end - self._rows_start]
+        starts = [self._timeline.first_row(frame) - low for frame in frames]
+        return [padded[start : start + ROWS_PER_FRAME].flatten(0, 1) for start in starts]

@@ -1,0 +1,73 @@
+"""A recording and a prepared face into a video, from the whole file's features."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from musetalk_cli.config import JobConfig, RunConfig
+from musetalk_cli.errors import InputError
+from musetalk_cli.features import OFFLINE_HOP
+from musetalk_cli.media.audio import probe_sound
+from musetalk_cli.report import Report
+from musetalk_cli.sinks import FramesSink, VideoSink, check_not_input
+from musetalk_cli.sources import FileSource
+from musetalk_cli.speak import speak
+from musetalk_cli.timeline import Timeline
+from musetalk_cli.timing import MonotonicClock
+from musetalk_cli.types import Sink
+
+FileProgress = Callable[[int, int], None]
+"""Called with the frames made so far and all there will be."""
+
+
+def generate(
+    run: RunConfig,
+    job: JobConfig,
+    avatar: str,
+    audio: Path,
+    output: Path | None = None,
+    frames_dir: Path | None = None,
+    stop: threading.Event | None = None,
+    progress: FileProgress | None = None,
+) -> Report:
+    """Make an avatar speak a recording.
+
+    Args:
+        run: Where things are and what computes.
+        job: Frame rate, image steps and batches; `chunk` and `context` do not matter to a whole file.
+        avatar: Name of the avatar.
+        audio: Any file with an audio stream.
+        output: Video to write, with the sound at its own rate; or None.
+        frames_dir: Folder for lossless pictures; or None.
+        stop: Set from outside to end early; what was made so far is completed.
+        progress: Told of every frame.
+
+    Raises:
+        InputError: Neither output is given, or the sound cannot be used.
+        MuseTalkError: Model, avatar, device or output cannot be used.
+    """
+    sinks: list[Sink] = []
+    if output is not None:
+        sinks.append(VideoSink(output))
+        check_not_input(output, audio)
+    if frames_dir is not None:
+        sinks.append(FramesSink(frames_dir))
+    if not sinks:
+        raise InputError("There is nowhere to write to.", "Pass --output, --frames-dir or both.")
+    sound = probe_sound(audio)
+    total = Timeline(job.fps).frames_in(sound.samples, sound.sample_rate)
+    clock = MonotonicClock()
+    return speak(
+        run,
+        replace(job, chunk=OFFLINE_HOP, context=job.fps * 0),
+        avatar,
+        lambda: FileSource(audio, clock, pace=False),
+        sinks,
+        clock,
+        stop or threading.Event(),
+        None if progress is None else lambda frames: progress(frames, total),
+        warm_up=False,
+    )

@@ -1,0 +1,88 @@
+"""A bounded hand-off from one thread to another."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+class HandoffClosed(Exception):  # noqa: N818 - an ending, not an error
+    """The other side has ended; nothing more goes through."""
+
+
+class Handoff(Generic[Item]):
+    """A queue that waits when full, ends when closed, and carries the first failure to both sides.
+
+    Args:
+        capacity: Items it holds, at least 1.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._items: deque[Item] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._error: BaseException | None = None
+
+    def put(self, item: Item) -> None:
+        """Add an item, waiting while the hand-off is full.
+
+        Raises:
+            HandoffClosed: It was closed without an error.
+            BaseException: The error it was closed with.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or len(self._items) < self._capacity)
+            if self._closed:
+                raise self._error or HandoffClosed
+            self._items.append(item)
+            self._changed.notify_all()
+
+    def get(self, timeout: float | None = None) -> Item | None:
+        """Take the oldest item; None where none came within `timeout` seconds.
+
+        Raises:
+            HandoffClosed: It was closed and is empty.
+            BaseException: The error it was closed with; what it still holds is lost.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or bool(self._items), timeout)
+            if self._error is not None:
+                raise self._error
+            if self._items:
+                item = self._items.popleft()
+                self._changed.notify_all()
+                return item
+            if self._closed:
+                raise HandoffClosed
+            return None
+
+    def __iter__(self) -> Iterator[Item]:
+        """Yield items until the hand-off is closed and empty."""
+        while True:
+            try:
+                item = self.get()
+            except HandoffClosed:
+                return
+            if item is not None:
+                yield item
+
+    def close(self, error: BaseException | None = None) -> None:
+        """End it: items already inside can still be taken, unless `error` is given. The first error stays."""
+        with self._changed:
+            self._closed = True
+            self._error = self._error or error
+            self._changed.notify_all()
+
+    def raise_error(self) -> None:
+        """Raise the error it was closed with, if any.
+
+        Raises:
+            BaseException: That error.
+        """
+        if self._error is not None:
+            raise self._error

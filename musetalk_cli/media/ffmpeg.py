@@ -1,0 +1,103 @@
+"""The ffmpeg that the package carries, and what it says when it fails."""
+
+from __future__ import annotations
+
+import functools
+import re
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from musetalk_cli.errors import MuseTalkError
+
+_TAG = re.compile(r"^(\[[^\]]*\]\s*)+")
+_UNTOLD = re.compile(r"^(\[[^\]]*\]\s*)*\[(info|warning)\]")
+_OPENING = re.compile(r"^Error opening (input|output)( files?)?\b:?\s*", re.IGNORECASE)
+_NOISE = re.compile(
+    r"conversion failed|exiting normally|task finished with error|terminating thread|nothing was written"
+    r"|error parsing options|failed to set value|to ignore this|error (while )?closing|^\s*$",
+    re.IGNORECASE,
+)
+
+
+@functools.cache
+def executable() -> str:
+    """Path of the bundled ffmpeg.
+
+    Raises:
+        MuseTalkError: The package that carries it has none for this system.
+    """
+    import imageio_ffmpeg
+
+    try:
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except RuntimeError as error:
+        raise MuseTalkError(
+            "No ffmpeg for this system in imageio-ffmpeg.",
+            "Install ffmpeg and set IMAGEIO_FFMPEG_EXE to its path.",
+        ) from error
+
+
+def start(arguments: Sequence[str], **pipes: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401 - as subprocess takes them
+    """Start ffmpeg out of reach of the terminal's Ctrl-C; both are ended by whoever started it.
+
+    Raises:
+        MuseTalkError: It cannot be started.
+    """
+    try:
+        return subprocess.Popen(
+            [executable(), "-nostdin", "-hide_banner", *arguments], start_new_session=True, **pipes
+        )
+    except OSError as error:
+        raise MuseTalkError(
+            f"ffmpeg cannot be started from {executable()}: {error.strerror}.",
+            "Check the environment variable IMAGEIO_FFMPEG_EXE.",
+        ) from error
+
+
+def file_url(path: Path) -> str:
+    """A path as ffmpeg reads it, so that no name is taken for an option or a protocol."""
+    return f"file:{path}"
+
+
+class Messages:
+    """Reads what a running ffmpeg writes to its standard error; keeps the first and the last lines.
+
+    Args:
+        stream: The process's standard error.
+        keep: How many lines are kept of each.
+    """
+
+    def __init__(self, stream: IO[bytes], keep: int = 200) -> None:
+        self._keep = keep
+        self._first: list[str] = []
+        self._last: deque[str] = deque(maxlen=keep)
+        self._stream = stream
+        self._thread = threading.Thread(target=self._read, name="ffmpeg-messages", daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        with self._stream:
+            for line in self._stream:
+                kept = self._first if len(self._first) < self._keep else self._last
+                kept.append(line.decode("utf-8", "replace").rstrip())
+
+    def lines(self) -> list[str]:
+        """Everything kept, once the process has ended."""
+        self._thread.join()
+        return [*self._first, *self._last]
+
+    def reason(self) -> str:
+        """The last line that says why the process failed, without ffmpeg's tags."""
+        opening = ""
+        for line in reversed(self.lines()):
+            text = _TAG.sub("", line).strip().rstrip(".")
+            if not text or _NOISE.search(text) or _UNTOLD.match(line):
+                continue
+            if not _OPENING.match(text):
+                return text
+            opening = opening or _OPENING.sub("", text)
+        return opening or "ffmpeg gave no reason"

@@ -1,0 +1,1 @@
+"""The networks: Whisper encoder, UNet and VAE, loaded from a bundle folder."""

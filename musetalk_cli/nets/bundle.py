@@ -1,0 +1,239 @@
+"""A model bundle: a folder in upstream's layout, and the networks in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from musetalk_cli.errors import ModelError
+from musetalk_cli.nets import modules, random_v15
+from musetalk_cli.nets.loading import ENCODER_RULES, UNET_RULES, VAE_RULES, load_weights
+from musetalk_cli.timeline import SAMPLE_RATE, SAMPLES_PER_ROW, WINDOW_SAMPLES
+from musetalk_cli.weights import LAYOUTS
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import WhisperFeatureExtractor
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+DEMO = "demo"
+RANDOM = "random-v15"
+MODELS = (*LAYOUTS, DEMO, RANDOM)
+"""The names a model can be asked for by, besides the path of a bundle."""
+
+FACE_SIZE = 256
+LATENT_SIZE = 32
+"""Rows and columns of a face, and of its latents."""
+
+
+@dataclass(frozen=True, slots=True)
+class BundleFiles:
+    """The files of a bundle, all of them there.
+
+    Attributes:
+        name: What the bundle was asked for by.
+        version: `v15` or `v1`.
+    """
+
+    name: str
+    version: str
+    unet_config: Path
+    unet_weights: Path
+    vae_config: Path
+    vae_weights: Path
+    whisper_config: Path
+    whisper_preprocessor: Path
+    whisper_weights: Path
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bundle:
+    """The networks of one model, ready to run: shared by all sessions, never changed.
+
+    Attributes:
+        name: What it was asked for by.
+        version: `v15` or `v1`.
+        unet: Latents `[B, 8, 32, 32]`, timestep and tokens `[B, T, token_width]` to latents `[B, 4, 32, 32]`.
+        vae: Faces `[B, 3, 256, 256]` in -1..1 to latents `[B, 4, 32, 32]`, and back.
+        audio_encoder: Log-mel `[B, bins, 3000]` to rows `[B, 1500, token_width]`.
+        feature_extractor: Sound at 16 kHz to log-mel.
+        device: Where the networks are.
+        dtype: Their number format.
+        random: True where the weights are random numbers.
+    """
+
+    name: str
+    version: str
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    audio_encoder: WhisperEncoder
+    feature_extractor: WhisperFeatureExtractor
+    device: torch.device
+    dtype: torch.dtype
+    random: bool = False
+
+    @property
+    def token_width(self) -> int:
+        """Channels of an audio token."""
+        width: int = self.unet.config.cross_attention_dim
+        return width
+
+    @property
+    def layers(self) -> int:
+        """Hidden states the encoder gives for each row: its input and every layer's output."""
+        layers: int = self.audio_encoder.config.encoder_layers
+        return layers + 1
+
+
+def resolve(model: str, models_dir: Path) -> BundleFiles:
+    """Find the files of a model.
+
+    Args:
+        model: `v15`, `v1`, `demo`, or the path of a bundle folder; one with both versions is taken as v1.5.
+        models_dir: The models folder, itself a bundle, with the demo bundle in `demo/`.
+
+    Raises:
+        ModelError: There is no such model, or a file is missing.
+    """
+    if model == RANDOM:
+        raise ModelError(f"{RANDOM} is made of random numbers and has no files.")
+    known = model in (*LAYOUTS, DEMO)
+    folder = {DEMO: models_dir / DEMO}.get(model, models_dir if known else Path(model)).absolute()
+    if not known and not (model and folder.is_dir()):
+        raise ModelError(
+            f"There is no model {model}: it is no known name, and {folder} is no folder.",
+            f"Use {', '.join(MODELS)} or the path of a bundle folder.",
+        )
+    version = model if model in LAYOUTS else _version_in(folder)
+    found = {role: part.find(folder) for role, part in LAYOUTS[version].parts().items()}
+    missing = [str(part) for role, part in LAYOUTS[version].parts().items() if found[role] is None]
+    if missing:
+        raise ModelError(
+            f"Model {model} is incomplete: {folder} holds no {', no '.join(missing)}.", _hint(model, version)
+        )
+    return BundleFiles(model, version, **{role: path for role, path in found.items() if path is not None})
+
+
+def _version_in(folder: Path) -> str:
+    layouts = {version: layout.unet_config.folder for version, layout in LAYOUTS.items()}
+    return next((version for version, name in layouts.items() if (folder / name).is_dir()), "v15")
+
+
+def _hint(model: str, version: str) -> str:
+    fetch = f"`musetalk models download {version}` fetches the published files"
+    if model in LAYOUTS:
+        return f"{fetch}; --models names the models folder."
+    return f"{fetch}; a bundle has the same folders as an upstream models folder."
+
+
+def load_bundle(model: str, models_dir: Path, device: torch.device, dtype: torch.dtype) -> Bundle:
+    """Load a model.
+
+    Args:
+        model: `v15`, `v1`, `demo`, `random-v15` or the path of a bundle folder.
+        models_dir: The models folder.
+        device: Where the networks shall be.
+        dtype: Their number format.
+
+    Raises:
+        ModelError: There is no such model, or its files are missing, broken or do not fit together.
+    """
+    if model == RANDOM:
+        unet, vae, encoder, extractor = random_v15.build(device, dtype)
+        bundle = Bundle(model, "v15", unet, vae, encoder, extractor, device, dtype, random=True)
+    else:
+        bundle = _load(resolve(model, models_dir), device, dtype)
+    if device.type == "cuda":
+        bundle.unet.to(memory_format=torch.channels_last)
+        bundle.vae.to(memory_format=torch.channels_last)
+    return bundle
+
+
+def _load(files: BundleFiles, device: torch.device, dtype: torch.dtype) -> Bundle:
+    unet_config = modules.read_config(files.unet_config, "_class_name", "UNet2DConditionModel")
+    vae_config = modules.read_config(files.vae_config, "_class_name", "AutoencoderKL")
+    encoder_config = modules.read_config(files.whisper_config, "model_type", "whisper")
+    mel_config = modules.read_config(
+        files.whisper_preprocessor, "feature_extractor_type", "WhisperFeatureExtractor"
+    )
+    bundle = Bundle(
+        files.name,
+        files.version,
+        load_weights(
+            partial(modules.build_unet, unet_config, files.unet_config),
+            files.unet_weights,
+            device,
+            dtype,
+            UNET_RULES,
+        ),
+        load_weights(
+            partial(modules.build_vae, vae_config, files.vae_config),
+            files.vae_weights,
+            device,
+            dtype,
+            VAE_RULES,
+        ),
+        load_weights(
+            partial(modules.build_encoder, encoder_config, files.whisper_config),
+            files.whisper_weights,
+            device,
+            dtype,
+            ENCODER_RULES,
+        ),
+        modules.build_feature_extractor(mel_config, files.whisper_preprocessor),
+        device,
+        dtype,
+    )
+    _check(bundle, files)
+    return bundle
+
+
+def _check(bundle: Bundle, files: BundleFiles) -> None:
+    """Refuse networks that do not fit together.
+
+    Raises:
+        ModelError: Two of the configurations disagree; the message names both.
+    """
+    unet, vae, encoder = bundle.unet.config, bundle.vae.config, bundle.audio_encoder.config
+    extractor = bundle.feature_extractor
+    latents = vae.latent_channels
+    rows = WINDOW_SAMPLES // SAMPLES_PER_ROW
+    frames = extractor.nb_max_frames
+    shrink = 2 ** (len(vae.block_out_channels) - 1)
+    unet_file, vae_file = files.unet_config, files.vae_config
+    encoder_file, extractor_file = files.whisper_config, files.whisper_preprocessor
+    _same(
+        (unet_file, "cross_attention_dim", unet.cross_attention_dim),
+        (encoder_file, "d_model", encoder.d_model),
+    )
+    _same((unet_file, "in_channels", unet.in_channels), (vae_file, "2 * latent_channels", 2 * latents))
+    _same((unet_file, "out_channels", unet.out_channels), (vae_file, "latent_channels", latents))
+    _same((vae_file, "in_channels", vae.in_channels), ("a colour image", "channels", 3))
+    _same((vae_file, "out_channels", vae.out_channels), ("a colour image", "channels", 3))
+    _same((vae_file, "reduction", shrink), ("a face", "reduction to latents", FACE_SIZE // LATENT_SIZE))
+    _same(
+        (encoder_file, "num_mel_bins", encoder.num_mel_bins),
+        (extractor_file, "feature_size", extractor.feature_size),
+    )
+    _same(
+        (extractor_file, "sampling_rate", extractor.sampling_rate),
+        ("the pipeline", "sample rate", SAMPLE_RATE),
+    )
+    _same((encoder_file, "max_source_positions", encoder.max_source_positions), ("a window", "rows", rows))
+    _same((extractor_file, "frames per window", frames), (encoder_file, "frames it takes", 2 * rows))
+    scale = vae.scaling_factor
+    if not isinstance(scale, int | float) or not 0 < scale < 1000:
+        raise ModelError(f"{vae_file} is broken: scaling_factor is {scale!r}.")
+
+
+def _same(one: tuple[Path | str, str, object], other: tuple[Path | str, str, object]) -> None:
+    if one[2] != other[2]:
+        raise ModelError(
+            f"The bundle does not fit together: {one[1]} is {one[2]} in {one[0]}, "
+            f"and {other[1]} is {other[2]} in {other[0]}.",
+            "All parts of a bundle must come from the same model.",
+        )

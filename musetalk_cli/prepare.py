@@ -1,0 +1,63 @@
+"""A video of a person into an avatar, with the networks that encode its faces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from musetalk_cli.avatar.data import AvatarMeta
+from musetalk_cli.avatar.prepare import PrepareOptions, prepare_avatar
+from musetalk_cli.config import RunConfig
+from musetalk_cli.device import resolve_device, resolve_dtype
+from musetalk_cli.face.boxes import EXTRA_MARGIN
+from musetalk_cli.face.landmarks import FaceLandmarks
+from musetalk_cli.generator import FaceEncoder
+from musetalk_cli.nets.bundle import load_bundle
+
+
+def prepare(
+    run: RunConfig,
+    source: Path,
+    name: str,
+    landmarks: Sequence[FaceLandmarks | None],
+    *,
+    bbox_shift: int = 0,
+    extra_margin: int | None = None,
+    batch_size: int = 8,
+    overwrite: bool = False,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> AvatarMeta:
+    """Prepare an avatar.
+
+    Latents are kept, so they are made in fp32 unless another precision is asked for.
+
+    Args:
+        run: Where things are and what computes.
+        source: Video, image or folder of images.
+        name: Name of the new avatar.
+        landmarks: One entry per frame of the source, None where there is no face.
+        bbox_shift: Rows by which the middle of the face is taken lower.
+        extra_margin: Rows added below the chin; None is what the model was trained with.
+        batch_size: Faces encoded at once.
+        overwrite: Replace an avatar of that name.
+        progress: Told of every frame, and of how many there are where it is known.
+
+    Raises:
+        MuseTalkError: Source, landmarks, model, device or folder cannot be used; nothing is left behind.
+    """
+    device = resolve_device(run.device)
+    precision = "fp32" if run.precision == "auto" else run.precision
+    bundle = load_bundle(run.model, run.models.path, device, resolve_dtype(precision, device))
+    if extra_margin is None:
+        extra_margin = EXTRA_MARGIN if bundle.version == "v15" else 0
+    return prepare_avatar(
+        source,
+        run.avatars.path,
+        name,
+        landmarks=landmarks,
+        encode=FaceEncoder(bundle),
+        options=PrepareOptions(bbox_shift=bbox_shift, extra_margin=extra_margin, batch_size=batch_size),
+        model={"version": bundle.version, "name": Path(run.model).name},
+        overwrite=overwrite,
+        progress=progress,
+    )

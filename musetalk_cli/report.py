@@ -1,0 +1,131 @@
+"""What a run took, for machines and for people to read."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import sys
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+from musetalk_cli import __version__
+from musetalk_cli.device import describe_device
+from musetalk_cli.engine import Engine
+from musetalk_cli.pipeline import Outcome
+from musetalk_cli.timing import Percentiles, StageSummary
+
+STAGES = ("audio", "features", "unet", "vae", "resize", "sharpen", "blend", "download", "paste", "sink")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Figures of one run.
+
+    Attributes:
+        frames: Frames made.
+        fps: Frames per second of the result.
+        chunk_s: Seconds of sound per chunk.
+        duration_s: Seconds of sound spoken.
+        real_time_factor: Seconds of work per second of sound; waiting for a live source is not work.
+        throughput_fps: Frames per second of work.
+        first_frame_ms: Chunk complete to its first frame composited in host memory.
+        last_frame_ms: Chunk complete to its last frame composited in host memory.
+        mouth_to_eye_ms: A sample's arrival to the frame it belongs to in the sink.
+        late_frames: Frames composited only after the next chunk was complete; 0 where the source waits.
+        dropped_frames: Frames never shown.
+        fallbacks: How often the device's image path was given up.
+        interrupted: True where the run was stopped early.
+        peak_host_bytes: Largest resident size of the process.
+        peak_device_bytes: Largest size of tensors on the device, or None on a CPU.
+        stages: What each stage took.
+        device: The device's name.
+        versions: Of the tool and what it computes with.
+        settings: What the run was asked for, and what was chosen.
+    """
+
+    frames: int
+    fps: float
+    chunk_s: float
+    duration_s: float
+    real_time_factor: float
+    throughput_fps: float
+    first_frame_ms: Percentiles
+    last_frame_ms: Percentiles
+    mouth_to_eye_ms: Percentiles
+    late_frames: int
+    dropped_frames: int
+    fallbacks: int
+    interrupted: bool
+    peak_host_bytes: int
+    peak_device_bytes: int | None
+    stages: dict[str, StageSummary]
+    device: str
+    versions: dict[str, str]
+    settings: dict[str, str | float | bool | None]
+
+    def as_json(self) -> dict[str, object]:
+        """A dictionary of plain values, with the stages flat."""
+        plain = asdict(self)
+        plain["stages"] = {
+            name: {
+                "count": stage.count,
+                "p50_ms": stage.times.p50,
+                "p95_ms": stage.times.p95,
+                "p99_ms": stage.times.p99,
+                "total_ms": stage.total_ms,
+            }
+            for name, stage in self.stages.items()
+        }
+        return plain
+
+
+def make_report(
+    engine: Engine, outcome: Outcome, fps: float, settings: dict[str, str | float | bool | None]
+) -> Report:
+    """Put the figures of a finished run together."""
+    work = max(outcome.wall_s - outcome.waiting_s, 1e-9)
+    latencies = outcome.latencies
+    device = engine.bundle.device
+    on_cuda = device.type == "cuda"
+    return Report(
+        frames=outcome.frames,
+        fps=fps,
+        chunk_s=latencies.chunk_s,
+        duration_s=outcome.sound_s,
+        real_time_factor=work / outcome.sound_s if outcome.sound_s else 0.0,
+        throughput_fps=outcome.frames / work,
+        first_frame_ms=Percentiles.of(latencies.first_frame),
+        last_frame_ms=Percentiles.of(latencies.last_frame),
+        mouth_to_eye_ms=Percentiles.of(latencies.mouth_to_eye),
+        late_frames=latencies.late,
+        dropped_frames=0,
+        fallbacks=engine.fallbacks,
+        interrupted=outcome.interrupted,
+        peak_host_bytes=peak_host_bytes(),
+        peak_device_bytes=torch.cuda.max_memory_allocated(device) if on_cuda else None,
+        stages=engine.stats.summary(STAGES),
+        device=describe_device(device),
+        versions=versions(),
+        settings=settings,
+    )
+
+
+def peak_host_bytes() -> int:
+    """Largest resident size of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def versions() -> dict[str, str]:
+    """Versions of the tool, Python, and the libraries that compute."""
+    found = {"musetalk": __version__, "python": platform.python_version(), "torch": torch.__version__}
+    for name in ("diffusers", "transformers", "opencv-python", "numpy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    if torch.version.cuda is not None:
+        found["cuda"] = torch.version.cuda
+    return found

@@ -1,0 +1,41 @@
+"""Checks that a result can be written, before any work is done for it."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+
+from musetalk_cli.errors import OutputError
+
+
+def check_parent(path: Path, option: str) -> None:
+    """Make sure that the folder a result goes into is there and can be written.
+
+    Raises:
+        OutputError: It is not, or the name is one that no file can have.
+    """
+    parent = path.absolute().parent
+    try:
+        path.exists()
+    except OSError as error:
+        raise OutputError(f"{option} {path} cannot be written: {error.strerror}.") from error
+    if not parent.is_dir():
+        raise OutputError(f"The folder of {option} {path} is not there.", f"Make it first: mkdir -p {parent}")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise OutputError(f"The folder of {option} {path} cannot be written.", "Choose another folder.")
+
+
+def check_not_input(path: Path, audio: Path) -> None:
+    """Make sure that a result does not replace the sound it is made from.
+
+    Raises:
+        OutputError: It would.
+    """
+    if path.exists() and audio.exists() and path.samefile(audio):
+        raise OutputError(f"--output {path} is the sound itself.", "Choose another name for the video.")
+
+
+def partial_name(folder: Path) -> Path:
+    """A hidden name in a folder that nothing else has, for what is not complete yet."""
+    return folder / f".musetalk-{uuid.uuid4().hex}.partial"

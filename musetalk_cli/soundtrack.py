@@ -1,0 +1,60 @@
+"""A stream's sound on its two ways: resampled to the encoder, and cut into the frames' own slices."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+from musetalk_cli.media.resample import StreamResampler
+from musetalk_cli.timeline import Timeline
+from musetalk_cli.types import Samples
+
+
+class SoundTrack:
+    """Keeps the sound of frames that are not made yet, and when it arrived.
+
+    Args:
+        timeline: Index arithmetic at the stream's frame rate.
+        sample_rate: Samples per second of the sound.
+        channels: Channels of the sound.
+    """
+
+    def __init__(self, timeline: Timeline, sample_rate: int, channels: int) -> None:
+        self._timeline = timeline
+        self._rate = sample_rate
+        self._resampler = StreamResampler(sample_rate)
+        self._pieces: deque[Samples] = deque([np.zeros((0, channels), np.float32)])
+        self._start = 0
+        self._fed = 0
+        self._arrivals: deque[tuple[int, float]] = deque()
+
+    def feed(self, samples: Samples, arrived: float) -> Samples:
+        """Take float32 `[n, channels]`, give the mono float32 `[m]` at 16 kHz that are final."""
+        self._pieces.append(samples)
+        self._fed += len(samples)
+        self._arrivals.append((self._fed, arrived))
+        return self._resampler.feed(samples)
+
+    def finish(self) -> Samples:
+        """The last samples at 16 kHz."""
+        return self._resampler.finish()
+
+    def arrival(self, frame: int) -> float:
+        """When the first sample of a frame arrived; frames must be asked for in order."""
+        first = self._timeline.frame_start(frame, self._rate)
+        while len(self._arrivals) > 1 and self._arrivals[0][0] <= first:
+            self._arrivals.popleft()
+        return self._arrivals[0][1]
+
+    def cut(self, frames: range, *, final: bool) -> list[Samples]:
+        """Take the slices of the next frames; the last frame of a stream takes what is left over too."""
+        if not frames:
+            return []
+        held = np.concatenate(self._pieces)
+        bounds = [self._timeline.frame_start(frame, self._rate) - self._start for frame in frames]
+        end = len(held) if final else self._timeline.frame_start(frames.stop, self._rate) - self._start
+        slices = [held[a:b] for a, b in zip(bounds, [*bounds[1:], end], strict=True)]
+        self._pieces = deque([held[end:].copy()])
+        self._start += end
+        return slices

@@ -1,0 +1,65 @@
+"""A sound file, as fast as it decodes or at its own speed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from musetalk_cli.media.audio import SoundReader
+from musetalk_cli.timing import Clock, Pacer
+from musetalk_cli.types import AudioChunk
+
+PACED_PIECES_PER_SECOND = 50
+PIECES_PER_SECOND = 10
+
+
+class FileSource:
+    """Sound from a file.
+
+    Paced, a piece arrives when its last sample would have been spoken, 20 ms at a time, like a microphone.
+
+    Args:
+        path: Any file with an audio stream.
+        clock: Where time comes from.
+        pace: Deliver at the sound's own speed.
+
+    Raises:
+        InputError: The file holds no sound that can be read.
+    """
+
+    def __init__(self, path: Path, clock: Clock, *, pace: bool) -> None:
+        self._reader = SoundReader(path)
+        self._clock = clock
+        self._closed = threading.Event()
+        self._lock = threading.Lock()
+        self._reading = False
+        self.live = pace
+        self.sample_rate = self._reader.sample_rate
+        self.channels = self._reader.channels
+
+    def __iter__(self) -> Iterator[AudioChunk]:
+        """Yield the pieces in order until the file or the source ends."""
+        with self._lock:
+            if self._closed.is_set():
+                return
+            self._reading = True
+        size = max(1, self.sample_rate // (PACED_PIECES_PER_SECOND if self.live else PIECES_PER_SECOND))
+        pacer = Pacer(self._clock, self.sample_rate, self._clock.now())
+        heard = 0
+        try:
+            for samples in self._reader.blocks(size):
+                heard += len(samples)
+                arrived = pacer.wait_for(heard, self._closed) if self.live else self._clock.now()
+                if self._closed.is_set():
+                    return
+                yield AudioChunk(samples, arrived)
+        finally:
+            self._reader.close()
+
+    def close(self) -> None:
+        """End the iteration at its next piece; the decoder ends with it, or now where there is none."""
+        with self._lock:
+            self._closed.set()
+            if not self._reading:
+                self._reader.close()

@@ -1,0 +1,85 @@
+"""The job both `generate` and `realtime` do: load, run one stream, report."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+
+from musetalk_cli.avatar.store import load_avatar
+from musetalk_cli.config import JobConfig, RunConfig
+from musetalk_cli.device import resolve_device, resolve_dtype
+from musetalk_cli.engine import Engine
+from musetalk_cli.nets.bundle import load_bundle
+from musetalk_cli.pipeline import Pipeline, Progress
+from musetalk_cli.report import Report, make_report
+from musetalk_cli.timing import Clock, StageStats
+from musetalk_cli.types import Sink, Source
+
+
+def make_engine(run: RunConfig, job: JobConfig, clock: Clock) -> Engine:
+    """Load the networks and build an engine for them.
+
+    Raises:
+        DeviceError: The device is not there.
+        ModelError: The bundle is missing or broken.
+    """
+    device = resolve_device(run.device)
+    bundle = load_bundle(run.model, run.models.path, device, resolve_dtype(run.precision, device))
+    return Engine(bundle, job, StageStats(clock, device if device.type == "cuda" else None))
+
+
+def speak(
+    run: RunConfig,
+    job: JobConfig,
+    avatar_name: str,
+    make_source: Callable[[], Source],
+    sinks: Sequence[Sink],
+    clock: Clock,
+    stop: threading.Event,
+    progress: Progress | None = None,
+    *,
+    warm_up: bool,
+) -> Report:
+    """Make an avatar speak what a source says.
+
+    Args:
+        run: Where things are and what computes.
+        job: How.
+        avatar_name: Who.
+        make_source: Opens the sound; called once everything else is loaded, so that no sound waits.
+        sinks: Where the frames go.
+        clock: Where time comes from.
+        stop: Set from outside to end early; what was made so far is completed.
+        progress: Told of every frame.
+        warm_up: Do everything once before the sound starts, so that the first chunk is like the others.
+
+    Raises:
+        MuseTalkError: Something named in its message cannot be used; nothing half-written is left.
+    """
+    avatar = load_avatar(run.avatars.path, avatar_name)
+    engine = make_engine(run, job, clock)
+    if warm_up:
+        engine.warm_up(avatar)
+    source = make_source()
+    session = engine.open(avatar, job.fps, job.chunk, job.context, source.sample_rate, source.channels)
+    pipeline = Pipeline(engine, session, source, sinks, clock, float(job.chunk))
+    outcome = pipeline.run(stop, progress)
+    return make_report(engine, outcome, float(job.fps), settings(engine, run, job, avatar_name))
+
+
+def settings(
+    engine: Engine, run: RunConfig, job: JobConfig, avatar_name: str
+) -> dict[str, str | float | bool | None]:
+    """What a report says the run was asked for, and what was chosen for `auto`."""
+    return {
+        "avatar": avatar_name,
+        "model": run.model,
+        "random_weights": engine.bundle.random,
+        "precision": str(engine.bundle.dtype).removeprefix("torch."),
+        "image_ops": engine.image_path,
+        "sharpen": "off" if job.sharpen is None else str(job.sharpen),
+        "context_s": None if job.context is None else float(job.context),
+        "batch_sizes": ",".join(str(size) for size in engine.batch_sizes),
+        "fps": str(Fraction(job.fps)),
+    }

@@ -1,0 +1,138 @@
+"""The published files: where they are on the hub, and where they belong under the models folder.
+
+The hub could not be reached when this table was written, so it names no revision but `main` and no
+digests: a value nobody has checked is worse than none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from musetalk_cli.errors import ModelError
+
+REVISION = "main"
+
+Progress = Callable[[str, int, int], None]
+"""Called before each file: its path under the models folder, its number from 1, how many there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One file of a model.
+
+    Attributes:
+        folder: Its folder under the models folder.
+        names: File names that are accepted there, the preferred one first.
+        repository: The hub repository that publishes it.
+        published: Its paths in the repository, the preferred one first; the last component is one of `names`.
+    """
+
+    folder: str
+    names: tuple[str, ...]
+    repository: str
+    published: tuple[str, ...]
+
+    def find(self, root: Path) -> Path | None:
+        """The preferred one of the files that are there, or None."""
+        candidates = (root / self.folder / name for name in self.names)
+        return next((path for path in candidates if path.is_file()), None)
+
+    def __str__(self) -> str:
+        return f"{self.folder}/{' or '.join(self.names)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The files of one model, in upstream's own folder layout."""
+
+    unet_config: Part
+    unet_weights: Part
+    vae_config: Part
+    vae_weights: Part
+    whisper_config: Part
+    whisper_preprocessor: Part
+    whisper_weights: Part
+
+    def parts(self) -> dict[str, Part]:
+        """Every file by its role, in the order above."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+def _layout(folder: str, unet_weights: str) -> Layout:
+    musetalk, vae, whisper = "TMElyralab/MuseTalk", "stabilityai/sd-vae-ft-mse", "openai/whisper-tiny"
+    unet_names = ("unet.safetensors", "diffusion_pytorch_model.safetensors", unet_weights)
+    vae_names = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+    whisper_names = ("model.safetensors", "pytorch_model.bin")
+    return Layout(
+        unet_config=Part(folder, ("musetalk.json",), musetalk, (f"{folder}/musetalk.json",)),
+        unet_weights=Part(folder, unet_names, musetalk, (f"{folder}/{unet_weights}",)),
+        vae_config=Part("sd-vae", ("config.json",), vae, ("config.json",)),
+        vae_weights=Part("sd-vae", vae_names, vae, vae_names),
+        whisper_config=Part("whisper", ("config.json",), whisper, ("config.json",)),
+        whisper_preprocessor=Part(
+            "whisper", ("preprocessor_config.json",), whisper, ("preprocessor_config.json",)
+        ),
+        whisper_weights=Part("whisper", whisper_names, whisper, whisper_names),
+    )
+
+
+LAYOUTS: dict[str, Layout] = {
+    "v15": _layout("musetalkV15", "unet.pth"),
+    "v1": _layout("musetalk", "pytorch_model.bin"),
+}
+"""The published models by version."""
+
+
+def download(model: str, models_dir: Path, progress: Progress | None = None) -> None:
+    """Fetch what is missing of a published model; an interrupted download goes on where it stopped.
+
+    Args:
+        model: `v15` or `v1`.
+        models_dir: The models folder; made if it is not there.
+        progress: Told of each file before it is fetched.
+
+    Raises:
+        ModelError: The name is not a published model, or a file could not be fetched.
+    """
+    layout = LAYOUTS.get(model)
+    if layout is None:
+        raise ModelError(f"No model {model} is published.", f"Choose one of {', '.join(LAYOUTS)}.")
+    missing = [part for part in layout.parts().values() if part.find(models_dir) is None]
+    for number, part in enumerate(missing, start=1):
+        if progress is not None:
+            progress(f"{part.folder}/{Path(part.published[0]).name}", number, len(missing))
+        _fetch(part, models_dir)
+
+
+def _fetch(part: Part, models_dir: Path) -> None:
+    """Put one file in its place, under the first of its published names that the repository has."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.utils import EntryNotFoundError, LocalEntryNotFoundError
+
+    for source in part.published:
+        target = models_dir / part.folder / Path(source).name
+        local_dir = target.parents[source.count("/")]
+        try:
+            hf_hub_download(part.repository, source, revision=REVISION, local_dir=local_dir)
+        except EntryNotFoundError as error:
+            if isinstance(error, LocalEntryNotFoundError) or source == part.published[-1]:
+                raise _not_fetched(part, source, target, error) from error
+        except Exception as error:  # the hub's transport, and with it its errors, differs by release
+            raise _not_fetched(part, source, target, error) from error
+        else:
+            return
+
+
+def _not_fetched(part: Part, source: str, target: Path, error: Exception) -> ModelError:
+    from huggingface_hub.constants import ENDPOINT
+
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return ModelError(
+        f"{source} could not be fetched from {part.repository}: "
+        f"the hub ({ENDPOINT}) could not be reached, or refused ({reason}).",
+        f"Run the command again once the hub can be reached, or place {ENDPOINT}/{part.repository}/"
+        f"resolve/{REVISION}/{source} by hand as {target}.",
+    )

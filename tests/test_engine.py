@@ -1,0 +1,275 @@
+"""Sessions, continuous batching, order, fairness and the way out when the device fails."""
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from clocks import FakeClock
+
+from musetalk_cli.bench.synthetic import synthetic_avatar, synthetic_sound
+from musetalk_cli.compositor import GpuPath
+from musetalk_cli.config import JobConfig
+from musetalk_cli.engine import Engine
+from musetalk_cli.errors import InputError
+from musetalk_cli.timing import StageStats
+
+JOB = JobConfig(batch_sizes=(4,), image_ops="cpu")
+HALF = Fraction(1, 2)
+FPS = Fraction(25)
+
+
+@pytest.fixture(scope="module")
+def other_avatar():
+    return synthetic_avatar(320, 240, 96, 5)
+
+
+def make_engine(bundle, job=JOB):
+    return Engine(bundle, job, StageStats(FakeClock()))
+
+
+def open_session(engine, avatar, fps=FPS, hop=HALF, rate=16_000, channels=1):
+    return engine.open(avatar, fps, hop, None, rate, channels)
+
+
+def take(sessions, taken):
+    for session, frames in zip(sessions, taken, strict=True):
+        while session.finished:
+            frames.append(session.finished.popleft())
+
+
+def run_dry(engine, *sessions, taken=None):
+    taken = taken or [[] for _ in sessions]
+    while engine.step():
+        take(sessions, taken)
+    assert all(session.done for session in sessions)
+    return taken
+
+
+def speak_alone(bundle, job, avatar, fps, sound, rate):
+    engine = make_engine(bundle, job)
+    session = open_session(engine, avatar, fps, rate=rate, channels=sound.shape[1])
+    session.feed(sound, 0.0)
+    session.finish(0.0)
+    return run_dry(engine, session)[0]
+
+
+def assert_same_frames(ours, expected):
+    assert [frame.request.index for frame in ours] == list(range(len(expected)))
+    for mine, theirs in zip(ours, expected, strict=True):
+        assert np.array_equal(mine.image, theirs.image)
+        assert np.array_equal(mine.request.audio, theirs.request.audio)
+        assert mine.pts == theirs.pts
+
+
+def test_three_sessions_at_random_equal_each_alone(golden_bundle, golden_avatar, other_avatar, golden_sound):
+    stereo = np.repeat(synthetic_sound(0.9), 2, axis=1) * [1, 0.5]
+    jobs = [
+        (golden_avatar, Fraction(25), golden_sound[:14_000, None], 16_000),
+        (other_avatar, Fraction(30), synthetic_sound(0.8), 16_000),
+        (golden_avatar, Fraction(30000, 1001), stereo.astype(np.float32), 22_050),
+    ]
+    alone = [speak_alone(golden_bundle, JOB, *job) for job in jobs]
+    random = np.random.default_rng(5)
+    engine = make_engine(golden_bundle)
+    sessions = [open_session(engine, a, f, rate=r, channels=s.shape[1]) for a, f, s, r in jobs]
+    left = [list(np.array_split(job[2], 9)) for job in jobs]
+    taken = [[] for _ in jobs]
+    while any(left):
+        number = random.choice([index for index, pieces in enumerate(left) if pieces])
+        sessions[number].feed(left[number].pop(0), engine.stats.clock.now())
+        if not left[number]:
+            sessions[number].finish(engine.stats.clock.now())
+        for _ in range(random.integers(0, 3)):
+            engine.step()
+        take(sessions, taken)
+        engine.stats.clock.time += random.random() / 10
+    for ours, expected in zip(run_dry(engine, *sessions, taken=taken), alone, strict=True):
+        assert len(expected) > 15
+        assert_same_frames(ours, expected)
+
+
+def test_frames_do_not_depend_on_the_batch_size(golden_bundle, golden_avatar, golden_sound):
+    results = []
+    for size in (1, 7):
+        job = replace(JOB, batch_sizes=(size,), sharpen=None)
+        results.append(speak_alone(golden_bundle, job, golden_avatar, FPS, golden_sound[:4800, None], 16_000))
+    for one, other in zip(*results, strict=True):
+        assert np.abs(one.image.astype(int) - other.image).max() <= 1
+
+
+def test_slices_of_sound_partition_it(golden_bundle, golden_avatar):
+    sound = np.random.default_rng(0).standard_normal((33_333, 2)).astype(np.float32) / 8
+    frames = speak_alone(golden_bundle, JOB, golden_avatar, Fraction(12), sound, 44_100)
+    assert np.array_equal(np.concatenate([frame.request.audio for frame in frames]), sound)
+
+
+def test_no_session_starves(golden_bundle, golden_avatar, other_avatar):
+    """A session far ahead, and one that comes late with much to do, both go on getting frames."""
+    engine = make_engine(golden_bundle)
+    first, second = open_session(engine, golden_avatar), open_session(engine, other_avatar)
+    first.feed(synthetic_sound(6), 0.0)
+    first.finish(0.0)
+    ahead, early, late = [], [], []
+    for _ in range(12):
+        engine.step()
+        take([first], [ahead])
+    second.feed(synthetic_sound(3), 0.0)
+    second.finish(0.0)
+    for _ in range(14):
+        engine.step()
+        take([first, second], [early, late])
+    assert len(ahead) > 40
+    assert len(late) >= 25, "the late session is served first, until it is a second ahead too"
+    assert len(early) >= 10, "the session ahead of its time waits, but not for ever"
+
+
+def test_a_faster_session_gets_its_share(golden_bundle, golden_avatar, other_avatar):
+    engine = make_engine(golden_bundle)
+    slow = open_session(engine, golden_avatar, Fraction(10))
+    fast = open_session(engine, other_avatar, Fraction(30))
+    for session in (slow, fast):
+        session.feed(synthetic_sound(4), 0.0)
+        session.finish(0.0)
+    taken = [[], []]
+    for _ in range(8):
+        engine.step()
+        take([slow, fast], taken)
+    assert len(taken[1]) == pytest.approx(3 * len(taken[0]), abs=4)
+
+
+def test_frames_nobody_takes_do_not_hold_up_others(golden_bundle, golden_avatar, other_avatar):
+    engine = make_engine(golden_bundle)
+    stuck, taken = open_session(engine, golden_avatar), open_session(engine, other_avatar)
+    for session in (stuck, taken):
+        session.feed(synthetic_sound(2), 0.0)
+        session.finish(0.0)
+    count = 0
+    while engine.step():
+        count += len(taken.finished)
+        taken.finished.clear()
+    assert count == 50
+    assert 16 <= len(stuck.finished) < 25, "bounded"
+
+
+class BrokenPath(GpuPath):
+    """A device path that fails at one step, as one that is out of memory does."""
+
+    def __init__(self, step):
+        super().__init__(torch.device("cpu"))
+        self.step = step
+
+    def _fail(self, step):
+        if step == self.step:
+            raise torch.OutOfMemoryError("out of memory, as injected\nsecond line")
+
+    def place(self, avatar):
+        self._fail("place")
+        return super().place(avatar)
+
+    def resize(self, faces, targets):
+        self._fail("resize")
+        return super().resize(faces, targets)
+
+    def blend(self, faces, targets):
+        self._fail("blend")
+        return super().blend(faces, targets)
+
+    def download(self, patches):
+        fetch = super().download(patches)
+
+        def broken():
+            self._fail("download")
+            return fetch()
+
+        return broken
+
+
+@pytest.mark.parametrize("step", ["place", "resize", "blend", "download"])
+def test_a_failing_device_falls_back_once(step, golden_bundle, golden_avatar, golden_sound, caplog):
+    sound = golden_sound[:4800, None]
+    expected = speak_alone(golden_bundle, JOB, golden_avatar, FPS, sound, 16_000)
+    assert len(expected) == 7
+    engine = make_engine(golden_bundle, replace(JOB, image_ops="gpu"))
+    engine._images = BrokenPath(step)
+    session = open_session(engine, golden_avatar)
+    session.feed(sound, 0.0)
+    session.finish(0.0)
+    assert_same_frames(run_dry(engine, session)[0], expected)
+    assert engine.fallbacks == 1
+    assert engine.image_path == "cpu"
+    assert [record.message for record in caplog.records] == [
+        "The image steps failed on cpu and go on on the CPU: out of memory, as injected"
+    ]
+
+
+def test_a_failure_of_the_cpu_path_is_not_hidden(golden_bundle, golden_avatar, golden_sound, monkeypatch):
+    engine = make_engine(golden_bundle)
+    session = open_session(engine, golden_avatar)
+    session.feed(golden_sound[:, None], 0.0)
+
+    def broken(*_):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(engine._images, "blend", broken)
+    with pytest.raises(RuntimeError, match="broken"):
+        engine.step()
+
+
+def test_both_image_paths_give_the_same_frames(golden_bundle, golden_avatar, golden_sound):
+    results = []
+    for ops in ("cpu", "gpu"):
+        job = replace(JOB, image_ops=ops)
+        results.append(speak_alone(golden_bundle, job, golden_avatar, FPS, golden_sound[:4800, None], 16_000))
+    for one, other in zip(*results, strict=True):
+        difference = np.abs(one.image.astype(int) - other.image)
+        assert (difference > 1).mean() < 1e-5, "but for ties at the sharpening's threshold"
+
+
+def test_sharpening_off_changes_nothing_and_on_does(golden_bundle, golden_avatar, golden_sound, golden):
+    import cv2
+
+    sound = golden_sound[:4800, None]
+    off = speak_alone(golden_bundle, replace(JOB, sharpen=None), golden_avatar, FPS, sound, 16_000)
+    on = speak_alone(golden_bundle, JOB, golden_avatar, FPS, sound, 16_000)
+    expected = cv2.imread(str(golden / "frames" / "00000003.png"))
+    assert np.abs(off[3].image.astype(int) - expected).max() <= 1
+    assert np.abs(on[3].image.astype(int) - expected).max() > 5
+
+
+def test_a_sound_shorter_than_a_frame_is_refused(golden_bundle, golden_avatar):
+    session = open_session(make_engine(golden_bundle), golden_avatar)
+    session.feed(np.zeros((639, 1), np.float32), 0.0)
+    with pytest.raises(InputError, match="shorter than one frame"):
+        session.finish(0.0)
+
+
+def test_hops_are_ready_when_their_last_sample_arrived(golden_bundle, golden_avatar):
+    engine = make_engine(golden_bundle)
+    session = open_session(engine, golden_avatar)
+    for number in range(40):
+        session.feed(np.zeros((320, 1), np.float32), arrived=0.02 * (number + 1))
+    session.finish(now=9.0)
+    frames = run_dry(engine, session)[0]
+    assert {frame.request.hop: frame.request.ready for frame in frames} == {0: pytest.approx(0.5), 1: 9.0}
+    assert [frame.request.arrived for frame in frames] == pytest.approx([0.02 + 0.04 * i for i in range(20)])
+
+
+def test_closing_a_session_frees_its_avatar(golden_bundle, golden_avatar, golden_sound):
+    engine = make_engine(golden_bundle)
+    one, two = open_session(engine, golden_avatar), open_session(engine, golden_avatar)
+    for session in (one, two):
+        session.feed(golden_sound[:, None], 0.0)
+    engine.step()
+    engine.close(one)
+    assert golden_avatar in engine._residents
+    engine.close(two)
+    assert golden_avatar not in engine._residents
+
+
+def test_a_warm_up_leaves_no_trace(golden_bundle, golden_avatar, golden_sound):
+    engine = make_engine(golden_bundle, replace(JOB, batch_sizes=(1, 2)))
+    engine.warm_up(golden_avatar)
+    assert engine.stats.summary(()) == {}
+    assert engine.fallbacks == 0

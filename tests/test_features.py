@@ -1,0 +1,146 @@
+"""Streaming and offline features are one path, and never depend on how the sound was cut."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from musetalk_cli.features import OFFLINE_HOP, AudioEncoder, FeatureStream, HopCutter
+from musetalk_cli.timeline import ROWS_PER_FRAME, Timeline, rows_in
+
+OFFLINE = (OFFLINE_HOP, Fraction(0))
+
+
+def positions(samples):
+    """A stand-in for the encoder whose rows say where in the stream they come from.
+
+    The stream is a ramp, so the first sample of a row is its position; a row that was not in the
+    window is 0. Two layers, one channel.
+    """
+    rows = torch.zeros(1500, 2, 1)
+    heard = torch.from_numpy(samples[: len(samples) // 320 * 320 : 320].copy())
+    rows[: len(heard), :, 0] = heard[:, None]
+    return rows
+
+
+def run(encode, sound, fps, hop, context, cuts=()):
+    stream = FeatureStream(encode, Timeline(fps), hop, context)
+    frames, tokens = [], []
+
+    def drain():
+        while (due := stream.cutter.due()) is not None:
+            more, theirs = stream.advance(due)
+            frames.extend(more)
+            tokens.extend(theirs)
+
+    for piece in np.split(sound, cuts):
+        stream.cutter.feed(piece)
+        drain()
+    stream.cutter.finish()
+    drain()
+    assert stream.cutter.done
+    return frames, tokens
+
+
+RATES = st.sampled_from([Fraction(n) for n in (1, 7, 12, 24, 25, 30, 48, 60, 120)] + [Fraction(30000, 1001)])
+HOPS = st.sampled_from([Fraction(n, 1000) for n in (40, 50, 100, 333, 500, 1000, 2000)] + [Fraction(30)])
+CONTEXTS = st.sampled_from([None, Fraction(0), Fraction(1, 10), Fraction(1), Fraction(5)])
+
+
+@settings(deadline=None, max_examples=60)
+@given(RATES, HOPS, CONTEXTS, st.integers(400, 16_000 * 4), st.data())
+def test_every_frame_gets_its_rows_and_zeros_past_the_ends(fps, hop, context, length, data):
+    cuts = sorted(data.draw(st.lists(st.integers(0, length), max_size=12)))
+    sound = np.arange(1, length + 1, dtype=np.float32)
+    timeline = Timeline(fps)
+    frames, tokens = run(positions, sound, fps, hop, context, cuts)
+    assert frames == list(range(timeline.frames_in(length)))
+    for frame, theirs in zip(frames, tokens, strict=True):
+        rows = np.arange(timeline.first_row(frame), timeline.last_row(frame))
+        expected = np.where((rows >= 0) & (rows < rows_in(length)), rows * 320 + 1, 0)
+        assert theirs.shape == (ROWS_PER_FRAME * 2, 1)
+        assert np.array_equal(theirs.reshape(ROWS_PER_FRAME, 2)[:, 0].numpy(), expected)
+
+
+@settings(deadline=None, max_examples=60)
+@given(HOPS, CONTEXTS, st.integers(1, 140), st.integers(0, 15_999), st.data())
+def test_windows_do_not_depend_on_the_cuts_and_fit_the_encoder(hop, context, hops, rest, data):
+    length = min(int(hops * hop * 16_000), 16_000 * 70) + rest
+    cuts = sorted(data.draw(st.lists(st.integers(0, length), max_size=8)))
+    sound = np.arange(length, dtype=np.float32)
+    seen = []
+    for pieces in ([sound], np.split(sound, cuts)):
+        cutter, windows = HopCutter(hop, context), []
+
+        def drain(cutter=cutter, windows=windows):
+            while (due := cutter.due()) is not None:
+                window = cutter.take(due)
+                if window is not None:
+                    windows.append((window.first_row, window.end_row, len(window.samples)))
+                    assert len(window.samples) < 480_000 + 320
+                    assert np.array_equal(
+                        window.samples, np.arange(window.first_row * 320, due.end, dtype=np.float32)
+                    )
+
+        for piece in pieces:
+            cutter.feed(piece)
+            drain()
+        cutter.finish()
+        drain()
+        seen.append(windows)
+    assert seen[0] == seen[1]
+
+
+def test_a_long_stream_holds_no_more_than_its_context():
+    cutter = HopCutter(Fraction(1, 2), Fraction(1))
+    for _ in range(200):
+        cutter.feed(np.zeros(8000, np.float32))
+        cutter.take(cutter.due())
+        assert sum(map(len, cutter._pieces)) <= 16_000 + 320
+
+
+def test_tokens_equal_upstream(golden, golden_bundle, golden_sound):
+    expected = np.load(golden / "tensors.npz")["audio_prompts"].astype(np.float32)
+    frames, tokens = run(AudioEncoder(golden_bundle), golden_sound, Fraction(25), *OFFLINE)
+    assert frames == list(range(len(expected)))
+    ours = torch.stack(tokens).half().float().numpy()
+    assert np.abs(ours - expected).max() < 1e-3, "compared in fp16, the format of the golden data"
+
+
+def test_a_chunk_as_long_as_the_sound_is_offline(golden_bundle, golden_sound):
+    encode = AudioEncoder(golden_bundle)
+    _, offline = run(encode, golden_sound, Fraction(25), *OFFLINE)
+    _, streaming = run(encode, golden_sound, Fraction(25), Fraction(1), None)
+    assert torch.equal(torch.stack(offline), torch.stack(streaming))
+
+
+@settings(deadline=None, max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.integers(0, 16_000), max_size=6).map(sorted))
+def test_real_features_do_not_depend_on_the_cuts(golden_bundle, golden_sound, cuts):
+    encode = AudioEncoder(golden_bundle)
+    _, whole = run(encode, golden_sound, Fraction(25), Fraction(1, 2), None)
+    _, cut = run(encode, golden_sound, Fraction(25), Fraction(1, 2), None, cuts)
+    assert torch.equal(torch.stack(whole), torch.stack(cut))
+
+
+def test_sounds_over_a_window_are_encoded_in_segments_of_30_s():
+    """The last rows of a segment have not heard the next one: upstream's segments are independent."""
+    heard = []
+
+    def encode(samples):
+        heard.append(len(samples))
+        return torch.zeros(1500, 2, 1)
+
+    frames, _ = run(encode, np.zeros(16_000 * 70 + 123, np.float32), Fraction(25), *OFFLINE)
+    assert heard == [480_000, 480_000, 160_000 + 123]
+    assert len(frames) == 1750
+
+
+@pytest.mark.parametrize("length", [1, 132, 133, 134, 320, 639, 640])
+def test_tiny_sounds(length):
+    sound = np.ones(length, np.float32)
+    frames, tokens = run(positions, sound, Fraction(120), Fraction(1, 2), None)
+    assert len(frames) == len(tokens) == length * 120 // 16_000

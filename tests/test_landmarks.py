@@ -1,0 +1,67 @@
+"""The landmarks file, and what is said about a wrong one."""
+
+import json
+
+import pytest
+
+from musetalk_cli.errors import InputError
+from musetalk_cli.face.landmarks import read_landmarks
+from musetalk_cli.types import Box
+
+POINTS = [[x, 2.5 * x] for x in range(68)]
+GOOD = {"points": POINTS, "box": [0, 1.9, 67, 170]}
+
+
+def write(tmp_path, value):
+    path = tmp_path / "landmarks.json"
+    path.write_text(value if isinstance(value, str) else json.dumps(value))
+    return path
+
+
+def test_entries(tmp_path):
+    first, second, third, fourth = read_landmarks(
+        write(tmp_path, [GOOD, None, {**GOOD, "box": None}, {"points": POINTS}])
+    )
+    assert first.points.tolist() == POINTS
+    assert first.detection == Box(0, 1, 67, 170)
+    assert second is None
+    assert third.detection is None
+    assert fourth.detection is None
+
+
+def test_an_empty_list_has_no_entries(tmp_path):
+    assert read_landmarks(write(tmp_path, [])) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("\xff", "not JSON"),
+        ({"points": POINTS}, "not a list"),
+        ([GOOD, 5], "Entry 1 .* must have points and box"),
+        ([GOOD, {"box": None}], "Entry 1 .* must have points and box"),
+        ([{**GOOD, "score": 1}], "Entry 0 .* nothing else"),
+        ([None, {**GOOD, "points": POINTS[:67]}], "Entry 1 .* 68 points of two numbers, not 67 x 2"),
+        ([{**GOOD, "points": [*POINTS[:67], [1]]}], "Entry 0 .* 68 points"),
+        ([{**GOOD, "points": [["1", "2"]] * 68}], "Entry 0 .* 68 points"),
+        ([{**GOOD, "points": "points"}], "Entry 0 .* 68 points"),
+        ([{**GOOD, "points": [[10**400, 1]] * 68}], "Entry 0 .* 68 points"),
+        ([{**GOOD, "points": [[0, 0]] * 30 + [[0, float("nan")]] * 38}], "Entry 0 .* point 30 .* not finite"),
+        ([{**GOOD, "points": [[0, 1e300]] * 68}], "Entry 0 .* point 0"),
+        ([{**GOOD, "box": [1, 2, 3]}], "Entry 0 .* four finite numbers"),
+        ([{**GOOD, "box": [1, 2, 3, float("inf")]}], "Entry 0 .* four finite numbers"),
+        ([{**GOOD, "box": [5, 5, 5, 9]}], "Entry 0 .* empty box"),
+    ],
+)
+def test_wrong_files(tmp_path, content, said):
+    with pytest.raises(InputError, match=said) as caught:
+        read_landmarks(write(tmp_path, content))
+    assert "\n" not in caught.value.message
+    assert caught.value.hint
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        read_landmarks(tmp_path / "none.json")
