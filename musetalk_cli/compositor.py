@@ -134,7 +134,8 @@ class GpuPath:
             groups.setdefault((target.face.height, target.face.width), []).append(index)
         resized: dict[int, Tensor] = {}
         for size, members in groups.items():
-            some = faces if len(members) == len(targets) else faces[members]
+            whole = len(members) == len(targets)
+            some = faces if whole else torch.stack([faces[index] for index in members])
             resized.update(zip(members, torch_ops.gpu_resize(some, size, layout="BHWC"), strict=True))
         return [resized[index] for index in range(len(targets))]
 

@@ -88,6 +88,7 @@ class Engine:
         self._residents: dict[Avatar, _Resident] = {}
         self._sessions: list[Session] = []
         self._flights: deque[_Flight] = deque()
+        self._served = 0.0
 
     @property
     def image_path(self) -> str:
@@ -129,12 +130,12 @@ class Engine:
     def warm_up(self, avatar: Avatar) -> None:
         """Do once what a stream will do, for every batch size, so that its first chunk is like the others.
 
-        Without CUDA only the largest batch is run: nothing is compiled or captured there.
+        Without CUDA one batch of the smallest size is enough: what a shape costs once is little there.
         """
         self._encode(np.zeros(SAMPLE_RATE, np.float32))
         latents = self._resident(avatar).latents[:1]
         tokens = latents.new_zeros(1, ROWS_PER_FRAME * self.bundle.layers, self.bundle.token_width)
-        for size in self.batch_sizes if self._on_cuda else self.batch_sizes[-1:]:
+        for size in self.batch_sizes if self._on_cuda else self.batch_sizes[:1]:
             predicted = self._generator.unet(tokens.expand(size, -1, -1), latents.expand(size, -1, -1, -1))
             self._composite([(avatar, 0)] * size, self._generator.decode(predicted))()
         self.stats.clear()
@@ -146,6 +147,7 @@ class Engine:
         Returns:
             False where there was nothing to do until more sound comes.
         """
+        self._admit()
         encoded = self._advance_one()
         batch = self._take_batch()
         if batch:
@@ -161,27 +163,43 @@ class Engine:
         return FLIGHTS_ON_CUDA if self._on_cuda else 1
 
     def _advance_one(self) -> bool:
-        """Encode the hop that has waited longest, of a session that is short of requests."""
+        """Encode a hop of the session that is due first, among those short of requests."""
         waiting = [
-            (ready, number)
-            for number, session in enumerate(self._sessions)
-            if len(session.ready) < self.batch_sizes[-1] and (ready := session.hop_ready()) is not None
+            session
+            for session in self._sessions
+            if len(session.ready) < self.batch_sizes[-1] and session.hop_ready() is not None
         ]
         if not waiting:
             return False
         with self.stats.device_span("features"):
-            self._sessions[min(waiting)[1]].advance()
+            min(waiting, key=self._deadline).advance()
         return True
+
+    def _deadline(self, session: Session) -> float:
+        """When a session's next frame is due: one frame after its last one, in the engine's served time."""
+        return session.served_until + float(1 / session.timeline.fps)
+
+    def _admit(self) -> None:
+        """Let sessions that have got work again start at the time that has been served.
+
+        Start-time fair queueing: sessions with work share the device in proportion to their frame rates;
+        one that comes late or has been idle gets its share from then on, and none keeps another waiting.
+        """
+        for session in self._sessions:
+            busy = bool(session.ready) or session.hop_ready() is not None
+            if busy and not session.busy:
+                session.served_until = max(session.served_until, self._served)
+            session.busy = busy
 
     def _take_batch(self) -> list[tuple[Session, FrameRequest]]:
         """Up to the largest batch of ready requests, earliest deadline first."""
-        now = self.stats.clock.now()
         room = self.batch_sizes[-1]
         batch: list[tuple[Session, FrameRequest]] = []
         hungry = [session for session in self._sessions if session.ready and len(session.finished) < 4 * room]
         while hungry and len(batch) < room:
-            session = min(hungry, key=lambda s: s.deadline(now))
-            session.served_until = session.deadline(now)
+            session = min(hungry, key=self._deadline)
+            self._served = max(self._served, session.served_until)
+            session.served_until = self._deadline(session)
             batch.append((session, session.ready.popleft()))
             if not session.ready:
                 hungry.remove(session)

@@ -14,9 +14,6 @@ from musetalk_cli.types import Frame, FrameRequest, Samples, StreamFormat
 if TYPE_CHECKING:
     from musetalk_cli.avatar.data import Avatar
 
-LEAD_S = 1.0
-"""How far a session may be served ahead of the clock before others are served first, in seconds."""
-
 
 class Session:
     """One stream: an avatar, its sound, and the frames they become. Made by `Engine.open`.
@@ -24,6 +21,9 @@ class Session:
     Attributes:
         stream: Format of the frames and their sound.
         finished: Frames in order, for the caller to take.
+        ready: Requests in order, for the engine to take.
+        served_until: Where the session stands in the engine's served time, in seconds; the engine's to keep.
+        busy: True while it has work; the engine's to keep.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class Session:
         self.finished: deque[Frame] = deque()
         self.ready: deque[FrameRequest] = deque()
         self.served_until = 0.0
+        self.busy = False
         self._sound = SoundTrack(timeline, stream.sample_rate, stream.channels)
         self._marks: deque[tuple[int, float]] = deque()
         self._open_frames = 0
@@ -86,14 +87,6 @@ class Session:
         for frame, token, audio, arrived in zip(frames, tokens, slices, arrivals, strict=True):
             self.ready.append(FrameRequest(frame, token, audio, arrived, ready, hop.number))
         self._open_frames += len(frames)
-
-    def deadline(self, now: float) -> float:
-        """When the next frame is due: one frame after the last one served.
-
-        A session neither banks the time it was behind nor owes more than `LEAD_S` for the time it was
-        ahead, so no session can keep the others waiting for long.
-        """
-        return min(max(self.served_until, now), now + LEAD_S) + float(1 / self.timeline.fps)
 
     def deliver(self, frame: Frame) -> None:
         """Take over a finished frame."""

@@ -80,7 +80,9 @@ def _fraction(value: str | float | Fraction, option: str) -> Fraction:
             raise ValueError(text)
         return Fraction(text)
     except (ValueError, ZeroDivisionError):
-        raise InputError(f"{option} {value} is not a number.", f"Write it like {option} 25.") from None
+        raise InputError(
+            f"{option} {value} is not a number.", "Write it like 25, 0.5 or 30000/1001."
+        ) from None
 
 
 def ceil_div(a: Fraction | int, b: Fraction | int) -> int:

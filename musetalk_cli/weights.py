@@ -1,7 +1,7 @@
 """The published files: where they are on the hub, and where they belong under the models folder.
 
-The hub could not be reached when this table was written, so it names no revision but `main` and no
-digests: a value nobody has checked is worse than none.
+The table names no revision but `main` and no digests: none has been checked against the hub, and a value
+nobody has checked is worse than none.
 """
 
 from __future__ import annotations

@@ -47,3 +47,32 @@ def golden_sound(golden):
     import soundfile
 
     return soundfile.read(golden / "audio.wav", dtype="float32")[0]
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle():
+    """Networks of the real classes, so narrow that a frame takes milliseconds; seeded random weights."""
+    import torch
+
+    from musetalk_cli.nets import modules, random_v15
+    from musetalk_cli.nets.bundle import Bundle
+
+    here = Path(__file__)
+    slim = {"block_out_channels": [4, 4, 4, 8], "norm_num_groups": 2, "layers_per_block": 1}
+    unet = random_v15.unet_config() | slim | {"cross_attention_dim": 8, "attention_head_dim": 2}
+    whisper = random_v15.encoder_config() | {"d_model": 8, "encoder_layers": 1}
+    whisper |= {"encoder_attention_heads": 2, "encoder_ffn_dim": 8}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Bundle(
+            "tiny",
+            "v15",
+            modules.build_unet(unet, here).eval(),
+            modules.build_vae(
+                random_v15.vae_config() | slim | {"mid_block_add_attention": False}, here
+            ).eval(),
+            modules.build_encoder(whisper, here).eval(),
+            modules.build_feature_extractor({"feature_size": 80}, here),
+            torch.device("cpu"),
+            torch.float32,
+        )

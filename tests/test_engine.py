@@ -10,7 +10,7 @@ from clocks import FakeClock
 
 from musetalk_cli.bench.synthetic import synthetic_avatar, synthetic_sound
 from musetalk_cli.compositor import GpuPath
-from musetalk_cli.config import JobConfig
+from musetalk_cli.config import JobConfig, Sharpen
 from musetalk_cli.engine import Engine
 from musetalk_cli.errors import InputError
 from musetalk_cli.timing import StageStats
@@ -63,16 +63,16 @@ def assert_same_frames(ours, expected):
         assert mine.pts == theirs.pts
 
 
-def test_three_sessions_at_random_equal_each_alone(golden_bundle, golden_avatar, other_avatar, golden_sound):
+def test_three_sessions_at_random_equal_each_alone(tiny_bundle, golden_avatar, other_avatar, golden_sound):
     stereo = np.repeat(synthetic_sound(0.9), 2, axis=1) * [1, 0.5]
     jobs = [
         (golden_avatar, Fraction(25), golden_sound[:14_000, None], 16_000),
         (other_avatar, Fraction(30), synthetic_sound(0.8), 16_000),
         (golden_avatar, Fraction(30000, 1001), stereo.astype(np.float32), 22_050),
     ]
-    alone = [speak_alone(golden_bundle, JOB, *job) for job in jobs]
+    alone = [speak_alone(tiny_bundle, JOB, *job) for job in jobs]
     random = np.random.default_rng(5)
-    engine = make_engine(golden_bundle)
+    engine = make_engine(tiny_bundle)
     sessions = [open_session(engine, a, f, rate=r, channels=s.shape[1]) for a, f, s, r in jobs]
     left = [list(np.array_split(job[2], 9)) for job in jobs]
     taken = [[] for _ in jobs]
@@ -90,24 +90,24 @@ def test_three_sessions_at_random_equal_each_alone(golden_bundle, golden_avatar,
         assert_same_frames(ours, expected)
 
 
-def test_frames_do_not_depend_on_the_batch_size(golden_bundle, golden_avatar, golden_sound):
+def test_frames_do_not_depend_on_the_batch_size(tiny_bundle, golden_avatar, golden_sound):
     results = []
     for size in (1, 7):
         job = replace(JOB, batch_sizes=(size,), sharpen=None)
-        results.append(speak_alone(golden_bundle, job, golden_avatar, FPS, golden_sound[:4800, None], 16_000))
+        results.append(speak_alone(tiny_bundle, job, golden_avatar, FPS, golden_sound[:4800, None], 16_000))
     for one, other in zip(*results, strict=True):
         assert np.abs(one.image.astype(int) - other.image).max() <= 1
 
 
-def test_slices_of_sound_partition_it(golden_bundle, golden_avatar):
+def test_slices_of_sound_partition_it(tiny_bundle, golden_avatar):
     sound = np.random.default_rng(0).standard_normal((33_333, 2)).astype(np.float32) / 8
-    frames = speak_alone(golden_bundle, JOB, golden_avatar, Fraction(12), sound, 44_100)
+    frames = speak_alone(tiny_bundle, JOB, golden_avatar, Fraction(12), sound, 44_100)
     assert np.array_equal(np.concatenate([frame.request.audio for frame in frames]), sound)
 
 
-def test_no_session_starves(golden_bundle, golden_avatar, other_avatar):
+def test_no_session_starves(tiny_bundle, golden_avatar, other_avatar):
     """A session far ahead, and one that comes late with much to do, both go on getting frames."""
-    engine = make_engine(golden_bundle)
+    engine = make_engine(tiny_bundle)
     first, second = open_session(engine, golden_avatar), open_session(engine, other_avatar)
     first.feed(synthetic_sound(6), 0.0)
     first.finish(0.0)
@@ -121,12 +121,12 @@ def test_no_session_starves(golden_bundle, golden_avatar, other_avatar):
         engine.step()
         take([first, second], [early, late])
     assert len(ahead) > 40
-    assert len(late) >= 25, "the late session is served first, until it is a second ahead too"
-    assert len(early) >= 10, "the session ahead of its time waits, but not for ever"
+    assert len(late) >= 20, "the late session gets its share from the first step on"
+    assert len(early) >= 20, "and does not get more for having come late"
 
 
-def test_a_faster_session_gets_its_share(golden_bundle, golden_avatar, other_avatar):
-    engine = make_engine(golden_bundle)
+def test_a_faster_session_gets_its_share(tiny_bundle, golden_avatar, other_avatar):
+    engine = make_engine(tiny_bundle)
     slow = open_session(engine, golden_avatar, Fraction(10))
     fast = open_session(engine, other_avatar, Fraction(30))
     for session in (slow, fast):
@@ -139,8 +139,8 @@ def test_a_faster_session_gets_its_share(golden_bundle, golden_avatar, other_ava
     assert len(taken[1]) == pytest.approx(3 * len(taken[0]), abs=4)
 
 
-def test_frames_nobody_takes_do_not_hold_up_others(golden_bundle, golden_avatar, other_avatar):
-    engine = make_engine(golden_bundle)
+def test_frames_nobody_takes_do_not_hold_up_others(tiny_bundle, golden_avatar, other_avatar):
+    engine = make_engine(tiny_bundle)
     stuck, taken = open_session(engine, golden_avatar), open_session(engine, other_avatar)
     for session in (stuck, taken):
         session.feed(synthetic_sound(2), 0.0)
@@ -187,11 +187,11 @@ class BrokenPath(GpuPath):
 
 
 @pytest.mark.parametrize("step", ["place", "resize", "blend", "download"])
-def test_a_failing_device_falls_back_once(step, golden_bundle, golden_avatar, golden_sound, caplog):
+def test_a_failing_device_falls_back_once(step, tiny_bundle, golden_avatar, golden_sound, caplog):
     sound = golden_sound[:4800, None]
-    expected = speak_alone(golden_bundle, JOB, golden_avatar, FPS, sound, 16_000)
+    expected = speak_alone(tiny_bundle, JOB, golden_avatar, FPS, sound, 16_000)
     assert len(expected) == 7
-    engine = make_engine(golden_bundle, replace(JOB, image_ops="gpu"))
+    engine = make_engine(tiny_bundle, replace(JOB, image_ops="gpu"))
     engine._images = BrokenPath(step)
     session = open_session(engine, golden_avatar)
     session.feed(sound, 0.0)
@@ -204,8 +204,8 @@ def test_a_failing_device_falls_back_once(step, golden_bundle, golden_avatar, go
     ]
 
 
-def test_a_failure_of_the_cpu_path_is_not_hidden(golden_bundle, golden_avatar, golden_sound, monkeypatch):
-    engine = make_engine(golden_bundle)
+def test_a_failure_of_the_cpu_path_is_not_hidden(tiny_bundle, golden_avatar, golden_sound, monkeypatch):
+    engine = make_engine(tiny_bundle)
     session = open_session(engine, golden_avatar)
     session.feed(golden_sound[:, None], 0.0)
 
@@ -217,36 +217,35 @@ def test_a_failure_of_the_cpu_path_is_not_hidden(golden_bundle, golden_avatar, g
         engine.step()
 
 
-def test_both_image_paths_give_the_same_frames(golden_bundle, golden_avatar, golden_sound):
+def test_both_image_paths_give_the_same_frames(tiny_bundle, golden_avatar, golden_sound):
     results = []
     for ops in ("cpu", "gpu"):
         job = replace(JOB, image_ops=ops)
-        results.append(speak_alone(golden_bundle, job, golden_avatar, FPS, golden_sound[:4800, None], 16_000))
+        results.append(speak_alone(tiny_bundle, job, golden_avatar, FPS, golden_sound[:4800, None], 16_000))
     for one, other in zip(*results, strict=True):
         difference = np.abs(one.image.astype(int) - other.image)
         assert (difference > 1).mean() < 1e-5, "but for ties at the sharpening's threshold"
 
 
-def test_sharpening_off_changes_nothing_and_on_does(golden_bundle, golden_avatar, golden_sound, golden):
-    import cv2
-
+def test_sharpening_off_is_the_unsharpened_path(tiny_bundle, golden_avatar, golden_sound):
     sound = golden_sound[:4800, None]
-    off = speak_alone(golden_bundle, replace(JOB, sharpen=None), golden_avatar, FPS, sound, 16_000)
-    on = speak_alone(golden_bundle, JOB, golden_avatar, FPS, sound, 16_000)
-    expected = cv2.imread(str(golden / "frames" / "00000003.png"))
-    assert np.abs(off[3].image.astype(int) - expected).max() <= 1
-    assert np.abs(on[3].image.astype(int) - expected).max() > 5
+    off, nothing, on = (
+        speak_alone(tiny_bundle, replace(JOB, sharpen=sharpen), golden_avatar, FPS, sound, 16_000)
+        for sharpen in (None, Sharpen(amount=0), Sharpen(threshold=0))
+    )
+    assert_same_frames(off, nothing)
+    assert not np.array_equal(off[3].image, on[3].image)
 
 
-def test_a_sound_shorter_than_a_frame_is_refused(golden_bundle, golden_avatar):
-    session = open_session(make_engine(golden_bundle), golden_avatar)
+def test_a_sound_shorter_than_a_frame_is_refused(tiny_bundle, golden_avatar):
+    session = open_session(make_engine(tiny_bundle), golden_avatar)
     session.feed(np.zeros((639, 1), np.float32), 0.0)
     with pytest.raises(InputError, match="shorter than one frame"):
         session.finish(0.0)
 
 
-def test_hops_are_ready_when_their_last_sample_arrived(golden_bundle, golden_avatar):
-    engine = make_engine(golden_bundle)
+def test_hops_are_ready_when_their_last_sample_arrived(tiny_bundle, golden_avatar):
+    engine = make_engine(tiny_bundle)
     session = open_session(engine, golden_avatar)
     for number in range(40):
         session.feed(np.zeros((320, 1), np.float32), arrived=0.02 * (number + 1))
@@ -256,8 +255,8 @@ def test_hops_are_ready_when_their_last_sample_arrived(golden_bundle, golden_ava
     assert [frame.request.arrived for frame in frames] == pytest.approx([0.02 + 0.04 * i for i in range(20)])
 
 
-def test_closing_a_session_frees_its_avatar(golden_bundle, golden_avatar, golden_sound):
-    engine = make_engine(golden_bundle)
+def test_closing_a_session_frees_its_avatar(tiny_bundle, golden_avatar, golden_sound):
+    engine = make_engine(tiny_bundle)
     one, two = open_session(engine, golden_avatar), open_session(engine, golden_avatar)
     for session in (one, two):
         session.feed(golden_sound[:, None], 0.0)
@@ -268,8 +267,8 @@ def test_closing_a_session_frees_its_avatar(golden_bundle, golden_avatar, golden
     assert golden_avatar not in engine._residents
 
 
-def test_a_warm_up_leaves_no_trace(golden_bundle, golden_avatar, golden_sound):
-    engine = make_engine(golden_bundle, replace(JOB, batch_sizes=(1, 2)))
+def test_a_warm_up_leaves_no_trace(tiny_bundle, golden_avatar, golden_sound):
+    engine = make_engine(tiny_bundle, replace(JOB, batch_sizes=(1, 2)))
     engine.warm_up(golden_avatar)
     assert engine.stats.summary(()) == {}
     assert engine.fallbacks == 0

@@ -101,7 +101,7 @@ def test_realtime_reports_its_latencies(golden, avatars_dir, tmp_path):
         plain["stages"]
     )
     assert set(plain["stages"]["unet"]) == {"count", "p50_ms", "p95_ms", "p99_ms", "total_ms"}
-    video = cv2.VideoCapture(str(output))
+    video = cv2.VideoCapture(str(tmp_path / "a.mp4"))
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 25
 
 

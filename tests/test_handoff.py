@@ -12,7 +12,7 @@ def in_thread(work):
     def run():
         try:
             result.append(work())
-        except BaseException as error:  # noqa: BLE001 - carried to the test
+        except BaseException as error:
             result.append(error)
 
     thread = threading.Thread(target=run)

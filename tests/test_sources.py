@@ -1,5 +1,6 @@
 import os
 import threading
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -90,7 +91,7 @@ def test_short_reads_and_odd_bytes_change_nothing():
     pieces = iter(pipe.source)
     found = []
     cuts = [0, 1, 2, 3, 8, 4097, 9999, len(data)]
-    for begin, end in zip(cuts, cuts[1:], strict=False):
+    for begin, end in pairwise(cuts):
         pipe.write(data[begin:end])
         if begin % 2 + (end - begin) > 1:
             found.append(next(pieces))

@@ -53,7 +53,13 @@ T = TypeVar("T")
 
 
 def list_avatars(avatars_dir: Path) -> list[str]:
-    """Names of the avatars in a folder, sorted; none where there is no such folder."""
+    """Names of the avatars in a folder, sorted; none where there is no such folder.
+
+    Raises:
+        AvatarError: What is there is no folder, or it cannot be read.
+    """
+    if avatars_dir.exists() and not avatars_dir.is_dir():
+        raise AvatarError(f"{avatars_dir} is not a folder.", "Name the folder of avatars with --avatars-dir.")
     try:
         found = [path.parent.name for path in avatars_dir.glob(f"*/{META_FILE}") if path.is_file()]
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -172,9 +173,11 @@ def _load_latents(path: Path) -> Sequence[Tensor]:
     if not path.is_file():
         raise AvatarError(f"There is no file at {path}.", _HINT)
     try:
-        value = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken or hostile file raises whatever its operations raise
-        reason = str(error).split("\n", 1)[0][:120]
+        reason = str(error).split("\n", 1)[0][:120].rstrip(".") or "it is empty or cut off"
         raise AvatarError(f"{path} is not a file of tensors that can be read: {reason}.", _HINT) from error
     if isinstance(value, torch.Tensor) and value.dim() == 4 and value.layout is torch.strided:
         return value  # type: ignore[return-value]  # a tensor is the sequence of its rows

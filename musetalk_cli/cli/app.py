@@ -50,7 +50,7 @@ def _top(
 def run() -> int:
     """Run the command that was asked for; returns the exit code."""
     try:
-        app()
+        app(prog_name="musetalk")
     except MuseTalkError as error:
         return _failed(error)
     except KeyboardInterrupt:

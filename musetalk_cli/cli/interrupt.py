@@ -1,4 +1,4 @@
-"""Ctrl-C, or a polite kill: the first one asks the work to end and complete its files, the second one ends it."""
+"""Ctrl-C or SIGTERM: the first one asks the work to end and complete its files, the second one ends it."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class VideoEncoder:
 
     Args:
         path: File to write; replaced if it is there.
-        stream: Format of frames and sound; odd sizes are padded by one column or row.
+        stream: Format of frames and sound; odd sizes get their last column or row twice.
         crf: Constant rate factor of libx264; smaller is better and larger.
         preset: Speed preset of libx264.
 
@@ -35,16 +35,24 @@ class VideoEncoder:
     """
 
     def __init__(self, path: Path, stream: StreamFormat, crf: int = 18, preset: str = "veryfast") -> None:
-        self._path = path
+        odd = stream.height % 2, stream.width % 2
+        self._border = ((0, odd[0]), (0, odd[1]), (0, 0)) if any(odd) else None
         read_end, write_end = os.pipe()
         command = ["-y", "-v", "error"]
-        command += ["-f", "rawvideo", "-pix_fmt", "bgr24", "-s", f"{stream.width}x{stream.height}"]
+        command += [
+            "-f",
+            "rawvideo",
+            "-pix_fmt",
+            "bgr24",
+            "-s",
+            f"{stream.width + odd[1]}x{stream.height + odd[0]}",
+        ]
         command += ["-framerate", str(stream.fps), "-i", "pipe:0"]
         command += ["-f", "f32le", "-ar", str(stream.sample_rate), "-ac", str(stream.channels)]
         command += ["-i", f"pipe:{read_end}", "-map", "0:v", "-map", "1:a"]
         command += [
             "-vf",
-            "pad=ceil(iw/2)*2:ceil(ih/2)*2,scale=out_color_matrix=bt709:out_range=tv,format=yuv420p",
+            "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p",
         ]
         command += ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"]
         command += ["-c:v", "libx264", "-preset", preset, "-crf", str(crf)]
@@ -101,6 +109,8 @@ class VideoEncoder:
             OutputError: ffmpeg has died; its reason is in the message.
         """
         self._sound.put(np.ascontiguousarray(samples, dtype="<f4").tobytes())
+        if self._border is not None:
+            image = np.pad(image, self._border, mode="edge")
         try:
             self._video.write(np.ascontiguousarray(image).data.cast("B"))
         except OSError:
@@ -129,7 +139,10 @@ class VideoEncoder:
             code = 0
         self.abort()
         if code < 0:
-            raise OutputError(f"The video cannot be written: ffmpeg was ended by signal {-code}.")
+            raise OutputError(
+                f"The video cannot be written: ffmpeg was ended by signal {-code}.",
+                "Check the free space of the disk, and the free memory.",
+            )
         reason = self._messages.reason()
         raise OutputError(f"The video cannot be written: {reason}.", "Check the free space of the disk.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import WhisperFeatureExtractor
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+log = logging.getLogger(__name__)
 
 DEMO = "demo"
 RANDOM = "random-v15"
@@ -103,7 +106,7 @@ def resolve(model: str, models_dir: Path) -> BundleFiles:
         raise ModelError(f"{RANDOM} is made of random numbers and has no files.")
     known = model in (*LAYOUTS, DEMO)
     folder = {DEMO: models_dir / DEMO}.get(model, models_dir if known else Path(model)).absolute()
-    if not known and not (model and folder.is_dir()):
+    if not known and not (model and _is_folder(folder)):
         raise ModelError(
             f"There is no model {model}: it is no known name, and {folder} is no folder.",
             f"Use {', '.join(MODELS)} or the path of a bundle folder.",
@@ -118,6 +121,13 @@ def resolve(model: str, models_dir: Path) -> BundleFiles:
     return BundleFiles(model, version, **{role: path for role, path in found.items() if path is not None})
 
 
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # the name is longer than a path can be
+        return False
+
+
 def _version_in(folder: Path) -> str:
     layouts = {version: layout.unet_config.folder for version, layout in LAYOUTS.items()}
     return next((version for version, name in layouts.items() if (folder / name).is_dir()), "v15")
@@ -126,7 +136,7 @@ def _version_in(folder: Path) -> str:
 def _hint(model: str, version: str) -> str:
     fetch = f"`musetalk models download {version}` fetches the published files"
     if model in LAYOUTS:
-        return f"{fetch}; --models names the models folder."
+        return f"{fetch}; --models-dir names the models folder."
     return f"{fetch}; a bundle has the same folders as an upstream models folder."
 
 
@@ -145,6 +155,7 @@ def load_bundle(model: str, models_dir: Path, device: torch.device, dtype: torch
     if model == RANDOM:
         unet, vae, encoder, extractor = random_v15.build(device, dtype)
         bundle = Bundle(model, "v15", unet, vae, encoder, extractor, device, dtype, random=True)
+        log.warning("Model %s has random weights: it shows the cost, and its pictures are noise.", model)
     else:
         bundle = _load(resolve(model, models_dir), device, dtype)
     if device.type == "cuda":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import cv2
 
 from musetalk_cli.errors import OutputError
-from musetalk_cli.sinks.place import check_parent, partial_name
+from musetalk_cli.sinks.place import check_parent, check_writable, partial_name
 from musetalk_cli.types import Frame, StreamFormat
 
 _NUMBERED = re.compile(r"\d{8}\.png")
@@ -32,8 +31,8 @@ class FramesSink:
         check_parent(folder, "--frames-dir")
         if folder.exists() and not folder.is_dir():
             raise OutputError(f"--frames-dir {folder} is a file.", "Name a folder.")
-        if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
-            raise OutputError(f"--frames-dir {folder} cannot be written.", "Choose another folder.")
+        if folder.is_dir():
+            check_writable(folder, f"--frames-dir {folder}")
         self._folder = folder
         self._partial = partial_name(folder if folder.is_dir() else folder.parent)
         self._count = 0

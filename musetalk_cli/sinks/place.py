@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from pathlib import Path
 
@@ -22,8 +21,21 @@ def check_parent(path: Path, option: str) -> None:
         raise OutputError(f"{option} {path} cannot be written: {error.strerror}.") from error
     if not parent.is_dir():
         raise OutputError(f"The folder of {option} {path} is not there.", f"Make it first: mkdir -p {parent}")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise OutputError(f"The folder of {option} {path} cannot be written.", "Choose another folder.")
+    check_writable(parent, f"The folder of {option} {path}")
+
+
+def check_writable(folder: Path, what: str) -> None:
+    """Make and remove a file in a folder: permissions alone do not tell a file system that takes none.
+
+    Raises:
+        OutputError: The folder refuses it.
+    """
+    trial = partial_name(folder)
+    try:
+        trial.touch(exist_ok=False)
+        trial.unlink()
+    except OSError as error:
+        raise OutputError(f"{what} cannot be written: {error.strerror}.", "Choose another folder.") from error
 
 
 def check_not_input(path: Path, audio: Path) -> None:

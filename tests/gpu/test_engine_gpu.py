@@ -1,0 +1,92 @@
+"""Whole frames on a GPU against the CPU."""
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from musetalk_cli.bench.synthetic import synthetic_avatar
+from musetalk_cli.config import JobConfig
+from musetalk_cli.engine import Engine
+from musetalk_cli.nets.bundle import load_bundle
+from musetalk_cli.timing import MonotonicClock, StageStats
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here"),
+]
+JOB = JobConfig(sharpen=None)
+
+
+def frames_of(bundle, job, sound, *avatars):
+    """Speak with every avatar through one engine at once."""
+    device = bundle.device if bundle.device.type == "cuda" else None
+    engine = Engine(bundle, job, StageStats(MonotonicClock(), device))
+    sessions = [engine.open(avatar, Fraction(25), Fraction(1, 2), None, 16_000, 1) for avatar in avatars]
+    for session in sessions:
+        session.feed(sound[:, None], 0.0)
+        session.finish(0.0)
+    taken = [[] for _ in sessions]
+    while engine.step():
+        for session, frames in zip(sessions, taken, strict=True):
+            while session.finished:
+                frames.append(session.finished.popleft().image)
+    assert all(session.done for session in sessions)
+    assert engine.fallbacks == 0
+    return taken, engine
+
+
+@pytest.fixture(scope="module")
+def cuda_bundle(golden):
+    def load(dtype):
+        return load_bundle(str(golden / "models"), Path(), torch.device("cuda"), dtype)
+
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        yield load
+
+
+@pytest.fixture(scope="module")
+def on_cpu(golden_bundle, golden_avatar, golden_sound):
+    return frames_of(golden_bundle, JOB, golden_sound, golden_avatar)[0][0]
+
+
+@pytest.mark.parametrize("image_ops", ["gpu", "cpu"])
+def test_frames_in_fp32_are_within_one_level(cuda_bundle, golden_avatar, golden_sound, on_cpu, image_ops):
+    job = replace(JOB, image_ops=image_ops)
+    [ours], engine = frames_of(cuda_bundle(torch.float32), job, golden_sound, golden_avatar)
+    assert engine.image_path == image_ops
+    assert len(ours) == len(on_cpu) == 25
+    for one, other in zip(ours, on_cpu, strict=True):
+        assert np.abs(one.astype(int) - other).max() <= 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_frames_in_half_precision_are_close(cuda_bundle, golden_avatar, golden_sound, on_cpu, dtype):
+    [ours], _ = frames_of(cuda_bundle(dtype), JOB, golden_sound, golden_avatar)
+    for one, other in zip(ours, on_cpu, strict=True):
+        error = np.mean((one.astype(np.float64) - other) ** 2)
+        assert 10 * np.log10(255**2 / error) >= (40 if dtype == torch.float16 else 25)
+
+
+def test_sessions_together_equal_each_alone(cuda_bundle, golden_avatar, golden_sound):
+    """More batches in the air than one, of two avatars; the pinned slots must not mix them up."""
+    bundle, job = cuda_bundle(torch.float32), JobConfig(batch_sizes=(4,))
+    avatars = [golden_avatar, synthetic_avatar(480, 360, 160, 7)]
+    together, engine = frames_of(bundle, job, golden_sound, *avatars)
+    for frames, avatar in zip(together, avatars, strict=True):
+        [alone], _ = frames_of(bundle, job, golden_sound, avatar)
+        for one, other in zip(frames, alone, strict=True):
+            assert np.array_equal(one, other)
+    summary = engine.stats.summary(())
+    assert summary["unet"].count == summary["vae"].count > 0
+    assert summary["unet"].total_ms > 0
+
+
+def test_a_warm_up_covers_every_batch_size(cuda_bundle, golden_avatar):
+    bundle = cuda_bundle(torch.float16)
+    engine = Engine(bundle, JobConfig(), StageStats(MonotonicClock(), bundle.device))
+    engine.warm_up(golden_avatar)
+    assert engine.fallbacks == 0

@@ -1,0 +1,164 @@
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+from fractions import Fraction
+
+import cv2
+import numpy as np
+import pytest
+
+from musetalk_cli.errors import OutputError
+from musetalk_cli.media import ffmpeg
+from musetalk_cli.media.audio import SoundReader, probe_sound
+from musetalk_cli.media.encode import VideoEncoder
+from musetalk_cli.timeline import Timeline
+from musetalk_cli.types import StreamFormat
+
+
+def picture(width, height, number):
+    """Smooth colours that move: what a face is to a codec."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack(
+        [(x * 2 + number * 3) % 200 + 20, (y * 2) % 180 + 30, np.full_like(x, 40 + 5 * number % 150)], axis=2
+    ).astype(np.uint8)
+
+
+def smooth(width, height, number):
+    return cv2.GaussianBlur(picture(width, height, number), (0, 0), 3)
+
+
+def encode(path, stream, frames):
+    """Write `frames` pictures with a tone; returns the pictures."""
+    timeline = Timeline(stream.fps)
+    encoder = VideoEncoder(path, stream)
+    pictures = []
+    for number in range(frames):
+        begin, end = (timeline.frame_start(n, stream.sample_rate) for n in (number, number + 1))
+        tone = 0.3 * np.sin(np.arange(begin, end) * 2 * np.pi * 440 / stream.sample_rate)
+        pictures.append(smooth(stream.width, stream.height, number))
+        encoder.write(pictures[-1], np.repeat(tone[:, None], stream.channels, 1).astype(np.float32))
+    encoder.finish()
+    return pictures
+
+
+def decode(path):
+    capture = cv2.VideoCapture(str(path))
+    frames = []
+    while (read := capture.read())[0]:
+        frames.append(read[1])
+    return frames, capture.get(cv2.CAP_PROP_FPS)
+
+
+def psnr(a, b):
+    return 10 * np.log10(255**2 / np.mean((a.astype(float) - b) ** 2))
+
+
+@pytest.mark.parametrize(
+    ("rate", "channels", "fps", "size"),
+    [
+        (8000, 1, Fraction(25), (64, 48)),
+        (16000, 1, Fraction(30000, 1001), (65, 49)),
+        (44100, 2, Fraction(24), (64, 49)),
+        (48000, 6, Fraction(50), (65, 48)),
+    ],
+)
+def test_picture_and_sound_come_back(tmp_path, rate, channels, fps, size):
+    path = tmp_path / "out.mp4"
+    count = int(fps)
+    pictures = encode(path, StreamFormat(*size, fps, rate, channels), count)
+    found, found_fps = decode(path)
+    assert len(found) == count
+    assert found_fps == pytest.approx(float(fps), rel=1e-4)
+    width, height = size
+    assert found[0].shape == (height + height % 2, width + width % 2, 3)
+    assert min(psnr(a, b[:height, :width]) for a, b in zip(pictures, found, strict=True)) > 34
+    sound = probe_sound(path)
+    assert (sound.sample_rate, sound.channels) == (rate, channels)
+    assert sound.duration == pytest.approx(count / fps, abs=float(1 / fps))
+
+
+def test_a_second_starts_where_it_should(tmp_path):
+    path = tmp_path / "out.mp4"
+    stream = StreamFormat(32, 32, Fraction(25), 16000, 1)
+    encoder = VideoEncoder(path, stream)
+    for number in range(50):
+        loud = np.full((640, 1), 0.0 if number < 25 else 0.5, np.float32) * np.sin(np.arange(640))[:, None]
+        encoder.write(np.zeros((32, 32, 3), np.uint8), loud.astype(np.float32))
+    encoder.finish()
+    with SoundReader(path) as reader:
+        samples = np.concatenate(list(reader.blocks(4000)))[:, 0]
+    onset = int(np.argmax(np.abs(samples) > 0.2)) / 16000
+    assert onset == pytest.approx(1.0, abs=0.02)
+
+
+def test_the_format_is_what_players_want(tmp_path):
+    path = tmp_path / "out.mp4"
+    encode(path, StreamFormat(64, 48, Fraction(25), 44100, 1), 5)
+    told = subprocess.run([ffmpeg.executable(), "-i", path], capture_output=True, text=True).stderr
+    assert re.search(r"Video: h264.*yuv420p\(tv, bt709", told)
+    assert "Audio: aac" in told
+    data = path.read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")
+
+
+def test_abort_ends_ffmpeg_and_may_come_twice(tmp_path):
+    encoder = VideoEncoder(tmp_path / "out.mp4", StreamFormat(64, 48, Fraction(25), 16000, 1))
+    encoder.write(picture(64, 48, 0), np.zeros((640, 1), np.float32))
+    encoder.abort()
+    encoder.abort()
+    assert encoder._process.returncode is not None
+    assert not encoder._audio_thread.is_alive()
+
+
+def test_an_ffmpeg_that_is_killed_is_told(tmp_path):
+    encoder = VideoEncoder(tmp_path / "out.mp4", StreamFormat(640, 480, Fraction(25), 16000, 1))
+    encoder.write(picture(640, 480, 0), np.zeros((640, 1), np.float32))
+    os.kill(encoder._process.pid, signal.SIGKILL)
+    with pytest.raises(OutputError, match="ended by signal 9"):
+        for number in range(1000):
+            encoder.write(picture(640, 480, number), np.zeros((640, 1), np.float32))
+    assert not encoder._audio_thread.is_alive()
+
+
+def test_an_ffmpeg_that_is_killed_at_the_end_is_told(tmp_path):
+    encoder = VideoEncoder(tmp_path / "out.mp4", StreamFormat(64, 48, Fraction(25), 16000, 1))
+    os.kill(encoder._process.pid, signal.SIGKILL)
+    encoder._process.wait()
+    with pytest.raises(OutputError, match="ended by signal 9"):
+        encoder.finish()
+
+
+def test_a_place_that_is_not_there_is_told(tmp_path):
+    encoder = VideoEncoder(tmp_path / "nowhere" / "out.mp4", StreamFormat(64, 48, Fraction(25), 16000, 1))
+    with pytest.raises(OutputError, match="No such file or directory"):
+        for number in range(1000):
+            encoder.write(picture(64, 48, number), np.zeros((640, 1), np.float32))
+
+
+def test_a_full_disk_is_told(tmp_path):
+    script = """
+    import resource, signal, sys
+    import numpy as np
+    from fractions import Fraction
+    from pathlib import Path
+    from musetalk_cli.errors import OutputError
+    from musetalk_cli.media.encode import VideoEncoder
+    from musetalk_cli.types import StreamFormat
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    encoder = VideoEncoder(Path(sys.argv[1]), StreamFormat(320, 240, Fraction(25), 16000, 1))
+    rng = np.random.default_rng(0)
+    try:
+        for _ in range(100):
+            encoder.write(rng.integers(0, 255, (240, 320, 3), np.uint8), np.zeros((640, 1), np.float32))
+        encoder.finish()
+    except OutputError as error:
+        print(error.message)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), tmp_path / "out.mp4"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("The video cannot be written: ")
+    assert done.stderr == ""

@@ -1,0 +1,232 @@
+import threading
+from collections import deque
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from clocks import FakeClock
+
+from musetalk_cli.errors import InputError, OutputError
+from musetalk_cli.pipeline import ARRIVALS, FRAMES_PER_BATCH_WAITING, Pipeline
+from musetalk_cli.timing import StageStats
+from musetalk_cli.types import AudioChunk, Frame, FrameRequest, StreamFormat
+
+STREAM = StreamFormat(8, 8, Fraction(25), 16_000, 1)
+BATCH = 2
+
+
+class Session:
+    """Makes one frame of every piece of sound, as quickly as it comes."""
+
+    stream = STREAM
+
+    def __init__(self):
+        self.finished = deque()
+        self.waiting = deque()
+        self.made = 0
+        self.ended = False
+
+    def feed(self, samples, arrived):
+        self.waiting.append((samples, arrived))
+
+    def finish(self, now):
+        self.ended = True
+
+    @property
+    def done(self):
+        return self.ended and not self.waiting
+
+
+class Engine:
+    """The scheduling of a real engine with nothing to compute."""
+
+    def __init__(self, clock, failure=None):
+        self.batch_sizes = (1, BATCH)
+        self.stats = StageStats(clock)
+        self.session = Session()
+        self.clock = clock
+        self.failure = failure
+
+    def step(self):
+        session = self.session
+        if self.failure is not None and session.made == 3:
+            raise self.failure
+        worked = False
+        while session.waiting:
+            samples, arrived = session.waiting.popleft()
+            request = FrameRequest(session.made, torch.zeros(0), samples, arrived, arrived, session.made)
+            image = np.full((8, 8, 3), session.made % 256, np.uint8)
+            session.finished.append(Frame(request, image, session.made / STREAM.fps, self.clock.now()))
+            session.made += 1
+            worked = True
+        return worked
+
+
+class Source:
+    sample_rate = 16_000
+    channels = 1
+    live = False
+
+    def __init__(self, pieces, failure=None, endless=False):
+        self.pieces, self.failure, self.endless = pieces, failure, endless
+        self.closed = threading.Event()
+        self.given = 0
+
+    def __iter__(self):
+        while not self.closed.is_set() and (self.given < self.pieces or self.endless):
+            self.given += 1
+            yield AudioChunk(np.zeros((640, 1), np.float32), 0.0)
+        if self.failure is not None:
+            raise self.failure
+
+    def close(self):
+        self.closed.set()
+
+
+class Sink:
+    """Records what happens to it, and fails where it is told to."""
+
+    def __init__(self, fails_at=None, failure=None):
+        self.fails_at, self.failure = fails_at, failure
+        self.calls = []
+        self.frames = []
+
+    def _call(self, name):
+        self.calls.append(name)
+        if self.fails_at == name:
+            raise self.failure
+
+    def open(self, stream):
+        assert stream == STREAM
+        self._call("open")
+
+    def write(self, frame):
+        self.frames.append(int(frame.image[0, 0, 0]))
+        if len(self.frames) == 3:
+            self._call("write")
+
+    def finish(self):
+        self._call("finish")
+
+    def abort(self):
+        self._call("abort")
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left():
+    before = set(threading.enumerate())
+    yield
+    assert set(threading.enumerate()) == before
+
+
+def pipeline(source, sinks, failure=None):
+    clock = FakeClock()
+    engine = Engine(clock, failure)
+    return Pipeline(engine, engine.session, source, sinks, clock, 0.5)
+
+
+def test_every_sink_gets_every_frame_in_order():
+    source, sinks = Source(20), [Sink(), Sink()]
+    shown = []
+    outcome = pipeline(source, sinks).run(threading.Event(), shown.append)
+    for sink in sinks:
+        assert sink.frames == list(range(20))
+        assert sink.calls == ["open", "write", "finish"]
+    assert (outcome.frames, outcome.interrupted) == (20, False)
+    assert outcome.sound_s == pytest.approx(20 * 0.04)
+    assert shown == list(range(1, 21))
+    assert source.closed.is_set()
+
+
+@pytest.mark.parametrize("place", ["open", "write", "finish"])
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_sink_that_fails_aborts_all(place, which):
+    failure = OutputError(f"{place} failed.")
+    sinks = [Sink(place, failure) if number == which else Sink() for number in range(2)]
+    source = Source(20)
+    with pytest.raises(OutputError) as caught:
+        pipeline(source, sinks).run(threading.Event())
+    assert caught.value is failure
+    assert all(sink.calls[-1] == "abort" for sink in sinks)
+    assert source.closed.is_set()
+
+
+@pytest.mark.parametrize("pieces", [0, 10])
+def test_a_source_that_fails_is_raised_and_leaves_nothing(pieces):
+    failure, sink = InputError("The sound broke."), Sink()
+    with pytest.raises(InputError) as caught:
+        pipeline(Source(pieces, failure), [sink]).run(threading.Event())
+    assert caught.value is failure
+    assert sink.calls[-1] == "abort"
+    assert "finish" not in sink.calls
+
+
+def test_an_engine_that_fails_ends_an_endless_source():
+    failure, sink = RuntimeError("out of memory"), Sink()
+    with pytest.raises(RuntimeError) as caught:
+        pipeline(Source(0, endless=True), [sink], failure).run(threading.Event())
+    assert caught.value is failure
+    assert sink.calls[-1] == "abort"
+
+
+def test_a_sink_that_cannot_be_aborted_does_not_hide_the_failure():
+    class Stubborn(Sink):
+        def abort(self):
+            super().abort()
+            raise OSError("busy")
+
+    failure = OutputError("write failed.")
+    sinks = [Stubborn(), Sink("write", failure)]
+    with pytest.raises(OutputError) as caught:
+        pipeline(Source(20), sinks).run(threading.Event())
+    assert caught.value is failure
+    assert [sink.calls[-1] for sink in sinks] == ["abort", "abort"]
+
+
+def test_an_interrupt_completes_what_was_made():
+    stop, sink = threading.Event(), Sink()
+
+    def shown(frames):
+        if frames == 5:
+            stop.set()
+
+    outcome = pipeline(Source(0, endless=True), [sink]).run(stop, shown)
+    assert outcome.interrupted
+    assert outcome.frames == len(sink.frames) >= 5
+    assert sink.calls[-1] == "finish"
+
+
+def test_an_interrupt_before_the_first_frame_leaves_nothing():
+    stop, sink = threading.Event(), Sink()
+    stop.set()
+    outcome = pipeline(Source(0, endless=True), [sink]).run(stop)
+    assert (outcome.frames, outcome.interrupted) == (0, True)
+    assert sink.calls == ["open", "abort"]
+
+
+def test_a_slow_sink_holds_the_source_back():
+    gate, reached = threading.Event(), threading.Event()
+
+    class Slow(Sink):
+        def write(self, frame):
+            reached.set()
+            gate.wait(10)
+            super().write(frame)
+
+    source, sink = Source(1000), Slow()
+    run = pipeline(source, [sink])
+    worker = threading.Thread(target=run.run, args=(threading.Event(),))
+    worker.start()
+    assert reached.wait(10)
+    previous = -1
+    while source.given != previous:
+        previous = source.given
+        worker.join(0.1)
+    # In the sink, between engine and sink, in the engine, between source and engine, in the source's hands.
+    bound = 1 + FRAMES_PER_BATCH_WAITING * BATCH + 1 + ARRIVALS + 1
+    assert source.given <= bound
+    gate.set()
+    worker.join(10)
+    assert not worker.is_alive()
+    assert sink.frames == [n % 256 for n in range(1000)]
