@@ -41,9 +41,8 @@ def main() -> None:
     sound = read(args.audio, args.seconds)
     encode = AudioEncoder(bundle)
     offline = tokens(encode, sound, OFFLINE_HOP, Fraction(0))
-    print(
-        f"{len(sound) / 16_000:.1f} s, {len(offline)} frames at 25 fps, {describe_device(bundle.device)}, {versions()}"
-    )
+    print(f"{len(sound) / 16_000:.1f} s, {len(offline)} frames at 25 fps, {describe_device(bundle.device)}")
+    print(", ".join(f"{name} {number}" for name, number in versions().items()))
     print("last layer / all layers, relative")
     print("| hop s | " + " | ".join(f"context {context}" for context in args.contexts) + " |")
     print("| --- " * (len(args.contexts) + 1) + "|")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import torch
 
 from musetalk_cli.config import DeviceName, PrecisionName
 from musetalk_cli.errors import DeviceError
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+"""Numbers of the two settings in glibc's malloc.h."""
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -36,6 +40,23 @@ def resolve_dtype(name: PrecisionName, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.float16 if device.type == "cuda" else torch.float32
     return _DTYPES[name]
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc's allocator to keep large blocks that are freed, and give them out again.
+
+    By default every large tensor is mapped afresh and returned to the system when freed, and the system
+    zeroes each page of each activation of each frame again. Kept, a CPU run holds on to its peak memory and
+    takes far less time (`benchmarks/allocator.md`).
+
+    Returns:
+        True where it was done; False where the C library is another one.
+    """
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    return bool(mallopt(_M_MMAP_THRESHOLD, 1 << 30) and mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1))
 
 
 def describe_device(device: torch.device) -> str:

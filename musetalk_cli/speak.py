@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from musetalk_cli.avatar.store import load_avatar
 from musetalk_cli.config import JobConfig, RunConfig
-from musetalk_cli.device import resolve_device, resolve_dtype
+from musetalk_cli.device import keep_freed_memory, resolve_device, resolve_dtype
 from musetalk_cli.engine import Engine
 from musetalk_cli.nets.bundle import load_bundle
 from musetalk_cli.pipeline import Pipeline, Progress
@@ -25,6 +25,8 @@ def make_engine(run: RunConfig, job: JobConfig, clock: Clock) -> Engine:
         ModelError: The bundle is missing or broken.
     """
     device = resolve_device(run.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     bundle = load_bundle(run.model, run.models.path, device, resolve_dtype(run.precision, device))
     return Engine(bundle, job, StageStats(clock, device if device.type == "cuda" else None))
 
