@@ -69,5 +69,5 @@ def generate(
         clock,
         stop or threading.Event(),
         None if progress is None else lambda frames: progress(frames, total),
-        warm_up=False,
+        offline=True,
     )

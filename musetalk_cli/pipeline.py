@@ -8,6 +8,7 @@ and nothing half-written stays behind.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -36,21 +37,23 @@ class Latencies:
     """The three latencies of a run, in seconds, and what was late.
 
     Attributes:
-        chunk_s: Length of a chunk; a frame composited later than this after its chunk is late.
+        chunk_s: Length of a chunk.
+        late_after_s: A frame composited later than this after its chunk is complete is late.
         first_frame: Chunk complete to its first frame composited, one per chunk.
         last_frame: Chunk complete to its last frame composited, one per chunk.
         mouth_to_eye: Arrival of a frame's first sample to the frame in the sinks, one per frame.
-        late: Frames composited after the next chunk was complete.
+        late: Late frames.
     """
 
     chunk_s: float
+    late_after_s: float
     first_frame: list[float] = field(default_factory=list)
     last_frame: list[float] = field(default_factory=list)
     mouth_to_eye: list[float] = field(default_factory=list)
     late: int = 0
     _hop: int = -1
 
-    def record(self, frame: Frame, handed: float, *, live: bool) -> None:
+    def record(self, frame: Frame, handed: float) -> None:
         """Take note of a frame; frames come in order."""
         delay = frame.composited - frame.request.ready
         if frame.request.hop != self._hop:
@@ -59,7 +62,7 @@ class Latencies:
             self.last_frame.append(delay)
         self.last_frame[-1] = delay
         self.mouth_to_eye.append(handed - frame.request.arrived)
-        self.late += live and delay > self.chunk_s
+        self.late += delay > self.late_after_s
 
 
 @dataclass(slots=True)
@@ -68,7 +71,8 @@ class Outcome:
 
     Attributes:
         frames: Frames handed to the sinks.
-        sound_s: Seconds of their sound.
+        samples: Samples of each channel of their sound.
+        sample_rate: Samples per second of it.
         wall_s: Seconds from start to end, the completion of files included.
         waiting_s: Seconds the device had nothing to do because a live source had not delivered.
         latencies: When frames came.
@@ -76,8 +80,9 @@ class Outcome:
     """
 
     latencies: Latencies
+    sample_rate: int
     frames: int = 0
-    sound_s: float = 0.0
+    samples: int = 0
     wall_s: float = 0.0
     waiting_s: float = 0.0
     interrupted: bool = False
@@ -93,6 +98,7 @@ class Pipeline:
         sinks: Where the frames go; all get every frame.
         clock: Where time comes from.
         chunk_s: Length of a chunk in seconds.
+        offline: True where no frame can be late; in a stream it is after the length of a chunk.
     """
 
     def __init__(
@@ -103,6 +109,8 @@ class Pipeline:
         sinks: Sequence[Sink],
         clock: Clock,
         chunk_s: float,
+        *,
+        offline: bool = False,
     ) -> None:
         self._engine = engine
         self._session = session
@@ -111,7 +119,9 @@ class Pipeline:
         self._clock = clock
         self._arrivals: Handoff[AudioChunk] = Handoff(ARRIVALS)
         self._frames: Handoff[Frame] = Handoff(FRAMES_PER_BATCH_WAITING * engine.batch_sizes[-1])
-        self._outcome = Outcome(Latencies(chunk_s))
+        self._outcome = Outcome(
+            Latencies(chunk_s, math.inf if offline else chunk_s), session.stream.sample_rate
+        )
         self._progress: Progress | None = None
 
     def run(self, stop: threading.Event, progress: Progress | None = None) -> Outcome:
@@ -189,9 +199,9 @@ class Pipeline:
 
     def _record(self, frame: Frame, handed: float) -> None:
         outcome = self._outcome
-        outcome.latencies.record(frame, handed, live=self._source.live)
+        outcome.latencies.record(frame, handed)
         outcome.frames += 1
-        outcome.sound_s += len(frame.request.audio) / self._source.sample_rate
+        outcome.samples += len(frame.request.audio)
         if self._progress is not None:
             self._progress(outcome.frames)
 

@@ -58,4 +58,4 @@ def realtime(
         pcm = PcmSource(audio, input_rate, clock)
         make_source = lambda: pcm  # noqa: E731 - opened by its caller, and checked before anything is loaded
     stop = stop or threading.Event()
-    return speak(run, job, avatar, make_source, [sink], clock, stop, progress, warm_up=True)
+    return speak(run, job, avatar, make_source, [sink], clock, stop, progress, offline=False)

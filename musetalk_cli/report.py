@@ -33,7 +33,7 @@ class Report:
         first_frame_ms: Chunk complete to its first frame composited in host memory.
         last_frame_ms: Chunk complete to its last frame composited in host memory.
         mouth_to_eye_ms: A sample's arrival to the frame it belongs to in the sink.
-        late_frames: Frames composited only after the next chunk was complete; 0 where the source waits.
+        late_frames: Frames composited later than a chunk lasts after their own was complete; 0 offline.
         dropped_frames: Frames never shown.
         fallbacks: How often the device's image path was given up.
         interrupted: True where the run was stopped early.
@@ -85,6 +85,7 @@ def make_report(
     engine: Engine, outcome: Outcome, fps: float, settings: dict[str, str | float | bool | None]
 ) -> Report:
     """Put the figures of a finished run together."""
+    duration_s = outcome.samples / outcome.sample_rate
     work = max(outcome.wall_s - outcome.waiting_s, 1e-9)
     latencies = outcome.latencies
     device = engine.bundle.device
@@ -93,8 +94,8 @@ def make_report(
         frames=outcome.frames,
         fps=fps,
         chunk_s=latencies.chunk_s,
-        duration_s=outcome.sound_s,
-        real_time_factor=work / outcome.sound_s if outcome.sound_s else 0.0,
+        duration_s=duration_s,
+        real_time_factor=work / duration_s if duration_s else 0.0,
         throughput_fps=outcome.frames / work,
         first_frame_ms=Percentiles.of(latencies.first_frame),
         last_frame_ms=Percentiles.of(latencies.last_frame),

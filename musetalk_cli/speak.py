@@ -41,7 +41,7 @@ def speak(
     stop: threading.Event,
     progress: Progress | None = None,
     *,
-    warm_up: bool,
+    offline: bool,
 ) -> Report:
     """Make an avatar speak what a source says.
 
@@ -54,18 +54,19 @@ def speak(
         clock: Where time comes from.
         stop: Set from outside to end early; what was made so far is completed.
         progress: Told of every frame.
-        warm_up: Do everything once before the sound starts, so that the first chunk is like the others.
+        offline: No frame can be late. In a stream everything is done once before the sound starts, so that
+            its first chunk is like the others.
 
     Raises:
         MuseTalkError: Something named in its message cannot be used; nothing half-written is left.
     """
     avatar = load_avatar(run.avatars.path, avatar_name)
     engine = make_engine(run, job, clock)
-    if warm_up:
+    if not offline:
         engine.warm_up(avatar)
     source = make_source()
     session = engine.open(avatar, job.fps, job.chunk, job.context, source.sample_rate, source.channels)
-    pipeline = Pipeline(engine, session, source, sinks, clock, float(job.chunk))
+    pipeline = Pipeline(engine, session, source, sinks, clock, float(job.chunk), offline=offline)
     outcome = pipeline.run(stop, progress)
     return make_report(engine, outcome, float(job.fps), settings(engine, run, job, avatar_name))
 

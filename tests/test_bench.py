@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from musetalk_cli.bench.measure import count_flops, measure_roofline, median_s
+from musetalk_cli.bench.measure import Roofline, count_flops, measure_roofline, median_s
 from musetalk_cli.bench.synthetic import synthetic_avatar, synthetic_sound
 from musetalk_cli.errors import InputError
 
@@ -36,6 +36,12 @@ def test_the_roofline_is_of_this_machine():
     roofline = measure_roofline(CPU, torch.float32, 0.0)
     assert 1e-3 < roofline.tflops < 1e3
     assert 0.1 < roofline.gbytes_per_s < 1e5
+
+
+def test_the_roofline_is_the_slower_of_computing_and_reading():
+    roofline = Roofline(tflops=2.0, gbytes_per_s=4.0)
+    assert roofline.seconds(6e12, 4e9) == pytest.approx(3.0)
+    assert roofline.seconds(6e12, 40e9) == pytest.approx(10.0)
 
 
 def test_the_synthetic_avatar_is_one():
@@ -79,7 +85,6 @@ def test_bench_measures_every_stage_and_the_whole(golden, tmp_path, capsys, monk
             sum(batch["cpu_ms"].values()) / sum(batch["gpu_ms"].values())
         )
         seconds = (batch["unet_ms"] + batch["vae_ms"]) / 1e3
-        rate = figures["gflop_per_frame"] * batch["size"] / seconds / 1e3
-        assert batch["roofline_share"] == pytest.approx(rate / figures["roofline"]["tflops"])
+        assert batch["roofline_share"] == pytest.approx(batch["size"] / seconds / batch["roofline_fps"])
     assert figures["stream"]["frames"] == 10
     assert figures["stream"]["settings"]["random_weights"] is False

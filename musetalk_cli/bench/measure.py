@@ -53,6 +53,10 @@ class Roofline:
     tflops: float
     gbytes_per_s: float
 
+    def seconds(self, flops: float, read: float) -> float:
+        """The least time for so many operations that must read so many bytes."""
+        return max(flops / (self.tflops * 1e12), read / (self.gbytes_per_s * 1e9))
+
 
 def measure_roofline(device: torch.device, dtype: torch.dtype, budget_s: float) -> Roofline:
     """Time one large matrix product in the networks' number format, and one large copy."""

@@ -65,7 +65,8 @@ class BatchResult:
         gpu_ms: Each image step on tensors on the device, up to patches in host memory.
         cpu_ms: Each image step in OpenCV and numpy, the copy of the faces included.
         frames_per_s: Frames a second with the faster image path.
-        roofline_share: UNet and VAE against the largest matrix rate measured, 0..1.
+        roofline_fps: Frames a second of UNet and VAE if they ran at the rates of the matrix product and the copy.
+        roofline_share: What UNet and VAE reached of that.
     """
 
     size: int
@@ -74,6 +75,7 @@ class BatchResult:
     gpu_ms: dict[str, float]
     cpu_ms: dict[str, float]
     frames_per_s: float
+    roofline_fps: float
     roofline_share: float
 
     @property
@@ -182,10 +184,16 @@ class _Stages:
         gpu_ms = self._image_steps(GpuPath(device), faces, budget_s)
         cpu_ms = self._image_steps(CpuPath(), faces, budget_s)
         best_s = min(sum(gpu_ms.values()), sum(cpu_ms.values())) / 1e3
-        share = gflop * size / (unet_s + vae_s) / 1e3 / roofline.tflops
+        model_s, ideal_s = unet_s + vae_s, roofline.seconds(gflop * 1e9 * size, self._weight_bytes())
+        frames_per_s = size / (model_s + best_s)
         return BatchResult(
-            size, unet_s * 1e3, vae_s * 1e3, gpu_ms, cpu_ms, size / (unet_s + vae_s + best_s), share
+            size, unet_s * 1e3, vae_s * 1e3, gpu_ms, cpu_ms, frames_per_s, size / ideal_s, ideal_s / model_s
         )
+
+    def _weight_bytes(self) -> int:
+        """What a batch reads of the weights, at the least."""
+        nets = (self._bundle.unet, self._bundle.vae.decoder)
+        return sum(weight.nbytes for net in nets for weight in net.parameters())
 
     def _image_steps(self, path: ImagePath, faces: Tensor, budget_s: float) -> dict[str, float]:
         placed = path.place(self._avatar)

@@ -54,6 +54,10 @@ def bench(
         batch_sizes=options.parse_batch_sizes(batch_size),
     )
     width, height = _parse_size(frame_size)
+    if json not in {None, "-"}:
+        from musetalk_cli.sinks.place import check_parent
+
+        check_parent(Path(str(json)), "--json")
     from musetalk_cli.bench import BenchOptions
     from musetalk_cli.bench import bench as run
 
@@ -94,6 +98,7 @@ def _write(target: str, text: str) -> None:
 
 def _show(result: BenchResult) -> None:
     roofline = result.roofline
+    path = "GPU" if result.stream.peak_device_bytes is not None else "tensor"
     rows = [
         [
             str(batch.size),
@@ -102,22 +107,22 @@ def _show(result: BenchResult) -> None:
             f"{sum(batch.gpu_ms.values()):.2f}",
             f"{sum(batch.cpu_ms.values()):.2f}",
             f"{batch.speed_up:.2f}",
-            f"{batch.frames_per_s:.1f}",
-            f"{100 * batch.roofline_share:.1f} %",
+            f"{batch.frames_per_s:.2f}",
+            f"{batch.roofline_fps:.2f}",
+            f"{100 * batch.roofline_share:.0f} %",
         ]
         for batch in result.batches
     ]
-    columns = ["batch", "UNet ms", "VAE ms", "image GPU ms", "image CPU ms", "CPU/GPU", "frames/s", "of peak"]
-    print_table(
-        f"By batch size; {result.gflop_per_frame:.0f} GFLOP a frame, peak {roofline.tflops:.2f} TFLOP/s and "
-        f"{roofline.gbytes_per_s:.1f} GB/s measured, features {result.features_ms:.1f} ms a window",
-        columns,
-        rows,
-    )
+    columns = ["batch", "UNet ms", "VAE ms", f"image {path} ms", "image CPU ms", f"CPU/{path}"]
+    print_table("By batch size", [*columns, "frames/s", "roofline frames/s", "reached"], rows)
     steps = [
         [str(batch.size), name, f"{batch.gpu_ms[name]:.2f}", f"{batch.cpu_ms[name]:.2f}"]
         for batch in result.batches
         for name in batch.gpu_ms
     ]
-    print_table("Image steps, the whole batch", ["batch", "step", "GPU path ms", "CPU path ms"], steps)
+    print_table("Image steps, the whole batch", ["batch", "step", f"{path} path ms", "CPU path ms"], steps)
+    typer.echo(
+        f"{result.gflop_per_frame:.0f} GFLOP a frame; one large matrix product {roofline.tflops:.2f} TFLOP/s, "
+        f"one large copy {roofline.gbytes_per_s:.1f} GB/s; features {result.features_ms:.1f} ms a window"
+    )
     show_report(result.stream)

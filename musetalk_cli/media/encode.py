@@ -38,35 +38,7 @@ class VideoEncoder:
         odd = stream.height % 2, stream.width % 2
         self._border = ((0, odd[0]), (0, odd[1]), (0, 0)) if any(odd) else None
         read_end, write_end = os.pipe()
-        command = ["-y", "-v", "error"]
-        command += [
-            "-f",
-            "rawvideo",
-            "-pix_fmt",
-            "bgr24",
-            "-s",
-            f"{stream.width + odd[1]}x{stream.height + odd[0]}",
-        ]
-        command += ["-framerate", str(stream.fps), "-i", "pipe:0"]
-        command += ["-f", "f32le", "-ar", str(stream.sample_rate), "-ac", str(stream.channels)]
-        command += ["-i", f"pipe:{read_end}", "-map", "0:v", "-map", "1:a"]
-        command += [
-            "-vf",
-            "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p",
-        ]
-        command += ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"]
-        command += ["-c:v", "libx264", "-preset", preset, "-crf", str(crf)]
-        command += [
-            "-c:a",
-            "aac",
-            "-b:a",
-            "192k",
-            "-movflags",
-            "+faststart",
-            "-f",
-            "mp4",
-            ffmpeg.file_url(path),
-        ]
+        command = [*_options(stream, read_end, preset, crf).split(), ffmpeg.file_url(path)]
         try:
             self._process = ffmpeg.start(
                 command,
@@ -156,3 +128,16 @@ class VideoEncoder:
         if self._audio_thread.is_alive():
             self._sound.put(None)
             self._audio_thread.join()
+
+
+def _options(stream: StreamFormat, sound: int, preset: str, crf: int) -> str:
+    """What ffmpeg is told, without the path: none of it can hold a space."""
+    size = f"{stream.width + stream.width % 2}x{stream.height + stream.height % 2}"
+    to_bt709 = "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p"
+    tags = "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv"
+    return (
+        f"-y -v error -f rawvideo -pix_fmt bgr24 -s {size} -framerate {stream.fps} -i pipe:0 "
+        f"-f f32le -ar {stream.sample_rate} -ac {stream.channels} -i pipe:{sound} -map 0:v -map 1:a "
+        f"-vf {to_bt709},{tags} -c:v libx264 -preset {preset} -crf {crf} "
+        "-c:a aac -b:a 192k -movflags +faststart -f mp4"
+    )
