@@ -65,7 +65,7 @@ class BatchResult:
         gpu_ms: Each image step on tensors on the device, up to patches in host memory.
         cpu_ms: Each image step in OpenCV and numpy, the copy of the faces included.
         frames_per_s: Frames a second with the faster image path.
-        roofline_fps: Frames a second of UNet and VAE if they ran at the rates of the matrix product and the copy.
+        roofline_fps: Frames a second of UNet and VAE at the rates of the matrix product and the copy.
         roofline_share: What UNet and VAE reached of that.
     """
 
