@@ -122,7 +122,7 @@ def _show(result: BenchResult) -> None:
     ]
     print_table("Image steps, the whole batch", ["batch", "step", f"{path} path ms", "CPU path ms"], steps)
     typer.echo(
-        f"{result.gflop_per_frame:.0f} GFLOP a frame; features {result.features_ms:.1f} ms a window; "
-        f"one large matrix product {roofline.tflops:.2f} TFLOP/s, one large copy {roofline.gbytes_per_s:.1f} GB/s"
+        f"{result.gflop_per_frame:.0f} GFLOP a frame; features {result.features_ms:.1f} ms a window; one large "
+        f"matrix product {roofline.tflops:.2f} TFLOP/s, one large copy {roofline.gbytes_per_s:.1f} GB/s"
     )
     show_report(result.stream)
