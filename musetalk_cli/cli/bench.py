@@ -121,8 +121,10 @@ def _show(result: BenchResult) -> None:
         for name in batch.gpu_ms
     ]
     print_table("Image steps, the whole batch", ["batch", "step", f"{path} path ms", "CPU path ms"], steps)
+    peaks = (
+        f"one large matrix product {roofline.tflops:.2f} TFLOP/s, one copy {roofline.gbytes_per_s:.1f} GB/s"
+    )
     typer.echo(
-        f"{result.gflop_per_frame:.0f} GFLOP a frame; features {result.features_ms:.1f} ms a window; one large "
-        f"matrix product {roofline.tflops:.2f} TFLOP/s, one large copy {roofline.gbytes_per_s:.1f} GB/s"
+        f"{result.gflop_per_frame:.0f} GFLOP a frame; {peaks}; features {result.features_ms:.1f} ms a window"
     )
     show_report(result.stream)
