@@ -208,7 +208,7 @@ def test_blend_of_floats_is_linear(bbox, crop_box, dtype, mask_dtype, seed):
     )
     blended = ops.gpu_image_blending(body, face, bbox, mask, crop_box)
     assert blended.dtype == dtype
-    expected = body.double().numpy()
+    expected = body.double().numpy().copy()
     for y in range(max(0, bbox[1], crop_box[1]), min(30, bbox[3], crop_box[3])):
         for x in range(max(0, bbox[0], crop_box[0]), min(33, bbox[2], crop_box[2])):
             share = float(mask[y - crop_box[1], x - crop_box[0]]) / 255
