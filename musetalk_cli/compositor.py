@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from musetalk_cli.config import Sharpen
+from musetalk_cli.nets.bundle import FACE_SIZE
 from musetalk_cli.ops import reference, torch_ops
 from musetalk_cli.types import Box, Image
 
@@ -117,8 +118,12 @@ class GpuPath:
         self._pinned = _PinnedSlots(slots) if device.type == "cuda" else None
 
     def place(self, avatar: Avatar) -> list[Target]:
-        """Copy the parts that can change, and their masks, to the device."""
-        return [
+        """Copy the parts that can change, and their masks, to the device.
+
+        Every size of face is resized and sharpened once, so that no index table is copied while frames are
+        made: such a copy would wait for the batch before it.
+        """
+        targets = [
             Target(
                 torch.from_numpy(np.ascontiguousarray(target.body)).to(self._device),
                 torch.from_numpy(np.ascontiguousarray(target.mask)).to(self._device),
@@ -126,6 +131,10 @@ class GpuPath:
             )
             for target in CpuPath().place(avatar)
         ]
+        blank = torch.zeros(1, FACE_SIZE, FACE_SIZE, 3, dtype=torch.uint8, device=self._device)
+        for one in {(target.face.width, target.face.height): target for target in targets}.values():
+            self.sharpen(self.resize(blank, [one]), Sharpen())
+        return targets
 
     def resize(self, faces: Tensor, targets: Sequence[Target]) -> list[Tensor]:
         """Resize the faces, those of one size together."""
@@ -187,7 +196,7 @@ class _PinnedSlots:
             previous.synchronize()
         buffer = self._buffers[index]
         if buffer is None or buffer.numel() < data.numel():
-            buffer = torch.empty(data.numel(), dtype=torch.uint8, pin_memory=True)
+            buffer = torch.empty(2 * data.numel(), dtype=torch.uint8, pin_memory=True)
             self._buffers[index] = buffer
         view = buffer[: data.numel()]
         view.copy_(data, non_blocking=True)

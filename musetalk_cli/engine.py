@@ -39,6 +39,8 @@ BATCHES_ON_CUDA = (1, 4, 8, 13, 16)
 """Few shapes; 13 frames are the larger chunk of 0.5 s at 25 fps."""
 BATCHES_ON_CPU = tuple(range(1, 17))
 """Every shape costs the same there, and padding would cost time."""
+BATCHES_FINISHED = 4
+"""Largest batches of finished frames a session holds before it is passed over."""
 FLIGHTS_ON_CUDA = 2
 """Batches on their way while the host works: one less than there are pinned slots, so none is overwritten."""
 
@@ -142,13 +144,15 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> bool:
-        """Do one round of work: at most one hop's features, one batch of frames, one delivery.
+        """Do one round of work: features until a batch is full, one batch of frames, one delivery.
 
         Returns:
             False where there was nothing to do until more sound comes.
         """
         self._admit()
-        encoded = self._advance_one()
+        encoded = False
+        while self._short_of_requests() and self._advance_one():
+            encoded = True
         batch = self._take_batch()
         if batch:
             self._launch(batch)
@@ -162,22 +166,31 @@ class Engine:
     def _most_flights(self) -> int:
         return FLIGHTS_ON_CUDA if self._on_cuda else 1
 
+    def _takes_frames(self, session: Session) -> bool:
+        """False while nobody takes a session's finished frames: it then has no work."""
+        return len(session.finished) < BATCHES_FINISHED * self.batch_sizes[-1]
+
+    def _short_of_requests(self) -> bool:
+        """True while the ready requests of all sessions do not fill the largest batch."""
+        ready = sum(len(session.ready) for session in self._sessions if self._takes_frames(session))
+        return ready < self.batch_sizes[-1]
+
     def _advance_one(self) -> bool:
         """Encode a hop of the session that is due first, among those short of requests."""
         waiting = [
             session
             for session in self._sessions
-            if len(session.ready) < self.batch_sizes[-1] and session.hop_ready() is not None
+            if session.busy and len(session.ready) < self.batch_sizes[-1] and session.hop_ready() is not None
         ]
         if not waiting:
             return False
         with self.stats.device_span("features"):
-            min(waiting, key=self._deadline).advance()
+            min(waiting, key=lambda session: self._deadline(session, len(session.ready))).advance()
         return True
 
-    def _deadline(self, session: Session) -> float:
-        """When a session's next frame is due: one frame after its last one, in the engine's served time."""
-        return session.served_until + float(1 / session.timeline.fps)
+    def _deadline(self, session: Session, ahead: int = 0) -> float:
+        """When a session's next frame is due, or the one `ahead` of it, in the engine's served time."""
+        return session.served_until + float((ahead + 1) / session.timeline.fps)
 
     def _admit(self) -> None:
         """Let sessions that have got work again start at the time that has been served.
@@ -186,7 +199,8 @@ class Engine:
         one that comes late or has been idle gets its share from then on, and none keeps another waiting.
         """
         for session in self._sessions:
-            busy = bool(session.ready) or session.hop_ready() is not None
+            has_work = bool(session.ready) or session.hop_ready() is not None
+            busy = has_work and self._takes_frames(session)
             if busy and not session.busy:
                 session.served_until = max(session.served_until, self._served)
             session.busy = busy
@@ -195,7 +209,7 @@ class Engine:
         """Up to the largest batch of ready requests, earliest deadline first."""
         room = self.batch_sizes[-1]
         batch: list[tuple[Session, FrameRequest]] = []
-        hungry = [session for session in self._sessions if session.ready and len(session.finished) < 4 * room]
+        hungry = [session for session in self._sessions if session.busy and session.ready]
         while hungry and len(batch) < room:
             session = min(hungry, key=self._deadline)
             self._served = max(self._served, session.served_until)
@@ -268,6 +282,8 @@ class Engine:
         log.warning(
             "The image steps failed on %s and go on on the CPU: %s", self.bundle.device, _first_line(error)
         )
+        for resident in self._residents.values():
+            resident.targets.pop(self._images.name, None)
         self._images = CpuPath()
         self.fallbacks += 1
 

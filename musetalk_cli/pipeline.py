@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from musetalk_cli.engine import Engine
 from musetalk_cli.handoff import Handoff, HandoffClosed
 from musetalk_cli.session import Session
-from musetalk_cli.timing import Clock
+from musetalk_cli.timing import Clock, Durations, durations
 from musetalk_cli.types import AudioChunk, Frame, Sink, Source
 
 log = logging.getLogger(__name__)
@@ -47,9 +47,9 @@ class Latencies:
 
     chunk_s: float
     late_after_s: float
-    first_frame: list[float] = field(default_factory=list)
-    last_frame: list[float] = field(default_factory=list)
-    mouth_to_eye: list[float] = field(default_factory=list)
+    first_frame: Durations = field(default_factory=durations)
+    last_frame: Durations = field(default_factory=durations)
+    mouth_to_eye: Durations = field(default_factory=durations)
     late: int = 0
     _hop: int = -1
 
@@ -151,8 +151,10 @@ class Pipeline:
                 for sink in self._sinks:
                     sink.finish()
         except BaseException as error:
-            self._end(threads, error)
-            self._abort()
+            try:
+                self._end(threads, error)
+            finally:
+                self._abort()
             raise
         self._end(threads)
         self._outcome.wall_s = self._clock.now() - started
@@ -170,6 +172,8 @@ class Pipeline:
         self._source.close()
         self._arrivals.close(error)
         self._frames.close(error)
+        if error is not None:
+            self._abort()  # a thread that waits in a sink that takes nothing ends no other way
         for thread in threads:
             if thread.is_alive():
                 thread.join()
@@ -208,6 +212,7 @@ class Pipeline:
     def _serve(self, stop: threading.Event) -> None:
         """The device's thread: step while there is work, take more sound when there is none."""
         while not self._session.done:
+            self._frames.raise_error()
             if stop.is_set():
                 self._outcome.interrupted = True
                 return

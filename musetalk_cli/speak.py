@@ -67,7 +67,10 @@ def speak(
     source = make_source()
     session = engine.open(avatar, job.fps, job.chunk, job.context, source.sample_rate, source.channels)
     pipeline = Pipeline(engine, session, source, sinks, clock, float(job.chunk), offline=offline)
-    outcome = pipeline.run(stop, progress)
+    try:
+        outcome = pipeline.run(stop, progress)
+    finally:
+        engine.close(session)
     return make_report(engine, outcome, float(job.fps), settings(engine, run, job, avatar_name))
 
 

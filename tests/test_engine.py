@@ -153,6 +153,36 @@ def test_frames_nobody_takes_do_not_hold_up_others(tiny_bundle, golden_avatar, o
     assert 16 <= len(stuck.finished) < 25, "bounded"
 
 
+def test_short_hops_of_many_sessions_fill_the_batches(tiny_bundle, golden_avatar):
+    engine = make_engine(tiny_bundle, replace(JOB, batch_sizes=(8,)))
+    sessions = [open_session(engine, golden_avatar, hop=Fraction(1, 10)) for _ in range(8)]
+    for session in sessions:
+        session.feed(synthetic_sound(0.5), 0.0)
+    engine.step()
+    assert sum(len(session.finished) for session in sessions) == 8
+    assert max(len(session.finished) for session in sessions) <= 3, "one hop of each, none ahead"
+
+
+def test_a_session_that_was_held_up_gets_no_more_than_its_share(tiny_bundle, golden_avatar, other_avatar):
+    engine = make_engine(tiny_bundle)
+    held, other = open_session(engine, golden_avatar), open_session(engine, other_avatar)
+    for session in (held, other):
+        session.feed(synthetic_sound(4), 0.0)
+        session.finish(0.0)
+    taken = [[], []]
+    for _ in range(16):
+        engine.step()
+        take([other], taken[1:])
+    assert len(held.finished) == 16
+    assert len(taken[1]) > 30
+    held.finished.clear()
+    taken = [[], []]
+    for _ in range(4):
+        engine.step()
+        take([held, other], taken)
+    assert [len(frames) for frames in taken] == [pytest.approx(8, abs=2)] * 2
+
+
 class BrokenPath(GpuPath):
     """A device path that fails at one step, as one that is out of memory does."""
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from musetalk_cli.features import OFFLINE_HOP, AudioEncoder, FeatureStream, HopCutter
+from musetalk_cli.features import OFFLINE_HOP, AudioEncoder, FeatureStream, HopCutter, LogMel
 from musetalk_cli.timeline import ROWS_PER_FRAME, Timeline, rows_in
 
 OFFLINE = (OFFLINE_HOP, Fraction(0))
@@ -108,6 +108,16 @@ def test_tokens_equal_upstream(golden, golden_bundle, golden_sound):
     assert frames == list(range(len(expected)))
     ours = torch.stack(tokens).half().float().numpy()
     assert np.abs(ours - expected).max() < 1e-3, "compared in fp16, the format of the golden data"
+
+
+@pytest.mark.parametrize("length", [0, 1, 399, 16_000, 480_000, 480_100])
+def test_the_spectrogram_is_the_librarys(golden_bundle, length):
+    extractor = golden_bundle.feature_extractor
+    sound = (np.random.default_rng(0).standard_normal(length) / 8).astype(np.float32)
+    expected = extractor(sound, sampling_rate=16_000, return_tensors="pt").input_features
+    ours = LogMel(extractor, torch.device("cpu"))(sound)
+    assert ours.shape == expected.shape == (1, 80, 3000)
+    assert (ours - expected).abs().max() < 1e-4
 
 
 def test_a_chunk_as_long_as_the_sound_is_offline(golden_bundle, golden_sound):

@@ -213,6 +213,8 @@ class _Stages:
 def _stream(engine: Engine, avatar: Avatar, run: RunConfig, seconds: float) -> Report:
     """Speak a synthetic sound through the engine's own run loop, after a warm-up."""
     job = engine.job
+    if engine.bundle.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(engine.bundle.device)
     engine.warm_up(avatar)
     clock = engine.stats.clock
     source = SyntheticSource(synthetic_sound(seconds), int(job.chunk * SAMPLE_RATE), clock)

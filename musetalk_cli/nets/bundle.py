@@ -159,6 +159,8 @@ def load_bundle(model: str, models_dir: Path, device: torch.device, dtype: torch
     else:
         bundle = _load(resolve(model, models_dir), device, dtype)
     if device.type == "cuda":
+        # fp32 is asked for to have it exactly; by default convolutions would compute in TF32.
+        torch.backends.cudnn.allow_tf32 = dtype != torch.float32
         bundle.unet.to(memory_format=torch.channels_last)
         bundle.vae.to(memory_format=torch.channels_last)
     return bundle

@@ -44,6 +44,8 @@ from musetalk_cli.ops.tables import (
 from musetalk_cli.types import Box
 
 _DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
+TABLES = 4096
+"""Index tables kept on devices: a few for each size of face of the avatars in use, some KB each."""
 _Taps = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
@@ -249,7 +251,7 @@ def _mix(x: Tensor, dim: int, taps: _Taps) -> Tensor:
     return total + x.index_select(dim, right) * _along(second, x, dim)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=TABLES)
 @torch.inference_mode(False)
 def _taps(src: int, dst: int, dtype: torch.dtype, whole_edges: bool, device: torch.device) -> _Taps:
     """The table of `linear_taps` on a device: both neighbours, then both weights in `dtype`."""
@@ -261,14 +263,14 @@ def _taps(src: int, dst: int, dtype: torch.dtype, whole_edges: bool, device: tor
     return left, right, first, second
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=TABLES)
 @torch.inference_mode(False)
 def _nearest(src: int, dst: int, device: torch.device) -> Tensor:
     """The table of `nearest_taps` on a device."""
     return torch.from_numpy(nearest_taps(src, dst)).to(device)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=TABLES)
 @torch.inference_mode(False)
 def _reflected(size: int, radius: int, device: torch.device) -> Tensor:
     """The table of `reflected` on a device."""
@@ -280,8 +282,8 @@ def _filter(x: Tensor, kernel: tuple[float, ...], layout: Layout) -> Tensor:
     for dim in (layout.width, layout.height):
         size = x.shape[dim]
         padded = x.index_select(dim, _reflected(size, len(kernel) // 2, x.device))
-        x = torch.zeros_like(padded.narrow(dim, 0, size))
-        for i, weight in enumerate(kernel):
+        x = padded.narrow(dim, 0, size) * kernel[0]
+        for i, weight in enumerate(kernel[1:], start=1):
             if weight:
                 x.add_(padded.narrow(dim, i, size), alpha=weight)
     return x

@@ -62,13 +62,15 @@ class FramesSink:
         self._count += 1
 
     def finish(self) -> None:
-        """Move the pictures into the folder.
+        """Give the folder its name, or move the pictures into one that is there, one by one.
 
         Raises:
             OutputError: The folder refuses them.
         """
         try:
-            self._folder.mkdir(exist_ok=True)
+            if not self._folder.exists():
+                self._partial.rename(self._folder)
+                return
             for old in self._folder.iterdir():
                 if _NUMBERED.fullmatch(old.name):
                     old.unlink()
