@@ -144,15 +144,15 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> bool:
-        """Do one round of work: features until a batch is full, one batch of frames, one delivery.
+        """Do one round of work: a due hop, and more until a batch is full; one batch; one delivery.
 
         Returns:
             False where there was nothing to do until more sound comes.
         """
         self._admit()
-        encoded = False
-        while self._short_of_requests() and self._advance_one():
-            encoded = True
+        encoded = more = self._advance_one()
+        while more and self._short_of_requests():
+            more = self._advance_one()
         batch = self._take_batch()
         if batch:
             self._launch(batch)

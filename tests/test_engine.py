@@ -183,6 +183,24 @@ def test_a_session_that_was_held_up_gets_no_more_than_its_share(tiny_bundle, gol
     assert [len(frames) for frames in taken] == [pytest.approx(8, abs=2)] * 2
 
 
+def test_a_long_backlog_does_not_keep_the_features_from_a_new_session(
+    tiny_bundle, golden_avatar, other_avatar
+):
+    engine = make_engine(tiny_bundle)
+    offline = open_session(engine, golden_avatar, hop=Fraction(30))
+    offline.feed(synthetic_sound(8), 0.0)
+    offline.finish(0.0)
+    engine.step()
+    assert len(offline.ready) > 150
+    live = open_session(engine, other_avatar)
+    live.feed(synthetic_sound(0.5), 0.0)
+    taken = [[], []]
+    for _ in range(5):
+        engine.step()
+        take([offline, live], taken)
+    assert len(taken[1]) >= 8
+
+
 class BrokenPath(GpuPath):
     """A device path that fails at one step, as one that is out of memory does."""
 
