@@ -37,8 +37,8 @@ log = logging.getLogger(__name__)
 
 BATCHES_ON_CUDA = (1, 4, 8, 13, 16)
 """Few shapes; 13 frames are the larger chunk of 0.5 s at 25 fps."""
-BATCHES_ON_CPU = tuple(range(1, 17))
-"""Every shape costs the same there, and padding would cost time."""
+BATCHES_ON_CPU = (4,)
+"""One shape: a frame then has the same bits whatever it shares its batch with; larger ones are no faster."""
 BATCHES_FINISHED = 4
 """Largest batches of finished frames a session holds before it is passed over."""
 FLIGHTS_ON_CUDA = 2

@@ -44,7 +44,8 @@ def encode(faces):
     assert faces.shape[1:] == (256, 256, 3)
     assert faces.dtype == np.uint8
     small = np.stack([cv2.resize(face, (32, 32), interpolation=cv2.INTER_AREA) for face in faces])
-    return torch.from_numpy(np.tile(small[:, None, :, :, 0], (1, 8, 1, 1))).float() / 255
+    latents = torch.from_numpy(np.tile(small[:, None, :, :, 0], (1, 8, 1, 1))).float() / 255
+    return latents.contiguous(memory_format=torch.channels_last)
 
 
 def prepare(source, avatars, faces, **options):

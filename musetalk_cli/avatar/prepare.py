@@ -187,7 +187,7 @@ class _Run:
             raise ModelError(
                 f"The encoder gave {list(latents.shape)} numbers, or some that are not finite, "
                 f"instead of {[len(self._waiting), *LATENT_SHAPE]} latents.",
-                "Check the model with musetalk doctor.",
+                "Check the model with `musetalk models verify`.",
             )
         self._writer.add_latents(latents)
         self._waiting.clear()

@@ -136,8 +136,6 @@ def verify(avatars_dir: Path, name: str) -> list[str]:
     except AvatarError as error:
         return [error.message]
     problems = list(_file_problems(folder, meta))
-    if meta.name != name:
-        problems.append(f"avatar.json says that the avatar's name is {meta.name}.")
     try:
         _latents(folder, meta, name)
     except AvatarError as error:

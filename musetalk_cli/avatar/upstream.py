@@ -177,8 +177,7 @@ def _load_latents(path: Path) -> Sequence[Tensor]:
             warnings.simplefilter("ignore")
             value = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken or hostile file raises whatever its operations raise
-        reason = str(error).split("\n", 1)[0][:120].rstrip(".") or "it is empty or cut off"
-        raise AvatarError(f"{path} is not a file of tensors that can be read: {reason}.", _HINT) from error
+        raise AvatarError(f"{path} is not a file of tensors: it is damaged, or holds more.", _HINT) from error
     if isinstance(value, torch.Tensor) and value.dim() == 4 and value.layout is torch.strided:
         return value  # type: ignore[return-value]  # a tensor is the sequence of its rows
     if isinstance(value, (list, tuple)) and all(isinstance(entry, torch.Tensor) for entry in value):

@@ -139,7 +139,8 @@ class AvatarWriter:
         finite = np.isfinite(latents).reshape(len(latents), -1).all(axis=1)
         if not finite.all():
             raise AvatarError(f"The latents of frame {first + int(np.argmin(finite))} are not finite.")
-        self._latents.append(np.array(latents, np.float32))
+        # In C order: safetensors stores memory as it lies, and the networks' outputs may lie otherwise.
+        self._latents.append(np.array(latents, np.float32, order="C"))
 
     def finish(
         self,
