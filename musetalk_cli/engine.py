@@ -21,10 +21,11 @@ from musetalk_cli.compositor import CpuPath, Fetch, GpuPath, ImagePath, Target
 from musetalk_cli.config import JobConfig
 from musetalk_cli.features import AudioEncoder, FeatureStream
 from musetalk_cli.generator import Generator
+from musetalk_cli.scheduler import Batch, Scheduler
 from musetalk_cli.session import Session
 from musetalk_cli.timeline import ROWS_PER_FRAME, SAMPLE_RATE, Timeline, mirrored
 from musetalk_cli.timing import StageStats
-from musetalk_cli.types import Frame, FrameRequest, Image, StreamFormat
+from musetalk_cli.types import Frame, Image, StreamFormat
 
 if TYPE_CHECKING:
     from musetalk_cli.avatar.data import Avatar
@@ -39,8 +40,6 @@ BATCHES_ON_CUDA = (1, 4, 8, 13, 16)
 """Few shapes; 13 frames are the larger chunk of 0.5 s at 25 fps."""
 BATCHES_ON_CPU = (4,)
 """One shape: a frame then has the same bits whatever it shares its batch with; larger ones are no faster."""
-BATCHES_FINISHED = 4
-"""Largest batches of finished frames a session holds before it is passed over."""
 FLIGHTS_ON_CUDA = 2
 """Batches on their way while the host works: one less than there are pinned slots, so none is overwritten."""
 
@@ -57,7 +56,7 @@ class _Resident:
 class _Flight:
     """A batch on its way to the host."""
 
-    batch: Sequence[tuple[Session, FrameRequest]]
+    batch: Batch
     places: Sequence[Place]
     faces: Tensor
     fetch: Fetch
@@ -88,9 +87,8 @@ class Engine:
         on_device = job.image_ops == "gpu" or (job.image_ops == "auto" and self._on_cuda)
         self._images: ImagePath = GpuPath(bundle.device, FLIGHTS_ON_CUDA + 1) if on_device else CpuPath()
         self._residents: dict[Avatar, _Resident] = {}
-        self._sessions: list[Session] = []
+        self._scheduler = Scheduler(self.batch_sizes[-1])
         self._flights: deque[_Flight] = deque()
-        self._served = 0.0
 
     @property
     def image_path(self) -> str:
@@ -119,13 +117,13 @@ class Engine:
         stream = StreamFormat(avatar.meta.width, avatar.meta.height, fps, sample_rate, channels)
         timeline = Timeline(fps)
         session = Session(avatar, FeatureStream(self._encode, timeline, hop, context), timeline, stream)
-        self._sessions.append(session)
+        self._scheduler.sessions.append(session)
         return session
 
     def close(self, session: Session) -> None:
         """Forget a stream, and what the device holds of its avatar if no other stream shows it."""
-        self._sessions.remove(session)
-        if all(other.avatar is not session.avatar for other in self._sessions):
+        self._scheduler.sessions.remove(session)
+        if all(other.avatar is not session.avatar for other in self._scheduler.sessions):
             self._residents.pop(session.avatar, None)
 
     @torch.inference_mode()
@@ -149,11 +147,13 @@ class Engine:
         Returns:
             False where there was nothing to do until more sound comes.
         """
-        self._admit()
-        encoded = more = self._advance_one()
-        while more and self._short_of_requests():
-            more = self._advance_one()
-        batch = self._take_batch()
+        self._scheduler.admit()
+        encoded = False
+        while (session := self._scheduler.next_hop(to_fill=encoded)) is not None:
+            with self.stats.device_span("features"):
+                session.advance()
+            encoded = True
+        batch = self._scheduler.take_batch()
         if batch:
             self._launch(batch)
         landed = bool(self._flights) and (not batch or len(self._flights) >= self._most_flights)
@@ -166,60 +166,7 @@ class Engine:
     def _most_flights(self) -> int:
         return FLIGHTS_ON_CUDA if self._on_cuda else 1
 
-    def _takes_frames(self, session: Session) -> bool:
-        """False while nobody takes a session's finished frames: it then has no work."""
-        return len(session.finished) < BATCHES_FINISHED * self.batch_sizes[-1]
-
-    def _short_of_requests(self) -> bool:
-        """True while the ready requests of all sessions do not fill the largest batch."""
-        ready = sum(len(session.ready) for session in self._sessions if self._takes_frames(session))
-        return ready < self.batch_sizes[-1]
-
-    def _advance_one(self) -> bool:
-        """Encode a hop of the session that is due first, among those short of requests."""
-        waiting = [
-            session
-            for session in self._sessions
-            if session.busy and len(session.ready) < self.batch_sizes[-1] and session.hop_ready() is not None
-        ]
-        if not waiting:
-            return False
-        with self.stats.device_span("features"):
-            min(waiting, key=lambda session: self._deadline(session, len(session.ready))).advance()
-        return True
-
-    def _deadline(self, session: Session, ahead: int = 0) -> float:
-        """When a session's next frame is due, or the one `ahead` of it, in the engine's served time."""
-        return session.served_until + float((ahead + 1) / session.timeline.fps)
-
-    def _admit(self) -> None:
-        """Let sessions that have got work again start at the time that has been served.
-
-        Start-time fair queueing: sessions with work share the device in proportion to their frame rates;
-        one that comes late or has been idle gets its share from then on, and none keeps another waiting.
-        """
-        for session in self._sessions:
-            has_work = bool(session.ready) or session.hop_ready() is not None
-            busy = has_work and self._takes_frames(session)
-            if busy and not session.busy:
-                session.served_until = max(session.served_until, self._served)
-            session.busy = busy
-
-    def _take_batch(self) -> list[tuple[Session, FrameRequest]]:
-        """Up to the largest batch of ready requests, earliest deadline first."""
-        room = self.batch_sizes[-1]
-        batch: list[tuple[Session, FrameRequest]] = []
-        hungry = [session for session in self._sessions if session.busy and session.ready]
-        while hungry and len(batch) < room:
-            session = min(hungry, key=self._deadline)
-            self._served = max(self._served, session.served_until)
-            session.served_until = self._deadline(session)
-            batch.append((session, session.ready.popleft()))
-            if not session.ready:
-                hungry.remove(session)
-        return batch
-
-    def _launch(self, batch: list[tuple[Session, FrameRequest]]) -> None:
+    def _launch(self, batch: Batch) -> None:
         tokens = torch.stack([request.tokens for _, request in batch])
         places = [(s.avatar, mirrored(r.index, s.avatar.meta.frames)) for s, r in batch]
         latents = torch.stack([self._resident(avatar).latents[source] for avatar, source in places])

@@ -22,8 +22,8 @@ class Session:
         stream: Format of the frames and their sound.
         finished: Frames in order, for the caller to take.
         ready: Requests in order, for the engine to take.
-        served_until: Where the session stands in the engine's served time, in seconds; the engine's to keep.
-        busy: True while it has work; the engine's to keep.
+        served_until: Where the session stands in served time, in seconds; the scheduler's to keep.
+        busy: True while it has work; the scheduler's to keep.
     """
 
     def __init__(

@@ -115,7 +115,7 @@ def test_memory_is_told_without_the_frames(avatars):
     assert measure(avatars, "anna") == avatar.memory()
     assert avatar.memory().device_bytes == 4 * masks + 3 * 8 * 32 * 32 * 4
     assert avatar.memory().host_bytes == 3 * WIDTH * HEIGHT * 3 + masks
-    assert avatar.face_scale == 60 / 256
+    assert avatar.meta.face_scale == 60 / 256
 
 
 def test_an_empty_mask_is_a_patch_of_one_pixel():

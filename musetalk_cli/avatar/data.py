@@ -161,9 +161,7 @@ class AvatarMeta:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Patch:
-    """The region of a frame that can change.
-
-    A pixel changes where the mask is not zero and the face lies, so nothing outside has to be on the device.
+    """The region of a frame that can change: where the mask is not zero and the face lies.
 
     Attributes:
         box: The region in the frame: the smallest box around those pixels; one pixel at the face's corner
@@ -224,11 +222,6 @@ class Avatar:
     patches: list[Patch]
     latents: Tensor
 
-    @property
-    def face_scale(self) -> float:
-        """Median height of the face's box over the 256 rows the networks give."""
-        return self.meta.face_scale
-
     def memory(self) -> AvatarMemory:
         """What the avatar takes on the device and on the host."""
         return memory_of(self.meta, self.patches)
@@ -262,9 +255,7 @@ def _name(value: object) -> str:
 def _whole(data: Mapping[str, object], key: str, low: int, high: int) -> int:
     value = data[key]
     if type(value) is not int or not low <= value <= high:
-        raise AvatarError(
-            f"{key} in avatar.json is {_short(value)}, not a whole number in {low}..{high}.", _AGAIN
-        )
+        raise AvatarError(f"{key} in avatar.json is {_short(value)}, not whole and in {low}..{high}.", _AGAIN)
     return value
 
 
