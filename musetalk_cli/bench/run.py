@@ -17,7 +17,8 @@ from musetalk_cli.bench.measure import Roofline, count_flops, measure_roofline, 
 from musetalk_cli.bench.synthetic import SyntheticSource, synthetic_avatar, synthetic_sound
 from musetalk_cli.compositor import CpuPath, GpuPath, ImagePath
 from musetalk_cli.config import JobConfig, RunConfig
-from musetalk_cli.engine import Engine
+from musetalk_cli.device import resolve_device
+from musetalk_cli.engine import BATCHES_ON_CUDA, Engine
 from musetalk_cli.features import AudioEncoder
 from musetalk_cli.generator import Generator
 from musetalk_cli.pipeline import Pipeline
@@ -27,6 +28,7 @@ from musetalk_cli.speak import make_engine, settings
 from musetalk_cli.timeline import ROWS_PER_FRAME, SAMPLE_RATE
 from musetalk_cli.timing import MonotonicClock
 
+BENCHED_ON_CPU = (1, 4)
 IMAGE_STEPS = ("resize", "sharpen", "blend", "download")
 
 Notice = Callable[[str], None]
@@ -42,7 +44,7 @@ class BenchOptions:
         height: Rows of the synthetic frames.
         face: Rows of the synthetic face's box.
         avatar_frames: Forward frames of the synthetic avatar.
-        seconds: Seconds of sound of the whole stream.
+        seconds: Seconds of sound of the whole stream; None is 10 on a GPU and 1 on a CPU.
         budget_s: Seconds spent on each single figure; a slower call is measured once.
     """
 
@@ -50,7 +52,7 @@ class BenchOptions:
     height: int = 720
     face: int = 300
     avatar_frames: int = 50
-    seconds: float = 10.0
+    seconds: float | None = None
     budget_s: float = 2.0
 
 
@@ -123,7 +125,7 @@ def bench(run: RunConfig, job: JobConfig, options: BenchOptions, notice: Notice)
 
     Args:
         run: Which networks, on which device.
-        job: Frame rate, chunk, batch sizes and sharpening.
+        job: Frame rate, chunk, batch sizes and sharpening; fewer sizes are measured on a CPU by default.
         options: Sizes of the synthetic input, and how long to measure.
         notice: Told what comes next.
 
@@ -133,6 +135,9 @@ def bench(run: RunConfig, job: JobConfig, options: BenchOptions, notice: Notice)
     avatar = synthetic_avatar(options.width, options.height, options.face, options.avatar_frames)
     notice("loading the networks")
     clock = MonotonicClock()
+    on_cuda = resolve_device(run.device).type == "cuda"
+    if job.batch_sizes is None:
+        job = dataclasses.replace(job, batch_sizes=BATCHES_ON_CUDA if on_cuda else BENCHED_ON_CPU)
     engine = make_engine(run, job, clock)
     device, dtype = engine.bundle.device, engine.bundle.dtype
     notice("measuring the hardware")
@@ -147,8 +152,9 @@ def bench(run: RunConfig, job: JobConfig, options: BenchOptions, notice: Notice)
     for size in engine.batch_sizes:
         notice(f"measuring batches of {size}")
         batches.append(stages.measure(size, options.budget_s, gflop, roofline))
-    notice(f"speaking {options.seconds:g} s in chunks of {float(job.chunk):g} s")
-    stream = _stream(engine, avatar, run, options.seconds)
+    seconds = options.seconds or (10.0 if on_cuda else 1.0)
+    notice(f"speaking {seconds:g} s in chunks of {float(job.chunk):g} s")
+    stream = _stream(engine, avatar, run, seconds)
     return BenchResult(roofline, gflop, features_s * 1e3, batches, stream, engine.bundle.random)
 
 

@@ -27,7 +27,7 @@ def bench(
     chunk: Annotated[
         str, typer.Option("--chunk", metavar="SECONDS", help="Sound per hop, 0.04..30.")
     ] = "0.5",
-    batch_size: options.BatchSize = "1,4,8,13,16",
+    batch_size: options.BatchSize = "auto",
     json: Annotated[
         str | None, typer.Option("--json", metavar="FILE|-", help="Write the figures there.")
     ] = None,
@@ -40,8 +40,11 @@ def bench(
         int, typer.Option("--avatar-frames", min=1, max=2000, help="Forward frames.")
     ] = 50,
     seconds: Annotated[
-        float, typer.Option("--seconds", min=0.1, max=3600, help="Length of the whole stream.")
-    ] = 10.0,
+        float | None,
+        typer.Option(
+            "--seconds", min=0.1, max=3600, help="Length of the whole stream.", show_default="10, on a CPU 1"
+        ),
+    ] = None,
     budget: Annotated[
         float, typer.Option("--budget", min=0, help="Seconds spent on each single figure.")
     ] = 2.0,
