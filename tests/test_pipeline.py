@@ -230,3 +230,48 @@ def test_a_slow_sink_holds_the_source_back():
     worker.join(10)
     assert not worker.is_alive()
     assert sink.frames == [n % 256 for n in range(1000)]
+
+
+class StuckSink(Sink):
+    """Takes one frame and waits in the next until it is aborted, as a pipe does whose reader stands still."""
+
+    def __init__(self):
+        super().__init__()
+        self.aborted = threading.Event()
+        self.entered = threading.Event()
+
+    def write(self, frame):
+        self.entered.set()
+        assert self.aborted.wait(30), "nobody aborted the sink"
+        raise OutputError("the pipe is broken")
+
+    def abort(self):
+        self.aborted.set()
+
+
+def test_a_failure_ends_a_sink_that_takes_nothing():
+    sink = StuckSink()
+
+    class Late(Source):
+        def __iter__(self):
+            yield from super().__iter__()
+            assert sink.entered.wait(30)
+            raise InputError("the source broke")
+
+    with pytest.raises(InputError, match="the source broke"):
+        pipeline(Late(1), [sink]).run(threading.Event())
+    assert sink.aborted.is_set()
+
+
+def test_a_dead_sink_is_noticed_while_a_live_source_is_silent():
+    sink = Sink("write", OutputError("the disk is full"))
+
+    class Silent(Source):
+        live = True
+
+        def __iter__(self):
+            yield from super().__iter__()
+            assert self.closed.wait(30), "nobody closed the source"
+
+    with pytest.raises(OutputError, match="the disk is full"):
+        pipeline(Silent(3), [sink]).run(threading.Event())
