@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from musetalk_cli.avatar.data import AvatarMeta
 from musetalk_cli.avatar.prepare import PrepareOptions, prepare_avatar
 from musetalk_cli.config import RunConfig
-from musetalk_cli.device import resolve_device, resolve_dtype
 from musetalk_cli.face.boxes import EXTRA_MARGIN
 from musetalk_cli.face.landmarks import FaceLandmarks
 from musetalk_cli.generator import FaceEncoder
-from musetalk_cli.nets.bundle import load_bundle
+from musetalk_cli.nets.bundle import open_bundle
 
 
 def prepare(
@@ -45,9 +45,7 @@ def prepare(
     Raises:
         MuseTalkError: Source, landmarks, model, device or folder cannot be used; nothing is left behind.
     """
-    device = resolve_device(run.device)
-    precision = "fp32" if run.precision == "auto" else run.precision
-    bundle = load_bundle(run.model, run.models.path, device, resolve_dtype(precision, device))
+    bundle = open_bundle(replace(run, precision="fp32") if run.precision == "auto" else run)
     if extra_margin is None:
         extra_margin = EXTRA_MARGIN if bundle.version == "v15" else 0
     return prepare_avatar(

@@ -8,9 +8,8 @@ from fractions import Fraction
 
 from musetalk_cli.avatar.store import load_avatar
 from musetalk_cli.config import JobConfig, RunConfig
-from musetalk_cli.device import keep_freed_memory, resolve_device, resolve_dtype
 from musetalk_cli.engine import Engine
-from musetalk_cli.nets.bundle import load_bundle
+from musetalk_cli.nets.bundle import open_bundle
 from musetalk_cli.pipeline import Pipeline, Progress
 from musetalk_cli.report import Report, make_report
 from musetalk_cli.timing import Clock, StageStats
@@ -24,11 +23,8 @@ def make_engine(run: RunConfig, job: JobConfig, clock: Clock) -> Engine:
         DeviceError: The device is not there.
         ModelError: The bundle is missing or broken.
     """
-    device = resolve_device(run.device)
-    if device.type == "cpu":
-        keep_freed_memory()
-    bundle = load_bundle(run.model, run.models.path, device, resolve_dtype(run.precision, device))
-    return Engine(bundle, job, StageStats(clock, device if device.type == "cuda" else None))
+    bundle = open_bundle(run)
+    return Engine(bundle, job, StageStats(clock, bundle.device if bundle.device.type == "cuda" else None))
 
 
 def speak(

@@ -10,7 +10,7 @@ import typer
 from musetalk_cli.cli import options
 from musetalk_cli.cli.interrupt import stop_on_interrupt
 from musetalk_cli.cli.options import Common, common_options
-from musetalk_cli.cli.render import print_json, progress, show_report
+from musetalk_cli.cli.render import end_run, progress
 from musetalk_cli.config import JobConfig, parse_sharpen
 from musetalk_cli.timeline import parse_fps
 
@@ -43,9 +43,4 @@ def generate(
 
     with stop_on_interrupt() as stop, progress("speaking") as advance:
         report = run(common.run, job, avatar, audio, output, frames_dir, stop, advance)
-    if common.json:
-        print_json(report.as_json())
-    else:
-        show_report(report)
-    if report.interrupted:
-        raise KeyboardInterrupt
+    end_run(report, as_json=common.json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -68,16 +69,9 @@ def verify(
     name: Annotated[str, typer.Argument(metavar="v15|v1|demo|PATH", help="Model to load and check.")] = "v15",
 ) -> None:
     """Load a model strictly, tensor by tensor, and say whether it fits together."""
-    import torch
+    from musetalk_cli.nets.bundle import open_bundle
 
-    from musetalk_cli.device import resolve_device, resolve_dtype
-    from musetalk_cli.nets.bundle import load_bundle
-
-    device = resolve_device(common.run.device)
-    with torch.inference_mode():
-        bundle = load_bundle(
-            name, common.run.models.path, device, resolve_dtype(common.run.precision, device)
-        )
+    bundle = open_bundle(replace(common.run, model=name))
     count = sum(
         p.numel() for net in (bundle.unet, bundle.vae, bundle.audio_encoder) for p in net.parameters()
     )

@@ -11,7 +11,7 @@ import typer
 from musetalk_cli.cli import options
 from musetalk_cli.cli.interrupt import stop_on_interrupt
 from musetalk_cli.cli.options import Common, common_options
-from musetalk_cli.cli.render import print_json, progress, show_report
+from musetalk_cli.cli.render import end_run, progress
 from musetalk_cli.config import JobConfig, parse_sharpen
 from musetalk_cli.errors import InputError
 from musetalk_cli.timeline import parse_chunk, parse_context, parse_fps
@@ -70,9 +70,4 @@ def realtime(
             lambda done: advance(done, None),
             pace=pace,
         )
-    if common.json:
-        print_json(report.as_json())
-    else:
-        show_report(report)
-    if report.interrupted:
-        raise KeyboardInterrupt
+    end_run(report, as_json=common.json)

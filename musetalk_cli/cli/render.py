@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
@@ -43,15 +44,9 @@ def show_error(error: MuseTalkError, *, trace: bool) -> None:
     if trace:
         traceback.print_exception(error)
     target = Console(stderr=True, soft_wrap=True, highlight=False)
-    target.print(f"[bold red]error:[/] {_plain(error.message)}")
+    target.print(f"[bold red]error:[/] {_line(error.message)}")
     if error.hint:
-        target.print(f"[dim]hint:[/]  {_plain(error.hint)}")
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(" ".join(text.split()))
+        target.print(f"[dim]hint:[/]  {_line(error.hint)}")
 
 
 def print_json(value: object) -> None:
@@ -66,14 +61,13 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         figures = index > 0 and all(not row[index] or row[index][0] in "-0123456789" for row in rows)
         table.add_column(name, justify="right" if figures else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(_escape(cell) for cell in row))
+        table.add_row(*(escape(cell) for cell in row))
     console().print(table)
 
 
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+def _line(text: str) -> str:
+    """A text on one line, with nothing in it taken for markup."""
+    return escape(" ".join(text.split()))
 
 
 class Advance(Protocol):
@@ -129,6 +123,20 @@ def _lines(label: str) -> Advance:
     return advance
 
 
+def end_run(report: Report, *, as_json: bool) -> None:
+    """Print what a finished run took.
+
+    Raises:
+        KeyboardInterrupt: The run was stopped by one, and its files are complete.
+    """
+    if as_json:
+        print_json(report.as_json())
+    else:
+        show_report(report)
+    if report.interrupted:
+        raise KeyboardInterrupt
+
+
 def show_report(report: Report) -> None:
     """A run's headline and its stages."""
     total = sum(stage.total_ms for stage in report.stages.values()) or 1.0
@@ -159,15 +167,11 @@ def show_report(report: Report) -> None:
     )
     out.print(
         f"late {report.late_frames}, dropped {report.dropped_frames}, fallbacks {report.fallbacks}; "
-        f"peak memory {_mib(report.peak_host_bytes)} host, {_mib(report.peak_device_bytes)} device; "
-        f"{report.device}"
+        f"peak memory {mebibytes(report.peak_host_bytes)} host, "
+        f"{mebibytes(report.peak_device_bytes)} device; {report.device}"
     )
 
 
-def _mib(count: int | None) -> str:
+def mebibytes(count: int | None) -> str:
+    """A size for people; a dash where there is none."""
     return "-" if count is None else f"{count / 2**20:.0f} MiB"
-
-
-def mebibytes(count: int) -> str:
-    """A size for people."""
-    return _mib(count)

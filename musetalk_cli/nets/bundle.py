@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from musetalk_cli.config import RunConfig
+from musetalk_cli.device import keep_freed_memory, resolve_device, resolve_dtype
 from musetalk_cli.errors import ModelError
 from musetalk_cli.nets import modules, random_v15
 from musetalk_cli.nets.loading import ENCODER_RULES, UNET_RULES, VAE_RULES, load_weights
@@ -138,6 +140,19 @@ def _hint(model: str, version: str) -> str:
     if model in LAYOUTS:
         return f"{fetch}; --models-dir names the models folder."
     return f"{fetch}; a bundle has the same folders as an upstream models folder."
+
+
+def open_bundle(run: RunConfig) -> Bundle:
+    """Load the model a command was asked for, where and in the format it was asked for.
+
+    Raises:
+        DeviceError: The device is not there.
+        ModelError: There is no such model, or its files are missing, broken or do not fit together.
+    """
+    device = resolve_device(run.device)
+    if device.type == "cpu":
+        keep_freed_memory()
+    return load_bundle(run.model, run.models.path, device, resolve_dtype(run.precision, device))
 
 
 def load_bundle(model: str, models_dir: Path, device: torch.device, dtype: torch.dtype) -> Bundle:
