@@ -16,11 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from musetalk_cli.avatar.data import (
-    LATENT_SHAPE,
     Avatar,
     AvatarMemory,
     AvatarMeta,
@@ -29,10 +25,9 @@ from musetalk_cli.avatar.data import (
     memory_of,
     validate_name,
 )
+from musetalk_cli.avatar.latents import LatentsFormat, read_format, read_latents
 from musetalk_cli.avatar.writer import (
     FRAMES_DIR,
-    LATENTS_FILE,
-    LATENTS_KEY,
     MASKS_DIR,
     META_FILE,
     AvatarWriter,
@@ -42,7 +37,16 @@ from musetalk_cli.errors import AvatarError, OutputError
 from musetalk_cli.media.stills import decode_image, header_size
 from musetalk_cli.types import Image
 
-__all__ = ["AvatarWriter", "list_avatars", "load_avatar", "load_meta", "measure", "remove", "verify"]
+__all__ = [
+    "AvatarWriter",
+    "latents_format",
+    "list_avatars",
+    "load_avatar",
+    "load_meta",
+    "measure",
+    "remove",
+    "verify",
+]
 
 _MAX_META_BYTES = 1 << 28
 _MAX_IMAGE_BYTES = 1 << 29
@@ -99,8 +103,8 @@ def load_avatar(avatars_dir: Path, name: str) -> Avatar:
     folder = avatars_dir / name
     for problem in _file_problems(folder, meta):
         raise AvatarError(f"Avatar {name}: {problem}", _again(name))
-    latents = torch.from_numpy(_latents(folder, meta, name))
     try:
+        latents = torch.from_numpy(read_latents(folder, meta.frames, _again(name)))
         frames = _each(meta, partial(_frame, folder, meta))
         patches = _each(meta, partial(_patch, folder, meta))
     except (AvatarError, FileNotFoundError) as error:
@@ -124,6 +128,16 @@ def measure(avatars_dir: Path, name: str) -> AvatarMemory:
         raise AvatarError(f"Avatar {name}: {error}", _again(name)) from error
 
 
+def latents_format(avatars_dir: Path, name: str) -> LatentsFormat:
+    """The number format an avatar's latents are stored in; in memory they are float32.
+
+    Raises:
+        AvatarError: There is no such avatar, or its description or latents are broken.
+    """
+    meta = load_meta(avatars_dir, name)
+    return read_format(avatars_dir / name, meta.frames, _again(name))
+
+
 def verify(avatars_dir: Path, name: str) -> list[str]:
     """Everything that is wrong with an avatar, one sentence each; empty where it is sound.
 
@@ -137,7 +151,7 @@ def verify(avatars_dir: Path, name: str) -> list[str]:
         return [error.message]
     problems = list(_file_problems(folder, meta))
     try:
-        _latents(folder, meta, name)
+        read_latents(folder, meta.frames, _again(name))
     except AvatarError as error:
         problems.append(error.message)
     for read in (partial(_frame, folder, meta), partial(_patch, folder, meta)):
@@ -253,28 +267,3 @@ def _image(path: Path, size: tuple[int, int], *, grey: bool) -> Image:
     if image is None or image.shape[:2] != (size[1], size[0]):
         raise AvatarError(f"{place} is broken.")
     return image
-
-
-def _latents(folder: Path, meta: AvatarMeta, name: str) -> NDArray[np.float32]:
-    from safetensors import SafetensorError, safe_open
-
-    path, shape = folder / LATENTS_FILE, [meta.frames, *LATENT_SHAPE]
-    try:
-        if not path.is_file():
-            raise AvatarError(f"Avatar {name} has no {LATENTS_FILE}.", _again(name))
-        with safe_open(path, framework="np") as file:
-            if list(file.keys()) != [LATENTS_KEY]:
-                raise AvatarError(
-                    f"{LATENTS_FILE} does not hold one tensor named {LATENTS_KEY}.", _again(name)
-                )
-            view = file.get_slice(LATENTS_KEY)
-            if view.get_dtype() != "F32" or list(view.get_shape()) != shape:
-                kind = f"{view.get_dtype()} {list(view.get_shape())}"
-                raise AvatarError(f"{LATENTS_FILE} holds {kind}, not F32 {shape}.", _again(name))
-            latents = np.asarray(file.get_tensor(LATENTS_KEY), np.float32)
-    except (SafetensorError, OSError) as error:
-        raise AvatarError(f"{LATENTS_FILE} cannot be read: {error}.", _again(name)) from error
-    finite = np.isfinite(latents).reshape(meta.frames, -1).all(axis=1)
-    if not finite.all():
-        raise AvatarError(f"The latents of frame {int(np.argmin(finite))} are not finite.", _again(name))
-    return latents

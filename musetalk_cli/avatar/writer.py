@@ -14,13 +14,13 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from musetalk_cli.avatar.data import LATENT_SHAPE, AvatarMeta, Json, validate_name
+from musetalk_cli.avatar.data import AvatarMeta, Json, validate_name
+from musetalk_cli.avatar.latents import LatentsFormat, to_stored, write_latents
 from musetalk_cli.errors import AvatarError, OutputError
 from musetalk_cli.media.stills import write_png
 from musetalk_cli.types import Box, Image
 
 META_FILE, FRAMES_DIR, MASKS_DIR = "avatar.json", "full_imgs", "masks"
-LATENTS_FILE, LATENTS_KEY = "latents.safetensors", "latents"
 
 
 def image_name(number: int) -> str:
@@ -38,21 +38,25 @@ class AvatarWriter:
         avatars_dir: Folder of avatars; made if it is not there.
         name: Name of the new avatar.
         overwrite: Replace an avatar of that name; it stays in place until the new one is complete.
+        latents: The number format the latents are stored in; fp16 takes half the space.
 
     Raises:
         AvatarError: The name is not allowed, or taken without `overwrite`.
         OutputError: The folder cannot be written.
     """
 
-    def __init__(self, avatars_dir: Path, name: str, *, overwrite: bool = False) -> None:
+    def __init__(
+        self, avatars_dir: Path, name: str, *, overwrite: bool = False, latents: LatentsFormat = "fp32"
+    ) -> None:
         self._target = avatars_dir / validate_name(name)
         self._overwrite = overwrite
+        self._format = latents
         self._folder: Path | None = None
         self._lock: int | None = None
         self._size: tuple[int, int] | None = None
         self._boxes: list[Box] = []
         self._crop_boxes: list[Box] = []
-        self._latents: list[NDArray[np.float32]] = []
+        self._latents: list[NDArray[np.floating]] = []
         self._check_free()
 
     def _check_free(self) -> None:
@@ -131,16 +135,11 @@ class AvatarWriter:
         """Take the latents of the next frames: float32 `[k, 8, 32, 32]`, finite.
 
         Raises:
-            AvatarError: They have another shape or hold a number that is not finite.
+            AvatarError: They have another shape, hold a number that is not finite, or one that is too large
+                for the format they are stored in.
         """
         first = sum(len(batch) for batch in self._latents)
-        if latents.shape[1:] != LATENT_SHAPE:
-            raise AvatarError(f"Latents have the shape {list(latents.shape)}, not [k, 8, 32, 32].")
-        finite = np.isfinite(latents).reshape(len(latents), -1).all(axis=1)
-        if not finite.all():
-            raise AvatarError(f"The latents of frame {first + int(np.argmin(finite))} are not finite.")
-        # In C order: safetensors stores memory as it lies, and the networks' outputs may lie otherwise.
-        self._latents.append(np.array(latents, np.float32, order="C"))
+        self._latents.append(to_stored(latents, self._format, first))
 
     def finish(
         self,
@@ -157,8 +156,6 @@ class AvatarWriter:
             AvatarError: Frames and latents differ in number, there are none, or the name was taken.
             OutputError: A file cannot be written.
         """
-        from safetensors.numpy import save
-
         count = sum(len(batch) for batch in self._latents)
         if not self._boxes or count != len(self._boxes) or self._size is None:
             raise AvatarError(
@@ -172,7 +169,7 @@ class AvatarWriter:
         AvatarMeta.from_json(meta.to_json())
         folder = self._require_folder()
         try:
-            (folder / LATENTS_FILE).write_bytes(save({LATENTS_KEY: np.concatenate(self._latents)}))
+            write_latents(folder, self._latents)
             (folder / META_FILE).write_text(meta.to_json(), encoding="utf-8")
             self._put_in_place(folder)
         except OSError as error:

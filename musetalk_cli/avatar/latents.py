@@ -1,0 +1,108 @@
+"""The file of an avatar's latents: float32, or float16 at half the size; float32 in memory always."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from musetalk_cli.avatar.data import LATENT_SHAPE
+from musetalk_cli.errors import AvatarError
+
+LatentsFormat = Literal["fp32", "fp16"]
+
+LATENTS_FILE, LATENTS_KEY = "latents.safetensors", "latents"
+_STORED: dict[str, LatentsFormat] = {"F32": "fp32", "F16": "fp16"}
+_TYPES: dict[LatentsFormat, type[np.floating]] = {"fp32": np.float32, "fp16": np.float16}
+
+
+def to_stored(latents: NDArray[np.float32], kind: LatentsFormat, first: int) -> NDArray[np.floating]:
+    """Latents in the format they are stored in, in C order.
+
+    Args:
+        latents: `[k, 8, 32, 32]`.
+        kind: The format.
+        first: Number of the frame the first ones belong to.
+
+    Raises:
+        AvatarError: They have another shape, hold a number that is not finite, or one beyond float16's 65504.
+    """
+    if latents.shape[1:] != LATENT_SHAPE:
+        raise AvatarError(f"Latents have the shape {list(latents.shape)}, not [k, 8, 32, 32].")
+    if (bad := _not_finite(latents)) is not None:
+        raise AvatarError(f"The latents of frame {first + bad} are not finite.")
+    # In C order: safetensors stores memory as it lies, and the networks' outputs may lie otherwise.
+    with np.errstate(over="ignore"):
+        stored = np.array(latents, _TYPES[kind], order="C")
+    if (bad := _not_finite(stored)) is not None:
+        raise AvatarError(
+            f"The latents of frame {first + bad} are too large for {kind}.", "Use --latents fp32."
+        )
+    return stored
+
+
+def write_latents(folder: Path, latents: list[NDArray[np.floating]]) -> None:
+    """Write the file: one tensor `[n, 8, 32, 32]`, in the format the parts have.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    from safetensors.numpy import save
+
+    (folder / LATENTS_FILE).write_bytes(save({LATENTS_KEY: np.concatenate(latents)}))
+
+
+def read_latents(folder: Path, frames: int, hint: str) -> NDArray[np.float32]:
+    """Read and check the file: float32 `[frames, 8, 32, 32]`, finite.
+
+    Raises:
+        AvatarError: It is missing, broken, of another format or shape, or a number is not finite; the error
+            has the hint that is given.
+    """
+    with _opened(folder, frames, hint) as (file, _):
+        latents = np.asarray(file.get_tensor(LATENTS_KEY), np.float32)
+    if (bad := _not_finite(latents)) is not None:
+        raise AvatarError(f"The latents of frame {bad} are not finite.", hint)
+    return latents
+
+
+def read_format(folder: Path, frames: int, hint: str) -> LatentsFormat:
+    """The format of the file, told by its header.
+
+    Raises:
+        AvatarError: It is missing, broken, or of another format or shape; the error has the hint.
+    """
+    with _opened(folder, frames, hint) as (_, kind):
+        return kind
+
+
+@contextmanager
+def _opened(folder: Path, frames: int, hint: str) -> Iterator[tuple[Any, LatentsFormat]]:
+    """The file, once its header has shown one tensor of a known format and of the wanted shape."""
+    from safetensors import SafetensorError, safe_open
+
+    path, shape = folder / LATENTS_FILE, [frames, *LATENT_SHAPE]
+    try:
+        if not path.is_file():
+            raise AvatarError(f"{LATENTS_FILE} is missing.", hint)
+        with safe_open(path, framework="np") as file:
+            if list(file.keys()) != [LATENTS_KEY]:
+                raise AvatarError(f"{LATENTS_FILE} does not hold one tensor named {LATENTS_KEY}.", hint)
+            view = file.get_slice(LATENTS_KEY)
+            kind = _STORED.get(view.get_dtype())
+            if kind is None or list(view.get_shape()) != shape:
+                found = f"{view.get_dtype()} {list(view.get_shape())}"
+                raise AvatarError(f"{LATENTS_FILE} holds {found}, not F32 or F16 {shape}.", hint)
+            yield file, kind
+    except (SafetensorError, OSError) as error:
+        raise AvatarError(f"{LATENTS_FILE} cannot be read: {error}.", hint) from error
+
+
+def _not_finite(latents: NDArray[np.floating]) -> int | None:
+    """The first row that holds a number that is not finite, or None."""
+    finite = np.isfinite(latents).reshape(len(latents), -1).all(axis=1)
+    return None if finite.all() else int(np.argmin(finite))
