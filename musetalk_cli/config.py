@@ -16,6 +16,9 @@ DeviceName = Literal["auto", "cuda", "cpu"]
 PrecisionName = Literal["auto", "fp32", "fp16", "bf16"]
 ImageOpsName = Literal["auto", "gpu", "cpu"]
 
+DEFAULT_MODEL = "v15"
+"""The model that is taken where neither the user nor an avatar says another one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sharpen:
@@ -66,7 +69,8 @@ class Place:
 
     Attributes:
         path: The folder.
-        origin: `flag`, `environment variable NAME`, `working folder` or `user data folder`.
+        origin: `flag`, `environment`, `working folder`, `user data folder`, or `embedded`: it came with the
+            program.
     """
 
     path: Path
@@ -88,14 +92,15 @@ class RunConfig:
     Attributes:
         models: Folder of model bundles.
         avatars: Folder of avatars.
-        model: `v15`, `v1`, `demo`, `random-v15` or the path of a bundle.
+        model: `v15`, `v1`, `demo`, `random-v15` or the path of a bundle. None is not chosen: the one that
+            the avatar was made for (`choice.py`), and v1.5 where there is no avatar.
         device: Which device to compute on.
         precision: Number format of the networks.
     """
 
     models: Place = field(default_factory=lambda: default_place("models"))
     avatars: Place = field(default_factory=lambda: default_place("avatars"))
-    model: str = "v15"
+    model: str | None = None
     device: DeviceName = "auto"
     precision: PrecisionName = "auto"
 

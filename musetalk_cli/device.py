@@ -7,6 +7,7 @@ import ctypes
 import platform
 import re
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -16,6 +17,8 @@ from musetalk_cli.errors import DeviceError
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Numbers of the two settings in glibc's malloc.h."""
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+"""Names of the feature in the flags of x86 processors, and in the features of Arm ones."""
 
 
 def resolve_device(name: DeviceName) -> torch.device:
@@ -39,11 +42,43 @@ def resolve_device(name: DeviceName) -> torch.device:
     return torch.device("cuda" if name == "cuda" or (name == "auto" and available) else "cpu")
 
 
-def resolve_dtype(name: PrecisionName, device: torch.device) -> torch.dtype:
-    """Number format of the networks; `auto` is fp16 on CUDA and fp32 elsewhere."""
-    if name == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
-    return _DTYPES[name]
+def resolve_dtype(
+    name: PrecisionName, device: torch.device, on_cpu: Literal["fp32", "bf16"] = "fp32"
+) -> torch.dtype:
+    """Number format of the networks.
+
+    Args:
+        name: What was asked for; `auto` is fp16 on CUDA and fp32 elsewhere.
+        device: Where they are.
+        on_cpu: What the model may run in on a CPU with `auto`; bf16 is taken only where the processor
+            computes in it, since it is slower than fp32 where it is emulated.
+    """
+    if name != "auto":
+        return _DTYPES[name]
+    if device.type == "cuda":
+        return torch.float16
+    return torch.bfloat16 if on_cpu == "bf16" and computes_in_bf16(_cpuinfo()) else torch.float32
+
+
+def computes_in_bf16(cpuinfo: str) -> bool:
+    """True where the processor multiplies bf16 numbers itself: AVX512-BF16, AMX-BF16 or Arm's BF16.
+
+    Args:
+        cpuinfo: The text of Linux's `/proc/cpuinfo`; its flags are a stable interface of the kernel, while
+            PyTorch tells these features in another private place with every few releases.
+    """
+    found = re.search(r"^(?:flags|Features)[ \t]*:(.*)$", cpuinfo, re.MULTILINE)
+    return found is not None and not _BF16_FLAGS.isdisjoint(found[1].split())
+
+
+def conv_layout(device: torch.device, dtype: torch.dtype) -> torch.memory_format:
+    """The memory format convolutions take and give.
+
+    Channels-last is the fast one on CUDA, and on a CPU in bf16. In fp32 on a CPU it is not used: a
+    channels-last GroupNorm takes the variance in one pass there and loses half of its digits.
+    """
+    fast = device.type == "cuda" or dtype == torch.bfloat16
+    return torch.channels_last if fast else torch.contiguous_format
 
 
 def keep_freed_memory() -> bool:
@@ -72,8 +107,12 @@ def describe_device(device: torch.device) -> str:
 
 def _processor() -> str:
     """The processor's name where the system tells it, else its architecture."""
+    found = re.search(r"model name\s*:\s*(.+)", _cpuinfo())
+    return found[1].strip() if found else platform.machine()
+
+
+def _cpuinfo() -> str:
+    """What Linux tells of the processors; empty on other systems."""
     with contextlib.suppress(OSError):
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-        if found:
-            return found[1].strip()
-    return platform.machine()
+        return Path("/proc/cpuinfo").read_text()
+    return ""

@@ -21,6 +21,10 @@ class InputError(MuseTalkError):
     """A value, a sound, a picture or a file given by the user cannot be used."""
 
 
+class MissingError(InputError):
+    """An option was left out that has no default here."""
+
+
 class ModelError(MuseTalkError):
     """A model bundle is missing, incomplete or broken."""
 

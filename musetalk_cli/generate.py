@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from musetalk_cli.choice import settle
 from musetalk_cli.config import JobConfig, RunConfig
 from musetalk_cli.errors import InputError
 from musetalk_cli.features import OFFLINE_HOP
@@ -36,7 +37,7 @@ def generate(
     """Make an avatar speak a recording.
 
     Args:
-        run: Where things are and what computes.
+        run: Where things are and what computes; without a model it is the one the avatar was made for.
         job: Frame rate, image steps and batches; `chunk` and `context` do not matter to a whole file.
         avatar: Name of the avatar.
         audio: Any file with an audio stream.
@@ -57,6 +58,7 @@ def generate(
         sinks.append(FramesSink(frames_dir))
     if not sinks:
         raise InputError("There is nowhere to write to.", "Pass --output, --frames-dir or both.")
+    run = settle(run, avatar)
     sound = probe_sound(audio)
     total = Timeline(job.fps).frames_in(sound.samples, sound.sample_rate)
     clock = MonotonicClock()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from musetalk_cli.device import conv_layout
 from musetalk_cli.errors import InputError
 from musetalk_cli.nets.bundle import FACE_SIZE
 from musetalk_cli.timeline import ROWS_PER_FRAME
@@ -35,11 +36,6 @@ def position_table(tokens: int, width: int) -> Tensor:
     return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1)[:, :width]
 
 
-def _conv_layout(device: torch.device) -> torch.memory_format:
-    """The memory format convolutions take and give on a device."""
-    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
-
-
 class Generator:
     """Makes faces of audio tokens and latents; never waits for the device.
 
@@ -53,7 +49,7 @@ class Generator:
         self._tokens = (ROWS_PER_FRAME * bundle.layers, bundle.token_width)
         self._table = position_table(*self._tokens).to(bundle.device)
         self._timestep = torch.zeros((), dtype=torch.int64, device=bundle.device)
-        self._layout = _conv_layout(bundle.device)
+        self._layout = conv_layout(bundle.device, bundle.dtype)
 
     @torch.inference_mode()
     def unet(self, tokens: Tensor, latents: Tensor) -> Tensor:
@@ -109,6 +105,7 @@ class FaceEncoder:
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
         self._scale: float = bundle.vae.config.scaling_factor
+        self._layout = conv_layout(bundle.device, bundle.dtype)
 
     @torch.inference_mode()
     def __call__(self, faces: Image | Tensor) -> Tensor:
@@ -133,9 +130,8 @@ class FaceEncoder:
         whole = images.to(self._bundle.device).permute(0, 3, 1, 2).flip(1)
         masked = whole.clone()
         masked[:, :, FACE_SIZE // 2 :] = 0
-        # On the CPU a channels-last GroupNorm takes the variance in one pass and loses half of its digits.
-        layout = _conv_layout(self._bundle.device)
-        pixels = (torch.cat((masked, whole)).float() / 127.5 - 1).contiguous(memory_format=layout)
-        posterior = self._bundle.vae.encode(pixels.to(self._bundle.dtype), return_dict=False)[0]
+        pixels = torch.cat((masked, whole)).float() / 127.5 - 1
+        sample = pixels.to(self._bundle.dtype).contiguous(memory_format=self._layout)
+        posterior = self._bundle.vae.encode(sample, return_dict=False)[0]
         latents = posterior.mode().float() * self._scale
         return torch.cat(latents.chunk(2), dim=1).cpu()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from musetalk_cli.choice import settle
 from musetalk_cli.config import JobConfig, RunConfig
 from musetalk_cli.media.audio import probe_sound
 from musetalk_cli.pipeline import Progress
@@ -33,7 +34,7 @@ def realtime(
     """Make an avatar speak a stream.
 
     Args:
-        run: Where things are and what computes.
+        run: Where things are and what computes; without a model it is the one the avatar was made for.
         job: Frame rate, chunk, context, image steps and batches.
         avatar: Name of the avatar.
         audio: A sound file, or an open file descriptor that gives 16-bit mono PCM.
@@ -46,6 +47,7 @@ def realtime(
     Raises:
         MuseTalkError: Sound, model, avatar, device or output cannot be used.
     """
+    run = settle(run, avatar)
     clock = MonotonicClock()
     sink: Sink = NullSink() if output is None else VideoSink(output)
     make_source: Callable[[], Source]

@@ -42,7 +42,7 @@ def speak(
     """Make an avatar speak what a source says.
 
     Args:
-        run: Where things are and what computes.
+        run: Where things are and what computes, as `choice.settle` gave it.
         job: How.
         avatar_name: Who.
         make_source: Opens the sound; called once everything else is loaded, so that no sound waits.
@@ -67,16 +67,14 @@ def speak(
         outcome = pipeline.run(stop, progress)
     finally:
         engine.close(session)
-    return make_report(engine, outcome, float(job.fps), settings(engine, run, job, avatar_name))
+    return make_report(engine, outcome, float(job.fps), settings(engine, job, avatar_name))
 
 
-def settings(
-    engine: Engine, run: RunConfig, job: JobConfig, avatar_name: str
-) -> dict[str, str | float | bool | None]:
+def settings(engine: Engine, job: JobConfig, avatar_name: str) -> dict[str, str | float | bool | None]:
     """What a report says the run was asked for, and what was chosen for `auto`."""
     return {
         "avatar": avatar_name,
-        "model": run.model,
+        "model": engine.bundle.name,
         "random_weights": engine.bundle.random,
         "precision": str(engine.bundle.dtype).removeprefix("torch."),
         "image_ops": engine.image_path,

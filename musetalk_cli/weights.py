@@ -86,6 +86,15 @@ LAYOUTS: dict[str, Layout] = {
 """The published models by version."""
 
 
+def complete(models_dir: Path) -> list[str]:
+    """The published models all of whose files are there, v1.5 first."""
+    return [
+        name
+        for name, layout in LAYOUTS.items()
+        if all(part.find(models_dir) is not None for part in layout.parts().values())
+    ]
+
+
 def download(model: str, models_dir: Path, progress: Progress | None = None) -> None:
     """Fetch what is missing of a published model; an interrupted download goes on where it stopped.
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,6 +51,54 @@ def golden_sound(golden):
     import soundfile
 
     return soundfile.read(golden / "audio.wav", dtype="float32")[0]
+
+
+@pytest.fixture(scope="session")
+def installation(golden, avatars_dir, tmp_path_factory):
+    """Embedded data: the golden networks, avatar and sound under the names of the demo; read only."""
+    root = tmp_path_factory.mktemp("installation")
+    shutil.copytree(golden / "models", root / "models" / "demo")
+    card = {"name": "demo", "cpu_precision": "bf16", "made": "of random numbers"}
+    (root / "models" / "demo" / "bundle.json").write_text(json.dumps(card))
+    for name in ("demo", "demo2"):
+        folder = root / "avatars" / name
+        shutil.copytree(avatars_dir / "synthetic", folder)
+        description = json.loads((folder / "avatar.json").read_text())
+        description |= {"name": name, "model": {"version": "v15", "name": "demo"}}
+        (folder / "avatar.json").write_text(json.dumps(description))
+    shutil.copy(golden / "audio.wav", root / "avatars" / "demo" / "sample.wav")
+    return root
+
+
+@pytest.fixture
+def embedded(installation, monkeypatch):
+    """The program finds its embedded data in `installation`, and only there."""
+    monkeypatch.setattr("musetalk_cli.embedded.places", lambda: (installation,))
+    return installation
+
+
+@pytest.fixture
+def nothing_embedded(tmp_path, monkeypatch):
+    """The program finds no embedded data, as if it had been installed without them."""
+    monkeypatch.setattr("musetalk_cli.embedded.places", lambda: (tmp_path / "nowhere",))
+
+
+@pytest.fixture
+def musetalk(monkeypatch, capfd):
+    """Runs a command in this process; gives its exit code, stdout and stderr."""
+    from musetalk_cli.cli.app import run
+
+    log = logging.getLogger("musetalk_cli")
+    before = (log.handlers, log.propagate, log.level)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["musetalk", *map(str, arguments)])
+        code = run()
+        return (code, *capfd.readouterr())
+
+    yield call
+    log.handlers, log.propagate = before[:2]
+    log.setLevel(before[2])
 
 
 @pytest.fixture(scope="session")

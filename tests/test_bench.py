@@ -64,6 +64,26 @@ def test_the_synthetic_sound_is_audible():
     assert 0.02 < sound.std() < 0.2
 
 
+def test_without_a_model_the_published_weights_are_measured_else_the_demo(
+    embedded, golden, tmp_path, musetalk
+):
+    small = ["--device", "cpu", "--batch-size", "1", "--seconds", "0.1", "--chunk", "0.1", "--budget", "0"]
+    small += ["--frame-size", "128x128", "--face-size", "64", "--avatar-frames", "1", "--fps", "10"]
+    for folder, model, said in (
+        (
+            tmp_path,
+            "demo",
+            f"no model chosen, and no published weights in {tmp_path}: measuring the embedded demo",
+        ),
+        (golden / "models", "v15", f"no model chosen, and v15 is in {golden / 'models'}: measuring v15"),
+    ):
+        code, out, err = musetalk("bench", *small, "--models-dir", folder, "--json", "-", "-v")
+        assert code == 0, err
+        assert json.loads(out)["stream"]["settings"]["model"] == model
+        assert said in err.splitlines()
+        assert f"model: {model} (" in err
+
+
 def test_bench_measures_every_stage_and_the_whole(golden, tmp_path, capsys, monkeypatch):
     from musetalk_cli.cli.app import run
 

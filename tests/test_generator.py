@@ -134,6 +134,23 @@ def test_faces_and_latents_of_a_half_format(stored, latents):
     assert encoded.isfinite().all()
 
 
+def test_bf16_computes_in_channels_last_and_stays_within_a_few_levels(bundle, stored, latents):
+    """The golden weights are random numbers, which pass an error on; trained ones damp it."""
+    half = load_bundle("v15", GOLDEN / "models", CPU, torch.bfloat16)
+    for nets, layout in ((half, torch.channels_last), (bundle, torch.contiguous_format)):
+        for weight in (nets.unet.conv_in.weight, nets.vae.decoder.conv_in.weight):
+            assert weight.is_contiguous(memory_format=layout)
+    full, quick = Generator(bundle), Generator(half)
+    tokens = torch.from_numpy(stored["audio_prompts"][:2])
+    predicted = full.unet(tokens, latents[:2])
+    faces = full.decode(predicted).numpy().astype(int)
+    assert difference(quick.decode(predicted), faces).mean() < 2
+    whole = difference(quick.decode(quick.unet(tokens, latents[:2])), faces)
+    assert whole.mean() < 8
+    encoded = FaceEncoder(bundle)(faces.astype(np.uint8))
+    assert (FaceEncoder(half)(faces.astype(np.uint8)) - encoded).norm() < 0.04 * encoded.norm()
+
+
 def test_position_table_is_the_transformers():
     table = position_table(50, 384)
     assert (table.dtype, table.shape) == (torch.float32, (50, 384))

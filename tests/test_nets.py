@@ -12,7 +12,8 @@ from torch import nn
 
 from musetalk_cli.errors import ModelError
 from musetalk_cli.nets import modules, random_v15
-from musetalk_cli.nets.bundle import load_bundle, resolve
+from musetalk_cli.nets.bundle import load_bundle
+from musetalk_cli.nets.files import resolve
 from musetalk_cli.nets.loading import load_weights
 
 GOLDEN = Path(__file__).parent / "data" / "golden" / "models"

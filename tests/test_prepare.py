@@ -2,6 +2,9 @@
 
 import json
 import shutil
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -89,6 +92,27 @@ def test_a_prepared_avatar_speaks(meta, run, golden, tmp_path):
     assert changed[box.slices()].mean() > 0.5
     changed[box.slices()] = False
     assert not changed.any()
+
+
+def test_latents_in_fp16_are_the_rounded_ones_and_speak(meta, run, source, landmarks, golden, tmp_path):
+    prepare(run, source, "half", read_landmarks(landmarks), batch_size=2, latents="fp16")
+    whole, half = (load_avatar(run.avatars.path, name).latents for name in ("drawn", "half"))
+    assert torch.equal(half, whole.half().float())
+    assert verify(run.avatars.path, "half") == []
+    report = generate(
+        run, JobConfig(fps=Fraction(2)), "half", golden / "audio.wav", frames_dir=tmp_path / "out"
+    )
+    assert report.frames == 2
+
+
+def test_the_demo_networks_prepare_demo_avatars(run, source, landmarks, embedded):
+    by_path = str(embedded / "models" / "demo")
+    for model, recorded in (("demo", "demo"), (by_path, "demo"), (run.model, "models"), (None, "v15")):
+        models = Place(embedded.parent if model == "demo" else Path(run.model), "flag")
+        made = prepare(
+            replace(run, model=model, models=models), source, "x", read_landmarks(landmarks), overwrite=True
+        )
+        assert made.model == {"version": "v15", "name": recorded}
 
 
 def test_landmarks_of_another_clip_are_refused(run, source, landmarks):

@@ -15,6 +15,7 @@ from torch import Tensor
 from musetalk_cli.avatar.data import Avatar
 from musetalk_cli.bench.measure import Roofline, count_flops, measure_roofline, median_s
 from musetalk_cli.bench.synthetic import SyntheticSource, synthetic_avatar, synthetic_sound
+from musetalk_cli.choice import settle_bench
 from musetalk_cli.compositor import CpuPath, GpuPath, ImagePath
 from musetalk_cli.config import JobConfig, RunConfig
 from musetalk_cli.device import resolve_device
@@ -124,7 +125,7 @@ def bench(run: RunConfig, job: JobConfig, options: BenchOptions, notice: Notice)
     """Measure every stage and the whole.
 
     Args:
-        run: Which networks, on which device.
+        run: Which networks, on which device; without a model the published one that is there, else the demo.
         job: Frame rate, chunk, batch sizes and sharpening; fewer sizes are measured on a CPU by default.
         options: Sizes of the synthetic input, and how long to measure.
         notice: Told what comes next.
@@ -133,6 +134,9 @@ def bench(run: RunConfig, job: JobConfig, options: BenchOptions, notice: Notice)
         MuseTalkError: The device is not there, the model cannot be loaded, or the sizes do not fit.
     """
     avatar = synthetic_avatar(options.width, options.height, options.face, options.avatar_frames)
+    run, taken = settle_bench(run)
+    if taken is not None:
+        notice(taken)
     notice("loading the networks")
     clock = MonotonicClock()
     on_cuda = resolve_device(run.device).type == "cuda"
@@ -154,7 +158,7 @@ def bench(run: RunConfig, job: JobConfig, options: BenchOptions, notice: Notice)
         batches.append(stages.measure(size, options.budget_s, gflop, roofline))
     seconds = options.seconds or (10.0 if on_cuda else 1.0)
     notice(f"speaking {seconds:g} s in chunks of {float(job.chunk):g} s")
-    stream = _stream(engine, avatar, run, seconds)
+    stream = _stream(engine, avatar, seconds)
     return BenchResult(roofline, gflop, features_s * 1e3, batches, stream, engine.bundle.random)
 
 
@@ -216,7 +220,7 @@ class _Stages:
         return {name: median_s(steps[name], faces.device, budget_s) * 1e3 for name in IMAGE_STEPS}
 
 
-def _stream(engine: Engine, avatar: Avatar, run: RunConfig, seconds: float) -> Report:
+def _stream(engine: Engine, avatar: Avatar, seconds: float) -> Report:
     """Speak a synthetic sound through the engine's own run loop, after a warm-up."""
     job = engine.job
     if engine.bundle.device.type == "cuda":
@@ -226,6 +230,4 @@ def _stream(engine: Engine, avatar: Avatar, run: RunConfig, seconds: float) -> R
     source = SyntheticSource(synthetic_sound(seconds), int(job.chunk * SAMPLE_RATE), clock)
     session = engine.open(avatar, job.fps, job.chunk, job.context, source.sample_rate, source.channels)
     outcome = Pipeline(engine, session, source, [NullSink()], clock, float(job.chunk)).run(threading.Event())
-    return make_report(
-        engine, outcome, float(Fraction(job.fps)), settings(engine, run, job, avatar.meta.name)
-    )
+    return make_report(engine, outcome, float(Fraction(job.fps)), settings(engine, job, avatar.meta.name))

@@ -9,10 +9,12 @@ import typer
 
 from musetalk_cli.cli.options import Common, Overwrite, common_options
 from musetalk_cli.cli.render import mebibytes, print_json, print_table
+from musetalk_cli.embedded import DEMO
 from musetalk_cli.errors import AvatarError
 
 if TYPE_CHECKING:
     from musetalk_cli.avatar.data import AvatarMemory, AvatarMeta
+    from musetalk_cli.avatar.lookup import Home
 
 app = typer.Typer(help="See and manage prepared avatars.", no_args_is_help=True)
 
@@ -22,42 +24,49 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the avatar.")
 @app.command("list")
 @common_options()
 def list_(common: Common) -> None:
-    """List the avatars."""
-    from musetalk_cli.avatar.store import list_avatars, load_meta
+    """List the avatars: those of the folder, and those that came with the program."""
+    from musetalk_cli.avatar.lookup import find_all
+    from musetalk_cli.avatar.store import load_meta
 
     folder = common.run.avatars.path
-    found: list[tuple[str, AvatarMeta | AvatarError]] = []
-    for name in list_avatars(folder):
+    found: list[tuple[Home, AvatarMeta | AvatarError]] = []
+    for home in find_all(folder):
         try:
-            found.append((name, load_meta(folder, name)))
+            found.append((home, load_meta(home.avatars_dir, home.name)))
         except AvatarError as error:
-            found.append((name, error))
+            found.append((home, error))
     if common.json:
-        print_json([_entry(name, meta) for name, meta in found])
-        return
-    rows = [
-        [name, "broken: " + meta.message, "", "", "", ""]
-        if isinstance(meta, AvatarError)
-        else [
-            name,
-            str(meta.model["version"]),
-            f"{meta.width}x{meta.height}",
-            str(meta.frames),
-            f"{float(meta.fps):g}",
-            f"{meta.face_scale:.2f}",
-        ]
-        for name, meta in found
-    ]
-    if rows:
-        print_table(f"Avatars in {folder}", ["name", "model", "size", "frames", "fps", "face scale"], rows)
+        print_json([_entry(home, meta) for home, meta in found])
+    elif found:
+        columns = ["name", "model", "size", "frames", "fps", "face scale", "where"]
+        print_table(f"Avatars in {folder}", columns, [_row(home, meta) for home, meta in found])
     else:
         typer.echo(f"No avatars in {folder}. `musetalk prepare-avatar` makes one.", err=True)
 
 
-def _entry(name: str, meta: AvatarMeta | AvatarError) -> dict[str, object]:
+def _row(home: Home, meta: AvatarMeta | AvatarError) -> list[str]:
+    where = "embedded" if home.embedded else "in the folder"
     if isinstance(meta, AvatarError):
-        return {"name": name, "broken": meta.message}
-    return _description(meta)
+        return [home.name, "broken: " + meta.message, "", "", "", "", where]
+    return [
+        home.name,
+        str(meta.model["name"] if meta.model.get("name") == DEMO else meta.model["version"]),
+        f"{meta.width}x{meta.height}",
+        str(meta.frames),
+        f"{float(meta.fps):g}",
+        f"{meta.face_scale:.2f}",
+        where,
+    ]
+
+
+def _entry(home: Home, meta: AvatarMeta | AvatarError) -> dict[str, object]:
+    if isinstance(meta, AvatarError):
+        return {"name": home.name, "broken": meta.message} | _place(home)
+    return _description(meta) | _place(home)
+
+
+def _place(home: Home) -> dict[str, object]:
+    return {"folder": str(home.avatars_dir / home.name), "embedded": home.embedded}
 
 
 def _description(meta: AvatarMeta) -> dict[str, object]:
@@ -77,23 +86,28 @@ def _description(meta: AvatarMeta) -> dict[str, object]:
 @common_options()
 def show(common: Common, name: Name) -> None:
     """Show an avatar: its size, how it was prepared, and the memory it will take."""
-    from musetalk_cli.avatar.store import load_meta, measure
+    from musetalk_cli.avatar.lookup import find_avatar
+    from musetalk_cli.avatar.store import latents_format, load_meta, measure
 
-    meta = load_meta(common.run.avatars.path, name)
-    memory = measure(common.run.avatars.path, name)
+    home = find_avatar(common.run.avatars.path, name)
+    meta = load_meta(home.avatars_dir, name)
+    memory = measure(home.avatars_dir, name)
+    latents = latents_format(home.avatars_dir, name)
     if common.json:
-        print_json(_description(meta) | _details(meta, memory))
+        print_json(_description(meta) | _place(home) | {"latents": latents} | _details(meta, memory))
         return
     rows = [
         ["model", ", ".join(f"{key} {value}" for key, value in meta.model.items())],
         ["frames", f"{meta.frames} of {meta.width}x{meta.height} at {float(meta.fps):g} fps"],
         ["loop", f"{2 * meta.frames / float(meta.fps):.2f} s, forward and backward"],
+        ["latents", latents],
         ["face scale", f"{meta.face_scale:.2f} (box height / 256)"],
         ["device memory", mebibytes(memory.device_bytes)],
         ["host memory", mebibytes(memory.host_bytes)],
         ["skipped frames", str(len(meta.skipped_frames))],
         ["parameters", ", ".join(f"{key} {value}" for key, value in meta.parameters.items())],
         ["source", ", ".join(f"{key} {value}" for key, value in meta.source.items())],
+        ["folder", f"{home.avatars_dir / name}{', embedded' if home.embedded else ''}"],
     ]
     print_table(f"Avatar {name}", ["", ""], rows)
 
@@ -129,9 +143,10 @@ def import_(
 @common_options()
 def verify(common: Common, name: Name) -> None:
     """Check every file of an avatar."""
+    from musetalk_cli.avatar.lookup import find_avatar
     from musetalk_cli.avatar.store import verify as find_problems
 
-    problems = find_problems(common.run.avatars.path, name)
+    problems = find_problems(find_avatar(common.run.avatars.path, name).avatars_dir, name)
     if common.json:
         print_json({"name": name, "problems": problems})
     elif not problems:
@@ -143,9 +158,11 @@ def verify(common: Common, name: Name) -> None:
 @app.command()
 @common_options()
 def remove(common: Common, name: Name) -> None:
-    """Delete an avatar."""
+    """Delete an avatar; one that came with the program is kept."""
+    from musetalk_cli.avatar.lookup import check_removable
     from musetalk_cli.avatar.store import remove as delete
 
+    check_removable(common.run.avatars.path, name)
     delete(common.run.avatars.path, name)
     if common.json:
         print_json({"removed": name})

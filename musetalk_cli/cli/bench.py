@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from musetalk_cli.bench import BenchResult
 
 
-@common_options(json=False, model="random-v15")
+@common_options(json=False, model="the published weights, else demo")
 def bench(
     common: Common,
     fps: options.Fps = "25",

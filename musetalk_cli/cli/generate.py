@@ -11,6 +11,7 @@ from musetalk_cli.cli import options
 from musetalk_cli.cli.interrupt import stop_on_interrupt
 from musetalk_cli.cli.options import Common, common_options
 from musetalk_cli.cli.render import end_run, progress
+from musetalk_cli.cli.speaker import SAMPLE_SHOWN, AvatarOption, choose
 from musetalk_cli.config import JobConfig, parse_sharpen
 from musetalk_cli.timeline import parse_fps
 
@@ -18,8 +19,13 @@ from musetalk_cli.timeline import parse_fps
 @common_options()
 def generate(
     common: Common,
-    avatar: Annotated[str, typer.Option("--avatar", help="Name of the prepared avatar.")],
-    audio: Annotated[Path, typer.Option("--audio", help="Recording to speak; any format ffmpeg reads.")],
+    avatar: AvatarOption = None,
+    audio: Annotated[
+        Path | None,
+        typer.Option(
+            "--audio", help="Recording to speak; any format ffmpeg reads.", show_default=SAMPLE_SHOWN
+        ),
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Video to write (MP4).")] = None,
     frames_dir: Annotated[
         Path | None,
@@ -39,8 +45,9 @@ def generate(
         image_ops=image_ops.value,
         batch_sizes=options.parse_batch_sizes(batch_size),
     )
+    speaker = choose(common.run, avatar, None if audio is None else str(audio))
     from musetalk_cli.generate import generate as run
 
     with stop_on_interrupt() as stop, progress("speaking") as advance:
-        report = run(common.run, job, avatar, audio, output, frames_dir, stop, advance)
+        report = run(common.run, job, speaker.avatar, Path(speaker.audio), output, frames_dir, stop, advance)
     end_run(report, as_json=common.json)

@@ -46,6 +46,8 @@ class ImageOps(str, Enum):
 
 
 _COMMON = "Common options"
+_DECIDED_LATER = {"model", "avatar", "audio"}
+"""Options that, where they are left out, are decided and told by `musetalk_cli.choice`."""
 
 ModelsDir = Annotated[
     Path | None,
@@ -57,15 +59,6 @@ AvatarsDir = Annotated[
     Path | None,
     typer.Option(
         "--avatars-dir", envvar="MUSETALK_AVATARS", help="Folder of avatars.", rich_help_panel=_COMMON
-    ),
-]
-Model = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        metavar="v15|v1|demo|PATH",
-        help="Networks to use; random-v15 is for measuring only.",
-        rich_help_panel=_COMMON,
     ),
 ]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.", rich_help_panel=_COMMON)]
@@ -110,13 +103,13 @@ class Common:
 
 
 def common_options(
-    *, json: bool = True, model: str = "v15"
+    *, json: bool = True, model: str = "what the avatar was made for, else v15"
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the common options; it receives them as its first argument, a `Common`.
 
     Args:
         json: The command has the flag `--json`.
-        model: Default of `--model`.
+        model: What the help says is taken without `--model`.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -130,7 +123,7 @@ def common_options(
         options = {
             "models_dir": (ModelsDir, None),
             "avatars_dir": (AvatarsDir, None),
-            "model": (Model, model),
+            "model": (_model_option(model), None),
             "device": (DeviceOption, Device.auto),
             "precision": (PrecisionOption, Precision.auto),
             **({"as_json": (Json, False)} if json else {}),
@@ -150,6 +143,20 @@ def common_options(
     return decorate
 
 
+def _model_option(default: str) -> object:
+    """The option `--model`, whose default depends on the command and is told in words."""
+    return Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="v15|v1|demo|PATH",
+            help="Networks to use; random-v15 is for measuring only.",
+            show_default=default,
+            rich_help_panel=_COMMON,
+        ),
+    ]
+
+
 def _common(ctx: typer.Context, values: dict[str, Any]) -> Common:
     _set_up_log(verbose=values["verbose"])
     run = RunConfig(
@@ -162,7 +169,8 @@ def _common(ctx: typer.Context, values: dict[str, Any]) -> Common:
     log.debug("models: %s (%s)", run.models.path, run.models.origin)
     log.debug("avatars: %s (%s)", run.avatars.path, run.avatars.origin)
     for name, value in sorted(ctx.params.items()):
-        if name not in {"models_dir", "avatars_dir"}:
+        left_open = value is None and name in _DECIDED_LATER
+        if name not in {"models_dir", "avatars_dir"} and not left_open:
             log.debug("%s: %s (%s)", name, getattr(value, "value", value), _origin(ctx, name))
     return Common(run, values.get("as_json", False))
 

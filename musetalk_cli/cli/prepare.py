@@ -19,7 +19,19 @@ class Smooth(str, Enum):
     off = "off"
 
 
-@common_options()
+class Latents(str, Enum):
+    """Values of --latents."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+
+
+LatentsOption = Annotated[
+    Latents, typer.Option("--latents", help="Format the latents are stored in; fp16 takes half the space.")
+]
+
+
+@common_options(model="v15")
 def prepare_avatar(
     common: Common,
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Video, image or folder of images.")],
@@ -41,6 +53,7 @@ def prepare_avatar(
         Smooth, typer.Option("--smooth", help="Smoothing of the boxes over time.")
     ] = Smooth.off,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Faces encoded at once.")] = 8,
+    latents: LatentsOption = Latents.fp32,
     overwrite: Overwrite = False,
 ) -> None:
     """Prepare a face once, from a video, an image or a folder of images, to make it speak later."""
@@ -67,6 +80,7 @@ def prepare_avatar(
             bbox_shift=bbox_shift,
             extra_margin=extra_margin,
             batch_size=batch_size,
+            latents=latents.value,
             overwrite=overwrite,
             progress=advance,
         )

@@ -12,6 +12,7 @@ from musetalk_cli.cli import options
 from musetalk_cli.cli.interrupt import stop_on_interrupt
 from musetalk_cli.cli.options import Common, common_options
 from musetalk_cli.cli.render import end_run, progress
+from musetalk_cli.cli.speaker import SAMPLE_SHOWN, AvatarOption, choose
 from musetalk_cli.config import JobConfig, parse_sharpen
 from musetalk_cli.errors import InputError
 from musetalk_cli.timeline import parse_chunk, parse_context, parse_fps
@@ -20,10 +21,16 @@ from musetalk_cli.timeline import parse_chunk, parse_context, parse_fps
 @common_options()
 def realtime(
     common: Common,
-    avatar: Annotated[str, typer.Option("--avatar", help="Name of the prepared avatar.")],
+    avatar: AvatarOption = None,
     audio: Annotated[
-        str, typer.Option("--audio", metavar="FILE|-", help="Sound file, or - for PCM on stdin.")
-    ],
+        str | None,
+        typer.Option(
+            "--audio",
+            metavar="FILE|-",
+            help="Sound file, or - for PCM on stdin.",
+            show_default=SAMPLE_SHOWN,
+        ),
+    ] = None,
     output: Annotated[
         str,
         typer.Option("--output", "-o", metavar="FILE|null", help="Video to write, or null to keep no frame."),
@@ -56,14 +63,15 @@ def realtime(
         raise InputError(
             "--audio - reads sound from a pipe, and standard input is a terminal.", "Pipe PCM into it."
         )
+    speaker = choose(common.run, avatar, audio)
     from musetalk_cli.realtime import realtime as run
 
     with stop_on_interrupt() as stop, progress("speaking") as advance:
         report = run(
             common.run,
             job,
-            avatar,
-            sys.stdin.fileno() if audio == "-" else Path(audio),
+            speaker.avatar,
+            sys.stdin.fileno() if audio == "-" else Path(speaker.audio),
             input_rate,
             None if output == "null" else Path(output),
             stop,

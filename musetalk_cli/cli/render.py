@@ -168,7 +168,7 @@ def show_report(report: Report) -> None:
     out.print(
         f"late {report.late_frames}, dropped {report.dropped_frames}, fallbacks {report.fallbacks}; "
         f"peak memory {mebibytes(report.peak_host_bytes)} host, "
-        f"{mebibytes(report.peak_device_bytes)} device; {report.device}"
+        f"{mebibytes(report.peak_device_bytes)} device; {report.device}, {report.settings['precision']}"
     )
 
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from musetalk_cli.config import RunConfig
-from musetalk_cli.device import keep_freed_memory, resolve_device, resolve_dtype
+from musetalk_cli.config import DEFAULT_MODEL, RunConfig
+from musetalk_cli.device import conv_layout, keep_freed_memory, resolve_device, resolve_dtype
 from musetalk_cli.errors import ModelError
 from musetalk_cli.nets import modules, random_v15
+from musetalk_cli.nets.files import NO_CARD, RANDOM, BundleFiles, Card, family, resolve
 from musetalk_cli.nets.loading import ENCODER_RULES, UNET_RULES, VAE_RULES, load_weights
 from musetalk_cli.timeline import SAMPLE_RATE, SAMPLES_PER_ROW, WINDOW_SAMPLES
-from musetalk_cli.weights import LAYOUTS
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -25,34 +25,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DEMO = "demo"
-RANDOM = "random-v15"
-MODELS = (*LAYOUTS, DEMO, RANDOM)
-"""The names a model can be asked for by, besides the path of a bundle."""
-
 FACE_SIZE = 256
 LATENT_SIZE = 32
 """Rows and columns of a face, and of its latents."""
-
-
-@dataclass(frozen=True, slots=True)
-class BundleFiles:
-    """The files of a bundle, all of them there.
-
-    Attributes:
-        name: What the bundle was asked for by.
-        version: `v15` or `v1`.
-    """
-
-    name: str
-    version: str
-    unet_config: Path
-    unet_weights: Path
-    vae_config: Path
-    vae_weights: Path
-    whisper_config: Path
-    whisper_preprocessor: Path
-    whisper_weights: Path
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,6 +44,7 @@ class Bundle:
         device: Where the networks are.
         dtype: Their number format.
         random: True where the weights are random numbers.
+        card: What the bundle says of itself.
     """
 
     name: str
@@ -80,6 +56,12 @@ class Bundle:
     device: torch.device
     dtype: torch.dtype
     random: bool = False
+    card: Card = NO_CARD
+
+    @property
+    def family(self) -> str:
+        """What avatars that are prepared with it record as the name of their model."""
+        return family(self.name, self.card)
 
     @property
     def token_width(self) -> int:
@@ -94,65 +76,27 @@ class Bundle:
         return layers + 1
 
 
-def resolve(model: str, models_dir: Path) -> BundleFiles:
-    """Find the files of a model.
-
-    Args:
-        model: `v15`, `v1`, `demo`, or the path of a bundle folder; one with both versions is taken as v1.5.
-        models_dir: The models folder, itself a bundle, with the demo bundle in `demo/`.
-
-    Raises:
-        ModelError: There is no such model, or a file is missing.
-    """
-    if model == RANDOM:
-        raise ModelError(f"{RANDOM} is made of random numbers and has no files.")
-    known = model in (*LAYOUTS, DEMO)
-    folder = {DEMO: models_dir / DEMO}.get(model, models_dir if known else Path(model)).absolute()
-    if not known and not (model and _is_folder(folder)):
-        raise ModelError(
-            f"There is no model {model}: it is no known name, and {folder} is no folder.",
-            f"Use {', '.join(MODELS)} or the path of a bundle folder.",
-        )
-    version = model if model in LAYOUTS else _version_in(folder)
-    found = {role: part.find(folder) for role, part in LAYOUTS[version].parts().items()}
-    missing = [str(part) for role, part in LAYOUTS[version].parts().items() if found[role] is None]
-    if missing:
-        raise ModelError(
-            f"Model {model} is incomplete: {folder} holds no {', no '.join(missing)}.", _hint(model, version)
-        )
-    return BundleFiles(model, version, **{role: path for role, path in found.items() if path is not None})
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:  # the name is longer than a path can be
-        return False
-
-
-def _version_in(folder: Path) -> str:
-    layouts = {version: layout.unet_config.folder for version, layout in LAYOUTS.items()}
-    return next((version for version, name in layouts.items() if (folder / name).is_dir()), "v15")
-
-
-def _hint(model: str, version: str) -> str:
-    fetch = f"`musetalk models download {version}` fetches the published files"
-    if model in LAYOUTS:
-        return f"{fetch}; --models-dir names the models folder."
-    return f"{fetch}; a bundle has the same folders as an upstream models folder."
-
-
 def open_bundle(run: RunConfig) -> Bundle:
     """Load the model a command was asked for, where and in the format it was asked for.
+
+    Args:
+        run: Where things are and what computes; without a model it is v1.5.
 
     Raises:
         DeviceError: The device is not there.
         ModelError: There is no such model, or its files are missing, broken or do not fit together.
     """
+    model = run.model or DEFAULT_MODEL
+    if run.model is None:
+        log.debug("model: %s (default)", model)
     device = resolve_device(run.device)
+    card = NO_CARD if model == RANDOM else resolve(model, run.models.path).card
+    dtype = resolve_dtype(run.precision, device, card.cpu_precision)
+    if run.precision == "auto":
+        log.debug("precision: %s (what suits the model on %s)", str(dtype).removeprefix("torch."), device)
     if device.type == "cpu":
         keep_freed_memory()
-    return load_bundle(run.model, run.models.path, device, resolve_dtype(run.precision, device))
+    return load_bundle(model, run.models.path, device, dtype)
 
 
 def load_bundle(model: str, models_dir: Path, device: torch.device, dtype: torch.dtype) -> Bundle:
@@ -176,8 +120,10 @@ def load_bundle(model: str, models_dir: Path, device: torch.device, dtype: torch
     if device.type == "cuda":
         # fp32 is asked for to have it exactly; by default convolutions would compute in TF32.
         torch.backends.cudnn.allow_tf32 = dtype != torch.float32
-        bundle.unet.to(memory_format=torch.channels_last)
-        bundle.vae.to(memory_format=torch.channels_last)
+    layout = conv_layout(device, dtype)
+    if layout != torch.contiguous_format:
+        bundle.unet.to(memory_format=layout)
+        bundle.vae.to(memory_format=layout)
     return bundle
 
 
@@ -215,6 +161,7 @@ def _load(files: BundleFiles, device: torch.device, dtype: torch.dtype) -> Bundl
         modules.build_feature_extractor(mel_config, files.whisper_preprocessor),
         device,
         dtype,
+        card=files.card,
     )
     _check(bundle, files)
     return bundle

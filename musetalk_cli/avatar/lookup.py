@@ -1,0 +1,78 @@
+"""Which folder an avatar is in: the chosen one, or the embedded one where only that has it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from musetalk_cli.avatar.data import validate_name
+from musetalk_cli.avatar.store import list_avatars
+from musetalk_cli.avatar.writer import META_FILE
+from musetalk_cli.embedded import AVATARS, embedded_avatars
+from musetalk_cli.errors import AvatarError
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where an avatar is.
+
+    Attributes:
+        name: Name of the avatar.
+        avatars_dir: The folder of avatars that holds it.
+        embedded: True where it came with the program.
+    """
+
+    name: str
+    avatars_dir: Path
+    embedded: bool
+
+
+def find_avatar(avatars_dir: Path, name: str) -> Home:
+    """The home of an avatar; one in the chosen folder hides an embedded one of the same name.
+
+    Raises:
+        AvatarError: The name is not allowed, or there is no such avatar in the chosen folder or embedded.
+    """
+    embedded = _embedded()
+    if _is_there(avatars_dir, validate_name(name)):
+        is_embedded = name in embedded and avatars_dir.resolve() == embedded[name].resolve()
+        return Home(name, avatars_dir, is_embedded)
+    if name in embedded:
+        return Home(name, embedded[name], True)
+    groups = {"There are": list_avatars(avatars_dir), "embedded are": list(embedded)}
+    there = "; ".join(f"{words}: {', '.join(names)}" for words, names in groups.items() if names)
+    raise AvatarError(
+        f"There is no avatar {name} in {avatars_dir}.",
+        f"{there}." if there else "There are none; import or prepare one first.",
+    )
+
+
+def find_all(avatars_dir: Path) -> list[Home]:
+    """Every avatar that a name reaches: those of the chosen folder and the embedded ones, sorted by name.
+
+    Raises:
+        AvatarError: The chosen folder cannot be read.
+    """
+    names = {*list_avatars(avatars_dir), *_embedded()}
+    return [find_avatar(avatars_dir, name) for name in sorted(names)]
+
+
+def check_removable(avatars_dir: Path, name: str) -> None:
+    """Refuse to remove what is not in the chosen folder.
+
+    Raises:
+        AvatarError: There is no such avatar, or it is embedded and not in the chosen folder.
+    """
+    home = find_avatar(avatars_dir, name)
+    if home.avatars_dir != avatars_dir:
+        raise AvatarError(f"Avatar {name} came with the program, in {home.avatars_dir}, and is not removed.")
+
+
+def _embedded() -> dict[str, Path]:
+    """The folder of avatars that holds each embedded avatar."""
+    folder = embedded_avatars()
+    return {} if folder is None else {name: folder for name in AVATARS if _is_there(folder, name)}
+
+
+def _is_there(avatars_dir: Path, name: str) -> bool:
+    return (avatars_dir / name / META_FILE).is_file()

@@ -1,0 +1,39 @@
+"""Who speaks what: the one place where the options `--avatar` and `--audio` may be left out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from musetalk_cli.config import RunConfig
+from musetalk_cli.errors import MissingError
+
+if TYPE_CHECKING:
+    from musetalk_cli.choice import Speaker
+
+AvatarOption = Annotated[
+    str | None,
+    typer.Option(
+        "--avatar", help="Name of the prepared avatar.", show_default="demo, where there are no weights"
+    ),
+]
+SAMPLE_SHOWN = "the sample of the avatar demo"
+
+
+def choose(run: RunConfig, avatar: str | None, audio: str | None) -> Speaker:
+    """Decide who speaks, and say on stderr what was taken where an option was left out.
+
+    Raises:
+        typer.BadParameter: An option was left out that has no default here.
+        MuseTalkError: The chosen model or the folder of avatars cannot be used.
+    """
+    from musetalk_cli.choice import choose_speaker
+
+    try:
+        speaker = choose_speaker(run, avatar, audio)
+    except MissingError as error:
+        raise typer.BadParameter(" ".join(filter(None, (error.message, error.hint)))) from None
+    if speaker.notice is not None:
+        typer.echo(speaker.notice, err=True)
+    return speaker

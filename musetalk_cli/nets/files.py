@@ -1,0 +1,183 @@
+"""Where a model lies: its name, its folder, the files in it, and its card. Nothing here loads a network."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from musetalk_cli.embedded import DEMO, embedded_models
+from musetalk_cli.errors import ModelError
+from musetalk_cli.weights import LAYOUTS
+
+RANDOM = "random-v15"
+MODELS = (*LAYOUTS, DEMO, RANDOM)
+"""The names a model can be asked for by, besides the path of a bundle."""
+
+CARD_FILE = "bundle.json"
+_MAX_CARD_BYTES = 1 << 20
+_CARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a bundle says of itself in `bundle.json`, where it has one.
+
+    Attributes:
+        name: Its name; `demo` is the family of the embedded networks.
+        cpu_precision: The format it may run in on a processor that computes in that format itself.
+    """
+
+    name: str | None = None
+    cpu_precision: Literal["fp32", "bf16"] = "fp32"
+
+
+NO_CARD = Card()
+"""What a bundle without a card says: nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class BundleFiles:
+    """The files of a bundle, all of them there.
+
+    Attributes:
+        name: What the bundle was asked for by.
+        version: `v15` or `v1`.
+        card: What the bundle says of itself.
+    """
+
+    name: str
+    version: str
+    card: Card
+    unet_config: Path
+    unet_weights: Path
+    vae_config: Path
+    vae_weights: Path
+    whisper_config: Path
+    whisper_preprocessor: Path
+    whisper_weights: Path
+
+
+def resolve(model: str, models_dir: Path) -> BundleFiles:
+    """Find the files of a model.
+
+    Args:
+        model: `v15`, `v1`, `demo`, or the path of a bundle folder; one with both versions is taken as v1.5.
+        models_dir: The models folder, itself a bundle. The demo bundle is its `demo/`, or the embedded one
+            where it has none.
+
+    Raises:
+        ModelError: There is no such model, a file is missing, or the card is broken.
+    """
+    if model == RANDOM:
+        raise ModelError(f"{RANDOM} is made of random numbers and has no files.")
+    folder = _folder_of(model, models_dir)
+    version = model if model in LAYOUTS else _version_in(folder)
+    found = {role: part.find(folder) for role, part in LAYOUTS[version].parts().items()}
+    missing = [str(part) for role, part in LAYOUTS[version].parts().items() if found[role] is None]
+    if missing:
+        raise ModelError(
+            f"Model {model} is incomplete: {folder} holds no {', no '.join(missing)}.", _hint(model, version)
+        )
+    files = {role: path for role, path in found.items() if path is not None}
+    return BundleFiles(model, version, read_card(folder), **files)
+
+
+def is_demo(model: str, models_dir: Path) -> bool:
+    """True for the demo networks: by name, or where the folder's card says so.
+
+    Raises:
+        ModelError: There is no such model, or its card is broken.
+    """
+    if model in {DEMO, RANDOM}:
+        return model == DEMO
+    return read_card(_folder_of(model, models_dir)).name == DEMO
+
+
+def family(model: str, card: Card) -> str:
+    """What an avatar records as the name of the model it was made for.
+
+    Args:
+        model: What the model was asked for by.
+        card: Its card.
+
+    Returns:
+        `demo` for the demo networks and no other ones, else the known name or that of the bundle's folder.
+    """
+    if DEMO in {model, card.name}:
+        return DEMO
+    name = Path(model).name
+    return name if name != DEMO else str(Path(model).absolute())
+
+
+def read_card(folder: Path) -> Card:
+    """Read what a bundle says of itself; a bundle without a card says nothing.
+
+    Raises:
+        ModelError: The card cannot be read, is not JSON, or a value in it is none that is known.
+    """
+    path = folder / CARD_FILE
+    try:
+        if not path.is_file():
+            return NO_CARD
+        if path.stat().st_size > _MAX_CARD_BYTES:
+            raise ModelError(f"{path} is too large for the card of a bundle.")
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path} is not valid JSON: {error}.") from error
+    if not isinstance(data, dict):
+        raise ModelError(f"{path} is not the card of a bundle: its top level is not an object.")
+    name, precision = data.get("name"), data.get("cpu_precision", "fp32")
+    if name is not None and not (isinstance(name, str) and _CARD_NAME.fullmatch(name)):
+        raise ModelError(
+            f"{path} is broken: name is {_short(name)}, not up to 64 letters, digits, '.', '_' and '-'."
+        )
+    if precision not in ("fp32", "bf16"):
+        raise ModelError(f"{path} is broken: cpu_precision is {_short(precision)}, not fp32 or bf16.")
+    return Card(name, precision)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."
+
+
+def _folder_of(model: str, models_dir: Path) -> Path:
+    """The folder of a model that has files, absolute; it may be incomplete."""
+    if model in LAYOUTS:
+        return models_dir.absolute()
+    if model == DEMO:
+        own = models_dir / DEMO
+        return (own if _is_folder(own) else (embedded_models() or models_dir) / DEMO).absolute()
+    folder = Path(model).absolute()
+    if not (model and _is_folder(folder)):
+        raise ModelError(
+            f"There is no model {model}: it is no known name, and {folder} is no folder.",
+            f"Use {', '.join(MODELS)} or the path of a bundle folder.",
+        )
+    return folder
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # the name is longer than a path can be
+        return False
+
+
+def _version_in(folder: Path) -> str:
+    layouts = {version: layout.unet_config.folder for version, layout in LAYOUTS.items()}
+    return next((version for version, name in layouts.items() if (folder / name).is_dir()), "v15")
+
+
+def _hint(model: str, version: str) -> str:
+    if model == DEMO:
+        return "The demo networks come with the program; install it again."
+    fetch = f"`musetalk models download {version}` fetches the published files"
+    if model in LAYOUTS:
+        return f"{fetch}; --models-dir names the models folder."
+    return f"{fetch}; a bundle has the same folders as an upstream models folder."
