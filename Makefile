@@ -2,10 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-DEMO := demo
-GOLDEN := tests/data/golden
 
-.PHONY: help install demo test test-gpu lint format type bench clean
+.PHONY: help install demo demo-model test test-gpu lint format type bench clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -17,13 +15,15 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
-demo: install ## Run the main job on the bundle in tests/ (random weights: the mouth is noise)
-	@mkdir -p $(DEMO)
-	$(BIN)/musetalk avatars import $(GOLDEN)/avatar --name golden --avatars-dir $(DEMO)/avatars --overwrite
-	$(BIN)/musetalk realtime --avatar golden --avatars-dir $(DEMO)/avatars --model $(GOLDEN)/models \
-		--audio $(GOLDEN)/audio.wav --output $(DEMO)/demo.mp4
-	@echo "The video is $(DEMO)/demo.mp4. Its networks have random weights: it shows that the path works,"
-	@echo "and noise where the mouth is. Speaking faces need the published weights: see README.md."
+demo: install ## Let the embedded face speak its sample: demo.mp4
+	$(BIN)/musetalk realtime --avatar demo --audio avatars/demo/sample.wav --output demo.mp4 \
+		--models-dir models --avatars-dir avatars
+	@echo "The video is $(CURDIR)/demo.mp4"
+
+demo-model: install ## Train the embedded networks and draw their avatars again (hours on a CPU; needs espeak-ng and flite)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,training]'
+	rm -rf build/demo-model models/demo avatars/demo avatars/demo2
+	$(BIN)/python -m training all
 
 test: install ## Run the tests (no GPU, no network)
 	$(BIN)/pytest
@@ -43,9 +43,9 @@ format: install ## Format the code
 type: install ## Check types
 	$(BIN)/mypy
 
-bench: install ## Time every stage with full-size random networks
+bench: install ## Time every stage with the published weights, or the embedded ones
 	$(BIN)/musetalk bench --json benchmarks/latest.json
 
 clean: ## Remove what make and the tools made
-	rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) demo.mp4 build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,245 @@
+"""Judges a bundle on voices, sentences and head motion that it never saw, against the renderer's truth.
+
+Everything between sound and face is the product's own code, streaming as `musetalk realtime` does.
+"""
+
+from __future__ import annotations
+
+import wave
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from musetalk_cli.features import AudioEncoder, FeatureStream
+from musetalk_cli.generator import FaceEncoder, Generator
+from musetalk_cli.nets.bundle import Bundle
+from musetalk_cli.timeline import Timeline
+from training import faces, sounds, visemes
+from training.face import Pose
+from training.meter import Meter
+from training.motion import Moment, judged
+from training.people import PEOPLE, Person
+from training.picturing import MOUTH
+from training.speech import SAMPLE_RATE
+
+FRAMES = 300
+CHUNK = Fraction(1, 2)
+BATCH = 12
+LAGS = 6
+"""Frames by which the generated mouth is shifted in search of a better fit."""
+QUIET_MARGIN = 6
+"""Frames that a silence must go on before and after a frame of it that is judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What one clip shows.
+
+    Attributes:
+        voice, person: Who speaks, and who is drawn.
+        opening, width, rounding: Correlation of the generated mouth with the truth.
+        lag: Frames by which the mouth fits best later (more than 0) or earlier.
+        wide_open: 95 % quantile of the generated opening over the truth's.
+        mouth_psnr: Of the generated mouth's surroundings against the truth, dB.
+        ceiling_psnr: The same of the truth through the VAE.
+        rest_psnr: The same of the face at rest: what doing nothing would give.
+        closed: Mean opening in frames in which lips meet for m, b or p.
+        silent: Mean opening in silence.
+        flicker: Mean change from frame to frame of a still face in silence, levels.
+        meter: Correlation of the meter's opening with the truth on true pictures.
+    """
+
+    voice: str
+    person: str
+    opening: float
+    width: float
+    rounding: float
+    lag: int
+    wide_open: float
+    mouth_psnr: float
+    ceiling_psnr: float
+    rest_psnr: float
+    closed: float
+    silent: float
+    flicker: float
+    meter: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shown:
+    """The pictures of one clip, each uint8 `[n, 256, 256, 3]`: truth, truth through the VAE, generated."""
+
+    truth: NDArray[np.uint8]
+    again: NDArray[np.uint8]
+    generated: NDArray[np.uint8]
+
+
+def tokens_of(bundle: Bundle, samples: NDArray[np.float32], frames: int, chunk: Fraction = CHUNK) -> Tensor:
+    """Tokens of a sound's first frames at 25 a second, as a stream in chunks gives them: `[n, 50, 128]`."""
+    stream = FeatureStream(AudioEncoder(bundle), Timeline(Fraction(sounds.FRAME_RATE)), chunk)
+    stream.cutter.feed(samples)
+    stream.cutter.finish()
+    found: list[Tensor] = []
+    while len(found) < frames and (hop := stream.cutter.due()) is not None:
+        found += [tokens.clone() for tokens in stream.advance(hop)[1]]
+    return torch.stack(found[:frames])
+
+
+def speak(bundle: Bundle, latents: Tensor, tokens: Tensor) -> NDArray[np.uint8]:
+    """Faces of latents `[n, 8, 32, 32]` and tokens: uint8 `[n, 256, 256, 3]`."""
+    generator, found = Generator(bundle), []
+    for first in range(0, len(tokens), BATCH):
+        part = slice(first, first + BATCH)
+        found.append(
+            generator.decode(generator.unet(tokens[part], latents[part].to(bundle.device))).cpu().numpy()
+        )
+    return np.concatenate(found)
+
+
+def _again(bundle: Bundle, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    encoder, generator = FaceEncoder(bundle), Generator(bundle)
+    parts = [images[first : first + BATCH] for first in range(0, len(images), BATCH)]
+    return np.concatenate(
+        [generator.decode(encoder(part)[:, 4:].to(bundle.device)).cpu().numpy() for part in parts]
+    )
+
+
+def _encode(bundle: Bundle, images: NDArray[np.uint8]) -> Tensor:
+    encoder = FaceEncoder(bundle)
+    return torch.cat([encoder(images[first : first + BATCH]) for first in range(0, len(images), BATCH)])
+
+
+def judge(
+    bundle: Bundle, voice: str, number: int, meters: Sequence[Meter], *, seed: int = 2, frames: int = FRAMES
+) -> tuple[Figures, Shown]:
+    """Speak a clip of a voice and measure the result.
+
+    Args:
+        bundle: The networks.
+        voice: One of `sounds.HELD_OUT_VOICES`.
+        number: Decides who is drawn, and how the head moves.
+        meters: One for each person.
+        seed: Of sentences and motion.
+        frames: How much of the clip.
+    """
+    who = number % len(PEOPLE)
+    person, meter = PEOPLE[who], meters[who]
+    clip = sounds.held_out_clip(voice, seed=seed)
+    values = clip.frames[:frames]
+    moments = judged(frames, seed + number)
+    centres = np.stack([faces.centre(person, moment) for moment in moments])
+    truth = np.stack(
+        [faces.crop(person, moment, mouth) for moment, mouth in zip(moments, values, strict=True)]
+    )
+    rest = np.stack([faces.crop(person, moment, visemes.REST) for moment in moments])
+    tokens = tokens_of(bundle, clip.samples, frames)
+    latents = _encode(bundle, rest)
+    shown = Shown(truth, _again(bundle, truth), speak(bundle, latents, tokens))
+    found = meter.read(shown.generated, centres)
+    ideal = meter.read(truth, centres)
+    quiet = _quiet(values)
+    figures = Figures(
+        voice=voice,
+        person=person.name,
+        opening=_correlation(found[:, 0], values[:, 0]),
+        width=_correlation(found[:, 1], values[:, 1]),
+        rounding=_correlation(found[:, 2], values[:, 2]),
+        lag=best_lag(found[:, 0], values[:, 0]),
+        wide_open=float(np.quantile(found[:, 0], 0.95) / np.quantile(values[:, 0], 0.95)),
+        mouth_psnr=mouth_psnr(shown.generated, truth, centres),
+        ceiling_psnr=mouth_psnr(shown.again, truth, centres),
+        rest_psnr=mouth_psnr(rest, truth, centres),
+        closed=_mean(found[_closing(clip.closures, frames), 0]),
+        silent=_mean(found[quiet, 0]),
+        flicker=_flicker(bundle, latents[:1], tokens, quiet),
+        meter=_correlation(ideal[:, 0], values[:, 0]),
+    )
+    return figures, shown
+
+
+def _correlation(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
+    return float(np.corrcoef(one, other)[0, 1])
+
+
+def _mean(values: NDArray[np.floating]) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def best_lag(found: NDArray[np.floating], truth: NDArray[np.floating]) -> int:
+    """Frames by which `found` must be taken earlier to fit the truth best: more than 0 where it is late."""
+    inner = slice(LAGS, -LAGS)
+    return max(
+        range(-LAGS, LAGS + 1), key=lambda lag: _correlation(np.roll(found, -lag)[inner], truth[inner])
+    )
+
+
+def mouth_psnr(images: NDArray[np.uint8], truth: NDArray[np.uint8], centres: NDArray[np.float32]) -> float:
+    """Of the mouths' surroundings, dB."""
+    errors = []
+    for one, other, (x, y) in zip(images, truth, centres.astype(int), strict=True):
+        part = (slice(y - MOUTH[1], y + MOUTH[1]), slice(x - MOUTH[0], x + MOUTH[0]))
+        errors.append(((one[part].astype(float) - other[part]) ** 2).mean())
+    return float(10 * np.log10(255**2 / np.mean(errors)))
+
+
+def _quiet(values: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Frames inside silences."""
+    still = (np.abs(values - np.float32(visemes.REST)) < 0.01).all(1)
+    window = np.ones(2 * QUIET_MARGIN + 1)
+    return np.flatnonzero(np.convolve(still, window, "same") == len(window))
+
+
+def _closing(closures: NDArray[np.float32], frames: int) -> NDArray[np.int64]:
+    """Frames whose middle lies in a closure of the lips."""
+    middles = (np.arange(frames) + 0.5) / sounds.FRAME_RATE
+    return np.flatnonzero([bool(((closures[:, 0] <= t) & (t <= closures[:, 1])).any()) for t in middles])
+
+
+def _flicker(bundle: Bundle, latents: Tensor, tokens: Tensor, quiet: NDArray[np.int64]) -> float:
+    """Mean change of a still face's lower half between neighbouring frames of silences, levels."""
+    pairs = quiet[:-1][np.diff(quiet) == 1]
+    if not len(pairs):
+        return float("nan")
+    chosen = np.unique(np.concatenate([pairs, pairs + 1]))
+    images = speak(bundle, latents.expand(len(chosen), -1, -1, -1), tokens[chosen]).astype(float)[:, 128:]
+    first = np.searchsorted(chosen, pairs)
+    return float(np.abs(images[first + 1] - images[first]).mean())
+
+
+def against_energy(bundle: Bundle, path: Path, meter: Meter, person: Person, frames: int = 500) -> float:
+    """Correlation of the opening with the log energy of a real recording (16-bit mono at 16 kHz)."""
+    with wave.open(str(path)) as file:
+        if (file.getframerate(), file.getnchannels(), file.getsampwidth()) != (SAMPLE_RATE, 1, 2):
+            raise ValueError(f"{path} is not 16-bit mono at 16 kHz")
+        data = file.readframes(frames * 640)
+    samples = np.frombuffer(data, "<i2").astype(np.float32) / 32768
+    count = len(samples) // 640
+    tokens = tokens_of(bundle, samples, count)
+    rest = faces.crop(person, Moment(Pose()), visemes.REST)
+    latents = _encode(bundle, rest[None]).expand(count, -1, -1, -1)
+    centre = faces.centre(person, Moment(Pose()))
+    found = meter.read(speak(bundle, latents, tokens), np.tile(centre, (count, 1)))[:, 0]
+    power = np.convolve(samples**2, np.ones(1280) / 1280, "same")[320::640][:count]
+    return _correlation(found, np.log(np.sqrt(power) + 1e-3))
+
+
+def table(figures: Sequence[Figures]) -> str:
+    """The figures as a table in Markdown, with their mean and their worst."""
+    names = [name for name in asdict(figures[0]) if name not in ("voice", "person")]
+    lines = ["| voice | person | " + " | ".join(name.replace("_", " ") for name in names) + " |"]
+    lines.append("|" + " --- |" * (len(names) + 2))
+    for one in figures:
+        shown = [
+            str(value) if isinstance(value, int) else f"{value:.3f}"
+            for value in (getattr(one, name) for name in names)
+        ]
+        lines.append(f"| {one.voice} | {one.person} | " + " | ".join(shown) + " |")
+    means = [f"{np.nanmean([getattr(one, name) for one in figures]):.3f}" for name in names]
+    lines.append("| **mean** | | " + " | ".join(means) + " |")
+    return "\n".join(lines) + "\n"

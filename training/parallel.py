@@ -1,0 +1,33 @@
+"""The same work on many numbers, in processes of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def each(work: Callable[..., T], *inputs: Iterable[object], workers: int, fresh: bool = False) -> Iterator[T]:
+    """Results in the order of the inputs.
+
+    Processes are forked from one that has nothing but the work's module, since neither torch's threads nor
+    OpenCV's survive a fork.
+
+    Args:
+        work: A function at the top of a module, or a partial of one.
+        inputs: Its arguments, as for `map`.
+        workers: Processes; 0 works here.
+        fresh: Whether each item gets a process of its own, for work whose result depends on what its
+            process did before.
+    """
+    if workers == 0:
+        yield from map(work, *inputs)
+        return
+    context = get_context("forkserver")
+    context.set_forkserver_preload([getattr(work, "func", work).__module__])
+    only = 1 if fresh else None
+    with ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=only) as pool:
+        yield from pool.map(work, *inputs, chunksize=1 if fresh else 8)
