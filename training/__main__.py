@@ -114,7 +114,8 @@ class Work:
             state = {key: value.detach().cpu().contiguous() for key, value in make().state_dict().items()}
             _say(f"{name} took {time.monotonic() - started:.0f} s")
             save_file(state, path)
-        return load_file(path)
+        kept: dict[str, torch.Tensor] = load_file(path)
+        return kept
 
     def avatars(self) -> None:
         """Both avatars and the sample."""

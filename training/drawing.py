@@ -94,7 +94,9 @@ class Canvas:
         cover = _mask(points, low, part.shape[:2])
         if within is not None:
             cover *= _mask(within, low, part.shape[:2])
-        part[:] = np.rint(part + (cover * alpha)[..., None] * (np.float32(colour) - part)).astype(np.uint8)
+        part[:] = np.rint(part + (cover * alpha)[..., None] * (np.array(colour, np.float32) - part)).astype(
+            np.uint8
+        )
 
     def line(self, points: Points, colour: Colour, thickness: float) -> None:
         """Draw along points."""
@@ -114,4 +116,4 @@ def _fixed(points: Points) -> NDArray[np.int32]:
 def _mask(points: Points, origin: NDArray[np.int_], shape: tuple[int, int]) -> NDArray[np.float32]:
     mask = np.zeros(shape, np.uint8)
     cv2.fillPoly(mask, [_fixed(points - origin / FINENESS)], 255, cv2.LINE_AA, _FRACTION_BITS)
-    return mask.astype(np.float32) / 255
+    return np.asarray(mask / 255, np.float32)

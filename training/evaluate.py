@@ -5,13 +5,14 @@ Everything between sound and face is the product's own code, streaming as `muset
 
 from __future__ import annotations
 
-import wave
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import soundfile
+import soxr
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -190,7 +191,7 @@ def mouth_psnr(images: NDArray[np.uint8], truth: NDArray[np.uint8], centres: NDA
 
 def _quiet(values: NDArray[np.float32]) -> NDArray[np.int64]:
     """Frames inside silences."""
-    still = (np.abs(values - np.float32(visemes.REST)) < 0.01).all(1)
+    still = (np.abs(values - np.array(visemes.REST, np.float32)) < 0.01).all(1)
     window = np.ones(2 * QUIET_MARGIN + 1)
     return np.flatnonzero(np.convolve(still, window, "same") == len(window))
 
@@ -213,12 +214,9 @@ def _flicker(bundle: Bundle, latents: Tensor, tokens: Tensor, quiet: NDArray[np.
 
 
 def against_energy(bundle: Bundle, path: Path, meter: Meter, person: Person, frames: int = 500) -> float:
-    """Correlation of the opening with the log energy of a real recording (16-bit mono at 16 kHz)."""
-    with wave.open(str(path)) as file:
-        if (file.getframerate(), file.getnchannels(), file.getsampwidth()) != (SAMPLE_RATE, 1, 2):
-            raise ValueError(f"{path} is not 16-bit mono at 16 kHz")
-        data = file.readframes(frames * 640)
-    samples = np.frombuffer(data, "<i2").astype(np.float32) / 32768
+    """Correlation of the opening with the log energy of a real recording."""
+    recorded, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    samples = np.asarray(soxr.resample(recorded.mean(1), rate, SAMPLE_RATE, "HQ"), np.float32)[: frames * 640]
     count = len(samples) // 640
     tokens = tokens_of(bundle, samples, count)
     rest = faces.crop(person, Moment(Pose()), visemes.REST)

@@ -114,8 +114,8 @@ class Mouth:
         upper, lower = corners - 0.25 * height * bulge, corners + 0.75 * height * bulge
         rows = (upper - thick[0] * bulge * bow, upper, lower, lower + thick[1] * bulge)
         reach = (half, 0.9 * half, 0.9 * half, half)
-        edges = (np.stack([wide * u, row], 1) for wide, row in zip(reach, rows, strict=True))
-        return cls(*edges, half_width=half, height=height)
+        edges = [np.stack([wide * u, row], 1) for wide, row in zip(reach, rows, strict=True)]
+        return cls(edges[0], edges[1], edges[2], edges[3], half_width=float(half), height=float(height))
 
 
 def landmarks(person: Person, pose: Pose, values: ArrayLike) -> NDArray[np.float64]:
@@ -152,4 +152,5 @@ def _in_order(points: list[tuple[int, int]], sign: int) -> list[tuple[int, int]]
 
 def mouth_centre(person: Person, pose: Pose) -> NDArray[np.float64]:
     """Where the middle of the closed mouth is, in pixels of the frame: `[2]`."""
-    return Head(person, pose).at([(0.0, MOUTH_HEIGHT)], 1.0)[0]
+    place: NDArray[np.float64] = Head(person, pose).at([(0.0, MOUTH_HEIGHT)], 1.0)[0]
+    return place

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from musetalk_cli.features import LogMel
 from musetalk_cli.nets import modules
-from training import nets, sounds
+from training import nets, sounds, visemes
 from training.schedule import Schedule, report
 
 BATCH = 2
@@ -80,7 +80,9 @@ class Listener(nn.Module):
         return values
 
 
-def _example(heard: Heard, number: int, rng: np.random.Generator) -> tuple[NDArray, NDArray, NDArray]:
+def _example(
+    heard: Heard, number: int, rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """A clip turned round by a random number of rows, sometimes cut short: sound, mouth, what counts."""
     turn = int(rng.integers(sounds.ROWS))
     samples = np.roll(heard.samples[number].astype(np.float32), turn * 320)
@@ -90,7 +92,7 @@ def _example(heard: Heard, number: int, rng: np.random.Generator) -> tuple[NDArr
     if rng.random() < 0.5:
         cut = int(rng.integers(50, sounds.ROWS))
         samples[cut * 320 :] = 0
-        rows[cut:] = np.float32([0.0, 0.5, 0.0, 0.0, 0.0])
+        rows[cut:] = np.array(visemes.REST, np.float32)
         counts[cut - 1 : cut + 10] = 0
     return samples * np.float32(10 ** rng.uniform(-0.7, 0.3)), rows, counts
 

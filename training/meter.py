@@ -49,9 +49,11 @@ class Meter:
 
     def _kernel(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         squares = (points**2).sum(1)[:, None] + (self._known**2).sum(1) - 2 * points @ self._known.T
-        return np.exp(-np.maximum(squares, 0) / self._width)
+        near: NDArray[np.float64] = np.exp(-np.maximum(squares, 0) / self._width)
+        return near
 
     def read(self, images: NDArray[np.uint8], centres: NDArray[np.float32]) -> NDArray[np.float64]:
         """Mouth values of faces `[n, 256, 256, 3]` whose mouths are at `centres`: `[n, 5]`."""
         points = (_mouths(images, centres) - self._mean) @ self._axes
-        return self._kernel(points) @ self._weights + self._bias
+        values: NDArray[np.float64] = self._kernel(points) @ self._weights + self._bias
+        return values

@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from training.face import Pose
+
+Track = NDArray[np.float64]
+"""A value for each frame."""
 
 _RANGES = {"x": 6.0, "y": 4.0, "roll": 3.0, "scale": 0.02, "yaw": 0.32, "pitch": 0.25}
 """How far an idle head goes, in the units of `Pose`."""
@@ -40,11 +44,8 @@ def idle(frames: int, seed: int) -> list[Moment]:
     """
     rng = np.random.default_rng(seed)
     phase = np.pi * np.arange(frames) / (frames - 1)
-    tracks = {
-        name: far * sum(weight * np.cos(k * phase) for k, weight in _harmonics(rng, (1, 2, 3, 4)))
-        for name, far in _RANGES.items()
-    }
-    gaze = 0.3 * sum(weight * np.cos(k * phase) for k, weight in _harmonics(rng, (1, 3, 5)))
+    tracks = {name: far * _wave(rng, phase, (1, 2, 3, 4)) for name, far in _RANGES.items()}
+    gaze = 0.3 * _wave(rng, phase, (1, 3, 5))
     breath = np.cos(2 * phase)
     blink = np.zeros(frames)
     for start in range(int(rng.integers(12, 30)), frames - 8, 68):
@@ -52,10 +53,11 @@ def idle(frames: int, seed: int) -> list[Moment]:
     return _moments(tracks, breath, blink, gaze)
 
 
-def _harmonics(rng: np.random.Generator, orders: tuple[int, ...]) -> list[tuple[int, float]]:
-    """Orders with signed weights whose sizes add up to 1; higher ones weigh less."""
+def _wave(rng: np.random.Generator, phase: Track, orders: tuple[int, ...]) -> Track:
+    """Cosines of multiples of the phase with random signs, within -1..1; higher ones weigh less."""
     weights = np.array([rng.uniform(0.5, 1.0) / order for order in orders]) * rng.choice([-1, 1], len(orders))
-    return list(zip(orders, (weights / np.abs(weights).sum()).tolist(), strict=True))
+    track: Track = weights / np.abs(weights).sum() @ np.cos(np.outer(orders, phase))
+    return track
 
 
 def judged(frames: int, seed: int) -> list[Moment]:
@@ -74,9 +76,7 @@ def judged(frames: int, seed: int) -> list[Moment]:
     return _moments(tracks, np.sin(1.4 * time), blink, 0.2 * np.sin(0.7 * time))
 
 
-def _moments(
-    tracks: dict[str, np.ndarray], breath: np.ndarray, blink: np.ndarray, gaze: np.ndarray
-) -> list[Moment]:
+def _moments(tracks: dict[str, Track], breath: Track, blink: Track, gaze: Track) -> list[Moment]:
     moments = []
     for number in range(len(breath)):
         parts = {name: float(track[number]) for name, track in tracks.items()}

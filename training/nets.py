@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from torch import nn
 
 from musetalk_cli.nets import modules
 
@@ -19,6 +20,8 @@ WIDTH = 128
 HEADS = 4
 LAYERS = 4
 _HERE = Path(__file__)
+_SHARPNESS = 1.5
+"""How narrowly a head begins to look; less sees the whole window, more a single row."""
 
 
 def encoder_config() -> dict[str, Any]:
@@ -104,7 +107,7 @@ def build_unet() -> UNet2DConditionModel:
     return modules.build_unet(unet_config(), _HERE)
 
 
-def _look_near(attention: torch.nn.Module) -> None:
+def _look_near(attention: nn.Module) -> None:
     """Let each head begin by attending to rows at a fixed small distance.
 
     Whisper's positions are sines and cosines of the row at one frequency a channel pair. The dot product of
@@ -114,7 +117,7 @@ def _look_near(attention: torch.nn.Module) -> None:
     half = WIDTH // 2
     rates = torch.exp(-math.log(10000) / (half - 1) * torch.arange(half))
     size = WIDTH // HEADS
-    query, key = attention.q_proj, attention.k_proj
+    query, key = cast(nn.Linear, attention.q_proj), cast(nn.Linear, attention.k_proj)
     with torch.no_grad():
         query.weight.mul_(0.1)
         key.weight.mul_(0.1)
@@ -128,6 +131,3 @@ def _look_near(attention: torch.nn.Module) -> None:
                 query.weight[row, half + channel] += _SHARPNESS * math.sin(turn)
                 query.weight[row + 1, half + channel] += _SHARPNESS * math.cos(turn)
                 query.weight[row + 1, channel] -= _SHARPNESS * math.sin(turn)
-
-
-_SHARPNESS = 1.5

@@ -29,5 +29,5 @@ def each(work: Callable[..., T], *inputs: Iterable[object], workers: int, fresh:
     context = get_context("forkserver")
     context.set_forkserver_preload([getattr(work, "func", work).__module__])
     only = 1 if fresh else None
-    with ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=only) as pool:
+    with ProcessPoolExecutor(workers, context, max_tasks_per_child=only) as pool:  # type: ignore[call-overload]
         yield from pool.map(work, *inputs, chunksize=1 if fresh else 8)

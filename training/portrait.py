@@ -26,15 +26,15 @@ def draw(person: Person, pose: Pose, values: ArrayLike, *, blink: float = 0.0, g
     Returns:
         uint8 `[640, 512, 3]`, BGR.
     """
-    values = np.clip(np.asarray(values, float), 0, 1)
+    mouth = np.clip(np.asarray(values, float), 0, 1)
     canvas = Canvas(WIDTH, HEIGHT, _ground(person))
     head = Head(person, pose)
     _draw_hair_behind(canvas, head)
     _draw_body(canvas, head)
-    _draw_face(canvas, head, float(values[0]))
+    _draw_face(canvas, head, float(mouth[0]))
     _draw_eyes(canvas, head, blink, gaze)
     _draw_nose(canvas, head)
-    _draw_mouth(canvas, head, values)
+    _draw_mouth(canvas, head, mouth)
     _draw_hair(canvas, head)
     if person.glasses:
         _draw_glasses(canvas, head)
@@ -228,7 +228,7 @@ def _draw_hair_behind(canvas: Canvas, head: Head) -> None:
 def _draw_hair(canvas: Canvas, head: Head) -> None:
     person, width = head.person, head.person.width
     if person.long_hair:
-        front = [
+        front: list[tuple[float, float]] = [
             (-30, -150),
             (30, -154),
             (86, -132),

@@ -93,7 +93,7 @@ def clip(rng: np.random.Generator, utter: Callable[[np.random.Generator], Uttera
         utter: Says something.
     """
     samples = np.zeros(CLIP_SECONDS * SAMPLE_RATE, np.float32)
-    rows, frames = (np.tile(np.float32(visemes.REST), (count, 1)) for count in (ROWS, FRAMES))
+    rows, frames = (np.tile(np.array(visemes.REST, np.float32), (count, 1)) for count in (ROWS, FRAMES))
     closures: list[tuple[float, float]] = []
     now = float(rng.uniform(0.1, 0.8))
     while True:
@@ -132,7 +132,8 @@ def _worn(samples: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.
         wet = np.fft.irfft(np.fft.rfft(worn, size) * np.fft.rfft(echo, size), size)[: len(worn)]
         worn = worn + wet.astype(np.float32)
     noise = rng.normal(0, 10 ** rng.uniform(-4.5, -2.2), len(worn)).astype(np.float32)
-    return np.clip(worn + noise, -1, 1)
+    heard: NDArray[np.float32] = np.clip(worn + noise, -1, 1)
+    return heard
 
 
 def training_clip(number: int, *, seed: int) -> Clip:

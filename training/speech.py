@@ -14,7 +14,7 @@ import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import soundfile
@@ -95,6 +95,9 @@ class _Event(ctypes.Structure):
     ]
 
 
+if TYPE_CHECKING:
+    _Shorts = ctypes._Pointer[ctypes.c_short]
+    _Events = ctypes._Pointer[_Event]
 _Callback = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
 )
@@ -120,7 +123,7 @@ class Espeak:
         self._callback = _Callback(self._take)
         self._library.espeak_SetSynthCallback(self._callback)
 
-    def _take(self, samples: object, count: int, events: object) -> int:
+    def _take(self, samples: _Shorts, count: int, events: _Events) -> int:
         if samples and count > 0:
             self._pieces.append(np.ctypeslib.as_array(samples, (count,)).copy())
         number = 0

@@ -89,7 +89,9 @@ def curve(phones: Sequence[Phone], seconds: float) -> NDArray[np.float32]:
         if not shapes or first >= count:
             continue
         part = np.linspace(0, 1, last - first, dtype=np.float32)[:, None]
-        target[first:last] = np.float32(shapes[0]) * (1 - part) + np.float32(shapes[-1]) * part
+        target[first:last] = (
+            np.array(shapes[0], np.float32) * (1 - part) + np.array(shapes[-1], np.float32) * part
+        )
     reach = int(4 * SPREAD * CURVE_RATE)
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / (SPREAD * CURVE_RATE)) ** 2)
     padded = np.pad(target, ((reach, reach), (0, 0)), "edge")
