@@ -38,8 +38,6 @@ log = logging.getLogger(__name__)
 
 BATCHES_ON_CUDA = (1, 4, 8, 13, 16)
 """Few shapes; 13 frames are the larger chunk of 0.5 s at 25 fps."""
-BATCHES_ON_CPU = (4,)
-"""One shape: a frame then has the same bits whatever it shares its batch with; larger ones are no faster."""
 FLIGHTS_ON_CUDA = 2
 """Batches on their way while the host works: one less than there are pinned slots, so none is overwritten."""
 
@@ -81,7 +79,8 @@ class Engine:
         self.stats = stats
         self.fallbacks = 0
         self._on_cuda = bundle.device.type == "cuda"
-        self.batch_sizes = job.batch_sizes or (BATCHES_ON_CUDA if self._on_cuda else BATCHES_ON_CPU)
+        # One shape on a CPU: a frame then has the same bits whatever it shares its batch with.
+        self.batch_sizes = job.batch_sizes or (BATCHES_ON_CUDA if self._on_cuda else (bundle.card.cpu_batch,))
         self._encode = AudioEncoder(bundle)
         self._generator = Generator(bundle)
         on_device = job.image_ops == "gpu" or (job.image_ops == "auto" and self._on_cuda)

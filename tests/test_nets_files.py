@@ -60,6 +60,10 @@ def test_a_bundle_without_a_card_says_nothing(golden):
         (b'{"cpu_precision": "fp16"}', "cpu_precision is 'fp16'"),
         (b'{"cpu_precision": null}', "cpu_precision is None"),
         (b'{"cpu_precision": ["bf16"]}', "cpu_precision is"),
+        (b'{"cpu_batch": 0}', "cpu_batch is 0, outside 1..64"),
+        (b'{"cpu_batch": 65}', "cpu_batch is 65"),
+        (b'{"cpu_batch": true}', "cpu_batch is True"),
+        (b'{"cpu_batch": 2.0}', "cpu_batch is 2.0"),
         (b" " * (1 << 20) + b"{}", "too large"),
     ],
 )

@@ -128,7 +128,7 @@ def test_a_written_bundle_loads_and_gives_the_same_faces(listener, vae, tmp_path
     unet = nets.build_unet()
     bundle.write(tmp_path / "demo", listener.encoder, vae, unet, {"license": "none"})
     card = json.loads((tmp_path / "demo" / "bundle.json").read_text())
-    assert card == {"name": "demo", "cpu_precision": "bf16", "license": "none"}
+    assert card == {"name": "demo", "cpu_precision": "bf16", "cpu_batch": 13, "license": "none"}
     networks = load_bundle(str(tmp_path / "demo"), Path(), CPU, torch.float32)
     assert networks.vae.config.scaling_factor == vae.config.scaling_factor
     latents, tokens = torch.randn(1, 8, 32, 32), torch.randn(1, 50, nets.WIDTH)

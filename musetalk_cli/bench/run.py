@@ -19,7 +19,7 @@ from musetalk_cli.choice import settle_bench
 from musetalk_cli.compositor import CpuPath, GpuPath, ImagePath
 from musetalk_cli.config import JobConfig, RunConfig
 from musetalk_cli.device import resolve_device
-from musetalk_cli.engine import BATCHES_ON_CUDA, Engine
+from musetalk_cli.engine import Engine
 from musetalk_cli.features import AudioEncoder
 from musetalk_cli.generator import Generator
 from musetalk_cli.pipeline import Pipeline
@@ -29,7 +29,6 @@ from musetalk_cli.speak import make_engine, settings
 from musetalk_cli.timeline import ROWS_PER_FRAME, SAMPLE_RATE
 from musetalk_cli.timing import MonotonicClock
 
-BENCHED_ON_CPU = (1, 4)
 IMAGE_STEPS = ("resize", "sharpen", "blend", "download")
 
 Notice = Callable[[str], None]
@@ -126,7 +125,7 @@ def bench(run: RunConfig, job: JobConfig, options: BenchOptions, notice: Notice)
 
     Args:
         run: Which networks, on which device; without a model the published one that is there, else the demo.
-        job: Frame rate, chunk, batch sizes and sharpening; fewer sizes are measured on a CPU by default.
+        job: Frame rate, chunk, batch sizes and sharpening; a batch of 1 is measured besides.
         options: Sizes of the synthetic input, and how long to measure.
         notice: Told what comes next.
 
@@ -140,8 +139,6 @@ def bench(run: RunConfig, job: JobConfig, options: BenchOptions, notice: Notice)
     notice("loading the networks")
     clock = MonotonicClock()
     on_cuda = resolve_device(run.device).type == "cuda"
-    if job.batch_sizes is None:
-        job = dataclasses.replace(job, batch_sizes=BATCHES_ON_CUDA if on_cuda else BENCHED_ON_CPU)
     engine = make_engine(run, job, clock)
     device, dtype = engine.bundle.device, engine.bundle.dtype
     notice("measuring the hardware")
@@ -153,7 +150,7 @@ def bench(run: RunConfig, job: JobConfig, options: BenchOptions, notice: Notice)
     encode = AudioEncoder(engine.bundle)
     features_s = median_s(lambda: encode(second), device, options.budget_s)
     batches = []
-    for size in engine.batch_sizes:
+    for size in sorted({1, *engine.batch_sizes}):
         notice(f"measuring batches of {size}")
         batches.append(stages.measure(size, options.budget_s, gflop, roofline))
     seconds = options.seconds or (10.0 if on_cuda else 1.0)

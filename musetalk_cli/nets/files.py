@@ -19,6 +19,7 @@ MODELS = (*LAYOUTS, DEMO, RANDOM)
 CARD_FILE = "bundle.json"
 _MAX_CARD_BYTES = 1 << 20
 _CARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
+_MAX_CPU_BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +29,13 @@ class Card:
     Attributes:
         name: Its name; `demo` is the family of the embedded networks.
         cpu_precision: The format it may run in on a processor that computes in that format itself.
+        cpu_batch: Frames a batch on a CPU shall have, 1..64. More are faster where the networks are small;
+            large ones gain nothing and take memory for each.
     """
 
     name: str | None = None
     cpu_precision: Literal["fp32", "bf16"] = "fp32"
+    cpu_batch: int = 4
 
 
 NO_CARD = Card()
@@ -138,7 +142,10 @@ def read_card(folder: Path) -> Card:
         )
     if precision not in ("fp32", "bf16"):
         raise ModelError(f"{path} is broken: cpu_precision is {_short(precision)}, not fp32 or bf16.")
-    return Card(name, precision)
+    batch = data.get("cpu_batch", NO_CARD.cpu_batch)
+    if type(batch) is not int or not 1 <= batch <= _MAX_CPU_BATCH:
+        raise ModelError(f"{path} is broken: cpu_batch is {_short(batch)}, outside 1..{_MAX_CPU_BATCH}.")
+    return Card(name, precision, batch)
 
 
 def _short(value: object) -> str:
