@@ -22,8 +22,9 @@ demo: install ## Let the embedded face speak its sample: demo.mp4
 
 demo-model: install ## Train the embedded networks and draw their avatars again (hours on a CPU; needs espeak-ng and flite)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,training]'
-	rm -rf build/demo-model models/demo avatars/demo avatars/demo2
-	$(BIN)/python -m training all
+	$(BIN)/python -m training all --models build/models --avatars build/avatars
+	cp -r build/models/demo models/
+	cp -r build/avatars/demo build/avatars/demo2 avatars/
 
 test: install ## Run the tests (no GPU, no network)
 	$(BIN)/pytest

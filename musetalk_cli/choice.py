@@ -91,7 +91,7 @@ def settle(run: RunConfig, avatar: str) -> RunConfig:
     model = run.model
     if model is None:
         model = _model_of(meta)
-        log.debug("model: %s (what avatar %s was made for)", model, avatar)
+        log.debug("model: %s (the version of avatar %s)", model, avatar)
     _check_pair(replace(run, model=model), model, avatar, meta)
     return replace(run, model=model)
 
@@ -189,5 +189,6 @@ def _check_pair(run: RunConfig, model: str, avatar: str, meta: AvatarMeta) -> No
     if made_for != version:
         raise AvatarError(
             f"Avatar {avatar} was made for {made_for}, and model {model} is {version}.",
-            f"Use --model {made_for}, or prepare the face again with --model {model}.",
+            f"{f'Use --model {made_for}, or prepare' if made_for in LAYOUTS else 'Prepare'} the face again "
+            f"with --model {model}.",
         )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training import sounds, visemes
+from training import sounds, texts, visemes
 from training.speech import SAMPLE_RATE, Phone, SpeechError, Utterance, espeak, say_flite
 
 
@@ -57,6 +57,43 @@ def test_an_unknown_voice_is_refused():
         espeak().say("Hello.", "no-such-voice")
 
 
+@needs_espeak
+def test_an_unknown_variant_is_refused():
+    with pytest.raises(SpeechError, match="zzz"):
+        espeak().say("Hello.", "en-us+zzz")
+
+
+def _texts():
+    for voice in ("en-us", "en-gb-scotland", "en-gb-x-rp"):
+        yield voice, " ".join(texts.WORDS)
+    for language, sentences in (texts.TRAINING_SENTENCES | texts.HELD_OUT).items():
+        yield language, " ".join(sentences)
+
+
+@needs_espeak
+@pytest.mark.parametrize(("voice", "text"), _texts(), ids=lambda one: one[:14])
+def test_every_sound_of_every_text_has_a_shape(voice, text):
+    said = espeak().say(text, voice)
+    assert len(said.phones) > 20
+    visemes.curve(said.phones, said.seconds)
+
+
+def test_a_sound_without_a_shape_is_an_error_and_not_silence():
+    with pytest.raises(KeyError):
+        visemes.curve([Phone("ʘ", 0.0, 0.2)], 0.3)
+
+
+@needs_flite
+@needs_espeak
+def test_clips_of_judges_repeat():
+    one, other = (sounds.held_out_clips(seed=5) for _ in range(2))
+    assert len(one) == len(sounds.HELD_OUT_VOICES)
+    assert all(
+        (a.samples == b.samples).all() and (a.frames == b.frames).all()
+        for a, b in zip(one, other, strict=True)
+    )
+
+
 @needs_flite
 @needs_espeak
 def test_training_clips_repeat_and_keep_lips_closed_on_closures():
@@ -77,6 +114,8 @@ def test_voices_that_judge_are_not_voices_that_train():
     assert not set(sounds.HELD_OUT_VOICES) & (
         set(sounds._ENGLISH) | {f"flite {one}" for one in sounds._RECORDED}
     )
+    trained = {voice.partition("+")[2] for voice in sounds._ENGLISH} | {one[1:] for one in sounds._VARIANTS}
+    assert not {voice.partition("+")[2] for voice in sounds.HELD_OUT_VOICES if "+" in voice} & trained
     languages = {voice.split("+")[0] for voice in sounds.HELD_OUT_VOICES} & set(sounds.TRAINING_SENTENCES)
     assert not languages
 

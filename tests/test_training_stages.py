@@ -69,7 +69,7 @@ def test_the_encoder_starts_by_looking_near_by():
         assert int(found) == distance
 
 
-def test_listening_changes_every_weight_and_lowers_its_loss(clip, listener):
+def test_listening_changes_every_weight(clip, listener):
     torch.manual_seed(0)
     fresh = listening.Listener()
     still = {"encoder.embed_positions.weight"}
@@ -86,6 +86,14 @@ def test_picturing_states_a_scale_that_gives_latents_a_spread_of_one(pictures, v
 def test_what_is_pasted_counts_more_than_what_is_not():
     weights = picturing.pixel_weights(np.array([128.0, 180.0], np.float32))
     assert weights[50, 50] < weights[240, 20] < weights[180, 128]
+
+
+def test_speaking_between_latents_leaves_the_vae_alone(clip, pictures, listener, vae, monkeypatch):
+    before = {name: value.clone() for name, value in vae.state_dict().items()}
+    monkeypatch.setattr(speaking, "LATENT_BATCH", 2)
+    monkeypatch.setattr(speaking, "LATENTS_UNTIL", 1.0)
+    speaking.train(pictures, listening.Heard.of([clip]), listener, vae, steps=2, seed=0, device=CPU)
+    assert all(torch.equal(value, before[name]) for name, value in vae.state_dict().items())
 
 
 def test_speaking_trains_the_unet_and_at_the_end_the_decoder_but_no_encoder(
@@ -145,13 +153,15 @@ def test_a_bundle_is_small_enough_to_ship(listener, vae, tmp_path):
     assert size < 12e6
 
 
-def test_the_meter_reads_what_was_drawn(pictures):
-    meter = Meter(pictures, 0)
-    chosen = np.flatnonzero(pictures.people[: -picturing.JUDGED] == 0)
-    images = np.concatenate([pictures.images[n] for n in chosen])
-    read = meter.read(images, np.repeat(pictures.centres[chosen], 4, axis=0))
-    truth = np.concatenate([pictures.values[n] for n in chosen])
-    assert np.abs(read[:, 0] - truth[:, 0]).max() < 0.05
+def test_the_meter_reads_mouths_it_was_not_made_of(clip):
+    drawn = faces.make(2 * 60 + picturing.JUDGED, clip.frames, seed=3, workers=0)
+    meter, judged = Meter(drawn, 0), np.arange(len(drawn.images))[-picturing.JUDGED :]
+    chosen = judged[drawn.people[judged] == 0]
+    images = np.concatenate([drawn.images[n] for n in chosen])
+    read = meter.read(images, np.repeat(drawn.centres[chosen], 4, axis=0))
+    truth = np.concatenate([drawn.values[n] for n in chosen])
+    assert np.corrcoef(read[:, 0], truth[:, 0])[0, 1] > 0.97
+    assert np.abs(read[:, 0] - truth[:, 0]).mean() < 0.05
 
 
 def test_a_late_mouth_has_a_lag_above_zero():

@@ -8,27 +8,31 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from musetalk_cli.device import keep_freed_memory, resolve_device
+from musetalk_cli.device import keep_freed_memory, resolve_device, resolve_dtype
 from musetalk_cli.nets.bundle import Bundle, load_bundle
-from training import avatars, bundle, evaluate, faces, listening, nets, picturing, sheets, sounds, speaking
+from training import avatars, bundle, evaluate, faces, listening, nets, picturing, results, sounds, speaking
 from training.meter import Meter
 from training.people import PEOPLE
 
 SEED = 1
 CLIPS, MOMENTS = 320, 1500
 LISTENING_STEPS, PICTURING_STEPS, SPEAKING_STEPS = 2200, 4600, 4600
-RECORDINGS = ("eng", "sun", "yongen")
+RECIPE = {
+    "seed": SEED, "clips": CLIPS, "moments": MOMENTS, "listening_steps": LISTENING_STEPS,
+    "picturing_steps": PICTURING_STEPS, "speaking_steps": SPEAKING_STEPS,
+}  # fmt: skip
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -44,6 +48,10 @@ class Work:
 
     def __init__(self, folder: Path, device: torch.device, models: Path, people: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        recipe = folder / "recipe.json"
+        if recipe.exists() and json.loads(recipe.read_text()) != RECIPE:
+            raise SystemExit(f"{folder} holds results of another recipe; remove it or choose another --work.")
+        recipe.write_text(json.dumps(RECIPE))
         self._folder, self._device, self._models, self._people = folder, device, models, people
 
     def sounds(self) -> listening.Heard:
@@ -51,14 +59,15 @@ class Work:
         path = self._folder / "heard.npz"
         if not path.exists():
             _say(f"speaking {CLIPS} clips of {sounds.CLIP_SECONDS} s")
-            listening.Heard.of(list(sounds.training_clips(CLIPS, seed=SEED))).save(path)
+            heard = listening.Heard.of(list(sounds.training_clips(CLIPS, seed=SEED)))
+            _complete(path, heard.save)
         return listening.Heard.load(path)
 
     def listener(self) -> listening.Listener:
         """The trained audio encoder with its head."""
 
         def make() -> nn.Module:
-            judged = [sounds.held_out_clip(voice, seed=SEED) for voice in sounds.HELD_OUT_VOICES]
+            judged = sounds.held_out_clips(seed=SEED)
             return listening.train(self.sounds(), judged, LISTENING_STEPS, SEED, self._device)
 
         module = listening.Listener()
@@ -68,9 +77,10 @@ class Work:
     def faces(self) -> faces.Faces:
         """The training pictures."""
         folder = self._folder / "faces"
-        if not (folder / "people.npy").exists():
+        if not folder.exists():
             _say(f"drawing {MOMENTS} moments")
-            faces.make(MOMENTS, self.sounds().frames.reshape(-1, 5), seed=SEED).save(folder)
+            drawn = faces.make(MOMENTS, self.sounds().frames.reshape(-1, 5), seed=SEED)
+            _complete(folder, drawn.save)
         return faces.Faces.load(folder)
 
     def networks(self) -> Bundle:
@@ -91,8 +101,9 @@ class Work:
                 )
                 return nn.ModuleDict({"unet": unet, "vae": vae})
 
+            trained = self._weights("speaker", make)
             last = nn.ModuleDict({"unet": nets.build_unet(), "vae": vae.cpu()})
-            last.load_state_dict(self._weights("speaker", make))
+            last.load_state_dict(trained)
             bundle.write(folder, listener.encoder.cpu(), last["vae"], last["unet"], self._card())
         return load_bundle(str(folder), self._models, self._device, torch.float32)
 
@@ -101,11 +112,8 @@ class Work:
             "license": "Apache-2.0",
             "knows": "two drawn people, the avatars demo and demo2, and no photographed face",
             "trained_on": "drawn faces of training/people.py, speech of espeak-ng 1.51 and flite 2.2",
-            "recipe": {
-                "seed": SEED, "clips": CLIPS, "moments": MOMENTS, "listening_steps": LISTENING_STEPS,
-                "picturing_steps": PICTURING_STEPS, "speaking_steps": SPEAKING_STEPS,
-            },
-        }  # fmt: skip
+            "recipe": RECIPE,
+        }
 
     def _weights(self, name: str, make: Callable[[], nn.Module]) -> dict[str, torch.Tensor]:
         path = self._folder / f"{name}.safetensors"
@@ -113,7 +121,7 @@ class Work:
             started = time.monotonic()
             state = {key: value.detach().cpu().contiguous() for key, value in make().state_dict().items()}
             _say(f"{name} took {time.monotonic() - started:.0f} s")
-            save_file(state, path)
+            _complete(path, partial(save_file, state))
         kept: dict[str, torch.Tensor] = load_file(path)
         return kept
 
@@ -124,25 +132,43 @@ class Work:
 
     def evaluation(self, recordings: Path | None) -> None:
         """The figures of the bundle, beside it, and contact sheets in the work folder."""
-        networks, pictures = self.networks(), self.faces()
+        paths = sorted(recordings.glob("*.wav")) if recordings is not None else []
+        if recordings is not None and not paths:
+            raise SystemExit(f"{recordings} holds no recording (*.wav).")
+        preparing, pictures = self.networks(), self.faces()
+        dtype = resolve_dtype("auto", self._device, preparing.card.cpu_precision)
+        speaking_too = load_bundle(str(self._models / bundle.NAME), self._models, self._device, dtype)
+        networks = evaluate.Networks(preparing, speaking_too)
         meters = [Meter(pictures, number) for number in range(len(PEOPLE))]
         figures = []
-        for number, voice in enumerate(sounds.HELD_OUT_VOICES):
-            one, shown = evaluate.judge(networks, voice, number, meters)
+        clips = sounds.held_out_clips(seed=SEED + 1)
+        for number, (voice, clip) in enumerate(zip(sounds.HELD_OUT_VOICES, clips, strict=True)):
+            one, shown = evaluate.judge(networks, voice, clip, number, meters)
             figures.append(one)
-            sheets.write(self._folder / f"sheet-{number}.png", shown)
+            results.write_sheet(self._folder / f"sheet-{number}.png", shown)
             _say(json.dumps({key: _rounded(value) for key, value in asdict(one).items()}))
-        real: dict[str, float] = {}
-        if recordings is not None:
-            for number, name in enumerate(RECORDINGS):
-                who = number % len(PEOPLE)
-                path = recordings / "footage" / f"{name}.wav"
-                real[name] = evaluate.against_energy(networks, path, meters[who], PEOPLE[who])
-        folder = self._models / bundle.NAME
-        result = {"clips": [asdict(one) for one in figures], "opening_against_log_energy": real}
-        (folder / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n")
-        print(evaluate.table(figures))
-        print(real)
+        result: dict[str, object] = {
+            "precision": str(dtype).removeprefix("torch."),
+            "clips": [{key: _rounded(value) for key, value in asdict(one).items()} for one in figures],
+        }
+        followed = {}
+        for number, path in enumerate(paths):
+            who = number % len(PEOPLE)
+            followed[path.stem] = evaluate.against_energy(networks, path, meters[who], PEOPLE[who])
+        result["against_log_energy_of_recordings"] = followed
+        text = json.dumps(result, indent=1, allow_nan=False) + "\n"
+        (self._models / bundle.NAME / "evaluation.json").write_text(text)
+        print(results.table(figures))
+        print(followed)
+
+
+def _complete(path: Path, write: Callable[[Path], object]) -> None:
+    """Write beside a name and rename, so that what is there is complete."""
+    beside = path.with_name(f"unfinished-{path.name}")
+    if beside.is_dir():
+        shutil.rmtree(beside)
+    write(beside)
+    beside.replace(path)
 
 
 def _rounded(value: object) -> object:
@@ -165,13 +191,13 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=ROOT / "models")
     parser.add_argument("--avatars", type=Path, default=ROOT / "avatars")
     parser.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto")
+    parser.add_argument("--recordings", type=Path, help="folder of real voices to judge too (*.wav)")
     chosen = parser.parse_args()
     keep_freed_memory()
     work = Work(chosen.work, resolve_device(chosen.device), chosen.models, chosen.avatars)
-    data = os.environ.get("MUSETALK_TEST_DATA")
     steps: dict[str, Callable[[], object]] = {
         "sounds": work.sounds, "listener": work.listener, "faces": work.faces, "networks": work.networks,
-        "avatars": work.avatars, "evaluation": lambda: work.evaluation(Path(data) if data else None),
+        "avatars": work.avatars, "evaluation": lambda: work.evaluation(chosen.recordings),
     }  # fmt: skip
     for step in ("networks", "avatars", "evaluation") if chosen.step == "all" else (chosen.step,):
         steps[step]()

@@ -6,7 +6,7 @@ Everything between sound and face is the product's own code, streaming as `muset
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -32,28 +32,36 @@ from training.speech import SAMPLE_RATE
 FRAMES = 300
 CHUNK = Fraction(1, 2)
 BATCH = 12
+CLOSED = 0.05
+"""Opening below which lips count as closed."""
 LAGS = 6
 """Frames by which the generated mouth is shifted in search of a better fit."""
-QUIET_MARGIN = 6
+QUIET_MARGIN = 5
 """Frames that a silence must go on before and after a frame of it that is judged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one clip shows.
+    """What one clip shows; a figure that the clip has no frames for is None.
+
+    The truth is where the synthesiser says that its phonemes are, so a constant error in those times would
+    not show here. Openings that the meter reads outside 0..1 count as 0 or 1.
 
     Attributes:
         voice, person: Who speaks, and who is drawn.
         opening, width, rounding: Correlation of the generated mouth with the truth.
+        loudness: Correlation of the sound's log energy with the true opening: what loudness alone would give.
         lag: Frames by which the mouth fits best later (more than 0) or earlier.
         wide_open: 95 % quantile of the generated opening over the truth's.
         mouth_psnr: Of the generated mouth's surroundings against the truth, dB.
         ceiling_psnr: The same of the truth through the VAE.
         rest_psnr: The same of the face at rest: what doing nothing would give.
         closed: Mean opening in frames in which lips meet for m, b or p.
+        met: Share of these frames with an opening below 0.05.
         silent: Mean opening in silence.
         flicker: Mean change from frame to frame of a still face in silence, levels.
-        meter: Correlation of the meter's opening with the truth on true pictures.
+        quiet: Frames of silence that the two figures before come from.
+        meter: Least correlation of the meter's opening, width and rounding with the truth on true pictures.
     """
 
     voice: str
@@ -61,14 +69,17 @@ class Figures:
     opening: float
     width: float
     rounding: float
+    loudness: float
     lag: int
     wide_open: float
     mouth_psnr: float
     ceiling_psnr: float
     rest_psnr: float
-    closed: float
-    silent: float
-    flicker: float
+    closed: float | None
+    met: float | None
+    silent: float | None
+    flicker: float | None
+    quiet: int
     meter: float
 
 
@@ -79,6 +90,19 @@ class Shown:
     truth: NDArray[np.uint8]
     again: NDArray[np.uint8]
     generated: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Networks:
+    """A bundle as the product uses it.
+
+    Attributes:
+        preparing: In fp32, for the latents of faces.
+        speaking: In the precision that `--precision auto` takes, for everything else.
+    """
+
+    preparing: Bundle
+    speaking: Bundle
 
 
 def tokens_of(bundle: Bundle, samples: NDArray[np.float32], frames: int, chunk: Fraction = CHUNK) -> Tensor:
@@ -103,12 +127,11 @@ def speak(bundle: Bundle, latents: Tensor, tokens: Tensor) -> NDArray[np.uint8]:
     return np.concatenate(found)
 
 
-def _again(bundle: Bundle, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    encoder, generator = FaceEncoder(bundle), Generator(bundle)
-    parts = [images[first : first + BATCH] for first in range(0, len(images), BATCH)]
-    return np.concatenate(
-        [generator.decode(encoder(part)[:, 4:].to(bundle.device)).cpu().numpy() for part in parts]
-    )
+def _again(networks: Networks, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    generator, device = Generator(networks.speaking), networks.speaking.device
+    latents = _encode(networks.preparing, images)[:, 4:].to(device)
+    parts = [latents[first : first + BATCH] for first in range(0, len(latents), BATCH)]
+    return np.concatenate([generator.decode(part).cpu().numpy() for part in parts])
 
 
 def _encode(bundle: Bundle, images: NDArray[np.uint8]) -> Tensor:
@@ -117,21 +140,28 @@ def _encode(bundle: Bundle, images: NDArray[np.uint8]) -> Tensor:
 
 
 def judge(
-    bundle: Bundle, voice: str, number: int, meters: Sequence[Meter], *, seed: int = 2, frames: int = FRAMES
+    networks: Networks,
+    voice: str,
+    clip: sounds.Clip,
+    number: int,
+    meters: Sequence[Meter],
+    *,
+    seed: int = 2,
+    frames: int = FRAMES,
 ) -> tuple[Figures, Shown]:
     """Speak a clip of a voice and measure the result.
 
     Args:
-        bundle: The networks.
-        voice: One of `sounds.HELD_OUT_VOICES`.
+        networks: What is judged.
+        voice: Its name.
+        clip: What it says.
         number: Decides who is drawn, and how the head moves.
         meters: One for each person.
-        seed: Of sentences and motion.
+        seed: Of the motion.
         frames: How much of the clip.
     """
     who = number % len(PEOPLE)
     person, meter = PEOPLE[who], meters[who]
-    clip = sounds.held_out_clip(voice, seed=seed)
     values = clip.frames[:frames]
     moments = judged(frames, seed + number)
     centres = np.stack([faces.centre(person, moment) for moment in moments])
@@ -139,27 +169,29 @@ def judge(
         [faces.crop(person, moment, mouth) for moment, mouth in zip(moments, values, strict=True)]
     )
     rest = np.stack([faces.crop(person, moment, visemes.REST) for moment in moments])
-    tokens = tokens_of(bundle, clip.samples, frames)
-    latents = _encode(bundle, rest)
-    shown = Shown(truth, _again(bundle, truth), speak(bundle, latents, tokens))
-    found = meter.read(shown.generated, centres)
-    ideal = meter.read(truth, centres)
-    quiet = _quiet(values)
+    tokens = tokens_of(networks.speaking, clip.samples, frames)
+    latents = _encode(networks.preparing, rest)
+    shown = Shown(truth, _again(networks, truth), speak(networks.speaking, latents, tokens))
+    found, ideal = (meter.read(images, centres).clip(0, 1) for images in (shown.generated, truth))
+    quiet, closing = _quiet(values), _closing(clip.closures, frames)
     figures = Figures(
         voice=voice,
         person=person.name,
         opening=_correlation(found[:, 0], values[:, 0]),
         width=_correlation(found[:, 1], values[:, 1]),
         rounding=_correlation(found[:, 2], values[:, 2]),
+        loudness=_correlation(_log_energy(clip.samples, frames), values[:, 0]),
         lag=best_lag(found[:, 0], values[:, 0]),
         wide_open=float(np.quantile(found[:, 0], 0.95) / np.quantile(values[:, 0], 0.95)),
         mouth_psnr=mouth_psnr(shown.generated, truth, centres),
         ceiling_psnr=mouth_psnr(shown.again, truth, centres),
         rest_psnr=mouth_psnr(rest, truth, centres),
-        closed=_mean(found[_closing(clip.closures, frames), 0]),
+        closed=_mean(found[closing, 0]),
+        met=_mean((found[closing, 0] < CLOSED).astype(float)),
         silent=_mean(found[quiet, 0]),
-        flicker=_flicker(bundle, latents[:1], tokens, quiet),
-        meter=_correlation(ideal[:, 0], values[:, 0]),
+        flicker=_flicker(networks.speaking, latents[:1], tokens, quiet),
+        quiet=len(quiet),
+        meter=min(_correlation(ideal[:, k], values[:, k]) for k in range(3)),
     )
     return figures, shown
 
@@ -168,8 +200,15 @@ def _correlation(one: NDArray[np.floating], other: NDArray[np.floating]) -> floa
     return float(np.corrcoef(one, other)[0, 1])
 
 
-def _mean(values: NDArray[np.floating]) -> float:
-    return float(values.mean()) if len(values) else float("nan")
+def _mean(values: NDArray[np.floating]) -> float | None:
+    return float(values.mean()) if len(values) else None
+
+
+def _log_energy(samples: NDArray[np.float32], frames: int) -> NDArray[np.float64]:
+    """Log of the RMS of 80 ms around the middle of each frame."""
+    power = np.convolve(samples**2, np.ones(1280) / 1280, "same")[320::640][:frames]
+    level: NDArray[np.float64] = np.log(np.sqrt(power) + 1e-3)
+    return level
 
 
 def best_lag(found: NDArray[np.floating], truth: NDArray[np.floating]) -> int:
@@ -202,42 +241,28 @@ def _closing(closures: NDArray[np.float32], frames: int) -> NDArray[np.int64]:
     return np.flatnonzero([bool(((closures[:, 0] <= t) & (t <= closures[:, 1])).any()) for t in middles])
 
 
-def _flicker(bundle: Bundle, latents: Tensor, tokens: Tensor, quiet: NDArray[np.int64]) -> float:
+def _flicker(bundle: Bundle, latents: Tensor, tokens: Tensor, quiet: NDArray[np.int64]) -> float | None:
     """Mean change of a still face's lower half between neighbouring frames of silences, levels."""
     pairs = quiet[:-1][np.diff(quiet) == 1]
     if not len(pairs):
-        return float("nan")
+        return None
     chosen = np.unique(np.concatenate([pairs, pairs + 1]))
     images = speak(bundle, latents.expand(len(chosen), -1, -1, -1), tokens[chosen]).astype(float)[:, 128:]
     first = np.searchsorted(chosen, pairs)
     return float(np.abs(images[first + 1] - images[first]).mean())
 
 
-def against_energy(bundle: Bundle, path: Path, meter: Meter, person: Person, frames: int = 500) -> float:
-    """Correlation of the opening with the log energy of a real recording."""
+def against_energy(
+    networks: Networks, path: Path, meter: Meter, person: Person, frames: int = 500
+) -> dict[str, float | int]:
+    """How the opening follows the log energy of a real recording: `correlation`, and best `lag` in frames."""
     recorded, rate = soundfile.read(path, dtype="float32", always_2d=True)
     samples = np.asarray(soxr.resample(recorded.mean(1), rate, SAMPLE_RATE, "HQ"), np.float32)[: frames * 640]
     count = len(samples) // 640
-    tokens = tokens_of(bundle, samples, count)
+    tokens = tokens_of(networks.speaking, samples, count)
     rest = faces.crop(person, Moment(Pose()), visemes.REST)
-    latents = _encode(bundle, rest[None]).expand(count, -1, -1, -1)
+    latents = _encode(networks.preparing, rest[None]).expand(count, -1, -1, -1)
     centre = faces.centre(person, Moment(Pose()))
-    found = meter.read(speak(bundle, latents, tokens), np.tile(centre, (count, 1)))[:, 0]
-    power = np.convolve(samples**2, np.ones(1280) / 1280, "same")[320::640][:count]
-    return _correlation(found, np.log(np.sqrt(power) + 1e-3))
-
-
-def table(figures: Sequence[Figures]) -> str:
-    """The figures as a table in Markdown, with their mean and their worst."""
-    names = [name for name in asdict(figures[0]) if name not in ("voice", "person")]
-    lines = ["| voice | person | " + " | ".join(name.replace("_", " ") for name in names) + " |"]
-    lines.append("|" + " --- |" * (len(names) + 2))
-    for one in figures:
-        shown = [
-            str(value) if isinstance(value, int) else f"{value:.3f}"
-            for value in (getattr(one, name) for name in names)
-        ]
-        lines.append(f"| {one.voice} | {one.person} | " + " | ".join(shown) + " |")
-    means = [f"{np.nanmean([getattr(one, name) for one in figures]):.3f}" for name in names]
-    lines.append("| **mean** | | " + " | ".join(means) + " |")
-    return "\n".join(lines) + "\n"
+    found = meter.read(speak(networks.speaking, latents, tokens), np.tile(centre, (count, 1)))[:, 0]
+    energy = _log_energy(samples, count)
+    return {"correlation": _correlation(found, energy), "lag": best_lag(found, energy)}

@@ -52,7 +52,8 @@ class Heard:
 
     def save(self, path: Path) -> None:
         """Write them to a file that `load` reads."""
-        np.savez(path, samples=self.samples, rows=self.rows, frames=self.frames)
+        with path.open("wb") as file:
+            np.savez(file, samples=self.samples, rows=self.rows, frames=self.frames)
 
     @classmethod
     def load(cls, path: Path) -> Heard:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from typing import TypeVar
 
@@ -13,8 +13,7 @@ T = TypeVar("T")
 def each(work: Callable[..., T], *inputs: Iterable[object], workers: int, fresh: bool = False) -> Iterator[T]:
     """Results in the order of the inputs.
 
-    Processes are forked from one that has nothing but the work's module, since neither torch's threads nor
-    OpenCV's survive a fork.
+    Processes are forked from one without threads: neither torch's nor OpenCV's survive a fork.
 
     Args:
         work: A function at the top of a module, or a partial of one.
@@ -28,6 +27,9 @@ def each(work: Callable[..., T], *inputs: Iterable[object], workers: int, fresh:
         return
     context = get_context("forkserver")
     context.set_forkserver_preload([getattr(work, "func", work).__module__])
-    only = 1 if fresh else None
-    with ProcessPoolExecutor(workers, context, max_tasks_per_child=only) as pool:  # type: ignore[call-overload]
-        yield from pool.map(work, *inputs, chunksize=1 if fresh else 8)
+    with context.Pool(workers, maxtasksperchild=1 if fresh else None) as pool:
+        yield from pool.imap(partial(_spread, work), zip(*inputs, strict=True), chunksize=1 if fresh else 8)
+
+
+def _spread(work: Callable[..., T], inputs: tuple[object, ...]) -> T:
+    return work(*inputs)

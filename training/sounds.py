@@ -28,8 +28,11 @@ _ENGLISH = (
 )  # fmt: skip
 _VARIANTS = ("", "+f2", "+f4", "+m3", "+m7")
 _RECORDED = ("rms", "kal16", "awb")
-HELD_OUT_VOICES = ("flite slt", "pl", "nl+f5", "pt", "sv+f3", "en-us+f5", "en-gb-x-rp+m2")
-"""Voices that are never trained on: a recorded speaker, four languages, two variants."""
+HELD_OUT_VOICES = ("flite slt", "pl+m5", "nl+f5", "pt+m8", "sv+m6", "en-us+f5", "en-gb-x-rp+m2")
+"""Voices that are never trained on: a recorded speaker, and variants, four of them in untrained languages."""
+_SHORT_PAUSES, _LONG_PAUSES = (0.3, 1.5), (0.9, 1.8)
+_FAINT = 5e-4
+"""RMS of the noise of held-out clips, -66 dB: no recording is silent."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,12 +88,17 @@ def held_out_utterance(voice: str, rng: np.random.Generator) -> Utterance:
     return _speak(rng, voice, str(rng.choice(HELD_OUT.get(language, HELD_OUT_ENGLISH))))
 
 
-def clip(rng: np.random.Generator, utter: Callable[[np.random.Generator], Utterance]) -> Clip:
+def clip(
+    rng: np.random.Generator,
+    utter: Callable[[np.random.Generator], Utterance],
+    pauses: tuple[float, float] = _SHORT_PAUSES,
+) -> Clip:
     """A clip of utterances with pauses between them.
 
     Args:
         rng: Decides everything.
         utter: Says something.
+        pauses: Least and most seconds of every other pause; the rest are shorter than 0.3 s.
     """
     samples = np.zeros(CLIP_SECONDS * SAMPLE_RATE, np.float32)
     rows, frames = (np.tile(np.array(visemes.REST, np.float32), (count, 1)) for count in (ROWS, FRAMES))
@@ -112,7 +120,7 @@ def clip(rng: np.random.Generator, utter: Callable[[np.random.Generator], Uttera
         closures += [
             (now + phone.start, now + phone.end) for phone in said.phones if visemes.closes(phone.symbol)
         ]
-        now = end + float(rng.choice([rng.uniform(0.03, 0.3), rng.uniform(0.3, 1.5)]))
+        now = end + float(rng.choice([rng.uniform(0.03, 0.3), rng.uniform(*pauses)]))
     return Clip(samples, rows, frames, np.array(closures, np.float32).reshape(-1, 2))
 
 
@@ -145,9 +153,16 @@ def training_clip(number: int, *, seed: int) -> Clip:
     return Clip(_worn(made.samples, rng), made.rows, made.frames, made.closures)
 
 
-def held_out_clip(voice: str, *, seed: int) -> Clip:
-    """Half a minute of one voice that is never trained on."""
-    return clip(np.random.default_rng((seed, 77)), partial(held_out_utterance, voice))
+def _held_out_clip(voice: str, seed: int) -> Clip:
+    rng = np.random.default_rng((seed, 77))
+    made = clip(rng, partial(held_out_utterance, voice), _LONG_PAUSES)
+    noise = rng.normal(0, _FAINT, len(made.samples)).astype(np.float32)
+    return Clip(made.samples + noise, made.rows, made.frames, made.closures)
+
+
+def held_out_clips(*, seed: int) -> list[Clip]:
+    """Half a minute of each voice that is never trained on, with long pauses and a faint noise."""
+    return list(each(partial(_held_out_clip, seed=seed), HELD_OUT_VOICES, workers=1, fresh=True))
 
 
 def training_clips(count: int, *, seed: int, workers: int = 2) -> Iterator[Clip]:

@@ -82,6 +82,14 @@ class _EventId(ctypes.Union):
     _fields_: ClassVar = [("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8)]
 
 
+class _Voice(ctypes.Structure):
+    _fields_: ClassVar = [
+        ("name", ctypes.c_char_p),
+        ("languages", ctypes.c_char_p),
+        ("identifier", ctypes.c_char_p),
+    ]
+
+
 class _Event(ctypes.Structure):
     _fields_: ClassVar = [
         ("type", ctypes.c_int),
@@ -118,6 +126,7 @@ class Espeak:
         self._rate = self._library.espeak_Initialize(_SYNCHRONOUS, 500, None, _PHONEMES_AS_IPA)
         if self._rate <= 0:
             raise SpeechError("espeak-ng does not start.")
+        self._library.espeak_GetCurrentVoice.restype = ctypes.POINTER(_Voice)
         self._pieces: list[NDArray[np.int16]] = []
         self._events: list[tuple[int, str]] = []
         self._callback = _Callback(self._take)
@@ -134,6 +143,11 @@ class Espeak:
             number += 1
         return 0
 
+    def _identifier(self) -> str:
+        """Language and variant of the voice in use; a variant that is not there is not in it."""
+        voice = self._library.espeak_GetCurrentVoice().contents
+        return str((voice.identifier or b"").decode("utf-8", "ignore"))
+
     def say(self, text: str, voice: str, *, rate: int = 165, pitch: int = 50, span: int = 50) -> Utterance:
         """Speak.
 
@@ -148,7 +162,9 @@ class Espeak:
             SpeechError: There is no such voice, or nothing is said.
         """
         self._pieces, self._events = [], []
-        if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
+        taken = self._library.espeak_SetVoiceByName(voice.encode()) == 0
+        _, plus, variant = voice.partition("+")
+        if not taken or (plus and not self._identifier().endswith(f"+{variant}")):
             raise SpeechError(f"espeak-ng has no voice {voice}")
         for setting, value in ((_RATE, rate), (_PITCH, pitch), (_PITCH_RANGE, span)):
             self._library.espeak_SetParameter(setting, value, 0)

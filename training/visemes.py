@@ -26,6 +26,8 @@ CLOSING = 0.055
 """Seconds in which the lips come together before, and part after, a closure."""
 
 _REST_DOMINANCE = 0.9
+_SILENT = frozenset("_ ː:ˈˌʲʰ̩̃ʷ̪̊ʱ̯̝̞˞‿.?;-")
+"""Pauses, and marks that change a sound's length or colour but not the lips."""
 _TABLE: dict[str, tuple[float, ...]] = {}
 _CLOSURES = frozenset("mbp")
 
@@ -43,7 +45,7 @@ _shape("ɛ e", 0.55, 0.74, 0.0, 0.6, 0.25, 1.0)
 _shape("i ɪ ɨ", 0.27, 0.95, 0.0, 0.75, 0.3, 1.0)
 _shape("ɔ ɒ", 0.7, 0.3, 0.6, 0.1, 0.1, 1.0)
 _shape("o", 0.52, 0.22, 0.85, 0.05, 0.1, 1.1)
-_shape("u ʊ y ø œ ʏ ɯ", 0.25, 0.1, 1.0, 0.05, 0.1, 1.1)
+_shape("u ʊ y ø œ ʏ ɯ ʉ", 0.25, 0.1, 1.0, 0.05, 0.1, 1.1)
 _shape("m b p", 0.0, 0.5, 0.0, 0.0, 0.0, 3.5)
 _shape("f v β ɸ ʋ", 0.12, 0.55, 0.0, 0.95, 0.0, 2.5)
 _shape("θ ð", 0.24, 0.55, 0.0, 0.6, 1.0, 1.5)
@@ -53,14 +55,18 @@ _shape("l ɾ ʎ ɫ ɭ", 0.33, 0.6, 0.0, 0.55, 0.95, 0.9)
 _shape("ʃ ʒ", 0.2, 0.25, 0.75, 0.9, 0.3, 1.5)
 _shape("r ɹ ʀ ʁ", 0.24, 0.35, 0.55, 0.3, 0.4, 0.9)
 _shape("w ɥ ʍ", 0.12, 0.08, 1.0, 0.0, 0.0, 2.0)
-_shape("j", 0.22, 0.85, 0.0, 0.7, 0.4, 0.8)
+_shape("j ʝ", 0.22, 0.85, 0.0, 0.7, 0.4, 0.8)
 _shape("k g ɡ ŋ x ç ɣ q", 0.3, 0.55, 0.0, 0.4, 0.2, 0.6)
 _shape("h ħ", 0.35, 0.5, 0.0, 0.3, 0.1, 0.2)
 
 
 def _sounds(symbol: str) -> list[tuple[float, ...]]:
-    """The first and the last shape a symbol passes through; none for a pause."""
-    shapes = [_TABLE[letter] for letter in symbol if letter in _TABLE]
+    """The first and the last shape a symbol passes through; none for a pause.
+
+    Raises:
+        KeyError: A letter of it is not known.
+    """
+    shapes = [_TABLE[letter] for letter in symbol if letter not in _SILENT]
     return [shapes[0], shapes[-1]] if shapes else []
 
 

@@ -58,13 +58,13 @@ def find_all(avatars_dir: Path) -> list[Home]:
 
 
 def check_removable(avatars_dir: Path, name: str) -> None:
-    """Refuse to remove what is not in the chosen folder.
+    """Refuse to remove what came with the program.
 
     Raises:
-        AvatarError: There is no such avatar, or it is embedded and not in the chosen folder.
+        AvatarError: There is no such avatar, or it is embedded.
     """
     home = find_avatar(avatars_dir, name)
-    if home.avatars_dir != avatars_dir:
+    if home.embedded:
         raise AvatarError(f"Avatar {name} came with the program, in {home.avatars_dir}, and is not removed.")
 
 
