@@ -64,7 +64,7 @@ def test_a_bundle_without_a_card_says_nothing(golden):
         (b'{"cpu_batch": 65}', "cpu_batch is 65"),
         (b'{"cpu_batch": true}', "cpu_batch is True"),
         (b'{"cpu_batch": 2.0}', "cpu_batch is 2.0"),
-        (b" " * (1 << 20) + b"{}", "too large"),
+        (b" " * (4 << 20) + b"{}", "too large"),
     ],
 )
 def test_a_broken_card_is_one_sentence(content, complaint, tmp_path):

@@ -22,7 +22,7 @@ from training.picturing import JUDGED, edge_error, mouth_parts, pixel_weights
 from training.schedule import Schedule, report
 
 LEARNING_RATE = 1.2e-3
-LATENTS_UNTIL = 0.55
+LATENTS_UNTIL = 0.7
 """Share of the steps that compare latents only."""
 LATENT_BATCH, PICTURE_BATCH = 24, 8
 ROWS_BEFORE, ROWS_OF_FRAME = 4, 10

@@ -6,7 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from musetalk_cli.embedded import DEMO, embedded_models
 from musetalk_cli.errors import ModelError
@@ -17,7 +17,7 @@ MODELS = (*LAYOUTS, DEMO, RANDOM)
 """The names a model can be asked for by, besides the path of a bundle."""
 
 CARD_FILE = "bundle.json"
-_MAX_CARD_BYTES = 1 << 20
+_MAX_JSON_BYTES = 4 << 20
 _CARD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 _MAX_CPU_BATCH = 64
 
@@ -123,18 +123,9 @@ def read_card(folder: Path) -> Card:
         ModelError: The card cannot be read, is not JSON, or a value in it is none that is known.
     """
     path = folder / CARD_FILE
-    try:
-        if not path.is_file():
-            return NO_CARD
-        if path.stat().st_size > _MAX_CARD_BYTES:
-            raise ModelError(f"{path} is too large for the card of a bundle.")
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is not valid JSON: {error}.") from error
-    if not isinstance(data, dict):
-        raise ModelError(f"{path} is not the card of a bundle: its top level is not an object.")
+    if not path.is_file():
+        return NO_CARD
+    data = read_object(path, "the card of a bundle")
     name, precision = data.get("name"), data.get("cpu_precision", "fp32")
     if name is not None and not (isinstance(name, str) and _CARD_NAME.fullmatch(name)):
         raise ModelError(
@@ -146,6 +137,33 @@ def read_card(folder: Path) -> Card:
     if type(batch) is not int or not 1 <= batch <= _MAX_CPU_BATCH:
         raise ModelError(f"{path} is broken: cpu_batch is {_short(batch)}, outside 1..{_MAX_CPU_BATCH}.")
     return Card(name, precision, batch)
+
+
+def read_object(path: Path, what: str) -> dict[str, Any]:
+    """Read a JSON file whose top level is an object.
+
+    Args:
+        path: The file.
+        what: What it should be, for the message.
+
+    Raises:
+        ModelError: It cannot be read, is too large, is not JSON, or holds something else.
+    """
+    try:
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise ModelError(f"{path} is too large for {what}.")
+        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path} is not valid JSON: {error}.") from error
+    if not isinstance(data, dict):
+        raise ModelError(f"{path} is not {what}: its top level is not an object.")
+    return data
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number of JSON")
 
 
 def _short(value: object) -> str:

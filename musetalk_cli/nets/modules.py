@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,11 +15,11 @@ from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from musetalk_cli.errors import ModelError
+from musetalk_cli.nets.files import read_object
 
 Config = dict[str, Any]
 T = TypeVar("T")
 
-MAX_CONFIG_BYTES = 4 << 20
 MAX_LIST = 16
 LIMITS = {
     "attention_head_dim": 4096,
@@ -75,25 +74,12 @@ def read_config(path: Path, class_key: str, class_name: str) -> Config:
     Raises:
         ModelError: It cannot be read, is not JSON, describes something else, or holds absurd values.
     """
-    try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ModelError(f"{path} is too large for a configuration.")
-        config = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is not valid JSON: {error}.") from error
-    if not isinstance(config, dict):
-        raise ModelError(f"{path} is not a configuration: its top level is not an object.")
+    config: Config = read_object(path, "a configuration")
     if config.get(class_key, class_name) != class_name:
         raise ModelError(f"{path} describes a {config[class_key]}; a {class_name} is needed.")
     for key, limit in LIMITS.items():
         _check_value(path, key, config.get(key), limit)
     return config
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a number of JSON")
 
 
 def _check_value(path: Path, key: str, value: object, limit: int) -> None:
