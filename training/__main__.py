@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -140,26 +141,34 @@ class Work:
         speaking_too = load_bundle(str(self._models / bundle.NAME), self._models, self._device, dtype)
         networks = evaluate.Networks(preparing, speaking_too)
         meters = [Meter(pictures, number) for number in range(len(PEOPLE))]
+        figures = self._judged(networks, meters)
+        followed = {}
+        for number, path in enumerate(paths):
+            who = number % len(PEOPLE)
+            followed[path.stem] = evaluate.against_energy(networks, path, meters[who], PEOPLE[who])
+        self._publish(str(dtype).removeprefix("torch."), figures, followed)
+
+    def _judged(self, networks: evaluate.Networks, meters: list[Meter]) -> list[evaluate.Figures]:
         figures = []
         clips = sounds.held_out_clips(seed=SEED + 1)
         for number, (voice, clip) in enumerate(zip(sounds.HELD_OUT_VOICES, clips, strict=True)):
             one, shown = evaluate.judge(networks, voice, clip, number, meters)
             figures.append(one)
             results.write_sheet(self._folder / f"sheet-{number}.png", shown)
-            _say(json.dumps({key: _rounded(value) for key, value in asdict(one).items()}))
-        result: dict[str, object] = {
-            "precision": str(dtype).removeprefix("torch."),
-            "clips": [{key: _rounded(value) for key, value in asdict(one).items()} for one in figures],
-        }
-        followed = {}
-        for number, path in enumerate(paths):
-            who = number % len(PEOPLE)
-            followed[path.stem] = evaluate.against_energy(networks, path, meters[who], PEOPLE[who])
-        result["against_log_energy_of_recordings"] = followed
-        text = json.dumps(result, indent=1, allow_nan=False) + "\n"
-        (self._models / bundle.NAME / "evaluation.json").write_text(text)
+            _say(json.dumps(_rounded(asdict(one))))
+        return figures
+
+    def _publish(
+        self, precision: str, figures: list[evaluate.Figures], followed: dict[str, dict[str, float]]
+    ) -> None:
+        folder = self._models / bundle.NAME
+        clips = [_rounded(asdict(one)) for one in figures]
+        real = {name: _rounded(one) for name, one in followed.items()}
+        result = {"precision": precision, "clips": clips, "against_log_energy_of_recordings": real}
+        (folder / "evaluation.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+        card = json.loads((folder / "bundle.json").read_text())
+        (folder / "README.md").write_text(results.model_card(card, precision, figures, followed))
         print(results.table(figures))
-        print(followed)
 
 
 def _complete(path: Path, write: Callable[[Path], object]) -> None:
@@ -171,8 +180,8 @@ def _complete(path: Path, write: Callable[[Path], object]) -> None:
     beside.replace(path)
 
 
-def _rounded(value: object) -> object:
-    return round(value, 3) if isinstance(value, float) else value
+def _rounded(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: round(value, 3) if isinstance(value, float) else value for key, value in values.items()}
 
 
 def _say(text: str) -> None:

@@ -254,7 +254,7 @@ def _flicker(bundle: Bundle, latents: Tensor, tokens: Tensor, quiet: NDArray[np.
 
 def against_energy(
     networks: Networks, path: Path, meter: Meter, person: Person, frames: int = 500
-) -> dict[str, float | int]:
+) -> dict[str, float]:
     """How the opening follows the log energy of a real recording: `correlation`, and best `lag` in frames."""
     recorded, rate = soundfile.read(path, dtype="float32", always_2d=True)
     samples = np.asarray(soxr.resample(recorded.mean(1), rate, SAMPLE_RATE, "HQ"), np.float32)[: frames * 640]

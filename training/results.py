@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,6 +27,38 @@ def write_sheet(path: Path, shown: Shown) -> None:
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), np.vstack(rows))
+
+
+def model_card(
+    card: Mapping[str, Any],
+    precision: str,
+    figures: Sequence[Figures],
+    recordings: Mapping[str, Mapping[str, float]],
+) -> str:
+    """The card of a bundle for people, in Markdown.
+
+    Args:
+        card: What `bundle.json` holds.
+        precision: The number format that was judged.
+        figures: Of the judged clips.
+        recordings: `correlation` and `lag` on recordings of real voices, by their names; may be empty.
+    """
+    recipe = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in card["recipe"].items())
+    lines = [
+        "# The demo bundle\n",
+        f"**It knows {card['knows']}.** Licence: {card['license']}.\n",
+        f"Trained on {card['trained_on']}, by `make demo-model`: {recipe}.\n",
+        f"Judged in {precision} and in chunks of 0.5 s, on sentences, voices and head motion that it was "
+        "never trained on, by `python -m training evaluation`; `training/evaluate.py` says what each figure is.\n",
+        table(figures),
+    ]
+    if recordings:
+        lines.append("Opening against log energy on recordings of real voices:\n")
+        lines += [
+            f"- {name}: correlation {found['correlation']:.2f}, best lag {found['lag']} frames"
+            for name, found in recordings.items()
+        ]
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def table(figures: Sequence[Figures]) -> str:
