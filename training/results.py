@@ -49,7 +49,8 @@ def model_card(
         f"**It knows {card['knows']}.** Licence: {card['license']}.\n",
         f"Trained on {card['trained_on']}, by `make demo-model`: {recipe}.\n",
         f"Judged in {precision} and in chunks of 0.5 s, on sentences, voices and head motion that it was "
-        "never trained on, by `python -m training evaluation`; `training/evaluate.py` says what each figure is.\n",
+        "never trained on, by `python -m training evaluation`. What each figure is stands in "
+        "`training/evaluate.py`.\n",
         table(figures),
     ]
     if recordings:
