@@ -56,7 +56,9 @@ def _part(
         )
         for key, value in module.state_dict().items()
     }
-    save_file(tensors, folder / f"{name}.safetensors")
+    path = folder / f"{name}.safetensors"
+    save_file(tensors, path)
+    path.chmod(0o644)
     for file, config in configs.items():
         _json(folder / file, config)
 
