@@ -91,7 +91,7 @@ def settle(run: RunConfig, avatar: str) -> RunConfig:
     model = run.model
     if model is None:
         model = _model_of(meta)
-        log.debug("model: %s (the version of avatar %s)", model, avatar)
+        log.debug("model: %s (what avatar %s was made for)", model, avatar)
     _check_pair(replace(run, model=model), model, avatar, meta)
     return replace(run, model=model)
 
