@@ -173,7 +173,6 @@ def _check_pair(run: RunConfig, model: str, avatar: str, meta: AvatarMeta) -> No
         AvatarError: It was made for another family of networks or for another version.
         ModelError: There is no such model, a file of it is missing, or its card is broken.
     """
-    version = "v15" if model == RANDOM else resolve(model, run.models.path).version
     demo = is_demo(model, run.models.path)
     if _made_for_demo(meta) and not demo:
         raise AvatarError(
@@ -186,6 +185,7 @@ def _check_pair(run: RunConfig, model: str, avatar: str, meta: AvatarMeta) -> No
             "Leave --model out, or use an avatar that was made for them, like --avatar demo.",
         )
     made_for = str(meta.model["version"])
+    version = "v15" if model == RANDOM else resolve(model, run.models.path).version
     if made_for != version:
         raise AvatarError(
             f"Avatar {avatar} was made for {made_for}, and model {model} is {version}.",

@@ -155,6 +155,12 @@ def test_a_demo_avatar_speaks_with_no_other_networks(avatars, published, how):
         settle(run_with(published, avatars, model), "drawn")
 
 
+@pytest.mark.usefixtures("embedded")
+def test_a_demo_avatar_is_refused_even_where_the_other_weights_are_missing(avatars, tmp_path):
+    with pytest.raises(AvatarError, match="was made for the demo networks"):
+        settle(run_with(tmp_path / "nothing", avatars, "v15"), "drawn")
+
+
 @pytest.mark.parametrize("how", ["demo", "path", "models folder"])
 @pytest.mark.parametrize("avatar", ["plain", "named", "elsewhere"])
 def test_the_demo_networks_speak_with_no_other_avatar(embedded, avatars, tmp_path, how, avatar):
