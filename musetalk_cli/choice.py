@@ -16,6 +16,8 @@ from musetalk_cli.nets.files import RANDOM, is_demo, resolve
 from musetalk_cli.weights import LAYOUTS, complete
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from musetalk_cli.avatar.data import AvatarMeta
 
 log = logging.getLogger(__name__)
@@ -92,7 +94,7 @@ def settle(run: RunConfig, avatar: str) -> RunConfig:
     if model is None:
         model = _model_of(meta)
         log.debug("model: %s (what avatar %s was made for)", model, avatar)
-    _check_pair(replace(run, model=model), model, avatar, meta)
+    _check_pair(run.models.path, model, avatar, meta)
     return replace(run, model=model)
 
 
@@ -166,14 +168,14 @@ def _model_of(meta: AvatarMeta) -> str:
     return version if version in LAYOUTS else DEFAULT_MODEL
 
 
-def _check_pair(run: RunConfig, model: str, avatar: str, meta: AvatarMeta) -> None:
+def _check_pair(models_dir: Path, model: str, avatar: str, meta: AvatarMeta) -> None:
     """Refuse an avatar whose latents mean nothing to the networks.
 
     Raises:
         AvatarError: It was made for another family of networks or for another version.
         ModelError: There is no such model, a file of it is missing, or its card is broken.
     """
-    demo = is_demo(model, run.models.path)
+    demo = is_demo(model, models_dir)
     if _made_for_demo(meta) and not demo:
         raise AvatarError(
             f"Avatar {avatar} was made for the demo networks: its latents mean nothing to model {model}.",
@@ -185,7 +187,7 @@ def _check_pair(run: RunConfig, model: str, avatar: str, meta: AvatarMeta) -> No
             "Leave --model out, or use an avatar that was made for them, like --avatar demo.",
         )
     made_for = str(meta.model["version"])
-    version = "v15" if model == RANDOM else resolve(model, run.models.path).version
+    version = "v15" if model == RANDOM else resolve(model, models_dir).version
     if made_for != version:
         raise AvatarError(
             f"Avatar {avatar} was made for {made_for}, and model {model} is {version}.",

@@ -33,6 +33,13 @@ def open_session(engine, avatar, fps=FPS, hop=HALF, rate=16_000, channels=1):
     return engine.open(avatar, fps, hop, None, rate, channels)
 
 
+def say_all(sessions, seconds):
+    """Give every session all of its sound at once."""
+    for session in sessions:
+        session.feed(synthetic_sound(seconds), 0.0)
+        session.finish(0.0)
+
+
 def take(sessions, taken):
     for session, frames in zip(sessions, taken, strict=True):
         while session.finished:
@@ -129,9 +136,7 @@ def test_a_faster_session_gets_its_share(tiny_bundle, golden_avatar, other_avata
     engine = make_engine(tiny_bundle)
     slow = open_session(engine, golden_avatar, Fraction(10))
     fast = open_session(engine, other_avatar, Fraction(30))
-    for session in (slow, fast):
-        session.feed(synthetic_sound(4), 0.0)
-        session.finish(0.0)
+    say_all([slow, fast], 4)
     taken = [[], []]
     for _ in range(8):
         engine.step()
@@ -142,9 +147,7 @@ def test_a_faster_session_gets_its_share(tiny_bundle, golden_avatar, other_avata
 def test_frames_nobody_takes_do_not_hold_up_others(tiny_bundle, golden_avatar, other_avatar):
     engine = make_engine(tiny_bundle)
     stuck, taken = open_session(engine, golden_avatar), open_session(engine, other_avatar)
-    for session in (stuck, taken):
-        session.feed(synthetic_sound(2), 0.0)
-        session.finish(0.0)
+    say_all([stuck, taken], 2)
     count = 0
     while engine.step():
         count += len(taken.finished)
@@ -166,9 +169,7 @@ def test_short_hops_of_many_sessions_fill_the_batches(tiny_bundle, golden_avatar
 def test_a_session_that_was_held_up_gets_no_more_than_its_share(tiny_bundle, golden_avatar, other_avatar):
     engine = make_engine(tiny_bundle)
     held, other = open_session(engine, golden_avatar), open_session(engine, other_avatar)
-    for session in (held, other):
-        session.feed(synthetic_sound(4), 0.0)
-        session.finish(0.0)
+    say_all([held, other], 4)
     taken = [[], []]
     for _ in range(16):
         engine.step()

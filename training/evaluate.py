@@ -230,7 +230,7 @@ def mouth_psnr(images: NDArray[np.uint8], truth: NDArray[np.uint8], centres: NDA
 
 def _quiet(values: NDArray[np.float32]) -> NDArray[np.int64]:
     """Frames inside silences."""
-    still = (np.abs(values - np.array(visemes.REST, np.float32)) < 0.01).all(1)
+    still = (np.abs(values - visemes.REST) < 0.01).all(1)
     window = np.ones(2 * QUIET_MARGIN + 1)
     return np.flatnonzero(np.convolve(still, window, "same") == len(window))
 

@@ -102,7 +102,7 @@ def make(count: int, frames: NDArray[np.float32], *, seed: int, workers: int = 2
     heard = rng.choice(len(frames), (count, SPOKEN), p=wish / wish.sum())
     images = np.empty((count, SPOKEN + 1, 256, 256, 3), np.uint8)
     centres = np.empty((count, 2), np.float32)
-    rest = np.tile(np.array(visemes.REST, np.float32), (count, 1, 1))
+    rest = np.tile(visemes.REST, (count, 1, 1))
     made = each(partial(_example, seed=seed), range(count), frames[heard], workers=workers)
     for number, (pictures, place) in enumerate(made):
         images[number], centres[number] = pictures, place

@@ -93,7 +93,7 @@ def _example(
     if rng.random() < 0.5:
         cut = int(rng.integers(50, sounds.ROWS))
         samples[cut * 320 :] = 0
-        rows[cut:] = np.array(visemes.REST, np.float32)
+        rows[cut:] = visemes.REST
         counts[cut - 1 : cut + 10] = 0
     return samples * np.float32(10 ** rng.uniform(-0.7, 0.3)), rows, counts
 

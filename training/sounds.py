@@ -101,7 +101,7 @@ def clip(
         pauses: Least and most seconds of every other pause; the rest are shorter than 0.3 s.
     """
     samples = np.zeros(CLIP_SECONDS * SAMPLE_RATE, np.float32)
-    rows, frames = (np.tile(np.array(visemes.REST, np.float32), (count, 1)) for count in (ROWS, FRAMES))
+    rows, frames = (np.tile(visemes.REST, (count, 1)) for count in (ROWS, FRAMES))
     closures: list[tuple[float, float]] = []
     now = float(rng.uniform(0.1, 0.8))
     while True:

@@ -15,8 +15,9 @@ from training.speech import Phone
 
 OPENING, WIDTH, ROUNDING, TEETH, TONGUE = range(5)
 NAMES = ("opening", "width", "rounding", "teeth", "tongue")
-REST = (0.0, 0.5, 0.0, 0.0, 0.0)
-"""The mouth in silence."""
+REST = np.array([0.0, 0.5, 0.0, 0.0, 0.0], np.float32)
+REST.flags.writeable = False
+"""The mouth in silence: `[5]`, never written."""
 
 CURVE_RATE = 200
 """Values of a curve per second."""

@@ -18,7 +18,6 @@ from musetalk_cli.bench.synthetic import SyntheticSource, synthetic_avatar, synt
 from musetalk_cli.choice import settle_bench
 from musetalk_cli.compositor import CpuPath, GpuPath, ImagePath
 from musetalk_cli.config import JobConfig, RunConfig
-from musetalk_cli.device import resolve_device
 from musetalk_cli.engine import Engine
 from musetalk_cli.features import AudioEncoder
 from musetalk_cli.generator import Generator
@@ -138,7 +137,6 @@ def bench(run: RunConfig, job: JobConfig, options: BenchOptions, notice: Notice)
         notice(taken)
     notice("loading the networks")
     clock = MonotonicClock()
-    on_cuda = resolve_device(run.device).type == "cuda"
     engine = make_engine(run, job, clock)
     device, dtype = engine.bundle.device, engine.bundle.dtype
     notice("measuring the hardware")
@@ -153,7 +151,7 @@ def bench(run: RunConfig, job: JobConfig, options: BenchOptions, notice: Notice)
     for size in sorted({1, *engine.batch_sizes}):
         notice(f"measuring batches of {size}")
         batches.append(stages.measure(size, options.budget_s, gflop, roofline))
-    seconds = options.seconds or (10.0 if on_cuda else 1.0)
+    seconds = options.seconds or (10.0 if device.type == "cuda" else 1.0)
     notice(f"speaking {seconds:g} s in chunks of {float(job.chunk):g} s")
     stream = _stream(engine, avatar, seconds)
     return BenchResult(roofline, gflop, features_s * 1e3, batches, stream, engine.bundle.random)
