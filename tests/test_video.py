@@ -1,7 +1,6 @@
 """Frames from videos, images and folders, and what is said about broken ones."""
 
 import subprocess
-from fractions import Fraction
 
 import cv2
 import imageio_ffmpeg
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 
 from musetalk_cli.errors import InputError
-from musetalk_cli.media.video import _exact_rate, read_frames, source_files
+from musetalk_cli.media.video import read_frames, source_files
 
 SIZE = (64, 48)
 NOISE = "testsrc=size=64x48:rate=25:duration=1,noise=alls=40:allf=t"
@@ -62,22 +61,6 @@ def test_lossless_frames_come_back_as_they_were(tmp_path):
         np.testing.assert_array_equal(list(video), pictures)
 
 
-def test_a_variable_rate_repeats_and_drops_nothing(tmp_path):
-    path = tmp_path / "variable.mkv"
-    gaps = "setpts='if(lt(N,5),N,N*4)/25/TB'"
-    ffmpeg("-f", "lavfi", "-i", f"{NOISE},{gaps}", "-fps_mode", "passthrough", path)
-    with read_frames(path) as video:
-        assert sum(1 for _ in video) == 25
-
-
-def test_a_turned_video_is_read_upright(clip, tmp_path):
-    path = tmp_path / "turned.mp4"
-    ffmpeg("-display_rotation", "90", "-i", f"file:{clip}", "-c", "copy", path)
-    with read_frames(path) as video:
-        assert (video.width, video.height) == (48, 64)
-        assert next(iter(video)).shape == (64, 48, 3)
-
-
 def test_closing_early_ends_the_decoder(tmp_path):
     path = tmp_path / "long.mp4"
     ffmpeg("-f", "lavfi", "-i", "testsrc=size=320x240:rate=25:duration=20", "-c:v", "mpeg4", path)
@@ -95,14 +78,6 @@ def test_closing_early_ends_the_decoder(tmp_path):
                 for _ in range(frames_taken):
                     next(iter(video))
             assert all(process.poll() is not None for process in started)
-
-
-def test_rates():
-    assert _exact_rate(Fraction("29.97")) == Fraction(30000, 1001)
-    assert _exact_rate(Fraction("23.98")) == Fraction(24000, 1001)
-    assert _exact_rate(Fraction("59.94")) == Fraction(60000, 1001)
-    assert _exact_rate(Fraction(25)) == 25
-    assert _exact_rate(Fraction("12.5")) == Fraction(25, 2)
 
 
 def test_one_image(tmp_path):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image as Pictures
+from PIL import TiffImagePlugin
 
 from musetalk_cli.errors import InputError, OutputError
 from musetalk_cli.types import Image
@@ -21,6 +24,9 @@ MAX_PIXELS = 1 << 26
 """Pixels of the largest image that is decoded: twice a frame of 8K."""
 
 _BLOCK = 1 << 20
+_ANIMATED = frozenset({".png", ".webp"})
+_ORIENTATION = 0x0112
+_DEEPEST = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
 
 def is_image(path: Path) -> bool:
@@ -81,8 +87,25 @@ def decode_image(data: bytes, *, grey: bool = False) -> Image | None:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) if grey else image, np.uint8)
 
 
+def is_animated(path: Path) -> bool:
+    """True where an image file holds several pictures that follow each other in time."""
+    if path.suffix.lower() not in _ANIMATED:
+        return False
+    with _header(path) as picture:
+        return bool(getattr(picture, "is_animated", False))
+
+
+def has_alpha(path: Path) -> bool:
+    """True where the header of an image file announces transparency; False for what is no image."""
+    with _header(path) as picture:
+        return picture is not None and _transparent(picture)
+
+
 def read_image(path: Path) -> Image:
-    """Read an image file given by the user: uint8 `[height, width, 3]`, BGR.
+    """Read an image file given by the user, upright, in 8 bits, and on black where it is transparent.
+
+    Returns:
+        uint8 `[height, width, 3]`, BGR.
 
     Raises:
         InputError: The file cannot be read or is no usable image.
@@ -91,10 +114,84 @@ def read_image(path: Path) -> Image:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
-    image = decode_image(data)
+    size = header_size(data)
+    image = _decode_deep(data, path) if size is not None and 0 < size[0] * size[1] <= MAX_PIXELS else None
     if image is None:
         raise InputError(f"{path} is not an image that can be read.", "Pass a PNG or JPEG file.")
     return image
+
+
+def shrink(image: Image, size: tuple[int, int]) -> Image:
+    """The image at a smaller size, columns and rows, each pixel the mean of those it covers."""
+    if (image.shape[1], image.shape[0]) == size:
+        return image
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _decode_deep(data: bytes, path: Path) -> Image | None:
+    """Decode an image of any depth, upright and opaque; None where it cannot be decoded."""
+    raw = np.frombuffer(data, np.uint8)
+    with _header(path) as picture:
+        straight = picture is not None and _straight_alpha(picture)
+        # OpenCV turns a TIFF in any case, other formats not where it keeps the transparency.
+        turned = 1 if picture is None or picture.format == "TIFF" else picture.getexif().get(_ORIENTATION, 1)
+    try:
+        image = cv2.imdecode(raw, cv2.IMREAD_UNCHANGED) if straight else None
+        if image is not None and image.ndim == 3 and image.shape[2] == 4 and image.dtype in _DEEPEST:
+            return np.ascontiguousarray(_upright(_on_black(image), turned))
+        image = cv2.imdecode(raw, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+        if image is not None and image.dtype == np.uint16:
+            return np.asarray((image.astype(np.uint32) + 128) // 257, np.uint8)
+        if image is not None and image.dtype != np.uint8:
+            image = cv2.imdecode(raw, cv2.IMREAD_COLOR)
+    except cv2.error:
+        return None
+    return None if image is None else np.asarray(image, np.uint8)
+
+
+def _on_black(image: NDArray[np.uint8] | NDArray[np.uint16]) -> Image:
+    """Blue, green, red and alpha, of any depth, to what is seen over black in 8 bits."""
+    deepest = _DEEPEST[image.dtype]
+    whole = image[..., :3].astype(np.uint64) * image[..., 3:]
+    return np.asarray((whole * 255 + deepest * deepest // 2) // (deepest * deepest), np.uint8)
+
+
+def _upright(image: Image, orientation: int) -> Image:
+    """Turn an image as the EXIF orientation, 1 to 8, says."""
+    if orientation in {5, 6, 7, 8}:
+        image = image.transpose(1, 0, 2)
+    if orientation in {3, 4, 7, 8}:
+        image = image[::-1]
+    return image[:, ::-1] if orientation in {2, 3, 6, 7} else image
+
+
+@contextlib.contextmanager
+def _header(path: Path) -> Iterator[Pictures.Image | None]:
+    """An image file whose pixels are not decoded; None where it is none."""
+    with contextlib.ExitStack() as stack, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            picture: Pictures.Image | None = stack.enter_context(Pictures.open(path))
+        except (OSError, ValueError, SyntaxError, Pictures.DecompressionBombError):
+            picture = None
+        yield picture
+
+
+def _transparent(picture: Pictures.Image) -> bool:
+    if isinstance(picture, TiffImagePlugin.TiffImageFile):
+        return any(kind in {1, 2} for kind in picture.tag_v2.get(TiffImagePlugin.EXTRASAMPLES, ()))
+    return picture.mode in {"RGBA", "LA", "PA"} or "transparency" in picture.info
+
+
+def _straight_alpha(picture: Pictures.Image) -> bool:
+    """True where OpenCV gives colours that are still to be multiplied by their alpha.
+
+    In a TIFF they are multiplied as stored (extra samples of kind 1), or on reading where they have 8 bits.
+    """
+    if isinstance(picture, TiffImagePlugin.TiffImageFile):
+        deep = max(picture.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (8,))) > 8
+        return deep and 2 in picture.tag_v2.get(TiffImagePlugin.EXTRASAMPLES, ())
+    return _transparent(picture)
 
 
 def write_png(path: Path, image: Image) -> None:

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
+import math
 from collections.abc import Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import IO
-
-import cv2
-import numpy as np
 
 from musetalk_cli.errors import InputError
-from musetalk_cli.media import ffmpeg, stills
+from musetalk_cli.media import decode, stills
+from musetalk_cli.media.cadence import DEFAULT_FPS
+from musetalk_cli.media.probe import FORMATS, Probe, probe
+from musetalk_cli.media.selection import EVERYTHING, Selection
 from musetalk_cli.types import Image
 
-DEFAULT_FPS = Fraction(25)
-"""Frames per second of sources that have no rate of their own."""
-
-_PROBE_SECONDS = 60
-_FORMATS = "MP4, MOV, MKV, WEBM and AVI work, and so do images and folders of images."
-_BROKEN = ("prematurely", "partial file", "corrupt input packet")
+__all__ = ["DEFAULT_FPS", "Selection", "VideoFrames", "read_frames", "source_files"]
 
 
 class VideoFrames:
@@ -34,16 +27,24 @@ class VideoFrames:
         fps: Frames per second.
         width: Columns of every frame.
         height: Rows of every frame.
-        expected: How many frames there are: exact for images, an estimate for a video, None if unknown.
+        expected: How many frames are selected: exact for images, nearly always for a video, None if unknown.
+            It counts frames that are skipped.
+        notes: Sentences on what was done to the source.
     """
 
     def __init__(
-        self, frames: Generator[Image], fps: Fraction, size: tuple[int, int], expected: int | None
+        self,
+        frames: Generator[Image],
+        fps: Fraction,
+        size: tuple[int, int],
+        expected: int | None,
+        notes: tuple[str, ...] = (),
     ) -> None:
         self._frames = frames
         self.fps = fps
         self.width, self.height = size
         self.expected = expected
+        self.notes = notes
 
     def __iter__(self) -> Iterator[Image]:
         """Yield uint8 `[height, width, 3]`, BGR.
@@ -81,28 +82,132 @@ def source_files(source: Path) -> list[Path]:
         if not source.is_file():
             raise InputError(f"There is no video or image at {source}.", "Check the path.")
         if source.stat().st_size == 0:
-            raise InputError(f"{source} is empty.", _FORMATS)
+            raise InputError(f"{source} is empty.", FORMATS)
     except OSError as error:
         raise InputError(f"{source} cannot be read: {error.strerror}.", "Check the path.") from error
     return [source]
 
 
-def read_frames(source: Path) -> VideoFrames:
-    """Open a video, an image or a folder of images; every stored frame comes once, rotated as it is shown.
+def read_frames(source: Path, selection: Selection = EVERYTHING, *, skip: int = 0) -> VideoFrames:
+    """Open a video, an image or a folder of images.
+
+    Frames come as players show them: upright, with square pixels, opaque over black, in the standard range.
+    A constant frame rate gives every stored frame once, a varying one is resampled. Images are a clip of
+    `DEFAULT_FPS`; one alone is one frame at any rate.
+
+    Args:
+        source: The video, image or folder.
+        selection: Which of its frames are taken.
+        skip: Leave out so many of these; the others are the same to the bit.
 
     Raises:
-        InputError: There is nothing there, or nothing that can be read as a picture.
+        InputError: There is nothing there, nothing that can be read as a picture, or nothing left to take.
     """
     files = source_files(source)
-    if source.is_dir() or stills.is_image(source):
-        first = stills.read_image(files[0])
-        size = (first.shape[1], first.shape[0])
-        return VideoFrames(_primed(_images(files, size)), DEFAULT_FPS, size, len(files))
-    fps, seconds = _probe(source)
-    frames = _decode(source)
-    first = next(frames)
-    expected = round(seconds * fps) or None
-    return VideoFrames(_primed(_chain(first, frames)), fps, (first.shape[1], first.shape[0]), expected)
+    if source.is_dir() or (stills.is_image(source) and not stills.is_animated(source)):
+        return _open_images(source, files, selection, skip)
+    return _open_video(source, selection, skip)
+
+
+def _open_images(source: Path, files: list[Path], selection: Selection, skip: int) -> VideoFrames:
+    rate = selection.fps or DEFAULT_FPS
+    step = DEFAULT_FPS / rate
+    total = math.ceil(len(files) / step) if len(files) > 1 else 1
+    _check_start(source, selection, len(files) / DEFAULT_FPS)
+    start, stop = selection.numbers(rate, total)
+    count = min((stop or 0) - start, selection.max_frames or total)
+    first = stills.read_image(files[0])
+    size = (first.shape[1], first.shape[0])
+    chosen = [files[min(int(number * step), len(files) - 1)] for number in range(start, start + count)]
+    target = _fitting(size, selection.max_size)
+    notes = []
+    if selection.fps is not None and step != 1 and len(files) > 1:
+        notes.append(f"{_rates(DEFAULT_FPS, rate)}.")
+    if any(stills.has_alpha(path) for path in dict.fromkeys(chosen)):
+        notes.append("Transparent parts, where there are any, were put on black.")
+    if target != size:
+        notes.append(_scaled(size, target))
+    frames = _images(chosen[skip:], files[0], size, target)
+    return VideoFrames(_primed(frames), rate, target, count, tuple(notes))
+
+
+def _open_video(source: Path, selection: Selection, skip: int) -> VideoFrames:
+    video = probe(source)
+    times = video.cadence
+    rate = selection.fps or times.rate
+    total = _frames_at(video, rate)
+    _check_start(source, selection, video.seconds)
+    start, stop = selection.numbers(rate, total)
+    expected = None if stop is None else min(stop - start, selection.max_frames or stop)
+    # How long ffmpeg shows the last frame of a varying rate is a guess, so `stop` ends it; frames of a
+    # constant rate come even where packets promised fewer.
+    end = None if times.constant and selection.duration is None else stop
+    pixmaps = decode.decode(
+        source, video, decode.Cut(rate, start, end, selection.max_frames, skip, selection.max_size)
+    )
+    first = next(pixmaps)
+    size = (first.width, first.height)
+    notes = [*_rate_notes(video, selection, rate), *decode.treatment(video)]
+    if selection.max_size is not None and max(shown := _shown_size(video, size)) > selection.max_size:
+        notes.append(_scaled(shown, size))
+    return VideoFrames(_primed(_converted(first, pixmaps, skip)), rate, size, expected, tuple(notes))
+
+
+def _frames_at(video: Probe, rate: Fraction) -> int | None:
+    """How many frames a video has at a rate, by the rules of `decode`."""
+    times = video.cadence
+    if video.count is None:
+        return None
+    if not times.constant:
+        return max(math.floor(video.seconds * rate + Fraction(1, 2)), 1)
+    return video.count if rate == times.rate else math.ceil(video.count * rate / times.rate)
+
+
+def _check_start(source: Path, selection: Selection, seconds: Fraction) -> None:
+    if 0 < seconds <= selection.start:
+        raise InputError(
+            f"{source} is {_number(seconds)} s long, but --start is {_number(selection.start)}.",
+            "Start earlier.",
+        )
+
+
+def _rate_notes(video: Probe, selection: Selection, rate: Fraction) -> list[str]:
+    times = video.cadence
+    if not times.constant:
+        advice = "" if selection.fps is not None else " Choose another rate with --fps."
+        span = f"between {_number(times.slowest)} and {_number(times.fastest)}"
+        return [f"The frame rate varies {span}: frames were resampled to {_number(rate)} per second.{advice}"]
+    return [f"{_rates(times.rate, rate)}."] if rate != times.rate else []
+
+
+def _rates(stored: Fraction, rate: Fraction) -> str:
+    return f"Frames were resampled from {_number(stored)} to {_number(rate)} per second"
+
+
+def _number(value: Fraction) -> str:
+    return f"{float(value):.2f}".rstrip("0").rstrip(".")
+
+
+def _scaled(size: tuple[int, int], target: tuple[int, int]) -> str:
+    return f"Frames were scaled down from {size[0]}x{size[1]} to {target[0]}x{target[1]}."
+
+
+def _shown_size(video: Probe, like: tuple[int, int]) -> tuple[int, int]:
+    """Columns and rows of a video as players show it, upright like a frame of it."""
+    width, height = video.width, video.height
+    if video.aspect > 1:
+        width = round(width * video.aspect)
+    else:
+        height = round(height / video.aspect)
+    return (width, height) if (width > height) == (like[0] > like[1]) else (height, width)
+
+
+def _fitting(size: tuple[int, int], limit: int | None) -> tuple[int, int]:
+    """A size with its longer side within a limit and the same shape."""
+    longer = max(size)
+    if limit is None or longer <= limit:
+        return size
+    return max(1, round(size[0] * limit / longer)), max(1, round(size[1] * limit / longer))
 
 
 def _primed(frames: Generator[Image | None]) -> Generator[Image]:
@@ -111,110 +216,27 @@ def _primed(frames: Generator[Image | None]) -> Generator[Image]:
     return frames  # type: ignore[return-value]  # the only None is the one just taken
 
 
-def _images(files: list[Path], size: tuple[int, int]) -> Generator[Image | None]:
+def _images(
+    files: list[Path], like: Path, size: tuple[int, int], target: tuple[int, int]
+) -> Generator[Image | None]:
     yield None
     for path in files:
         image = stills.read_image(path)
         if (image.shape[1], image.shape[0]) != size:
             raise InputError(
-                f"{path} is {image.shape[1]}x{image.shape[0]}, but {files[0].name} is {size[0]}x{size[1]}.",
+                f"{path} is {image.shape[1]}x{image.shape[0]}, but {like.name} is {size[0]}x{size[1]}.",
                 "All images of a folder must have one size.",
             )
-        yield image
+        yield stills.shrink(image, target)
 
 
-def _chain(first: Image, rest: Generator[Image]) -> Generator[Image | None]:
+def _converted(first: decode.Pixmap, rest: Generator[decode.Pixmap], skip: int) -> Generator[Image | None]:
     try:
         yield None
-        yield first
-        yield from rest
+        if not skip:
+            yield first.image()
+        del first
+        for pixmap in rest:
+            yield pixmap.image()
     finally:
         rest.close()
-
-
-def _probe(source: Path) -> tuple[Fraction, Fraction]:
-    """Frames per second and length in seconds (0 where unknown), as the container declares them."""
-    command = [ffmpeg.executable(), "-nostdin", "-hide_banner", "-protocol_whitelist", "file,pipe"]
-    command += ["-i", ffmpeg.file_url(source)]
-    try:
-        done = subprocess.run(command, capture_output=True, check=False, timeout=_PROBE_SECONDS)
-    except subprocess.TimeoutExpired:
-        raise InputError(f"{source} is not a video that can be read: it takes too long.", _FORMATS) from None
-    lines = done.stderr.decode("utf-8", "replace").splitlines()
-    video = [line for line in lines if " Video: " in line and "(attached pic)" not in line]
-    if not video:
-        raise InputError(f"{source} is not a video that can be read.", _FORMATS)
-    rate = re.search(r" (\d+(?:\.\d+)?)(k?) fps", video[0]) or re.search(
-        r" (\d+(?:\.\d+)?)(k?) tbr", video[0]
-    )
-    fps = _exact_rate(Fraction(rate[1]) * (1000 if rate[2] else 1)) if rate else DEFAULT_FPS
-    length = re.search(r"Duration: (\d+):(\d\d):(\d\d\.\d+)", "\n".join(lines))
-    seconds = (
-        int(length[1]) * 3600 + int(length[2]) * 60 + Fraction(length[3])
-        if length is not None
-        else Fraction(0)
-    )
-    return fps, seconds
-
-
-def _exact_rate(rounded: Fraction) -> Fraction:
-    """The rate that ffmpeg rounded to two digits: 29.97 is 30000/1001."""
-    if rounded <= 0:
-        return DEFAULT_FPS
-    film = Fraction(round(rounded * 1001 / 1000) * 1000, 1001)
-    if rounded.denominator != 1 and abs(film - rounded) <= Fraction(5, 1000):
-        return film
-    return rounded
-
-
-def _decode(source: Path) -> Generator[Image]:
-    """Decode a video through one ffmpeg, as portable pixmaps: each carries its own size."""
-    command = [ffmpeg.executable(), "-nostdin", "-hide_banner", "-v", "error", "-xerror"]
-    command += ["-protocol_whitelist", "file,pipe", "-i", ffmpeg.file_url(source)]
-    command += ["-map", "0:V:0", "-fps_mode", "passthrough", "-pix_fmt", "rgb24", "-c:v", "ppm"]
-    command += ["-f", "image2pipe", "pipe:1"]
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    assert process.stdout is not None  # noqa: S101 - says to the type checker what PIPE means
-    assert process.stderr is not None  # noqa: S101
-    messages = ffmpeg.Messages(process.stderr)
-    done = 0
-    try:
-        while (image := _read_pixmap(process.stdout)) is not None:
-            yield image
-            done += 1
-        code = process.wait()
-        cut_off = any(sign in line for line in messages.lines() for sign in _BROKEN)
-        if done == 0:
-            raise InputError(f"{source} is not a video that can be read: {messages.reason()}.", _FORMATS)
-        if code != 0 or cut_off:
-            raise InputError(
-                f"{source} is damaged or cut off after {done} frames.", "Copy or export the video again."
-            )
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        process.stdout.close()
-        messages.lines()
-
-
-def _read_pixmap(stream: IO[bytes]) -> Image | None:
-    """One `P6` image as BGR; None where the stream ends."""
-    if stream.readline() != b"P6\n":
-        return None
-    size, depth = stream.readline().split(), stream.readline()
-    if len(size) != 2 or depth != b"255\n":
-        return None
-    width, height = int(size[0]), int(size[1])
-    data = stream.read(width * height * 3)
-    if len(data) < width * height * 3:
-        return None
-    return np.asarray(
-        cv2.cvtColor(np.frombuffer(data, np.uint8).reshape(height, width, 3), cv2.COLOR_RGB2BGR), np.uint8
-    )
