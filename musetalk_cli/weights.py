@@ -85,34 +85,85 @@ LAYOUTS: dict[str, Layout] = {
 }
 """The published models by version."""
 
+DWPOSE, FACE_PARSING = "dwpose", "face-parsing"
+
+TOOLS: dict[str, tuple[Part, ...]] = {
+    DWPOSE: (Part(DWPOSE, ("dw-ll_ucoco_384.onnx",), "yzd-v/DWPose", ("dw-ll_ucoco_384.onnx",)),),
+    FACE_PARSING: tuple(
+        Part(FACE_PARSING, names, "jonathandinu/face-parsing", names)
+        for names in (
+            ("config.json",),
+            ("model.safetensors", "pytorch_model.bin"),
+            ("preprocessor_config.json",),
+        )
+    ),
+}
+"""What prepares avatars, by name: the face's landmarks, and the parsing of its regions."""
+
+PUBLISHED: dict[str, tuple[Part, ...]] = {
+    **{name: tuple(layout.parts().values()) for name, layout in LAYOUTS.items()},
+    **TOOLS,
+}
+"""The files of everything that can be fetched, by name: the models, then the tools of preparation."""
+
 
 def complete(models_dir: Path) -> list[str]:
     """The published models all of whose files are there, v1.5 first."""
-    return [
-        name
-        for name, layout in LAYOUTS.items()
-        if all(part.find(models_dir) is not None for part in layout.parts().values())
-    ]
+    return [name for name in LAYOUTS if not missing(name, models_dir)]
 
 
-def download(model: str, models_dir: Path, progress: Progress | None = None) -> None:
-    """Fetch what is missing of a published model; an interrupted download goes on where it stopped.
+def missing(name: str, models_dir: Path) -> list[Part]:
+    """The files of a published model or tool that are not there.
+
+    Raises:
+        ModelError: Nothing of that name is published.
+    """
+    parts = PUBLISHED.get(name)
+    if parts is None:
+        raise ModelError(f"No model {name} is published.", f"Choose one of {', '.join(PUBLISHED)}.")
+    return [part for part in parts if part.find(models_dir) is None]
+
+
+def find_dwpose(models_dir: Path) -> Path | None:
+    """The file of DWPose's network, or None where it is not there."""
+    return TOOLS[DWPOSE][0].find(models_dir)
+
+
+def find_face_parsing(models_dir: Path) -> Path | None:
+    """The folder of the face parser, or None where a file of it is not there."""
+    return None if missing(FACE_PARSING, models_dir) else models_dir / FACE_PARSING
+
+
+def require(name: str, models_dir: Path) -> list[Path]:
+    """The files of a published model or tool, in the order of the table.
+
+    Raises:
+        ModelError: Nothing of that name is published, or a file of it is not there.
+    """
+    parts = missing(name, models_dir)
+    if parts:
+        raise ModelError(
+            f"{name} is incomplete: {models_dir} holds no {', no '.join(map(str, parts))}.",
+            f"`musetalk models download {name}` fetches it; --models-dir names the models folder.",
+        )
+    return [path for part in PUBLISHED[name] if (path := part.find(models_dir)) is not None]
+
+
+def download(name: str, models_dir: Path, progress: Progress | None = None) -> None:
+    """Fetch what is missing of a published model or tool; an interrupted download goes on where it stopped.
 
     Args:
-        model: `v15` or `v1`.
+        name: One of `PUBLISHED`.
         models_dir: The models folder; made if it is not there.
         progress: Told of each file before it is fetched.
 
     Raises:
-        ModelError: The name is not a published model, or a file could not be fetched.
+        ModelError: Nothing of that name is published, or a file could not be fetched.
     """
-    layout = LAYOUTS.get(model)
-    if layout is None:
-        raise ModelError(f"No model {model} is published.", f"Choose one of {', '.join(LAYOUTS)}.")
-    missing = [part for part in layout.parts().values() if part.find(models_dir) is None]
-    for number, part in enumerate(missing, start=1):
+    parts = missing(name, models_dir)
+    for number, part in enumerate(parts, start=1):
         if progress is not None:
-            progress(f"{part.folder}/{Path(part.published[0]).name}", number, len(missing))
+            progress(f"{part.folder}/{Path(part.published[0]).name}", number, len(parts))
         _fetch(part, models_dir)
 
 

@@ -16,14 +16,14 @@ app = typer.Typer(help="See, fetch and check model weights.", no_args_is_help=Tr
 @app.command("list")
 @common_options()
 def list_(common: Common) -> None:
-    """List the published models and the files of each that are there."""
-    from musetalk_cli.weights import LAYOUTS
+    """List the published models and tools of preparation, and the files of each that are there."""
+    from musetalk_cli.weights import PUBLISHED
 
     root = common.run.models.path
     files = [
         (name, str(part), part.find(root), part.repository)
-        for name, layout in LAYOUTS.items()
-        for part in layout.parts().values()
+        for name, parts in PUBLISHED.items()
+        for part in parts
     ]
     if common.json:
         print_json(
@@ -49,9 +49,12 @@ def list_(common: Common) -> None:
 @common_options()
 def download(
     common: Common,
-    name: Annotated[str, typer.Argument(metavar="v15|v1", help="Published model.")] = "v15",
+    name: Annotated[
+        str, typer.Argument(metavar="v15|v1|dwpose|face-parsing", help="Published model or tool.")
+    ] = "v15",
 ) -> None:
-    """Fetch the files of a published model that are missing."""
+    """Fetch the files of a published model, or of a tool of preparation, that are missing."""
+    from musetalk_cli.weights import TOOLS
     from musetalk_cli.weights import download as fetch
 
     root = common.run.models.path
@@ -59,16 +62,30 @@ def download(
     if common.json:
         print_json({"model": name, "folder": str(root)})
     else:
-        typer.echo(f"Model {name} is complete in {root}.")
+        typer.echo(f"{'Tool' if name in TOOLS else 'Model'} {name} is complete in {root}.")
 
 
 @app.command()
 @common_options()
 def verify(
     common: Common,
-    name: Annotated[str, typer.Argument(metavar="v15|v1|demo|PATH", help="Model to load and check.")] = "v15",
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="v15|v1|demo|dwpose|face-parsing|PATH", help="Model or tool to load and check."
+        ),
+    ] = "v15",
 ) -> None:
-    """Load a model strictly, tensor by tensor, and say whether it fits together."""
+    """Load a model strictly, tensor by tensor, or a tool of preparation, and say whether it fits together."""
+    from musetalk_cli.weights import TOOLS
+
+    if name in TOOLS:
+        _verify_tool(common, name)
+    else:
+        _verify_model(common, name)
+
+
+def _verify_model(common: Common, name: str) -> None:
     from musetalk_cli.nets.bundle import open_bundle
 
     bundle = open_bundle(replace(common.run, model=name))
@@ -79,3 +96,23 @@ def verify(
         print_json({"model": name, "version": bundle.version, "parameters": count})
     else:
         typer.echo(f"Model {name} is complete: {bundle.version}, {count:,} parameters.")
+
+
+def _verify_tool(common: Common, name: str) -> None:
+    from musetalk_cli.device import resolve_device
+    from musetalk_cli.weights import DWPOSE, require
+
+    files = require(name, common.run.models.path)
+    device = resolve_device(common.run.device)
+    if name == DWPOSE:
+        from musetalk_cli.face.dwpose import Dwpose
+
+        Dwpose(files[0], device.type)
+    else:
+        from musetalk_cli.face.parsing import FaceParser
+
+        FaceParser(files[0].parent, device)
+    if common.json:
+        print_json({"model": name, "folder": str(files[0].parent)})
+    else:
+        typer.echo(f"Tool {name} is complete in {files[0].parent}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import cv2
@@ -21,51 +22,85 @@ CHEEK_WIDTH = (90, 90)
 
 _SKIN, _NOSE, _MOUTH, _UPPER_LIP, _LOWER_LIP, _NECK = 1, 10, 11, 12, 13, 14
 _LIPS = (_MOUTH, _UPPER_LIP, _LOWER_LIP)
-_BLUR_SHARE = 0.1
 _OUTLINE = 27
 
 
-def mask_from_parsing(
-    labels: Image,
-    box: Box,
-    crop: Box,
-    mode: MaskMode = "jaw",
-    cheek_width: tuple[int, int] = CHEEK_WIDTH,
-) -> Image:
+@dataclass(frozen=True, slots=True)
+class MaskShape:
+    """What of a face a mask keeps.
+
+    Attributes:
+        mode: Which labels: `raw` (v1.0) takes skin and mouth as they are; `neck` adds the neck; `jaw` (v1.5)
+            lets the skin grow, narrows it in the cheeks, and leaves the nose out.
+        cheek_width: Columns of a label map left and right of its middle that `jaw` leaves wide, each 0..256.
+        upper_boundary: Share of the crop's height, 0..1, above which nothing is kept.
+        feather: Share of the crop's width, 0..0.5, that the blur of the edge reaches over; 0 is no blur.
+
+    Raises:
+        InputError: A value is outside its range.
+    """
+
+    mode: MaskMode = "jaw"
+    cheek_width: tuple[int, int] = CHEEK_WIDTH
+    upper_boundary: float = 0.5
+    feather: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(MaskMode):
+            raise InputError(f"--parsing-mode {self.mode} is not known.", "Use jaw, raw or neck.")
+        if not all(0 <= width <= PARSING_SIZE // 2 for width in self.cheek_width):
+            left, right = self.cheek_width
+            raise InputError(
+                f"--cheek-width {left} {right} is outside 0..{PARSING_SIZE // 2}.",
+                f"Its unit is columns of a face {PARSING_SIZE} wide; 90 is a good start.",
+            )
+        if not 0 <= self.upper_boundary <= 1:
+            raise InputError(
+                f"--upper-boundary {self.upper_boundary} is outside 0..1.", "0.5 is a good start."
+            )
+        if not 0 <= self.feather <= 0.5:
+            raise InputError(f"--feather {self.feather} is outside 0..0.5.", "0.1 is a good start.")
+
+
+DEFAULT_SHAPE = MaskShape()
+
+
+def mask_from_parsing(labels: Image, box: Box, crop: Box, shape: MaskShape = DEFAULT_SHAPE) -> Image:
     """The blending mask of a face whose crop was parsed.
 
     Args:
         labels: uint8 `[512, 512]`, BiSeNet's CelebAMask-HQ labels of the crop.
         box: The face's box in the frame.
         crop: The crop's box in the frame; may leave the frame.
-        mode: `jaw` (v1.5) lets the skin grow downward over the chin; `raw` (v1.0) takes skin and mouth as
-            they are; `neck` adds the neck.
-        cheek_width: Columns of the label map left and right of its middle that `jaw` leaves wide.
+        shape: What the mask keeps.
 
     Returns:
-        uint8 `[crop.height, crop.width]`, 0 keeps the frame, 255 takes the face.
+        uint8 `[crop.height, crop.width]`, 0 keeps the frame, 255 takes the face. Without feather there still
+        are values between them, since the label map is resized by a bicubic filter.
 
     Raises:
-        InputError: The labels have another shape, or the mode is unknown.
+        InputError: The labels have another shape.
     """
     if labels.shape != (PARSING_SIZE, PARSING_SIZE):
         raise InputError(
             f"A label map has the shape {list(labels.shape)}, not {[PARSING_SIZE, PARSING_SIZE]}."
         )
-    if mode not in get_args(MaskMode):
-        raise InputError(f"The mask mode {mode} is not known.", "Use jaw, raw or neck.")
-    kept = _jaw(labels, cheek_width) if mode == "jaw" else np.isin(labels, _labels_of(mode))
+    jaw = shape.mode == "jaw"
+    kept = _jaw(labels, shape.cheek_width) if jaw else np.isin(labels, _labels_of(shape.mode))
     whole = Pictures.fromarray(kept.astype(np.uint8) * 255)
-    return _finish(np.asarray(whole.resize((crop.width, crop.height))), box, crop)
+    return _finish(np.asarray(whole.resize((crop.width, crop.height))), box, crop, shape)
 
 
-def mask_from_outline(points: NDArray[np.floating], box: Box, crop: Box) -> Image:
+def mask_from_outline(
+    points: NDArray[np.floating], box: Box, crop: Box, shape: MaskShape = DEFAULT_SHAPE
+) -> Image:
     """The blending mask of a face known by its landmarks only: the hull of jaw and brows, filled.
 
     Args:
         points: `[68, 2]`, x and y in pixels of the frame.
         box: The face's box in the frame.
         crop: The crop's box in the frame; may leave the frame.
+        shape: Upper boundary and feather of the mask; its mode and cheek width are for label maps.
 
     Returns:
         uint8 `[crop.height, crop.width]`, 0 keeps the frame, 255 takes the face.
@@ -73,7 +108,7 @@ def mask_from_outline(points: NDArray[np.floating], box: Box, crop: Box) -> Imag
     outline = np.rint(points[:_OUTLINE] - (crop.x1, crop.y1)).astype(np.int32)
     filled = np.zeros((crop.height, crop.width), np.uint8)
     cv2.fillConvexPoly(filled, cv2.convexHull(outline), 255)
-    return _finish(filled, box, crop)
+    return _finish(filled, box, crop, shape)
 
 
 def _labels_of(mode: MaskMode) -> tuple[int, ...]:
@@ -81,7 +116,7 @@ def _labels_of(mode: MaskMode) -> tuple[int, ...]:
 
 
 def _jaw(labels: Image, cheek_width: tuple[int, int]) -> NDArray[np.bool_]:
-    grown = cv2.dilate((labels == _SKIN).astype(np.uint8), _downward_kernel())
+    grown = cv2.dilate((labels == _SKIN).astype(np.uint8), _jaw_kernel())
     narrowed = cv2.erode(grown, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (35, 3)), iterations=2)
     columns = np.arange(PARSING_SIZE)
     middle = PARSING_SIZE // 2
@@ -91,8 +126,12 @@ def _jaw(labels: Image, cheek_width: tuple[int, int]) -> NDArray[np.bool_]:
     return kept
 
 
-def _downward_kernel() -> Image:
-    """33 x 33: a triangle of rows 10..20 that widens to the 21 columns of the rows below it."""
+def _jaw_kernel() -> Image:
+    """33 x 33: a triangle of rows 10..20 that widens to the 21 columns of the rows below it.
+
+    Dilation takes the pixels under the kernel, so skin grows 16 rows up, 10 columns to the sides, and 6 rows
+    down, where it tapers to one column.
+    """
     kernel = np.zeros((33, 33), np.uint8)
     for row in range(10, 33):
         half = min(row - 10, 10)
@@ -100,12 +139,15 @@ def _downward_kernel() -> Image:
     return kernel
 
 
-def _finish(mask: Image, box: Box, crop: Box) -> Image:
-    """Keep what lies inside the face's box and in the crop's lower half, and soften the edge."""
+def _finish(mask: Image, box: Box, crop: Box, shape: MaskShape) -> Image:
+    """Keep what lies inside the face's box and below the upper boundary, and soften the edge.
+
+    The blur's deviation is the one OpenCV derives from the kernel's side, `0.3 * ((side - 1) / 2 - 1) + 0.8`.
+    """
     kept = np.zeros_like(mask)
-    lower = Box(0, int(crop.height * 0.5), crop.width, crop.height)
+    lower = Box(0, int(crop.height * shape.upper_boundary), crop.width, crop.height)
     inside = box.shift(-crop.x1, -crop.y1).intersect(lower)
     if not inside.empty:
         kept[inside.slices()] = mask[inside.slices()]
-    side = int(_BLUR_SHARE * crop.width // 2 * 2) + 1
+    side = int(shape.feather * crop.width // 2 * 2) + 1
     return np.asarray(cv2.GaussianBlur(kept, (side, side), 0), np.uint8)
