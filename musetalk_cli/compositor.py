@@ -48,8 +48,11 @@ class ImagePath(Protocol):
 
     name: str
 
-    def place(self, avatar: Avatar) -> list[Target]:
-        """Put an avatar's parts and masks where the steps need them, one per source frame."""
+    def place(self, avatar: Avatar) -> list[Target | None]:
+        """Put an avatar's parts and masks where the steps need them, one per source frame.
+
+        A pass-through frame has none.
+        """
 
     def resize(self, faces: Tensor, targets: Sequence[Target]) -> list[Picture]:
         """Bring faces, uint8 `[B, 256, 256, 3]`, to the size of their boxes."""
@@ -69,10 +72,12 @@ class CpuPath:
 
     name = "cpu"
 
-    def place(self, avatar: Avatar) -> list[Target]:
+    def place(self, avatar: Avatar) -> list[Target | None]:
         """Views of the avatar's frames; nothing is copied."""
         return [
-            Target(frame[patch.box.slices()], patch.mask, patch.face.shift(-patch.box.x1, -patch.box.y1))
+            None
+            if patch is None
+            else Target(frame[patch.box.slices()], patch.mask, patch.face.shift(-patch.box.x1, -patch.box.y1))
             for frame, patch in zip(avatar.frames, avatar.patches, strict=True)
         ]
 
@@ -117,14 +122,16 @@ class GpuPath:
         self._device = device
         self._pinned = _PinnedSlots(slots) if device.type == "cuda" else None
 
-    def place(self, avatar: Avatar) -> list[Target]:
+    def place(self, avatar: Avatar) -> list[Target | None]:
         """Copy the parts that can change, and their masks, to the device.
 
         Every size of face is resized and sharpened once, so that no index table is copied while frames are
         made: such a copy would wait for the batch before it.
         """
         targets = [
-            Target(
+            None
+            if target is None
+            else Target(
                 torch.from_numpy(np.ascontiguousarray(target.body)).to(self._device),
                 torch.from_numpy(np.ascontiguousarray(target.mask)).to(self._device),
                 target.face,
@@ -132,7 +139,8 @@ class GpuPath:
             for target in CpuPath().place(avatar)
         ]
         blank = torch.zeros(1, FACE_SIZE, FACE_SIZE, 3, dtype=torch.uint8, device=self._device)
-        for one in {(target.face.width, target.face.height): target for target in targets}.values():
+        sizes = {(target.face.width, target.face.height): target for target in targets if target is not None}
+        for one in sizes.values():
             self.sharpen(self.resize(blank, [one]), Sharpen())
         return targets
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ from musetalk_cli.scheduler import Batch, Scheduler
 from musetalk_cli.session import Session
 from musetalk_cli.timeline import ROWS_PER_FRAME, SAMPLE_RATE, Timeline, mirrored
 from musetalk_cli.timing import StageStats
-from musetalk_cli.types import Frame, Image, StreamFormat
+from musetalk_cli.types import Frame, FrameRequest, Image, StreamFormat
 
 if TYPE_CHECKING:
     from musetalk_cli.avatar.data import Avatar
@@ -47,16 +47,21 @@ class _Resident:
     """What the device holds of an avatar: latents, and the parts that can change for each image path."""
 
     latents: Tensor
-    targets: dict[str, list[Target]]
+    targets: dict[str, list[Target | None]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Flight:
-    """A batch on its way to the host."""
+    """A batch on its way to the host.
+
+    Attributes:
+        batch: The requests, those for pass-through frames among them.
+        places: What each of them shows.
+        fetch: Waits for the patches of those that have a face, in their order.
+    """
 
     batch: Batch
     places: Sequence[Place]
-    faces: Tensor
     fetch: Fetch
 
 
@@ -132,11 +137,12 @@ class Engine:
         Without CUDA one batch of the smallest size is enough: what a shape costs once is little there.
         """
         self._encode(np.zeros(SAMPLE_RATE, np.float32))
-        latents = self._resident(avatar).latents[:1]
+        source = next(number for number, patch in enumerate(avatar.patches) if patch is not None)
+        latents = self._resident(avatar).latents[source : source + 1]
         tokens = latents.new_zeros(1, ROWS_PER_FRAME * self.bundle.layers, self.bundle.token_width)
         for size in self.batch_sizes if self._on_cuda else self.batch_sizes[:1]:
             predicted = self._generator.unet(tokens.expand(size, -1, -1), latents.expand(size, -1, -1, -1))
-            self._composite([(avatar, 0)] * size, self._generator.decode(predicted))()
+            self._composite([(avatar, source)] * size, self._generator.decode(predicted))()
         self.stats.clear()
 
     @torch.inference_mode()
@@ -166,14 +172,24 @@ class Engine:
         return FLIGHTS_ON_CUDA if self._on_cuda else 1
 
     def _launch(self, batch: Batch) -> None:
-        tokens = torch.stack([request.tokens for _, request in batch])
         places = [(s.avatar, mirrored(r.index, s.avatar.meta.frames)) for s, r in batch]
+        animated = [
+            (request, (avatar, source))
+            for (_, request), (avatar, source) in zip(batch, places, strict=True)
+            if avatar.patches[source] is not None
+        ]
+        self._flights.append(_Flight(batch, places, self._animate(animated) if animated else list))
+
+    def _animate(self, animated: Sequence[tuple[FrameRequest, Place]]) -> Fetch:
+        """Start what gives the patches of source frames that have a face."""
+        places = [place for _, place in animated]
+        tokens = torch.stack([request.tokens for request, _ in animated])
         latents = torch.stack([self._resident(avatar).latents[source] for avatar, source in places])
         with self.stats.device_span("unet"):
             predicted = self._generator.unet(self._pad(tokens), self._pad(latents))
         with self.stats.device_span("vae"):
-            faces = self._generator.decode(predicted)[: len(batch)]
-        self._flights.append(_Flight(batch, places, faces, self._composite(places, faces)))
+            faces = self._generator.decode(predicted)[: len(animated)]
+        return self._composite(places, faces)
 
     def _pad(self, rows: Tensor) -> Tensor:
         """Repeat the last row up to the next batch size, so that the networks see few shapes."""
@@ -197,18 +213,29 @@ class Engine:
             resident = self._resident(avatar)
             if self._images.name not in resident.targets:
                 resident.targets[self._images.name] = self._images.place(avatar)
-            targets.append(resident.targets[self._images.name][source])
+            if (target := resident.targets[self._images.name][source]) is not None:
+                targets.append(target)
         return targets
 
     def _composite(self, places: Sequence[Place], faces: Tensor) -> Fetch:
-        """Run the image steps; where the device fails them, give it up for good and use the CPU."""
+        """Run the image steps; where the device fails them, then or on the way, use the CPU for good."""
         try:
-            return self._run_images(places, faces)
+            fetch = self._run_images(places, faces)
         except RuntimeError as error:
             if isinstance(self._images, CpuPath):
                 raise
             self._fall_back(error)
             return self._run_images(places, faces)
+
+        def fetch_or_fall_back() -> list[Image]:
+            try:
+                return fetch()
+            except RuntimeError as error:
+                if not isinstance(self._images, CpuPath):
+                    self._fall_back(error)
+                return self._run_images(places, faces)()
+
+        return fetch_or_fall_back
 
     def _run_images(self, places: Sequence[Place], faces: Tensor) -> Fetch:
         path, span = self._images, self.stats.device_span
@@ -234,23 +261,20 @@ class Engine:
         self.fallbacks += 1
 
     def _land(self, flight: _Flight) -> None:
-        try:
-            patches = flight.fetch()
-        except RuntimeError as error:
-            if not isinstance(self._images, CpuPath):
-                self._fall_back(error)
-            patches = self._run_images(flight.places, flight.faces)()
+        patches = iter(flight.fetch())
         with self.stats.span("paste"):
-            for (session, request), place, patch in zip(flight.batch, flight.places, patches, strict=True):
-                image = _paste(place, patch)
+            for (session, request), place in zip(flight.batch, flight.places, strict=True):
+                image = _picture(place, patches)
                 pts = session.timeline.pts(request.index)
                 session.deliver(Frame(request, image, pts, self.stats.clock.now()))
 
 
-def _paste(place: Place, patch: Image) -> Image:
+def _picture(place: Place, patches: Iterator[Image]) -> Image:
+    """A source frame with the next patch pasted in, or as it is where it has no face."""
     avatar, source = place
     image: Image = avatar.frames[source].copy()
-    image[avatar.patches[source].box.slices()] = patch
+    if (patch := avatar.patches[source]) is not None:
+        image[patch.box.slices()] = next(patches)
     return image
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from musetalk_cli.avatar.latents import read_format, read_latents, to_stored, write_latents
+from musetalk_cli.avatar.latents import read_format, read_latents, to_stored
 from musetalk_cli.avatar.store import AvatarWriter, latents_format, load_avatar, verify
 from musetalk_cli.errors import AvatarError
 from musetalk_cli.types import Box
@@ -85,7 +85,7 @@ def test_other_formats_are_refused(tmp_path, dtype):
 def test_an_infinite_half_is_refused(tmp_path):
     latents = normal(2).astype(np.float16)
     latents[1, 0, 0, 0] = np.inf
-    write_latents(tmp_path, [latents])
+    save_file({"latents": latents}, tmp_path / "latents.safetensors")
     assert read_format(tmp_path, 2, "") == "fp16"
     with pytest.raises(AvatarError, match="frame 1 are not finite"):
         read_latents(tmp_path, 2, "")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,7 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from handmade import without_faces, write_avatar
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
@@ -35,7 +37,6 @@ REST = {
     "parameters": {"bbox_shift": 0, "extra_margin": 10, "mask": "outline", "smooth": "off"},
     "model": {"version": "v15"},
     "source": {"name": "a.mp4", "sha256": "0" * 64},
-    "skipped_frames": (1, 4),
 }
 
 
@@ -84,7 +85,6 @@ def test_what_is_written_is_read_back(avatars):
     assert verify(avatars, "anna") == []
     assert avatar.meta == load_meta(avatars, "anna")
     assert avatar.meta.fps == Fraction(30000, 1001)
-    assert avatar.meta.skipped_frames == (1, 4)
     np.testing.assert_array_equal(avatar.frames, frames)
     np.testing.assert_array_equal(avatar.latents.numpy(), latents)
     for patch, mask, box in zip(avatar.patches, masks, boxes, strict=True):
@@ -310,7 +310,12 @@ def test_verify_collects(avatars):
         {"boxes": [[0, 0, 97, 80]] * 3}, {"boxes": [[5, 5, 5, 9]] * 3}, {"boxes": [[0, 0, 1, 1.5]] * 3},
         {"boxes": [[-1, 0, 5, 5]] * 3}, {"crop_boxes": [[0, 0, 10**9, 10**9]] * 3},
         {"crop_boxes": [[200, 200, 300, 300]] * 3}, {"crop_boxes": []}, {"parameters": []}, {"model": {}},
-        {"model": {"version": 15}}, {"source": None}, {"skipped_frames": [-1]}, {"skipped_frames": "1"},
+        {"model": {"version": 15}}, {"source": None}, {"boxes": [None] * 3}, {"crop_boxes": [None] * 3},
+        {"boxes": [None] * 3, "crop_boxes": [None] * 3}, {"rest_frames": [-1]}, {"rest_frames": [3]},
+        {"rest_frames": [1, 0]}, {"rest_frames": [1, 1]}, {"rest_frames": [1.0]}, {"rest_frames": [True]},
+        {"rest_frames": "1"}, {"rest_frames": None}, {"rest_frames": {}}, {"idle_frames": -1},
+        {"idle_frames": 10**7}, {"idle_frames": 2.0}, {"idle_frames": True}, {"idle_frames": None},
+        {"report": []}, {"report": None}, {"report": "none"},
     ],
 )  # fmt: skip
 def test_a_hostile_description_is_one_sentence(avatars, fields):
@@ -356,3 +361,122 @@ def test_remove_takes_no_other_folder(tmp_path):
     with pytest.raises(AvatarError, match="no avatar photos"):
         remove(tmp_path, "photos")
     assert left_over(tmp_path) == ["photos"]
+
+
+def write_by_hand(folder, numbers=(), idle=(), **fields):
+    """An avatar of five frames called anna, some of which pass through; its frames, boxes and latents."""
+    frames, masks, boxes, latents = content(5)
+    meta = AvatarMeta(
+        "anna", Fraction(25), WIDTH, HEIGHT, tuple(boxes), tuple(map(crop_box, boxes)), **PLAIN, **fields
+    )
+    latents[list(numbers)] = 0
+    kept = [None if number in numbers else mask for number, mask in enumerate(masks)]
+    write_avatar(folder, without_faces(meta, numbers), frames, kept, latents, idle)
+    return frames, boxes, latents
+
+
+PLAIN = {"parameters": {}, "model": {"version": "v15"}, "source": {}}
+SOME = st.sets(st.integers(0, 4), max_size=4)
+
+
+@given(numbers=SOME, rest=SOME, idle=st.integers(0, 3), report=st.dictionaries(st.text(), st.integers()))
+@settings(max_examples=25, deadline=None)
+def test_frames_that_pass_through_are_read_back(tmp_path_factory, numbers, rest, idle, report):
+    folder = tmp_path_factory.mktemp("avatars")
+    fields = {"rest_frames": tuple(sorted(rest)), "idle_frames": idle, "report": report}
+    frames, boxes, latents = write_by_hand(folder, numbers, content(idle, seed=9)[0], **fields)
+    avatar = load_avatar(folder, "anna")
+    assert verify(folder, "anna") == []
+    assert avatar.meta == load_meta(folder, "anna") == AvatarMeta.from_json(avatar.meta.to_json())
+    assert {name: getattr(avatar.meta, name) for name in fields} == fields
+    assert avatar.meta.passthrough_frames == tuple(sorted(numbers))
+    assert avatar.meta.frames == 5
+    np.testing.assert_array_equal(avatar.frames, frames)
+    np.testing.assert_array_equal(avatar.latents.numpy(), latents)
+    assert [patch and patch.face for patch in avatar.patches] == list(avatar.meta.boxes)
+    assert [box for box in avatar.meta.boxes if box] == [boxes[n] for n in range(5) if n not in numbers]
+    assert avatar.meta.face_scale == 60 / 256
+    masks = sum(patch.mask.size for patch in avatar.patches if patch)
+    assert measure(folder, "anna") == avatar.memory()
+    assert avatar.memory().device_bytes == 4 * masks + 5 * 8 * 32 * 32 * 4
+    assert avatar.memory().host_bytes == 5 * WIDTH * HEIGHT * 3 + masks, "the idle clip is not loaded"
+
+
+def test_the_face_scale_is_that_of_the_faces(tmp_path):
+    write_by_hand(tmp_path, {0, 1})
+    meta = load_meta(tmp_path, "anna")
+    boxes = (None, None, Box(0, 0, 9, 10), Box(0, 0, 9, 20), Box(0, 0, 9, 40))
+    assert replace(meta, boxes=boxes).face_scale == 20 / 256
+
+
+def test_an_older_description_is_read(avatars):
+    path = avatars / "anna" / "avatar.json"
+    plain = load_meta(avatars, "anna")
+    data = json.loads(path.read_text())
+    for key in ("rest_frames", "idle_frames", "report"):
+        del data[key]
+    path.write_text(json.dumps(data | {"skipped_frames": [1, 4]}))
+    assert load_meta(avatars, "anna") == plain
+    assert (plain.rest_frames, plain.idle_frames, plain.report, plain.passthrough_frames) == ((), 0, {}, ())
+    assert "skipped_frames" not in plain.to_json()
+
+
+@pytest.mark.parametrize("key", ["boxes", "crop_boxes"])
+def test_a_frame_has_both_boxes_or_none(avatars, key):
+    boxes = json.loads((avatars / "anna" / "avatar.json").read_text())[key]
+    change(avatars, **{key: [boxes[0], None, boxes[2]]})
+    with pytest.raises(AvatarError, match=r"Frame 1 of avatar\.json has one of box and crop box, not both"):
+        load_meta(avatars, "anna")
+
+
+def test_one_frame_at_least_has_a_face(tmp_path):
+    write_by_hand(tmp_path, {0, 1, 2, 3})
+    assert len(load_meta(tmp_path, "anna").passthrough_frames) == 4
+    write_by_hand(tmp_path / "none", range(5))
+    with pytest.raises(AvatarError, match=r"No frame of avatar\.json has a face"):
+        load_meta(tmp_path / "none", "anna")
+
+
+BROKEN_BY_HAND = {
+    "masks/ lacks 00000002.png": lambda f: (f / "masks" / "00000002.png").unlink(),
+    "masks/ has 00000001.png, which": lambda f: png(f / "masks" / "00000001.png", (2, 2)),
+    "full_imgs/ lacks 00000001.png": lambda f: (f / "full_imgs" / "00000001.png").unlink(),
+    "idle/ lacks 00000001.png": lambda f: (f / "idle" / "00000001.png").unlink(),
+    "idle/ has 00000002.png": lambda f: png(f / "idle" / "00000002.png", (HEIGHT, WIDTH, 3)),
+    "idle/ has first.png": lambda f: png(f / "idle" / "first.png", (HEIGHT, WIDTH, 3)),
+    "idle/ cannot be read": lambda f: shutil.rmtree(f / "idle"),
+    "idle/00000000.png is 95x80": lambda f: png(f / "idle" / "00000000.png", (80, 95, 3)),
+    "idle/00000000.png is broken": lambda f: (f / "idle" / "00000000.png").write_bytes(b"text"),
+    "latents of frame 1 are not finite": lambda f: save_file(
+        {"latents": content(5)[3] * np.array([1, np.inf, 1, 1, 1], np.float32)[:, None, None, None]},
+        f / "latents.safetensors",
+    ),
+}
+
+
+@pytest.mark.parametrize("said", BROKEN_BY_HAND)
+def test_broken_files_of_an_avatar_with_all_kinds_of_frames(tmp_path, said):
+    write_by_hand(tmp_path, {1}, content(2, seed=9)[0], idle_frames=2)
+    assert verify(tmp_path, "anna") == []
+    BROKEN_BY_HAND[said](tmp_path / "anna")
+    with pytest.raises(AvatarError, match=said) as caught:
+        load_avatar(tmp_path, "anna")
+    assert "\n" not in caught.value.message
+    assert len(verify(tmp_path, "anna")) == 1
+
+
+def test_a_broken_picture_of_the_idle_clip_is_found(tmp_path):
+    """Loading looks at the header only; verify decodes."""
+    write_by_hand(tmp_path, (), content(2, seed=9)[0], idle_frames=2)
+    path = tmp_path / "anna" / "idle" / "00000001.png"
+    path.write_bytes(path.read_bytes()[:60])
+    load_avatar(tmp_path, "anna")
+    assert verify(tmp_path, "anna") == ["idle/00000001.png is broken."]
+
+
+def test_an_idle_clip_the_description_does_not_know(tmp_path):
+    write_by_hand(tmp_path, (), content(1)[0])
+    [problem] = verify(tmp_path, "anna")
+    assert problem == "idle/ has 00000000.png, which the description does not know."
+    with pytest.raises(AvatarError, match=r"idle/ has 00000000\.png"):
+        measure(tmp_path, "anna")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +23,7 @@ _STORED: dict[str, LatentsFormat] = {"F32": "fp32", "F16": "fp16"}
 _TYPES: dict[LatentsFormat, type[np.floating]] = {"fp32": np.float32, "fp16": np.float16}
 
 
-def to_stored(latents: NDArray[np.float32], kind: LatentsFormat, first: int) -> NDArray[np.floating]:
+def to_stored(latents: NDArray[np.floating], kind: LatentsFormat, first: int) -> NDArray[np.floating]:
     """Latents in the format they are stored in, in C order.
 
     Args:
@@ -45,15 +48,63 @@ def to_stored(latents: NDArray[np.float32], kind: LatentsFormat, first: int) -> 
     return stored
 
 
-def write_latents(folder: Path, latents: list[NDArray[np.floating]]) -> None:
-    """Write the file: one tensor `[n, 8, 32, 32]`, in the format the parts have.
+class LatentsFile:
+    """The file of an avatar's latents, open for writing; rows never written are zeros.
+
+    A file of that name and size is gone on with, so that an interrupted preparation can resume. Memory does
+    not grow with the number of frames.
+
+    Args:
+        folder: Folder of the file.
+        frames: Rows it has.
+        kind: The format the latents are stored in.
 
     Raises:
         OSError: It cannot be written.
     """
-    from safetensors.numpy import save
 
-    (folder / LATENTS_FILE).write_bytes(save({LATENTS_KEY: np.concatenate(latents)}))
+    def __init__(self, folder: Path, frames: int, kind: LatentsFormat) -> None:
+        self._kind = kind
+        self._row_bytes = math.prod(LATENT_SHAPE) * np.dtype(_TYPES[kind]).itemsize
+        header = _header(frames, kind, frames * self._row_bytes)
+        self._start = len(header)
+        path, size = folder / LATENTS_FILE, self._start + frames * self._row_bytes
+        known = path.is_file() and path.stat().st_size == size
+        self._file = path.open("r+b" if known else "w+b")
+        if not known or self._file.read(self._start) != header:
+            self._file.seek(0)
+            self._file.truncate(0)
+            self._file.write(header)
+            self._file.truncate(size)
+
+    def __enter__(self) -> LatentsFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def write(self, first: int, latents: NDArray[np.floating]) -> None:
+        """Write rows: `[k, 8, 32, 32]`, those of the frames `first` and following.
+
+        Raises:
+            AvatarError: They have another shape, are not finite, or too large for the format.
+            OSError: They cannot be written.
+        """
+        rows = to_stored(latents, self._kind, first)
+        self._file.seek(self._start + first * self._row_bytes)
+        self._file.write(rows.astype(rows.dtype.newbyteorder("<")).tobytes())
+        self._file.flush()
+
+
+def _header(frames: int, kind: LatentsFormat, size: int) -> bytes:
+    """The head of a safetensors file: the length of its JSON in 8 bytes, and that JSON, filled to 8 bytes."""
+    dtype = next(stored for stored, known in _STORED.items() if known == kind)
+    entry = {"dtype": dtype, "shape": [frames, *LATENT_SHAPE], "data_offsets": [0, size]}
+    text = json.dumps({LATENTS_KEY: entry}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def read_latents(folder: Path, frames: int, hint: str) -> NDArray[np.float32]:

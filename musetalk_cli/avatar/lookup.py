@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from musetalk_cli.avatar.data import validate_name
+from musetalk_cli.avatar.layout import META_FILE
 from musetalk_cli.avatar.store import list_avatars
-from musetalk_cli.avatar.writer import META_FILE
 from musetalk_cli.embedded import AVATARS, embedded_avatars
 from musetalk_cli.errors import AvatarError
 

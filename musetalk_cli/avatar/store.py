@@ -1,8 +1,9 @@
 """The folder of avatars: list, load, check and remove.
 
-    avatars/<name>/avatar.json · full_imgs/%08d.png · masks/%08d.png · latents.safetensors
+    avatars/<name>/avatar.json · full_imgs/%08d.png · masks/%08d.png · latents.safetensors · idle/%08d.png
 
-`n` forward frames, never mirrored; masks have the size of their crop boxes; no pickle.
+`n` forward frames, never mirrored; masks have the size of their crop boxes, and pass-through frames have
+none; the idle clip is there where the description says so; no pickle.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -20,22 +21,16 @@ from musetalk_cli.avatar.data import (
     Avatar,
     AvatarMemory,
     AvatarMeta,
-    Patch,
     is_name,
     memory_of,
+    pixels_of,
     validate_name,
 )
 from musetalk_cli.avatar.latents import LatentsFormat, read_format, read_latents
-from musetalk_cli.avatar.writer import (
-    FRAMES_DIR,
-    MASKS_DIR,
-    META_FILE,
-    AvatarWriter,
-    image_name,
-)
+from musetalk_cli.avatar.layout import META_FILE
+from musetalk_cli.avatar.pictures import check_idle, file_problems, read_frame, read_idle, read_patch
+from musetalk_cli.avatar.writer import AvatarWriter
 from musetalk_cli.errors import AvatarError, OutputError
-from musetalk_cli.media.stills import decode_image, header_size
-from musetalk_cli.types import Image
 
 __all__ = [
     "AvatarWriter",
@@ -49,8 +44,6 @@ __all__ = [
 ]
 
 _MAX_META_BYTES = 1 << 28
-_MAX_IMAGE_BYTES = 1 << 29
-_NAMED = 3
 _THREADS = 8
 
 T = TypeVar("T")
@@ -94,6 +87,8 @@ def load_meta(avatars_dir: Path, name: str) -> AvatarMeta:
 def load_avatar(avatars_dir: Path, name: str) -> Avatar:
     """Load an avatar into host memory; every file is decoded once, several at a time.
 
+    The idle clip is not loaded: its files are there, and their headers show the right size.
+
     Raises:
         AvatarError: There is no such avatar, or a file is missing, broken or does not fit the description.
     """
@@ -101,12 +96,13 @@ def load_avatar(avatars_dir: Path, name: str) -> Avatar:
 
     meta = load_meta(avatars_dir, name)
     folder = avatars_dir / name
-    for problem in _file_problems(folder, meta):
+    for problem in file_problems(folder, meta):
         raise AvatarError(f"Avatar {name}: {problem}", _again(name))
     try:
         latents = torch.from_numpy(read_latents(folder, meta.frames, _again(name)))
-        frames = _each(meta, partial(_frame, folder, meta))
-        patches = _each(meta, partial(_patch, folder, meta))
+        frames = _each(range(meta.frames), partial(read_frame, folder, meta))
+        patches = _each(range(meta.frames), partial(read_patch, folder, meta))
+        _each(range(meta.idle_frames), partial(check_idle, folder, meta))
     except (AvatarError, FileNotFoundError) as error:
         raise AvatarError(f"Avatar {name}: {error}", _again(name)) from error
     return Avatar(meta, frames, patches, latents)
@@ -120,10 +116,11 @@ def measure(avatars_dir: Path, name: str) -> AvatarMemory:
     """
     meta = load_meta(avatars_dir, name)
     folder = avatars_dir / name
-    for problem in _file_problems(folder, meta):
+    for problem in file_problems(folder, meta):
         raise AvatarError(f"Avatar {name}: {problem}", _again(name))
     try:
-        return memory_of(meta, _each(meta, partial(_patch, folder, meta)))
+        patches = _each(range(meta.frames), partial(read_patch, folder, meta))
+        return memory_of(meta, pixels_of(patches))
     except (AvatarError, FileNotFoundError) as error:
         raise AvatarError(f"Avatar {name}: {error}", _again(name)) from error
 
@@ -149,13 +146,18 @@ def verify(avatars_dir: Path, name: str) -> list[str]:
         meta = load_meta(avatars_dir, name)
     except AvatarError as error:
         return [error.message]
-    problems = list(_file_problems(folder, meta))
+    problems = list(file_problems(folder, meta))
     try:
         read_latents(folder, meta.frames, _again(name))
     except AvatarError as error:
         problems.append(error.message)
-    for read in (partial(_frame, folder, meta), partial(_patch, folder, meta)):
-        kept = _each(meta, partial(_complaint, read))
+    reads: list[tuple[Callable[[Path, AvatarMeta, int], object], int]] = [
+        (read_frame, meta.frames),
+        (read_patch, meta.frames),
+        (read_idle, meta.idle_frames),
+    ]
+    for read, count in reads:
+        kept = _each(range(count), partial(_complaint, partial(read, folder, meta)))
         problems += [text for text in kept if text is not None and text not in problems]
     return problems
 
@@ -195,33 +197,11 @@ def _folder_of(avatars_dir: Path, name: str) -> Path:
     return folder
 
 
-def _file_problems(folder: Path, meta: AvatarMeta) -> Iterator[str]:
-    """Compare the image files that are there with those the description asks for."""
-    expected = {image_name(number) for number in range(meta.frames)}
-    for place in (FRAMES_DIR, MASKS_DIR):
-        try:
-            with os.scandir(folder / place) as entries:
-                found = {entry.name for entry in entries if entry.is_file()}
-        except OSError as error:
-            yield f"{place}/ cannot be read: {error.strerror}."
-            continue
-        if missing := expected - found:
-            yield f"{place}/ lacks {_some(missing)}."
-        if extra := found - expected:
-            yield f"{place}/ has {_some(extra)}, which the description does not know."
-
-
-def _some(names: set[str]) -> str:
-    listed = sorted(names)
-    more = len(listed) - _NAMED
-    return ", ".join(listed[:_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-def _each(meta: AvatarMeta, read: Callable[[int], T]) -> list[T]:
-    """Read every frame's file in parallel; the first failure by frame number is the one raised."""
+def _each(numbers: Iterable[int], read: Callable[[int], T]) -> list[T]:
+    """Read the frames' files in parallel; the first failure by frame number is the one raised."""
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1), "avatar") as pool:
         try:
-            return list(pool.map(read, range(meta.frames)))
+            return list(pool.map(read, numbers))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -235,35 +215,3 @@ def _complaint(read: Callable[[int], object], number: int) -> str | None:
     except AvatarError as error:
         return error.message
     return None
-
-
-def _frame(folder: Path, meta: AvatarMeta, number: int) -> Image:
-    return _image(folder / FRAMES_DIR / image_name(number), (meta.width, meta.height), grey=False)
-
-
-def _patch(folder: Path, meta: AvatarMeta, number: int) -> Patch:
-    crop = meta.crop_boxes[number]
-    mask = _image(folder / MASKS_DIR / image_name(number), (crop.width, crop.height), grey=True)
-    return Patch.cut(mask, meta.boxes[number], crop, (meta.width, meta.height))
-
-
-def _image(path: Path, size: tuple[int, int], *, grey: bool) -> Image:
-    """Decode a file only after its header has shown the wanted size."""
-    place = f"{path.parent.name}/{path.name}"
-    if not path.is_file():
-        raise FileNotFoundError(f"{place} is missing.")
-    try:
-        if path.stat().st_size > _MAX_IMAGE_BYTES:
-            raise AvatarError(f"{place} is too large to be a frame.")
-        data = path.read_bytes()
-    except OSError as error:
-        raise AvatarError(f"{place} cannot be read: {error.strerror}.") from error
-    declared = header_size(data)
-    if declared is not None and declared != size:
-        raise AvatarError(
-            f"{place} is {declared[0]}x{declared[1]}, but the description says {size[0]}x{size[1]}."
-        )
-    image = decode_image(data, grey=grey)
-    if image is None or image.shape[:2] != (size[1], size[0]):
-        raise AvatarError(f"{place} is broken.")
-    return image

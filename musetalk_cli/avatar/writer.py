@@ -1,11 +1,7 @@
-"""Writes an avatar beside its final place and puts it there complete, or leaves nothing."""
+"""Writes an avatar whose frames, masks and boxes come one after the other."""
 
 from __future__ import annotations
 
-import fcntl
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -14,18 +10,13 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from musetalk_cli.avatar.data import AvatarMeta, Json, validate_name
-from musetalk_cli.avatar.latents import LatentsFormat, to_stored, write_latents
+from musetalk_cli.avatar.data import AvatarMeta, Json
+from musetalk_cli.avatar.latents import LatentsFile, LatentsFormat, to_stored
+from musetalk_cli.avatar.layout import FRAMES_DIR, MASKS_DIR, image_name
+from musetalk_cli.avatar.workspace import Workspace
 from musetalk_cli.errors import AvatarError, OutputError
 from musetalk_cli.media.stills import write_png
 from musetalk_cli.types import Box, Image
-
-META_FILE, FRAMES_DIR, MASKS_DIR = "avatar.json", "full_imgs", "masks"
-
-
-def image_name(number: int) -> str:
-    """Name of the file that holds forward frame `number`."""
-    return f"{number:08d}.png"
 
 
 class AvatarWriter:
@@ -48,55 +39,21 @@ class AvatarWriter:
     def __init__(
         self, avatars_dir: Path, name: str, *, overwrite: bool = False, latents: LatentsFormat = "fp32"
     ) -> None:
-        self._target = avatars_dir / validate_name(name)
-        self._overwrite = overwrite
+        self._workspace = Workspace(avatars_dir, name, overwrite=overwrite)
         self._format = latents
-        self._folder: Path | None = None
-        self._lock: int | None = None
         self._size: tuple[int, int] | None = None
         self._boxes: list[Box] = []
         self._crop_boxes: list[Box] = []
         self._latents: list[NDArray[np.floating]] = []
-        self._check_free()
-
-    def _check_free(self) -> None:
-        if os.path.lexists(self._target) and not self._overwrite:
-            raise AvatarError(
-                f"There is already an avatar {self._target.name} in {self._target.parent}.",
-                "Pass --overwrite to replace it, or choose another name.",
-            )
-        if os.path.lexists(self._target) and not (self._target / META_FILE).is_file():
-            raise AvatarError(
-                f"{self._target} is not an avatar and is not replaced.",
-                "Choose another name or move it away.",
-            )
 
     def __enter__(self) -> AvatarWriter:
-        parent = self._target.parent
-        prefix = f".{self._target.name}.new-"
-        try:
-            parent.mkdir(parents=True, exist_ok=True)
-            _remove_abandoned(parent, prefix)
-            self._folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-            self._folder.chmod(0o755)
-            self._lock = os.open(self._folder, os.O_RDONLY)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
-            (self._folder / FRAMES_DIR).mkdir()
-            (self._folder / MASKS_DIR).mkdir()
-        except OSError as error:
-            self._discard()
-            raise OutputError(
-                f"Avatars cannot be written to {parent}: {error.strerror}.", "Choose another --avatars-dir."
-            ) from error
-        except BaseException:
-            self._discard()
-            raise
+        self._workspace.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._discard()
+        self._workspace.__exit__(kind, error, trace)
 
     def add(self, frame: Image, mask: Image, box: Box, crop_box: Box) -> None:
         """Write the next forward frame.
@@ -125,7 +82,7 @@ class AvatarWriter:
                 f"The mask of frame {number} is {mask.shape[1]}x{mask.shape[0]}, "
                 f"but its crop box is {crop_box.width}x{crop_box.height}."
             )
-        folder = self._require_folder()
+        folder = self._workspace.folder
         write_png(folder / FRAMES_DIR / image_name(number), frame)
         write_png(folder / MASKS_DIR / image_name(number), mask)
         self._boxes.append(box)
@@ -148,7 +105,6 @@ class AvatarWriter:
         parameters: Mapping[str, Json],
         model: Mapping[str, Json],
         source: Mapping[str, Json],
-        skipped_frames: tuple[int, ...] = (),
     ) -> AvatarMeta:
         """Complete the avatar and put it in its place.
 
@@ -163,66 +119,20 @@ class AvatarWriter:
             )
         width, height = self._size
         meta = AvatarMeta(
-            self._target.name, fps, width, height, tuple(self._boxes), tuple(self._crop_boxes),
-            parameters, model, source, skipped_frames,
+            self._workspace.name, fps, width, height, tuple(self._boxes), tuple(self._crop_boxes),
+            parameters, model, source,
         )  # fmt: skip
         AvatarMeta.from_json(meta.to_json())
-        folder = self._require_folder()
         try:
-            write_latents(folder, self._latents)
-            (folder / META_FILE).write_text(meta.to_json(), encoding="utf-8")
-            self._put_in_place(folder)
+            with LatentsFile(self._workspace.folder, count, self._format) as file:
+                first = 0
+                for batch in self._latents:
+                    file.write(first, batch)
+                    first += len(batch)
         except OSError as error:
             raise OutputError(
-                f"The avatar cannot be written to {self._target}: {error.strerror}.",
+                f"The avatar cannot be written to {self._workspace.target}: {error.strerror}.",
                 "Free some space or choose another --avatars-dir.",
             ) from error
+        self._workspace.publish(meta.to_json())
         return meta
-
-    def _put_in_place(self, folder: Path) -> None:
-        self._check_free()
-        if not os.path.lexists(self._target):
-            folder.rename(self._target)
-            self._folder = None
-            return
-        aside = Path(tempfile.mkdtemp(prefix=f".{self._target.name}.old-", dir=self._target.parent))
-        old = aside / self._target.name
-        try:
-            self._target.rename(old)
-            try:
-                folder.rename(self._target)
-            except BaseException:
-                old.rename(self._target)
-                raise
-            self._folder = None
-        finally:
-            if os.path.lexists(self._target):
-                shutil.rmtree(aside, ignore_errors=True)
-
-    def _require_folder(self) -> Path:
-        if self._folder is None:
-            raise RuntimeError("the writer is not open")
-        return self._folder
-
-    def _discard(self) -> None:
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-
-def _remove_abandoned(parent: Path, prefix: str) -> None:
-    """Remove folders whose writer is gone: a living one holds a lock on its folder."""
-    for folder in parent.glob(f"{prefix}*"):
-        if folder.is_symlink() or not folder.is_dir():
-            continue
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-        except BlockingIOError:
-            continue
-        finally:
-            os.close(handle)

@@ -40,7 +40,9 @@ def synthetic_avatar(width: int, height: int, face: int, frames: int) -> Avatar:
     random = np.random.default_rng(0)
     noise = random.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
     frame = cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
-    pictures, boxes, patches = [], [], []
+    pictures: list[Image] = []
+    boxes: list[Box] = []
+    patches: list[Patch | None] = []
     for number in range(frames):
         phase = 2 * np.pi * number / frames
         dx, dy = round(SWAY * np.sin(phase)), round(SWAY / 2 * np.cos(phase))

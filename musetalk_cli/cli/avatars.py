@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,8 +14,13 @@ from musetalk_cli.embedded import DEMO
 from musetalk_cli.errors import AvatarError
 
 if TYPE_CHECKING:
-    from musetalk_cli.avatar.data import AvatarMemory, AvatarMeta
+    from musetalk_cli.avatar.data import AvatarMemory, AvatarMeta, Json
     from musetalk_cli.avatar.lookup import Home
+
+LISTED = 5
+"""Entries of a list of the report that are shown."""
+MAX_DEPTH = 4
+"""Nesting of the report that is shown."""
 
 app = typer.Typer(help="See and manage prepared avatars.", no_args_is_help=True)
 
@@ -78,7 +84,6 @@ def _description(meta: AvatarMeta) -> dict[str, object]:
         "frames": meta.frames,
         "fps": float(meta.fps),
         "face_scale": meta.face_scale,
-        "skipped_frames": list(meta.skipped_frames),
     }
 
 
@@ -104,21 +109,73 @@ def show(common: Common, name: Name) -> None:
         ["face scale", f"{meta.face_scale:.2f} (box height / 256)"],
         ["device memory", mebibytes(memory.device_bytes)],
         ["host memory", mebibytes(memory.host_bytes)],
-        ["skipped frames", str(len(meta.skipped_frames))],
+        ["pass-through frames", f"{len(meta.passthrough_frames)}, shown as they are"],
+        ["rest frames", str(len(meta.rest_frames))],
+        ["idle frames", str(meta.idle_frames)],
         ["parameters", ", ".join(f"{key} {value}" for key, value in meta.parameters.items())],
         ["source", ", ".join(f"{key} {value}" for key, value in meta.source.items())],
         ["folder", f"{home.avatars_dir / name}{', embedded' if home.embedded else ''}"],
     ]
     print_table(f"Avatar {name}", ["", ""], rows)
+    if meta.report:
+        found = [[_label(key), _told(key, value)] for key, value in meta.report.items()]
+        print_table("What preparation found", ["", ""], found)
 
 
 def _details(meta: AvatarMeta, memory: AvatarMemory) -> dict[str, object]:
     return {
         "device_bytes": memory.device_bytes,
         "host_bytes": memory.host_bytes,
+        "passthrough_frames": list(meta.passthrough_frames),
+        "rest_frames": list(meta.rest_frames),
+        "idle_frames": meta.idle_frames,
         "parameters": dict(meta.parameters),
         "source": dict(meta.source),
+        "report": dict(meta.report),
     }
+
+
+def _label(key: str) -> str:
+    return key.removesuffix("_bytes").replace("_", " ")
+
+
+def _told(key: str, value: Json, depth: int = 0) -> str:
+    """A value of the report for people, whatever preparation put there: its key's ending tells the unit."""
+    if value is None or isinstance(value, str | int | float):
+        return _plain(key, value)
+    if not value:
+        return "none"
+    if depth == MAX_DEPTH:
+        return "..."
+    if isinstance(value, Mapping):
+        return ", ".join(f"{_label(name)} {_told(name, part, depth + 1)}" for name, part in value.items())
+    return _listed(key, value, depth + 1)
+
+
+def _listed(key: str, values: Sequence[Json], depth: int) -> str:
+    """Texts on a line each, two numbers as a range, and the first of anything else."""
+    texts = [_told(key, value, depth) for value in values]
+    if all(isinstance(value, str) for value in values):
+        return "\n".join(texts)
+    if len(values) == 2 and all(isinstance(value, int | float) for value in values):
+        return "..".join(texts)
+    more = len(texts) - LISTED
+    return "; ".join(texts[:LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _plain(key: str, value: str | float | None) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return value
+    if key.endswith("_bytes"):
+        return mebibytes(int(value))
+    if key.endswith("_share"):
+        return f"{100 * value:.1f} %"
+    figure = str(value) if isinstance(value, int) else f"{value:.4g}"
+    return f"{figure} s" if key.endswith(("time", "times")) else figure
 
 
 @app.command("import")

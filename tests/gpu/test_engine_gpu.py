@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from handmade import passed_through
 
 from musetalk_cli.bench.synthetic import synthetic_avatar
 from musetalk_cli.config import JobConfig
 from musetalk_cli.engine import Engine
 from musetalk_cli.nets.bundle import load_bundle
+from musetalk_cli.timeline import mirrored
 from musetalk_cli.timing import MonotonicClock, StageStats
 
 pytestmark = [
@@ -82,6 +84,20 @@ def test_sessions_together_equal_each_alone(cuda_bundle, golden_avatar, golden_s
     summary = engine.stats.summary(())
     assert summary["unet"].count == summary["vae"].count > 0
     assert summary["unet"].total_ms > 0
+
+
+@pytest.mark.parametrize("numbers", [{0}, {1, 2}, {0, 1, 3}])
+def test_frames_without_a_face_pass_through(cuda_bundle, golden_avatar, golden_sound, on_cpu, numbers):
+    job, avatar = replace(JOB, batch_sizes=(1, 2, 4)), passed_through(golden_avatar, numbers)
+    together, _ = frames_of(cuda_bundle(torch.float32), job, golden_sound, avatar, avatar)
+    for ours in together:
+        assert len(ours) == len(on_cpu)
+        for number, (one, animated) in enumerate(zip(ours, on_cpu, strict=True)):
+            source = mirrored(number, avatar.meta.frames)
+            if source in numbers:
+                assert np.array_equal(one, avatar.frames[source])
+            else:
+                assert np.abs(one.astype(int) - animated).max() <= 1
 
 
 def test_a_warm_up_covers_every_batch_size(cuda_bundle, golden_avatar):

@@ -1,0 +1,259 @@
+"""Frames without a face are shown as they are, in their turn, and cost the networks nothing."""
+
+import shutil
+from dataclasses import replace
+from fractions import Fraction
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from clocks import FakeClock
+from handmade import passed_through, without_faces
+
+from musetalk_cli.avatar.store import load_avatar, load_meta, verify
+from musetalk_cli.bench.synthetic import synthetic_avatar, synthetic_sound
+from musetalk_cli.compositor import GpuPath
+from musetalk_cli.config import JobConfig, Place, RunConfig
+from musetalk_cli.engine import Engine
+from musetalk_cli.generate import generate
+from musetalk_cli.timeline import mirrored
+from musetalk_cli.timing import StageStats
+
+JOB = JobConfig(batch_sizes=(4,), image_ops="cpu")
+FPS = Fraction(25)
+
+
+def some_frames(random, count):
+    """A random set of frames that leaves at least one."""
+    return set(random.choice(count, random.integers(1, count), replace=False).tolist())
+
+
+class Speaker:
+    """An engine whose work is counted: rows of every UNet batch, faces decoded, faces resized."""
+
+    def __init__(self, bundle, job=JOB):
+        self.engine = Engine(bundle, job, StageStats(FakeClock()))
+        self.unet_rows, self.decoded, self.resized = [], [], []
+        self._count(
+            self.engine._generator, "unet", lambda tokens, latents: self.unet_rows.append(len(latents))
+        )
+        self._count(self.engine._generator, "decode", lambda latents: self.decoded.append(len(latents)))
+        self._count(self.engine._images, "resize", lambda faces, targets: self.resized.append(len(targets)))
+
+    @staticmethod
+    def _count(owner, name, note):
+        real = getattr(owner, name)
+
+        def counted(*arguments):
+            note(*arguments)
+            return real(*arguments)
+
+        setattr(owner, name, counted)
+
+    def open(self, avatar, fps=FPS, hop=Fraction(1, 2), rate=16_000, channels=1):
+        return self.engine.open(avatar, fps, hop, None, rate, channels)
+
+    def say(self, avatar, sound, **stream):
+        """All frames of a sound that is given at once."""
+        session = self.open(avatar, **stream)
+        session.feed(sound, 0.0)
+        session.finish(0.0)
+        frames = []
+        while self.engine.step():
+            frames += session.finished
+            session.finished.clear()
+        assert session.done
+        return frames
+
+
+def assert_passed_through(frames, avatar, plain, numbers):
+    """Frames are those of the plain avatar, bit for bit, but for those that are passed through."""
+    assert [frame.request.index for frame in frames] == list(range(len(plain)))
+    for frame, animated in zip(frames, plain, strict=True):
+        source = mirrored(frame.request.index, avatar.meta.frames)
+        expected = avatar.frames[source] if source in numbers else animated.image
+        assert np.array_equal(frame.image, expected)
+        assert not np.array_equal(animated.image, avatar.frames[source]), "the networks change every face"
+        assert (frame.pts, frame.request.hop) == (animated.pts, animated.request.hop)
+        assert np.array_equal(frame.request.audio, animated.request.audio)
+
+
+@pytest.fixture(scope="module")
+def noisy_avatar(golden_avatar):
+    """The golden avatar, longer: its frames in another order, with latents that all differ."""
+    order = [0, 1, 2, 3, 2, 0, 3]
+    latents = golden_avatar.latents[order]
+    latents = latents + 0.05 * torch.randn(latents.shape, generator=torch.Generator().manual_seed(3))
+    meta = replace(
+        golden_avatar.meta,
+        boxes=tuple(golden_avatar.meta.boxes[number] for number in order),
+        crop_boxes=tuple(golden_avatar.meta.crop_boxes[number] for number in order),
+    )
+    frames = [golden_avatar.frames[number] for number in order]
+    return replace(
+        golden_avatar,
+        meta=meta,
+        frames=frames,
+        patches=[golden_avatar.patches[number] for number in order],
+        latents=latents,
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_only_frames_with_a_face_are_animated(golden_bundle, noisy_avatar, golden_sound, seed):
+    random = np.random.default_rng(seed)
+    numbers = some_frames(random, noisy_avatar.meta.frames)
+    job = replace(JOB, batch_sizes=(int(random.integers(1, 6)),), image_ops=("cpu", "gpu")[seed % 2])
+    sound = golden_sound[: int(random.integers(9_000, 12_000)), None]
+    hop = Fraction(int(random.integers(2, 8)), 10)
+    plain = Speaker(golden_bundle, job).say(noisy_avatar, sound, hop=hop)
+    avatar = passed_through(noisy_avatar, numbers)
+    frames = Speaker(golden_bundle, job).say(avatar, sound, hop=hop)
+    assert_passed_through(frames, avatar, plain, numbers)
+    assert np.array_equal(np.concatenate([frame.request.audio for frame in frames]), sound)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_network_and_no_image_step_works_for_them(tiny_bundle, seed):
+    random = np.random.default_rng(seed)
+    count = int(random.integers(2, 12))
+    avatar = synthetic_avatar(160, 120, 64, count)
+    numbers = some_frames(random, count)
+    job = replace(JOB, batch_sizes=tuple(range(1, int(random.integers(2, 10)))))
+    speaker = Speaker(tiny_bundle, job)
+    frames = speaker.say(passed_through(avatar, numbers), synthetic_sound(1.5))
+    assert len(frames) == 37
+    animated = sum(mirrored(index, count) not in numbers for index in range(37))
+    assert sum(speaker.unet_rows) == sum(speaker.decoded) == sum(speaker.resized) == animated
+
+
+def test_the_batch_size_is_that_of_the_faces(tiny_bundle):
+    avatar = passed_through(synthetic_avatar(160, 120, 64, 24), set(range(1, 24)))
+    speaker = Speaker(tiny_bundle, replace(JOB, batch_sizes=(2, 8, 24)))
+    frames = speaker.say(avatar, synthetic_sound(0.96), hop=Fraction(2))
+    assert (len(frames), speaker.unet_rows) == (24, [2])
+
+
+def test_a_batch_without_a_face_runs_no_network(tiny_bundle):
+    avatar = passed_through(synthetic_avatar(160, 120, 64, 24), set(range(1, 24)))
+    speaker = Speaker(tiny_bundle)
+    frames = speaker.say(avatar, synthetic_sound(0.96))
+    assert (len(frames), speaker.unet_rows, speaker.decoded, speaker.resized) == (24, [4], [4], [1])
+
+
+def test_a_clip_that_begins_without_a_face_is_warmed_up_with_one(tiny_bundle):
+    avatar = synthetic_avatar(160, 120, 64, 5)
+    passing = passed_through(avatar, {0, 1, 4})
+    speaker = Speaker(tiny_bundle)
+    seen = []
+    speaker._count(speaker.engine._generator, "unet", lambda tokens, latents: seen.append(latents))
+    speaker.engine.warm_up(passing)
+    assert len(seen) == 1
+    assert all(torch.equal(row, avatar.latents[2]) for row in seen[0])
+    assert speaker.resized == [4]
+
+
+def test_the_frames_are_copies(tiny_bundle):
+    avatar = passed_through(synthetic_avatar(160, 120, 64, 3), {0, 2})
+    before = [frame.copy() for frame in avatar.frames]
+    for frame in Speaker(tiny_bundle).say(avatar, synthetic_sound(0.5)):
+        frame.image[:] = 0
+    assert np.array_equal(avatar.frames, before)
+
+
+@pytest.mark.parametrize(("image_ops", "flights"), [("cpu", 1), ("gpu", 2)])
+def test_several_sessions_at_random_keep_their_order(
+    tiny_bundle, golden_avatar, monkeypatch, image_ops, flights
+):
+    """Sessions with some, many and no such frames share batches, of which two are on their way at once."""
+    monkeypatch.setattr(Engine, "_most_flights", flights)
+    random, job = np.random.default_rng(flights), replace(JOB, image_ops=image_ops)
+    bases = [golden_avatar, synthetic_avatar(320, 240, 96, 9), synthetic_avatar(160, 120, 64, 6)]
+    sets = [{1, 2}, {0, 3, 4, 5, 6, 7, 8}, set()]
+    avatars = [passed_through(base, numbers) for base, numbers in zip(bases, sets, strict=True)]
+    streams = [
+        {"fps": Fraction(25), "rate": 11_025, "channels": 2},
+        {"fps": Fraction(30)},
+        {"fps": Fraction(30000, 1001)},
+    ]
+    sounds = [0.1 * random.standard_normal(shape) for shape in ((9_000, 2), (15_000, 1), (12_345, 1))]
+    sounds = [sound.astype(np.float32) for sound in sounds]
+    plain = [
+        Speaker(tiny_bundle, job).say(base, sound, **stream)
+        for base, sound, stream in zip(bases, sounds, streams, strict=True)
+    ]
+    speaker = Speaker(tiny_bundle, job)
+    sessions = [speaker.open(avatar, **stream) for avatar, stream in zip(avatars, streams, strict=True)]
+    taken = speak_at_random(speaker.engine, sessions, sounds, random)
+    for frames, avatar, expected, numbers, sound in zip(taken, avatars, plain, sets, sounds, strict=True):
+        assert_passed_through(frames, avatar, expected, numbers)
+        assert np.array_equal(np.concatenate([frame.request.audio for frame in frames]), sound)
+
+
+def speak_at_random(engine, sessions, sounds, random):
+    """Feed pieces of the sounds in any order, with any number of steps between them."""
+    left = [list(np.array_split(sound, 8)) for sound in sounds]
+    taken = [[] for _ in sessions]
+    busy = True
+    while busy:
+        if any(left):
+            number = random.choice([index for index, pieces in enumerate(left) if pieces])
+            sessions[number].feed(left[number].pop(0), engine.stats.clock.now())
+            if not left[number]:
+                sessions[number].finish(engine.stats.clock.now())
+        steps = [engine.step() for _ in range(random.integers(0, 3))]
+        busy = any(left) or not steps or any(steps)
+        for number, session in enumerate(sessions):
+            taken[number] += session.finished
+            session.finished.clear()
+        engine.stats.clock.time += random.random() / 10
+    assert all(session.done for session in sessions)
+    return taken
+
+
+@pytest.mark.parametrize("step", ["place", "resize", "download"])
+def test_they_keep_their_turn_when_the_device_fails(tiny_bundle, golden_avatar, golden_sound, step):
+    class Failing(GpuPath):
+        def place(self, avatar):
+            return self._fail("place") or super().place(avatar)
+
+        def resize(self, faces, targets):
+            return self._fail("resize") or super().resize(faces, targets)
+
+        def download(self, patches):
+            return (lambda: self._fail("download")) if step == "download" else super().download(patches)
+
+        def _fail(self, name):
+            if name == step:
+                raise torch.OutOfMemoryError("out of memory, as injected")
+
+    sound, numbers = golden_sound[:8000, None], {1, 2}
+    plain = Speaker(tiny_bundle).say(golden_avatar, sound)
+    speaker = Speaker(tiny_bundle, replace(JOB, image_ops="gpu"))
+    speaker.engine._images = Failing(torch.device("cpu"))
+    avatar = passed_through(golden_avatar, numbers)
+    assert_passed_through(speaker.say(avatar, sound), avatar, plain, numbers)
+    assert speaker.engine.fallbacks == 1
+
+
+@pytest.mark.parametrize("image_ops", ["cpu", "gpu"])
+def test_generate_passes_frames_through_from_files_to_files(golden, avatars_dir, tmp_path, image_ops):
+    numbers = {0, 3} if image_ops == "cpu" else {2}
+    shutil.copytree(avatars_dir / "synthetic", tmp_path / "avatars" / "synthetic")
+    place = tmp_path / "avatars" / "synthetic"
+    (place / "avatar.json").write_text(without_faces(load_meta(avatars_dir, "synthetic"), numbers).to_json())
+    for number in numbers:
+        (place / "masks" / f"{number:08d}.png").unlink()
+    assert verify(tmp_path / "avatars", "synthetic") == []
+    job = JobConfig(batch_sizes=(8,), image_ops=image_ops)
+    for folder, out in ((avatars_dir, "plain"), (tmp_path / "avatars", "passed")):
+        run = RunConfig(Place(golden, "flag"), Place(folder, "flag"), str(golden / "models"), "cpu", "fp32")
+        report = generate(run, job, "synthetic", golden / "audio.wav", frames_dir=tmp_path / out)
+        assert report.frames == 25
+    frames = load_avatar(avatars_dir, "synthetic").frames
+    for number in range(25):
+        plain, passed = (cv2.imread(str(tmp_path / out / f"{number:08d}.png")) for out in ("plain", "passed"))
+        source = mirrored(number, 4)
+        assert np.array_equal(passed, frames[source] if source in numbers else plain)
+        assert not np.array_equal(plain, frames[source])
