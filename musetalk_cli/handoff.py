@@ -1,13 +1,15 @@
-"""A bounded hand-off from one thread to another."""
+"""Bounded hand-offs between threads, and the two ways to put work beside other work."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class HandoffClosed(Exception):  # noqa: N818 - an ending, not an error
@@ -86,3 +88,70 @@ class Handoff(Generic[Item]):
         """
         if self._error is not None:
             raise self._error
+
+
+def ahead(items: Iterable[Item], capacity: int) -> Generator[Item]:
+    """Run an iterable in a thread of its own, at most `capacity` items ahead of whoever takes them.
+
+    A failure of the iterable is raised here, after the items that came before it. Closing the generator ends
+    the thread; a generator that is run is closed in it.
+    """
+    items = iter(items)
+    queue: Handoff[Item] = Handoff(capacity)
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            for item in items:
+                queue.put(item)
+        except HandoffClosed:
+            pass
+        except BaseException as error:
+            failure.append(error)
+        finally:
+            if isinstance(items, Generator):
+                items.close()
+            queue.close()
+
+    thread = threading.Thread(target=run, name="ahead", daemon=True)
+    thread.start()
+    try:
+        yield from queue
+        if failure:
+            raise failure[0]
+    finally:
+        queue.close()
+        thread.join()
+
+
+def side_by_side(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int
+) -> Generator[Result]:
+    """Apply a function to items in `workers` threads; results come in the order of the items.
+
+    At most `2 * workers` items are on their way. A failure, of the function or of the iterable, is raised in
+    its place.
+    """
+    coming = iter(items)
+    failure: BaseException | None = None
+    with ThreadPoolExecutor(workers, "side-by-side") as pool:
+        waiting: deque[Future[Result]] = deque()
+        try:
+            while True:
+                try:
+                    item = next(coming)
+                except StopIteration:
+                    break
+                except BaseException as error:
+                    failure = error
+                    break
+                waiting.append(pool.submit(function, item))
+                if len(waiting) >= 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+            if failure is not None:
+                raise failure
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -1,73 +1,97 @@
-"""A video of a person into an avatar, with the networks that encode its faces."""
+"""A video of a person into an avatar, with the networks that find, parse and encode its face."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from musetalk_cli.avatar.data import AvatarMeta
-from musetalk_cli.avatar.latents import LatentsFormat
-from musetalk_cli.avatar.prepare import PrepareOptions, prepare_avatar
+from musetalk_cli.avatar.inputs import Source
+from musetalk_cli.avatar.options import PrepareOptions
+from musetalk_cli.avatar.prepare import Prepared, Progress, prepare_avatar
+from musetalk_cli.avatar.preview import contact_sheet, shift_grid
 from musetalk_cli.config import RunConfig
-from musetalk_cli.face.boxes import EXTRA_MARGIN
-from musetalk_cli.face.landmarks import FaceLandmarks
-from musetalk_cli.generator import FaceEncoder
-from musetalk_cli.nets.bundle import open_bundle
+from musetalk_cli.media.stills import write_png
+from musetalk_cli.sinks.place import check_parent
+from musetalk_cli.tools import DetectorName, ParserName, make_tools
 
-log = logging.getLogger(__name__)
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What a preparation uses and gives besides the avatar.
+
+    Attributes:
+        detector: What finds the face; `auto` is DWPose where its file is there, else OpenCV's cascade.
+        parser: What draws the mask; `auto` is the face parser where it is there, else the landmarks' outline.
+        landmarks_file: Where the landmarks are written, as they were seen; None for nowhere.
+        preview: Where a contact sheet is written; None for nowhere.
+        grid: Where a sheet with several values of `--bbox-shift` is written; None for nowhere.
+    """
+
+    detector: DetectorName = "auto"
+    parser: ParserName = "auto"
+    landmarks_file: Path | None = None
+    preview: Path | None = None
+    grid: Path | None = None
+
+    def check(self) -> None:
+        """Refuse files that cannot be written, before any work.
+
+        Raises:
+            OutputError: The folder of one is not there or takes no file.
+        """
+        for option, path in (
+            ("--save-landmarks", self.landmarks_file),
+            ("--preview", self.preview),
+            ("--preview grid", self.grid),
+        ):
+            if path is not None:
+                check_parent(path, option)
 
 
 def prepare(
     run: RunConfig,
-    source: Path,
+    source: Source,
     name: str,
-    landmarks: Sequence[FaceLandmarks | None],
+    options: PrepareOptions | None = None,
+    extras: Extras | None = None,
     *,
-    bbox_shift: int = 0,
-    extra_margin: int | None = None,
-    batch_size: int = 8,
-    latents: LatentsFormat = "fp32",
     overwrite: bool = False,
-    progress: Callable[[int, int | None], None] | None = None,
-) -> AvatarMeta:
+    progress: Progress | None = None,
+) -> Prepared:
     """Prepare an avatar.
 
     Latents are kept, so they are made in fp32 unless another precision is asked for.
 
     Args:
         run: Where things are and what computes; without a model it is v1.5.
-        source: Video, image or folder of images.
+        source: What to make it from.
         name: Name of the new avatar.
-        landmarks: One entry per frame of the source, None where there is no face.
-        bbox_shift: Rows by which the middle of the face is taken lower.
-        extra_margin: Rows added below the chin; None is what the model was trained with.
-        batch_size: Faces encoded at once.
-        latents: The number format the latents are stored in; fp16 takes half the space and is what networks
-            in fp16 compute with anyway.
+        options: How to prepare.
+        extras: What finds and parses the face, and what is written besides the avatar.
         overwrite: Replace an avatar of that name.
-        progress: Told of every frame, and of how many there are where it is known.
+        progress: Told of every frame.
 
     Raises:
         MuseTalkError: Source, landmarks, model, device or folder cannot be used; nothing is left behind.
     """
-    if run.precision == "auto":
-        log.debug("precision: fp32 (latents are kept)")
-        run = replace(run, precision="fp32")
-    bundle = open_bundle(run)
-    if extra_margin is None:
-        extra_margin = EXTRA_MARGIN if bundle.version == "v15" else 0
-    return prepare_avatar(
+    options, extras = options or PrepareOptions(), extras or Extras()
+    extras.check()
+    tools, bundle = make_tools(run, extras.detector, extras.parser, find=source.landmarks is None)
+    prepared = prepare_avatar(
         source,
         run.avatars.path,
         name,
-        landmarks=landmarks,
-        encode=FaceEncoder(bundle),
-        options=PrepareOptions(
-            bbox_shift=bbox_shift, extra_margin=extra_margin, batch_size=batch_size, latents=latents
-        ),
+        tools=tools,
+        options=options,
         model={"version": bundle.version, "name": bundle.family},
+        landmarks_file=extras.landmarks_file,
         overwrite=overwrite,
         progress=progress,
     )
+    folder, meta, plan = run.avatars.path / name, prepared.meta, prepared.plan
+    if extras.preview is not None:
+        write_png(extras.preview, contact_sheet(folder, meta, plan))
+    if extras.grid is not None:
+        margin = options.margin(bundle.version)
+        write_png(extras.grid, shift_grid(folder, meta, plan, options.bbox_shift, margin))
+    return prepared

@@ -59,6 +59,18 @@ def parse_chunk(value: str | float | Fraction) -> Fraction:
     return chunk
 
 
+def parse_seconds(value: str | float | Fraction, option: str) -> Fraction:
+    """Read a place in time or a length in seconds, exactly.
+
+    Raises:
+        InputError: It is not a number, or less than 0.
+    """
+    seconds = _fraction(value, option)
+    if seconds < 0:
+        raise InputError(f"{option} {value} is less than 0.", "Write seconds, like 2.5.")
+    return seconds
+
+
 def parse_context(value: str) -> Fraction | None:
     """Read the seconds of past sound of a window; `max`, as much as fits, is None.
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 import threading
 import time
 from array import array
-from collections.abc import Iterator, MutableSequence, Sequence
+from collections.abc import Iterable, Iterator, MutableSequence, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
     import torch
 
+Item = TypeVar("Item")
 
 Durations = MutableSequence[float]
 """Seconds, in the order in which they were taken."""
@@ -176,3 +177,42 @@ class StageStats:
                 )
                 for name in names
             }
+
+
+class StageRates:
+    """Frames a second of each stage while it is at work, waiting left out; safe to use from several threads.
+
+    Args:
+        clock: Where time comes from.
+    """
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or MonotonicClock()
+        self._done: dict[str, tuple[int, float]] = {}
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def span(self, stage: str, frames: int = 1) -> Iterator[None]:
+        """Time the work of a stage on some frames."""
+        start = self._clock.now()
+        yield
+        elapsed = self._clock.now() - start
+        with self._lock:
+            count, seconds = self._done.get(stage, (0, 0.0))
+            self._done[stage] = count + frames, seconds + elapsed
+
+    def each(self, stage: str, items: Iterable[Item]) -> Iterator[Item]:
+        """Yield items, timing how long each takes to come."""
+        coming = iter(items)
+        while True:
+            try:
+                with self.span(stage):
+                    item = next(coming)
+            except StopIteration:
+                return
+            yield item
+
+    def rates(self) -> dict[str, float]:
+        """Frames a second by stage, in the order in which they began."""
+        with self._lock:
+            return {stage: count / seconds for stage, (count, seconds) in self._done.items() if seconds > 0}

@@ -1,4 +1,4 @@
-"""Preparation: frames, boxes, masks and latents stay in step, and an interruption leaves nothing."""
+"""Preparation: frames, boxes, masks and latents stay in step, and a failure leaves nothing."""
 
 import hashlib
 import json
@@ -13,7 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from musetalk_cli.avatar.data import AvatarMeta
-from musetalk_cli.avatar.prepare import PrepareOptions, crop_image, face_image, prepare_avatar
+from musetalk_cli.avatar.imaging import crop_image, face_image
+from musetalk_cli.avatar.inputs import Source, Tools
+from musetalk_cli.avatar.options import PrepareOptions
+from musetalk_cli.avatar.prepare import prepare_avatar
 from musetalk_cli.avatar.store import load_avatar, load_meta, verify
 from musetalk_cli.errors import InputError, ModelError
 from musetalk_cli.face.boxes import add_margin, crop_box, face_box
@@ -48,9 +51,19 @@ def encode(faces):
     return latents.contiguous(memory_format=torch.channels_last)
 
 
-def prepare(source, avatars, faces, **options):
-    keywords = {"landmarks": faces, "encode": encode, "options": PrepareOptions(batch_size=3), "model": MODEL}
-    return prepare_avatar(source, avatars, "a", **{**keywords, **options})
+def prepare(source, avatars, faces, *, encode=encode, parse=None, overwrite=False, progress=None, **options):
+    """Prepare with every frame's own box and no filled gaps, unless the options say otherwise."""
+    given = {"smooth": False, "max_gap": 0, "min_faces": 0, "batch_size": 3, **options}
+    return prepare_avatar(
+        Source(source, landmarks=faces),
+        avatars,
+        "a",
+        tools=Tools(encode, parse=parse),
+        options=PrepareOptions(**given),
+        model=MODEL,
+        overwrite=overwrite,
+        progress=progress,
+    ).meta
 
 
 @pytest.fixture(scope="module")
@@ -77,36 +90,79 @@ def expected_box(number, margin=10):
 def test_lists_never_get_out_of_step(clip, tmp_path, there, batch_size):
     faces = [landmarks(number) if here else None for number, here in enumerate(there)]
     avatars = tmp_path / "avatars"
-    meta = prepare(clip, avatars, faces, options=PrepareOptions(batch_size=batch_size), overwrite=True)
+    meta = prepare(clip, avatars, faces, batch_size=batch_size, overwrite=True)
     avatar = load_avatar(avatars, "a")
-    kept = [number for number, here in enumerate(there) if here]
     assert meta == avatar.meta
-    assert meta.frames == len(avatar.frames) == len(avatar.patches) == len(avatar.latents) == len(kept)
-    assert list(meta.skipped_frames) == [number for number in range(8) if number not in kept]
-    for place, number in enumerate(kept):
+    assert meta.frames == len(avatar.frames) == len(avatar.patches) == len(avatar.latents) == 8
+    assert meta.passthrough_frames == tuple(number for number in range(8) if not there[number])
+    for number, here in enumerate(there):
+        np.testing.assert_array_equal(avatar.frames[number], picture(number))
+        mask_file = avatars / "a" / "masks" / f"{number:08d}.png"
+        if not here:
+            assert avatar.patches[number] is meta.boxes[number] is meta.crop_boxes[number] is None
+            assert not mask_file.exists()
+            assert not avatar.latents[number].any()
+            continue
         box = expected_box(number)
-        np.testing.assert_array_equal(avatar.frames[place], picture(number))
-        assert (meta.boxes[place], meta.crop_boxes[place]) == (box, crop_box(box))
+        assert (meta.boxes[number], meta.crop_boxes[number]) == (box, crop_box(box))
         latents = encode(face_image(picture(number), box)[None])
-        assert torch.equal(avatar.latents[place], latents[0])
-        mask = cv2.imread(str(avatars / "a" / "masks" / f"{place:08d}.png"), cv2.IMREAD_UNCHANGED)
+        assert torch.equal(avatar.latents[number], latents[0])
+        mask = cv2.imread(str(mask_file), cv2.IMREAD_UNCHANGED)
         outline = mask_from_outline(landmarks(number).points, box, crop_box(box))
         np.testing.assert_array_equal(mask, outline)
 
 
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.booleans(), min_size=8, max_size=8).filter(any), st.sampled_from([0.0, 0.04, 0.08, 10.0]))
+def test_short_gaps_are_filled_and_long_ones_pass_through(clip, tmp_path, there, max_gap):
+    faces = [landmarks(number) if here else None for number, here in enumerate(there)]
+    meta = prepare(clip, tmp_path, faces, smooth=True, max_gap=max_gap, overwrite=True)
+    filled, passing = set(), set()
+    for number in (n for n in range(8) if not there[n]):
+        before = next((n for n in range(number, -1, -1) if there[n]), None)
+        after = next((n for n in range(number, 8) if there[n]), None)
+        inside = before is not None and after is not None and after - before - 1 <= round(max_gap * 25)
+        (filled if inside else passing).add(number)
+    assert set(meta.passthrough_frames) == passing
+    assert meta.report["faces"]["interpolated"] == len(filled)
+    assert meta.report["faces"]["found"] == sum(there)
+    avatar = load_avatar(tmp_path, "a")
+    for number in range(8):
+        assert bool(avatar.latents[number].any()) == (number not in passing)
+
+
 def test_what_is_recorded(clip, tmp_path):
     done = []
-    options = PrepareOptions(bbox_shift=-2, extra_margin=4)
     faces = [landmarks(number) for number in range(8)]
-    meta = prepare(clip, tmp_path, faces, options=options, progress=lambda *state: done.append(state))
-    assert done == [(number + 1, 8) for number in range(8)]
+    meta = prepare(clip, tmp_path, faces, bbox_shift=-2, extra_margin=4, progress=done.append)
+    found = [(step.done, step.total) for step in done if step.stage == "finding faces"]
+    assert found == [(number + 1, 8) for number in range(8)]
+    assert [step.done for step in done if step.stage == "encoding faces"] == [3, 6, 8]
+    assert {"decode", "write"} < set(done[-1].rates)
     assert meta.fps == 25
     assert meta.model == MODEL
     assert meta.source == {"name": "clip.avi", "sha256": hashlib.sha256(clip.read_bytes()).hexdigest()}
-    assert meta.parameters == {"bbox_shift": -2, "extra_margin": 4, "smooth": "off", "mask": "outline"}
+    assert meta.parameters["bbox_shift"] == -2
+    assert meta.parameters["extra_margin"] == 4
+    assert (meta.parameters["smooth"], meta.parameters["mask"]) == ("off", "outline")
     data = json.loads((tmp_path / "a" / "avatar.json").read_text())
     assert AvatarMeta.from_json(json.dumps(data)) == meta == load_meta(tmp_path, "a")
     assert verify(tmp_path, "a") == []
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {
+        "avatar.json", "full_imgs", "masks", "latents.safetensors"
+    }  # fmt: skip
+
+
+def test_the_report_says_what_it_takes(clip, tmp_path):
+    meta = prepare(clip, tmp_path, [landmarks(number) for number in range(8)])
+    memory = load_avatar(tmp_path, "a").memory()
+    assert (meta.report["device_bytes"], meta.report["host_bytes"]) == (
+        memory.device_bytes,
+        memory.host_bytes,
+    )
+    files = [path for path in (tmp_path / "a").rglob("*") if path.is_file() and path.name != "avatar.json"]
+    assert meta.report["disk_bytes"] == sum(path.stat().st_size for path in files)
+    assert meta.report["face_scale"] == pytest.approx(meta.face_scale, abs=1e-3)
 
 
 def test_a_parser_makes_the_mask(clip, tmp_path):
@@ -114,11 +170,11 @@ def test_a_parser_makes_the_mask(clip, tmp_path):
     labels[200:, 150:350] = 1
     seen = []
 
-    def parser(crop):
-        seen.append(crop)
-        return labels
+    def parse(crops):
+        seen.extend(crops)
+        return np.stack([labels] * len(crops))
 
-    meta = prepare(clip, tmp_path, [landmarks(number) for number in range(8)], parser=parser)
+    meta = prepare(clip, tmp_path, [landmarks(number) for number in range(8)], parse=parse)
     assert meta.parameters["mask"] == "jaw"
     box, crop = meta.boxes[2], meta.crop_boxes[2]
     np.testing.assert_array_equal(seen[2], crop_image(picture(2), crop))
@@ -154,6 +210,17 @@ def test_another_number_of_landmarks_is_refused(clip, tmp_path, count):
     assert not list(tmp_path.iterdir())
 
 
+def test_too_few_faces_are_refused_with_their_times(clip, tmp_path):
+    faces = [landmarks(number) if number < 3 else None for number in range(8)]
+    with pytest.raises(
+        InputError, match=r"Only 38% of the 8 frames .* 50% are needed.*0.12-0.32 s"
+    ) as caught:
+        prepare(clip, tmp_path, faces, min_faces=0.5)
+    assert "--min-faces" in caught.value.hint
+    assert not list(tmp_path.iterdir())
+    assert prepare(clip, tmp_path, faces, min_faces=0.375).frames == 8
+
+
 @pytest.mark.parametrize(
     "face",
     [
@@ -171,15 +238,10 @@ def test_no_face_at_all_is_refused(clip, tmp_path, face):
 
 
 @pytest.mark.parametrize(
-    ("broken", "error"),
-    [
-        (lambda _: (_ for _ in ()).throw(KeyboardInterrupt), KeyboardInterrupt),
-        (lambda faces: encode(faces)[:, :4], ModelError),
-        (lambda faces: encode(faces) * torch.nan, ModelError),
-    ],
+    "broken", [lambda faces: encode(faces)[:, :4], lambda faces: encode(faces) * torch.nan]
 )
-def test_an_interruption_leaves_nothing(clip, tmp_path, broken, error):
-    with pytest.raises(error):
+def test_a_broken_encoder_leaves_nothing(clip, tmp_path, broken):
+    with pytest.raises(ModelError):
         prepare(clip, tmp_path / "avatars", [landmarks(number) for number in range(8)], encode=broken)
     assert not list((tmp_path / "avatars").iterdir())
 
@@ -198,9 +260,21 @@ def test_a_missing_source_makes_no_folder(tmp_path):
     assert not (tmp_path / "avatars").exists()
 
 
-@pytest.mark.parametrize("options", [{"extra_margin": -1}, {"bbox_shift": 5000}, {"batch_size": 0}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"extra_margin": -1},
+        {"bbox_shift": 5000},
+        {"batch_size": 0},
+        {"max_gap": -1},
+        {"max_gap": float("nan")},
+        {"min_faces": 1.5},
+        {"face": "0"},
+        {"face": "nobody"},
+    ],
+)
 def test_options_out_of_range(options):
-    with pytest.raises(InputError, match="out"):
+    with pytest.raises(InputError, match=r"out|understood"):
         PrepareOptions(**options)
 
 

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pictures
 
-from musetalk_cli.avatar.prepare import PrepareOptions, prepare_avatar
+from musetalk_cli.avatar.inputs import Source, Tools
+from musetalk_cli.avatar.options import PrepareOptions
+from musetalk_cli.avatar.prepare import prepare_avatar
 from musetalk_cli.face.landmarks import read_landmarks
 from musetalk_cli.generator import FaceEncoder
 from musetalk_cli.nets.bundle import Bundle
@@ -69,12 +71,11 @@ def make(networks: Bundle, avatars_dir: Path, *, seed: int, frames: int = FRAMES
             points = Path(folder) / "landmarks.json"
             points.write_text(json.dumps([_entry(person, moment) for moment in moments]))
             prepare_avatar(
-                source,
+                Source(source, landmarks=read_landmarks(points)),
                 avatars_dir,
                 person.name,
-                landmarks=read_landmarks(points),
-                encode=FaceEncoder(networks),
-                options=PrepareOptions(latents="fp16"),
+                tools=Tools(FaceEncoder(networks)),
+                options=PrepareOptions(smooth=False, latents="fp16"),
                 model={"version": networks.version, "name": bundles.NAME},
                 overwrite=True,
             )

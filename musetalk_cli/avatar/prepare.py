@@ -1,217 +1,302 @@
-"""From a video and the landmarks of its frames to an avatar, in one pass."""
+"""From a video to an avatar: survey, plan, images, report."""
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
-import numpy as np
 
-from musetalk_cli.avatar.data import FACE_SIZE, LATENT_SHAPE, AvatarMeta, Json
-from musetalk_cli.avatar.latents import LatentsFormat
-from musetalk_cli.avatar.writer import AvatarWriter
-from musetalk_cli.errors import InputError, ModelError
-from musetalk_cli.face.boxes import EXTRA_MARGIN, MIN_FACE, add_margin, crop_box, face_box
-from musetalk_cli.face.landmarks import FaceLandmarks
-from musetalk_cli.face.masks import CHEEK_WIDTH, MaskMode, mask_from_outline, mask_from_parsing
-from musetalk_cli.media.stills import digest_of
-from musetalk_cli.media.video import VideoFrames, read_frames, source_files
-from musetalk_cli.types import Box, Image
+from musetalk_cli.avatar.assess import assess, passthrough_times, rest_frames
+from musetalk_cli.avatar.data import AvatarMeta, Json, memory_of
+from musetalk_cli.avatar.imaging import IMAGING_FILE, FaceNote, Imager
+from musetalk_cli.avatar.inputs import Source, Tools, resume_key, selected
+from musetalk_cli.avatar.layout import FRAMES_DIR, IDLE_DIR, image_name
+from musetalk_cli.avatar.options import PrepareOptions
+from musetalk_cli.avatar.plan import Plan, make_plan
+from musetalk_cli.avatar.survey import SURVEY_FILE, Survey, Surveyor, check_count
+from musetalk_cli.avatar.workspace import Workspace
+from musetalk_cli.errors import InputError, OutputError
+from musetalk_cli.face.landmarks import FaceLandmarks, write_landmarks
+from musetalk_cli.face.motion import find_cuts
+from musetalk_cli.face.tracks import Chosen, choose
+from musetalk_cli.media.stills import digest_of, write_png
+from musetalk_cli.media.video import Selection, VideoFrames, read_frames, source_files
+from musetalk_cli.timing import StageRates
 
-if TYPE_CHECKING:
-    from torch import Tensor
+log = logging.getLogger(__name__)
 
-Encode = Callable[[Image], "Tensor"]
-"""uint8 `[B, 256, 256, 3]` BGR faces to float32 `[B, 8, 32, 32]` latents."""
-Parse = Callable[[Image], Image]
-"""uint8 `[height, width, 3]` BGR crop to uint8 `[512, 512]` BiSeNet labels."""
-Progress = Callable[[int, int | None], None]
-"""Called with the frames done and their number, None where it is unknown."""
+LANDMARKS_CUTOFF_HZ = 3.0
+"""How fast a motion may be that smoothing keeps, where the landmarks come from the user."""
+
+_NAMED = 5
+_ASPECT = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class PrepareOptions:
-    """How an avatar is prepared.
+class Step:
+    """How far a preparation is.
 
     Attributes:
-        bbox_shift: Rows by which the nose bridge is taken lower (more than 0) or higher.
-        extra_margin: Rows added below the chin: 10 for v1.5, 0 for v1.0.
-        batch_size: Faces encoded at once.
-        mask_mode: Which labels the mask keeps, where a parser is given.
-        cheek_width: Columns that the mode `jaw` leaves wide, left and right of the middle.
-        latents: The number format the latents are stored in; fp16 takes half the space.
+        stage: `finding faces`, `encoding faces` or `idle clip`.
+        done: Frames done in this stage.
+        total: How many there are; None where it is not known.
+        rates: Frames a second of each part of the work, waiting left out.
     """
 
-    bbox_shift: int = 0
-    extra_margin: int = EXTRA_MARGIN
-    batch_size: int = 8
-    mask_mode: MaskMode = "jaw"
-    cheek_width: tuple[int, int] = CHEEK_WIDTH
-    latents: LatentsFormat = "fp32"
+    stage: str
+    done: int
+    total: int | None
+    rates: Mapping[str, float]
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.extra_margin <= 1000 or abs(self.bbox_shift) > 1000:
-            raise InputError(
-                "--extra-margin or --bbox-shift is out of range.", "Use 0..1000 and -1000..1000 rows."
-            )
-        if not 1 <= self.batch_size <= 256:
-            raise InputError(f"--batch-size {self.batch_size} is outside 1..256.", "8 is a good start.")
 
-    def parameters(self, *, parsed: bool) -> dict[str, Json]:
-        """What `avatar.json` records."""
-        mask: dict[str, Json] = {"mask": "outline"}
-        if parsed:
-            mask = {"mask": self.mask_mode, "cheek_width": list(self.cheek_width)}
-        return {"bbox_shift": self.bbox_shift, "extra_margin": self.extra_margin, "smooth": "off", **mask}
+Progress = Callable[[Step], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A finished preparation.
+
+    Attributes:
+        meta: The avatar's description.
+        plan: What became of each frame.
+        faces: The chosen face in every frame of the source, as it was seen.
+        resumed: Frames that an interrupted run had surveyed already.
+    """
+
+    meta: AvatarMeta
+    plan: Plan
+    faces: list[FaceLandmarks | None]
+    resumed: int
 
 
 def prepare_avatar(
-    source: Path,
+    source: Source,
     avatars_dir: Path,
     name: str,
     *,
-    landmarks: Sequence[FaceLandmarks | None],
-    encode: Encode,
+    tools: Tools,
     options: PrepareOptions,
     model: Mapping[str, Json],
-    parser: Parse | None = None,
+    landmarks_file: Path | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
-) -> AvatarMeta:
-    """Prepare an avatar from a video, an image or a folder of images.
+) -> Prepared:
+    """Prepare an avatar.
 
-    Memory does not grow with the length of the source, save for its latents (32 KB a frame, half of it in
-    fp16). A frame without a face is left out of frames, boxes, masks and latents alike, and its number is
-    recorded.
+    The source is decoded once, and its frames go to disk as they pass; boxes are decided when all faces are
+    known, since they are smoothed in both directions; masks and latents are then made from the stored frames.
+    Memory grows only by the landmarks of a frame, about a kilobyte. After an interrupt the same call goes on
+    where it stopped, and the result is the same byte for byte.
 
     Args:
-        source: The video, image or folder.
+        source: What to make it from.
         avatars_dir: Folder of avatars.
         name: Name of the new avatar.
-        landmarks: One entry per frame of the source, None where there is no face.
-        encode: Gives the latents of a batch of faces.
+        tools: What finds, parses and encodes faces.
         options: How to prepare.
         model: What the latents are made for, with at least `version`.
-        parser: Labels the pixels of a crop; without one the mask is the outline of the landmarks.
+        landmarks_file: Where the chosen landmarks are written, as they were seen, to be corrected by hand.
         overwrite: Replace an avatar of that name.
         progress: Told after every frame.
 
     Raises:
         InputError: The source cannot be read, has another number of frames than there are landmarks, or
-            shows no face at all.
+            shows too few faces.
         ModelError: The encoder gave something else than finite latents.
         AvatarError: The name is not allowed or taken, or a latent is too large for the wanted format.
         OutputError: The avatar cannot be written.
     """
-    writer = AvatarWriter(avatars_dir, name, overwrite=overwrite, latents=options.latents)
-    digest = digest_of(source_files(source))
-    with writer:
-        run = _Run(writer, encode, parser, options)
-        with read_frames(source) as video:
-            _take_all(run, video, landmarks, source, progress)
-        run.encode_waiting()
-        if len(run.skipped) == len(landmarks):
-            raise InputError(
-                f"No frame of {source} shows a face that can be used.",
-                "Check that the landmarks are in pixels and that each has a box, not null.",
-            )
-        return writer.finish(
-            fps=video.fps,
-            parameters=options.parameters(parsed=parser is not None),
-            model=model,
-            source={"name": source.resolve().name, "sha256": digest},
-            skipped_frames=tuple(run.skipped),
-        )
+    digest = digest_of(source_files(source.path))
+    key = resume_key(source, digest, tools, options, model)
+    with Workspace(avatars_dir, name, overwrite=overwrite, key=key) as workspace:
+        preparation = _Preparation(workspace, source, tools, options, progress or (lambda _: None))
+        return preparation.run(model, digest, landmarks_file)
 
 
-def _take_all(
-    run: _Run,
-    video: VideoFrames,
-    landmarks: Sequence[FaceLandmarks | None],
-    source: Path,
-    progress: Progress | None,
-) -> None:
-    count = 0
-    for frame in video:
-        if count < len(landmarks):
-            run.take(count, frame, landmarks[count])
-        count += 1
-        if progress is not None:
-            progress(count, len(landmarks))
-    if count != len(landmarks):
-        raise InputError(
-            f"{source} has {count} frames, but there are landmarks for {len(landmarks)}.",
-            "The landmarks need one entry per frame, null where there is no face.",
-        )
-
-
-class _Run:
-    """One preparation: what waits for the encoder, and which frames were left out."""
+class _Preparation:
+    """One preparation, step by step."""
 
     def __init__(
-        self, writer: AvatarWriter, encode: Encode, parser: Parse | None, options: PrepareOptions
+        self, workspace: Workspace, source: Source, tools: Tools, options: PrepareOptions, progress: Progress
     ) -> None:
-        self._writer = writer
-        self._encode = encode
-        self._parser = parser
+        self._workspace = workspace
+        self._folder = workspace.folder
+        self._source = source
+        self._tools = tools
         self._options = options
-        self._waiting: list[Image] = []
-        self.skipped: list[int] = []
+        self._progress = progress
+        self._rates = StageRates()
 
-    def take(self, number: int, frame: Image, face: FaceLandmarks | None) -> None:
-        """Write a frame and its mask and queue its face for the encoder, or record that it has none."""
-        height, width = frame.shape[:2]
-        options = self._options
-        box = face and face_box(
-            face.points, face.detection, frame=(width, height), bbox_shift=options.bbox_shift
+    def run(self, model: Mapping[str, Json], digest: str, landmarks_file: Path | None) -> Prepared:
+        """From nothing, or from where it stopped, to the finished avatar."""
+        source, version = self._source, str(model["version"])
+        finder = self._tools.finder if source.landmarks is None else None
+        surveyor = Surveyor(self._folder, finder, self._rates)
+        survey = surveyor.known()
+        resumed = len(survey.faces)
+        if resumed:
+            log.warning("Going on after %d frames of an interrupted preparation.", resumed)
+        with read_frames(source.path, source.selection, skip=0 if survey.complete else resumed) as video:
+            if source.idle is not None:
+                _check_idle(source.idle, video)
+            if not survey.complete:
+                surveyor.run(survey, video, lambda done: self._tell("finding faces", done, video.expected))
+        chosen = self._choose(survey, video)
+        if landmarks_file is not None:
+            write_landmarks(landmarks_file, chosen.faces)
+        plan = self._plan(survey, chosen, video, version)
+        imager = Imager(
+            self._folder,
+            plan,
+            (video.width, video.height),
+            self._options,
+            self._tools,
+            self._rates,
         )
-        if face is None or not box or min(box.width, box.height) < MIN_FACE:
-            self.skipped.append(number)
-            return
-        box = add_margin(box, options.extra_margin, height)
-        crop = crop_box(box)
-        self._writer.add(frame, self._mask(frame, face, box, crop), box, crop)
-        self._waiting.append(face_image(frame, box))
-        if len(self._waiting) == options.batch_size:
-            self.encode_waiting()
+        notes = imager.run(lambda done: self._tell("encoding faces", done, len(plan.animated)))
+        idle_frames = self._take_idle(source.idle, video) if source.idle is not None else 0
+        self._workspace.seal()
+        self._arrange(plan, len(survey.faces))
+        meta = self._describe(plan, chosen, video, model, digest, idle_frames)
+        meta = dataclasses.replace(meta, report=self._report(meta, plan, chosen, notes, video))
+        self._workspace.publish(meta.to_json())
+        return Prepared(meta, plan, chosen.faces, resumed)
 
-    def encode_waiting(self) -> None:
-        """Encode the faces that wait and hand their latents over.
+    def _tell(self, stage: str, done: int, total: int | None) -> None:
+        self._progress(Step(stage, done, total, self._rates.rates()))
 
-        Raises:
-            ModelError: The encoder gave something else than finite latents of the faces.
-        """
-        if not self._waiting:
-            return
-        latents = self._encode(np.stack(self._waiting)).detach().float().cpu().numpy()
-        if latents.shape != (len(self._waiting), *LATENT_SHAPE) or not np.isfinite(latents).all():
-            raise ModelError(
-                f"The encoder gave {list(latents.shape)} numbers, or some that are not finite, "
-                f"instead of {[len(self._waiting), *LATENT_SHAPE]} latents.",
-                "Check the model with `musetalk models verify`.",
+    def _choose(self, survey: Survey, video: VideoFrames) -> Chosen:
+        given = self._source.landmarks
+        if given is None:
+            return choose(survey.faces, find_cuts(survey.differences), self._options.face, video.width)
+        check_count(self._source.path, survey, len(given))
+        return Chosen(list(given), 1)
+
+    def _plan(self, survey: Survey, chosen: Chosen, video: VideoFrames, version: str) -> Plan:
+        """Decide every box, and refuse a clip with too few faces."""
+        finder = self._tools.finder if self._source.landmarks is None else None
+        plan = make_plan(
+            chosen.faces,
+            survey.differences,
+            fps=video.fps,
+            size=(video.width, video.height),
+            options=self._options,
+            extra_margin=self._options.margin(version),
+            cutoff_hz=finder.cutoff_hz if finder else LANDMARKS_CUTOFF_HZ,
+        )
+        count, there = len(plan.faces), len(plan.animated)
+        if not there:
+            raise InputError(
+                f"No frame of {self._source.path} shows a face that can be used.",
+                "Show one from the front, or pass --landmarks FILE in pixels, each with a box, not null.",
             )
-        self._writer.add_latents(latents)
-        self._waiting.clear()
+        if there < self._options.min_faces * count:
+            spans = ", ".join(f"{a:g}-{b:g} s" for a, b in passthrough_times(plan, video.fps)[:_NAMED])
+            raise InputError(
+                f"Only {there / count:.0%} of the {count} frames of {self._source.path} show a face that can "
+                f"be used, and {self._options.min_faces:.0%} are needed; there is none at {spans}.",
+                "Take a part of it with --start and --duration, or lower --min-faces.",
+            )
+        return plan
 
-    def _mask(self, frame: Image, face: FaceLandmarks, box: Box, crop: Box) -> Image:
-        if self._parser is None:
-            return mask_from_outline(face.points, box, crop)
-        labels = self._parser(crop_image(frame, crop))
-        return mask_from_parsing(labels, box, crop, self._options.mask_mode, self._options.cheek_width)
+    def _arrange(self, plan: Plan, surveyed: int) -> None:
+        """Leave the frames of the plan, numbered from 0, and nothing of the work."""
+        frames = self._folder / FRAMES_DIR
+        kept = range(plan.first, plan.first + len(plan.faces))
+        try:
+            for number in (n for n in range(surveyed) if n not in kept):
+                (frames / image_name(number)).unlink()
+            if plan.first:
+                for number in kept:
+                    (frames / image_name(number)).rename(frames / image_name(number - plan.first))
+            for record in (SURVEY_FILE, IMAGING_FILE):
+                (self._folder / record).unlink()
+        except OSError as error:
+            raise OutputError(f"{self._folder} cannot be written: {error.strerror}.") from error
+
+    def _take_idle(self, idle: Path, video: VideoFrames) -> int:
+        """Store the idle clip at the avatar's rate and size; returns its number of frames."""
+        folder = self._folder / IDLE_DIR
+        folder.mkdir(exist_ok=True)
+        count = 0
+        with read_frames(idle, Selection(fps=video.fps)) as clip:
+            for frame in clip:
+                if frame.shape[:2] != (video.height, video.width):
+                    frame = cv2.resize(frame, (video.width, video.height), interpolation=cv2.INTER_AREA)  # noqa: PLW2901
+                write_png(folder / image_name(count), frame)
+                count += 1
+                self._tell("idle clip", count, clip.expected)
+        return count
+
+    def _describe(
+        self,
+        plan: Plan,
+        chosen: Chosen,
+        video: VideoFrames,
+        model: Mapping[str, Json],
+        digest: str,
+        idle_frames: int,
+    ) -> AvatarMeta:
+        source, version = self._source, str(model["version"])
+        parameters = self._options.parameters(version, parsed=self._tools.parse is not None)
+        parameters |= {"landmarks": self._finder_name, "face": self._options.face}
+        if chosen_part := selected(source.selection):
+            parameters["selection"] = chosen_part
+        if plan.first or len(plan.faces) < len(chosen.faces):
+            parameters["kept"] = [plan.first, plan.first + len(plan.faces) - 1]
+        return AvatarMeta(
+            name=self._workspace.name,
+            fps=video.fps,
+            width=video.width,
+            height=video.height,
+            boxes=tuple(face.box if face else None for face in plan.faces),
+            crop_boxes=tuple(face.crop if face else None for face in plan.faces),
+            parameters=parameters,
+            model=model,
+            source={"name": source.path.resolve().name, "sha256": digest},
+            rest_frames=rest_frames(plan, chosen.faces) if self._sees_mouth else (),
+            idle_frames=idle_frames,
+        )
+
+    def _report(
+        self, meta: AvatarMeta, plan: Plan, chosen: Chosen, notes: Sequence[FaceNote], video: VideoFrames
+    ) -> dict[str, Json]:
+        files = (path for path in self._folder.rglob("*") if path.is_file())
+        return assess(
+            plan,
+            chosen.faces,
+            notes,
+            fps=video.fps,
+            people=chosen.people,
+            sees_mouth=self._sees_mouth,
+            source_notes=video.notes,
+            memory=memory_of(meta, sum(note.pixels for note in notes)),
+            disk_bytes=sum(path.stat().st_size for path in files),
+        )
+
+    @property
+    def _finder_name(self) -> str:
+        if self._source.landmarks is not None or self._tools.finder is None:
+            return "file"
+        return self._tools.finder.name
+
+    @property
+    def _sees_mouth(self) -> bool:
+        return self._source.landmarks is not None or bool(
+            self._tools.finder and self._tools.finder.sees_mouth
+        )
 
 
-def face_image(frame: Image, box: Box) -> Image:
-    """The face as the networks see it: uint8 `[256, 256, 3]`, BGR, resized by Lanczos over 8x8 pixels."""
-    face = cv2.resize(frame[box.slices()], (FACE_SIZE, FACE_SIZE), interpolation=cv2.INTER_LANCZOS4)
-    return np.asarray(face, np.uint8)
-
-
-def crop_image(frame: Image, crop: Box) -> Image:
-    """The crop as the parser sees it: black where it leaves the frame."""
-    inside = crop.clamp(frame.shape[1], frame.shape[0])
-    image = np.zeros((crop.height, crop.width, 3), np.uint8)
-    image[inside.shift(-crop.x1, -crop.y1).slices()] = frame[inside.slices()]
-    return image
+def _check_idle(idle: Path, video: VideoFrames) -> None:
+    """Refuse an idle clip of another shape before any work."""
+    with read_frames(idle) as clip:
+        if abs(clip.width * video.height / (clip.height * video.width) - 1) > _ASPECT:
+            raise InputError(
+                f"The idle clip {idle} is {clip.width}x{clip.height}, but the frames are "
+                f"{video.width}x{video.height}.",
+                "Pass a clip of the same shape.",
+            )

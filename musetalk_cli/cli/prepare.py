@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from musetalk_cli.cli import prepare_options as given
 from musetalk_cli.cli.options import Common, Overwrite, common_options
-from musetalk_cli.cli.render import print_json, progress
+from musetalk_cli.cli.render import print_json, step_progress
 from musetalk_cli.errors import InputError
+from musetalk_cli.timeline import parse_fps, parse_seconds
 
-
-class Smooth(str, Enum):
-    """Values of --smooth."""
-
-    off = "off"
-
-
-class Latents(str, Enum):
-    """Values of --latents."""
-
-    fp32 = "fp32"
-    fp16 = "fp16"
-
-
-LatentsOption = Annotated[
-    Latents, typer.Option("--latents", help="Format the latents are stored in; fp16 takes half the space.")
-]
+if TYPE_CHECKING:
+    from musetalk_cli.avatar.options import PrepareOptions
+    from musetalk_cli.avatar.prepare import Prepared
+    from musetalk_cli.media.video import Selection
+    from musetalk_cli.prepare import Extras
 
 
 @common_options(model="v15")
@@ -36,59 +25,156 @@ def prepare_avatar(
     common: Common,
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Video, image or folder of images.")],
     name: Annotated[str, typer.Option("--name", help="Name of the new avatar.")],
-    landmarks: Annotated[
-        Path | None,
-        typer.Option("--landmarks", help="JSON with 68 points and the face's box for every frame."),
-    ] = None,
-    bbox_shift: Annotated[
-        int, typer.Option("--bbox-shift", help="Rows by which the middle of the face is taken lower.")
-    ] = 0,
-    extra_margin: Annotated[
-        int | None,
-        typer.Option(
-            "--extra-margin", help="Rows added below the chin.", show_default="10 for v1.5, 0 for v1"
-        ),
-    ] = None,
-    smooth: Annotated[  # noqa: ARG001 - its one value says that boxes are taken as they come
-        Smooth, typer.Option("--smooth", help="Smoothing of the boxes over time.")
-    ] = Smooth.off,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Faces encoded at once.")] = 8,
-    latents: LatentsOption = Latents.fp32,
+    start: given.Start = "0",
+    duration: given.Duration = None,
+    fps: given.Rate = None,
+    max_frames: given.MaxFrames = None,
+    max_size: given.MaxSize = None,
+    idle: given.Idle = None,
+    detector: given.DetectorOption = given.Detector.auto,
+    face: given.FaceOption = "largest",
+    landmarks: given.Landmarks = None,
+    save_landmarks: given.SaveLandmarks = None,
+    bbox_shift: given.BboxShift = 0,
+    extra_margin: given.ExtraMargin = None,
+    constant_size: given.ConstantSize = False,
+    parser: given.ParserOption = given.Parser.auto,
+    parsing_mode: given.ParsingModeOption = given.ParsingMode.jaw,
+    cheek_width: given.CheekWidth = "90,90",
+    upper_boundary: given.UpperBoundary = 0.5,
+    feather: given.Feather = 0.1,
+    smooth: given.Smooth = given.Switch.on,
+    max_gap: given.MaxGap = 0.4,
+    min_faces: given.MinFaces = 0.5,
+    trim: given.TrimOption = given.Trim.off,
+    batch_size: given.BatchSize = None,
+    latents: given.LatentsOption = given.Latents.fp32,
+    preview: given.Preview = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Prepare a face once, from a video, an image or a folder of images, to make it speak later."""
-    if landmarks is None:
-        raise InputError(
-            "prepare-avatar cannot find faces by itself yet.",
-            "Pass --landmarks FILE.json: a list with, for every frame, "
-            '{"points": [[x, y] x 68], "box": [x1, y1, x2, y2]} or null.',
-        )
+    """Prepare a face once, from a video, an image or a folder of images, to make it speak later.
+
+    An interrupted preparation goes on where it stopped when the same command is run again.
+    """
+    from musetalk_cli.avatar.options import PrepareOptions
+    from musetalk_cli.face.masks import MaskShape
+    from musetalk_cli.prepare import Extras
+
+    options = PrepareOptions(
+        face=face,
+        bbox_shift=bbox_shift,
+        extra_margin=extra_margin,
+        smooth=smooth is given.Switch.on,
+        constant_size=constant_size,
+        max_gap=max_gap,
+        min_faces=min_faces,
+        trim=trim.value,
+        mask=MaskShape(parsing_mode.value, _pair(cheek_width), upper_boundary, feather),
+        batch_size=batch_size,
+        latents=latents.value,
+    )
+    extras = Extras(detector.value, parser.value, save_landmarks, *_previews(preview or [], name))
+    selection = _selection(start, duration, fps, max_frames, max_size)
+    _run(common, source, selection, idle, landmarks, name, options, extras, overwrite=overwrite)
+
+
+def _run(
+    common: Common,
+    path: Path,
+    selection: Selection,
+    idle: Path | None,
+    landmarks: Path | None,
+    name: str,
+    options: PrepareOptions,
+    extras: Extras,
+    *,
+    overwrite: bool,
+) -> None:
     from musetalk_cli.avatar.data import validate_name
+    from musetalk_cli.avatar.inputs import Source
     from musetalk_cli.face.landmarks import read_landmarks
     from musetalk_cli.media.video import source_files
     from musetalk_cli.prepare import prepare
 
     validate_name(name)
-    source_files(source)
-    faces = read_landmarks(landmarks)
-    with progress("preparing") as advance:
-        meta = prepare(
-            common.run,
-            source,
-            name,
-            faces,
-            bbox_shift=bbox_shift,
-            extra_margin=extra_margin,
-            batch_size=batch_size,
-            latents=latents.value,
-            overwrite=overwrite,
-            progress=advance,
-        )
+    for file in (path, idle):
+        if file is not None:
+            source_files(file)
+    source = Source(path, selection, idle, None if landmarks is None else read_landmarks(landmarks))
+    with step_progress() as advance:
+        prepared = prepare(common.run, source, name, options, extras, overwrite=overwrite, progress=advance)
+    _show(common, name, prepared, extras)
+
+
+def _selection(
+    start: str, duration: str | None, fps: str | None, max_frames: int | None, max_size: int | None
+) -> Selection:
+    from musetalk_cli.media.video import Selection
+
+    return Selection(
+        start=parse_seconds(start, "--start"),
+        duration=None if duration is None else parse_seconds(duration, "--duration"),
+        fps=None if fps is None else parse_fps(fps),
+        max_frames=max_frames,
+        max_size=max_size,
+    )
+
+
+def _pair(text: str) -> tuple[int, int]:
+    parts = text.split(",")
+    if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
+        raise InputError(f"--cheek-width {text} is not understood.", "Write it like 90,90.")
+    return int(parts[0]), int(parts[1])
+
+
+def _previews(values: list[str], name: str) -> tuple[Path | None, Path | None]:
+    """Where the contact sheet and the grid go."""
+    sheet: Path | None = None
+    grid: Path | None = None
+    for value in values:
+        kind, _, file = value.partition(":")
+        path = Path(file or f"{name}-grid.png") if kind == "grid" else Path(value)
+        if path.suffix.lower() != ".png":
+            raise InputError(f"--preview {value} is no PNG file.", "Use FILE.png, grid or grid:FILE.png.")
+        if kind == "grid":
+            grid = path
+        else:
+            sheet = path
+    return sheet, grid
+
+
+def _show(common: Common, name: str, prepared: Prepared, extras: Extras) -> None:
+    """What was made, and what to know of it."""
+    meta = prepared.meta
     folder = common.run.avatars.path / name
+    written = {
+        "landmarks": extras.landmarks_file,
+        "preview": extras.preview,
+        "grid": extras.grid,
+    }
     if common.json:
         print_json(
-            {"name": name, "folder": str(folder), "frames": meta.frames, "skipped": list(meta.skipped_frames)}
+            {
+                "name": name,
+                "folder": str(folder),
+                "frames": meta.frames,
+                "passthrough": list(meta.passthrough_frames),
+                "resumed": prepared.resumed,
+                "report": meta.report,
+                **{key: str(path) for key, path in written.items() if path is not None},
+            }
         )
         return
-    skipped = f", {len(meta.skipped_frames)} without a face left out" if meta.skipped_frames else ""
-    typer.echo(f"Prepared {name}: {meta.frames} frames{skipped}, in {folder}.")
+    passing = f", {len(meta.passthrough_frames)} of them without a face" if meta.passthrough_frames else ""
+    typer.echo(f"Prepared {name}: {meta.frames} frames{passing}, in {folder}.")
+    jitter = (
+        f"{prepared.plan.jitter_before:.2f} px before smoothing, {prepared.plan.jitter_after:.2f} px after"
+    )
+    typer.echo(f"Jitter of the box: {jitter}. `musetalk avatars show {name}` says more.")
+    for key, path in written.items():
+        if path is not None:
+            typer.echo(f"Wrote the {key} to {path}.")
+    for key in ("notes", "warnings"):
+        sentences = meta.report.get(key)
+        for sentence in sentences if isinstance(sentences, list) else []:
+            typer.echo(f"{key.removesuffix('s')}: {sentence}", err=True)

@@ -7,8 +7,8 @@ import logging
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Protocol
 
@@ -28,6 +28,7 @@ from rich.table import Table
 from musetalk_cli.errors import MuseTalkError
 
 if TYPE_CHECKING:
+    from musetalk_cli.avatar.prepare import Step
     from musetalk_cli.report import Report
 
 PLAIN_WIDTH = 160
@@ -73,8 +74,8 @@ def _line(text: str) -> str:
 class Advance(Protocol):
     """Tells a progress display how far the work is."""
 
-    def __call__(self, done: int, total: int | None) -> None:
-        """`done` of `total`; None where the total is not known."""
+    def __call__(self, done: int, total: int | None, note: str = "") -> None:
+        """`done` of `total`, None where the total is not known; `note` is shown beside them."""
 
 
 class _Rate(ProgressColumn):
@@ -97,12 +98,13 @@ def progress(label: str) -> Iterator[Advance]:
         TaskProgressColumn(),
         _Rate(),
         TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[note]}"),
     ]
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=None)
+        task = bar.add_task(label, total=None, note="")
 
-        def advance(done: int, total: int | None) -> None:
-            bar.update(task, completed=done, total=total)
+        def advance(done: int, total: int | None, note: str = "") -> None:
+            bar.update(task, completed=done, total=total, note=note)
 
         yield advance
 
@@ -110,17 +112,35 @@ def progress(label: str) -> Iterator[Advance]:
 def _lines(label: str) -> Advance:
     started = shown = time.monotonic()
 
-    def advance(done: int, total: int | None) -> None:
+    def advance(done: int, total: int | None, note: str = "") -> None:
         nonlocal shown
         now = time.monotonic()
         if now - shown < LINE_EVERY_S:
             return
         shown = now
         rate = done / (now - started)
-        left = f" of {total}, {(total - done) / rate:.0f} s left" if total and rate else ""
-        logging.getLogger("musetalk_cli").warning("%s: %d frames%s, %.1f fps", label, done, left, rate)
+        left = f" of {total}, {max(total - done, 0) / rate:.0f} s left" if total and rate else ""
+        logging.getLogger("musetalk_cli").warning(
+            "%s: %d frames%s, %.1f fps %s", label, done, left, rate, note
+        )
 
     return advance
+
+
+@contextmanager
+def step_progress() -> Iterator[Callable[[Step], None]]:
+    """Shows a preparation: one bar or run of lines for each of its stages, with the rates of their parts."""
+    with ExitStack() as stack:
+        stages: dict[str, Advance] = {}
+
+        def tell(step: Step) -> None:
+            if step.stage not in stages:
+                stack.close()
+                stages[step.stage] = stack.enter_context(progress(step.stage))
+            rates = ", ".join(f"{name} {rate:.0f}" for name, rate in step.rates.items())
+            stages[step.stage](step.done, step.total, f"({rates} fps)" if rates else "")
+
+        yield tell
 
 
 def end_run(report: Report, *, as_json: bool) -> None:

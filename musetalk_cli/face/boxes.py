@@ -47,9 +47,31 @@ def face_box(
         raise ValueError(f"points must be [{POINTS}, 2], not {list(points.shape)}")
     if detection is None:
         return None
-    whole = points.astype(np.int64)
-    left, right = int(whole[:, 0].min()), int(whole[:, 0].max())
-    middle, bottom = int(whole[NOSE_BRIDGE, 1]) + bbox_shift, int(whole[:, 1].max())
+    return box_of(extent(points).astype(np.int64), detection, frame=frame, bbox_shift=bbox_shift)
+
+
+def extent(points: NDArray[np.floating]) -> NDArray[np.float64]:
+    """What the box's rule takes of a face's points: left, right, middle (the nose bridge) and bottom."""
+    x, y = points[:, 0], points[:, 1]
+    return np.array([x.min(), x.max(), y[NOSE_BRIDGE], y.max()], np.float64)
+
+
+def box_of(
+    whole: NDArray[np.integer], detection: Box, *, frame: tuple[int, int], bbox_shift: int = 0
+) -> Box | None:
+    """The box by the published rule, as `face_box` gives it, from an extent in whole pixels.
+
+    Args:
+        whole: Left, right, middle and bottom.
+        detection: Taken where the rule's box is empty or starts left of the frame.
+        frame: Width and height of the frame.
+        bbox_shift: Rows by which the middle is taken lower (more than 0) or higher.
+
+    Returns:
+        The box, or None where there is no face in the frame.
+    """
+    left, right, middle, bottom = (int(side) for side in whole)
+    middle += bbox_shift
     box = Box(left, max(0, middle - (bottom - middle)), right, bottom)
     if box.empty or box.x1 < 0:
         box = detection

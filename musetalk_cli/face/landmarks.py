@@ -1,17 +1,19 @@
-"""Landmarks that the user brings: one entry per frame of the source."""
+"""The landmarks of a face, how they are found, and the file that a user reads, corrects and brings."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from musetalk_cli.errors import InputError
+from musetalk_cli.errors import InputError, OutputError
 from musetalk_cli.face.boxes import POINTS
-from musetalk_cli.types import Box
+from musetalk_cli.types import Box, Image
 
 _MAX_BYTES = 1 << 29
 _LIMIT = 1e6
@@ -25,10 +27,38 @@ class FaceLandmarks:
     Attributes:
         points: float64 `[68, 2]`, x and y in pixels of the frame, in the 68-point order.
         detection: The face detector's box, or None where it saw no face.
+        confidence: float32 `[68]`, how sure the network is of each point; None where nothing tells.
     """
 
     points: NDArray[np.float64]
     detection: Box | None
+    confidence: NDArray[np.float32] | None = None
+
+
+class Finder(Protocol):
+    """What finds the faces of a frame.
+
+    Attributes:
+        name: What `avatar.json` records.
+        batch: Frames that are passed at once; only the last call of a clip has fewer.
+        sees_mouth: True where the points follow the mouth.
+        cutoff_hz: How fast a motion may be that smoothing keeps, in Hz.
+    """
+
+    name: str
+    batch: int
+    sees_mouth: bool
+    cutoff_hz: float
+
+    def find(self, frames: Sequence[Image], previous: Sequence[FaceLandmarks]) -> list[list[FaceLandmarks]]:
+        """The faces of each frame, with points to a hundredth of a pixel.
+
+        The result depends on the arguments alone, so that finding can stop and go on anywhere between calls.
+
+        Args:
+            frames: uint8 `[height, width, 3]` each, BGR.
+            previous: The faces of the frame before the first one; none at the start of a clip.
+        """
 
 
 def read_landmarks(path: Path) -> list[FaceLandmarks | None]:
@@ -48,6 +78,24 @@ def read_landmarks(path: Path) -> list[FaceLandmarks | None]:
     if not isinstance(entries, list):
         raise InputError(f"{path} is not a list.", f"It must be a list of {_ENTRY}, one per frame.")
     return [_entry(path, number, entry) for number, entry in enumerate(entries)]
+
+
+def write_landmarks(path: Path, faces: Sequence[FaceLandmarks | None]) -> None:
+    """Write a landmarks file that `read_landmarks` reads, one entry a line.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    lines = (
+        "null"
+        if face is None
+        else json.dumps({"points": face.points.tolist(), "box": face.detection and list(face.detection)})
+        for face in faces
+    )
+    try:
+        path.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}.", "Choose another file.") from error
 
 
 def _entry(path: Path, number: int, entry: object) -> FaceLandmarks | None:

@@ -1,0 +1,140 @@
+"""The options of `musetalk prepare-avatar`."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+class Switch(str, Enum):
+    """Values of --smooth."""
+
+    on = "on"
+    off = "off"
+
+
+class Trim(str, Enum):
+    """Values of --trim."""
+
+    off = "off"
+    auto = "auto"
+
+
+class Detector(str, Enum):
+    """Values of --detector."""
+
+    auto = "auto"
+    dwpose = "dwpose"
+    haar = "haar"
+
+
+class Parser(str, Enum):
+    """Values of --parser."""
+
+    auto = "auto"
+    segformer = "segformer"
+    outline = "outline"
+
+
+class ParsingMode(str, Enum):
+    """Values of --parsing-mode."""
+
+    jaw = "jaw"
+    raw = "raw"
+    neck = "neck"
+
+
+class Latents(str, Enum):
+    """Values of --latents."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+
+
+_SOURCE, _FACE, _MASK, _TIME = "Source", "Face", "Mask", "Time"
+
+
+def _option(name: str, panel: str, text: str, **more: Any) -> Any:  # noqa: ANN401 - as typer types it
+    return typer.Option(name, help=text, rich_help_panel=panel, **more)
+
+
+Start = Annotated[str, _option("--start", _SOURCE, "Seconds left out at the beginning.", metavar="SECONDS")]
+Duration = Annotated[
+    str | None, _option("--duration", _SOURCE, "Seconds taken.", metavar="SECONDS", show_default="all")
+]
+Rate = Annotated[
+    str | None,
+    _option("--fps", _SOURCE, "Resample to this rate.", metavar="NUMBER", show_default="the source's own"),
+]
+MaxFrames = Annotated[int | None, _option("--max-frames", _SOURCE, "Take at most so many frames.")]
+MaxSize = Annotated[
+    int | None, _option("--max-size", _SOURCE, "Scale down to so many pixels on the longer side.")
+]
+Idle = Annotated[Path | None, _option("--idle", _SOURCE, "A clip of the same shape, to be shown in silence.")]
+DetectorOption = Annotated[
+    Detector,
+    _option("--detector", _FACE, "What finds the face: DWPose if it is there, else OpenCV's cascade."),
+]
+FaceOption = Annotated[
+    str,
+    _option("--face", _FACE, "Who speaks, where there are several.", metavar="largest|left|right|center|N"),
+]
+Landmarks = Annotated[
+    Path | None,
+    _option("--landmarks", _FACE, "JSON with 68 points and the face's box for every frame; no search."),
+]
+SaveLandmarks = Annotated[
+    Path | None,
+    _option("--save-landmarks", _FACE, "Write what was found, to correct it by hand.", metavar="FILE"),
+]
+BboxShift = Annotated[
+    int, _option("--bbox-shift", _FACE, "Rows by which the middle of the face is taken lower.")
+]
+ExtraMargin = Annotated[
+    int | None,
+    _option("--extra-margin", _FACE, "Rows added below the chin.", show_default="10 for v1.5, 0 for v1"),
+]
+ConstantSize = Annotated[
+    bool, _option("--constant-size", _FACE, "Give the face's box one size, the largest of the clip.")
+]
+ParserOption = Annotated[
+    Parser, _option("--parser", _MASK, "What draws the mask: SegFormer if it is there, else the outline.")
+]
+ParsingModeOption = Annotated[
+    ParsingMode, _option("--parsing-mode", _MASK, "Which parts of a parsed face are replaced.")
+]
+CheekWidth = Annotated[
+    str,
+    _option("--cheek-width", _MASK, "Columns of 512 that the mode jaw leaves wide.", metavar="LEFT,RIGHT"),
+]
+UpperBoundary = Annotated[
+    float, _option("--upper-boundary", _MASK, "Share of the crop's height above which nothing changes.")
+]
+Feather = Annotated[
+    float, _option("--feather", _MASK, "Softness of the mask's edge, as a share of the crop's width.")
+]
+Smooth = Annotated[Switch, _option("--smooth", _TIME, "Smooth the landmarks over time.")]
+MaxGap = Annotated[
+    float,
+    _option("--max-gap", _TIME, "Seconds without a face that are filled in; longer gaps pass through."),
+]
+MinFaces = Annotated[float, _option("--min-faces", _TIME, "Share of the frames that must have a face.")]
+TrimOption = Annotated[Trim, _option("--trim", _TIME, "Cut both ends where the clip moves least.")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option("--batch-size", help="Faces encoded at once.", show_default="what suits the device"),
+]
+LatentsOption = Annotated[
+    Latents, typer.Option("--latents", help="Format the latents are stored in; fp16 takes half the space.")
+]
+Preview = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--preview",
+        metavar="FILE.png|grid[:FILE.png]",
+        help="Write a contact sheet, or the boxes of several values of --bbox-shift (NAME-grid.png).",
+    ),
+]
