@@ -91,10 +91,11 @@ class Handoff(Generic[Item]):
 
 
 def ahead(items: Iterable[Item], capacity: int) -> Generator[Item]:
-    """Run an iterable in a thread of its own, at most `capacity` items ahead of whoever takes them.
+    """Run an iterable in a thread of its own, ahead of whoever takes its items, none of which may be None.
 
-    A failure of the iterable is raised here, after the items that came before it. Closing the generator ends
-    the thread; a generator that is run is closed in it.
+    At most `capacity` items wait to be taken; one more is in the making, or waits to join them. A failure of
+    the iterable is raised here, after the items that came before it. Closing the generator ends the thread; a
+    generator that is run is closed in it.
     """
     items = iter(items)
     queue: Handoff[Item] = Handoff(capacity)

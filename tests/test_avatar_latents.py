@@ -1,15 +1,17 @@
 """Latents are stored in fp32 or fp16 and are float32 in memory."""
 
+import tracemalloc
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import load_file, save_file
+from safetensors import safe_open
+from safetensors.numpy import load_file, save, save_file
 
-from musetalk_cli.avatar.latents import read_format, read_latents, to_stored
+from musetalk_cli.avatar.latents import LatentsFile, read_format, read_latents, to_stored
 from musetalk_cli.avatar.store import AvatarWriter, latents_format, load_avatar, verify
 from musetalk_cli.errors import AvatarError
 from musetalk_cli.types import Box
@@ -89,3 +91,119 @@ def test_an_infinite_half_is_refused(tmp_path):
     assert read_format(tmp_path, 2, "") == "fp16"
     with pytest.raises(AvatarError, match="frame 1 are not finite"):
         read_latents(tmp_path, 2, "")
+
+
+FORMATS = [("fp32", np.float32), ("fp16", np.float16)]
+ROW = 8 * 32 * 32
+
+
+def contents(folder):
+    return (folder / "latents.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(("kind", "dtype"), FORMATS)
+@pytest.mark.parametrize("frames", [1, 7, 10, 123])
+def test_the_file_is_what_safetensors_itself_writes(tmp_path, kind, dtype, frames):
+    latents = normal(frames)
+    with LatentsFile(tmp_path, frames, kind) as file:
+        for first in (*range(3, frames, 3), 0):
+            file.write(first, latents[first : first + 3])
+    assert contents(tmp_path) == save({"latents": latents.astype(dtype)})
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    frames=st.integers(1, 6),
+    kind=st.sampled_from(FORMATS),
+    written=st.lists(st.tuples(st.integers(0, 5), st.integers(1, 3), st.integers(0, 99)), max_size=5),
+)
+def test_rows_come_in_any_order_and_those_never_written_are_zeros(tmp_path_factory, frames, kind, written):
+    folder = tmp_path_factory.mktemp("latents")
+    expected = np.zeros((frames, 8, 32, 32), np.float32)
+    with LatentsFile(folder, frames, kind[0]) as file:
+        for first, count, seed in written:
+            if first + count <= frames:
+                rows = np.random.default_rng(seed).normal(size=(count, 8, 32, 32)).astype(np.float32)
+                expected[first : first + count] = rows
+                file.write(first, rows)
+    np.testing.assert_array_equal(
+        read_latents(folder, frames, ""), expected.astype(kind[1]).astype(np.float32)
+    )
+    assert read_format(folder, frames, "") == kind[0]
+
+
+def test_rows_in_another_order_of_memory_are_stored_in_c_order(tmp_path):
+    latents = normal(2)
+    with LatentsFile(tmp_path, 2, "fp32") as file:
+        file.write(0, np.asfortranarray(latents))
+    assert contents(tmp_path) == save({"latents": latents})
+
+
+def test_what_was_written_is_on_disk_and_gone_on_with(tmp_path):
+    latents = normal(4)
+    first = LatentsFile(tmp_path, 4, "fp32")
+    first.write(0, latents[:2])
+    assert contents(tmp_path) == save({"latents": np.concatenate([latents[:2], np.zeros_like(latents[2:])])})
+    # As after a kill: the first one is never closed.
+    with LatentsFile(tmp_path, 4, "fp32") as file:
+        file.write(2, latents[2:])
+    assert contents(tmp_path) == save({"latents": latents})
+    first.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("frames", "kind"),
+    [(3, "fp32"), (5, "fp32"), (4, "fp16"), (8, "fp16")],
+    ids=["fewer", "more", "half", "as large in another format"],
+)
+def test_a_file_of_another_size_or_format_is_started_anew(tmp_path, frames, kind):
+    with LatentsFile(tmp_path, 4, "fp32") as file:
+        file.write(0, normal(4))
+    before = len(contents(tmp_path))
+    with LatentsFile(tmp_path, frames, kind):
+        pass
+    dtype = dict(FORMATS)[kind]
+    assert contents(tmp_path) == save({"latents": np.zeros((frames, 8, 32, 32), dtype)})
+    assert (len(contents(tmp_path)) == before) == ((frames, kind) == (8, "fp16"))
+
+
+def test_a_torn_file_is_started_anew(tmp_path):
+    for rest in (b"", b"\x00" * 50, save({"latents": normal(2)})[:-1]):
+        (tmp_path / "latents.safetensors").write_bytes(rest)
+        with LatentsFile(tmp_path, 2, "fp32"):
+            pass
+        assert contents(tmp_path) == save({"latents": np.zeros((2, 8, 32, 32), np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (np.zeros((1, 4, 32, 32)), "shape"),
+        (np.full((2, 8, 32, 32), np.nan), "frame 1 are not finite"),
+        (np.full((2, 8, 32, 32), 1e6), "frame 1 are too large for fp16"),
+    ],
+)
+def test_what_is_refused_changes_nothing(tmp_path, rows, said):
+    with LatentsFile(tmp_path, 4, "fp16") as file:
+        file.write(0, normal(4))
+        before = contents(tmp_path)
+        with pytest.raises(AvatarError, match=said):
+            file.write(1, rows)
+        assert contents(tmp_path) == before
+
+
+def test_a_long_clip_takes_no_memory_and_what_is_not_written_no_time(tmp_path):
+    """An hour of frames is made in an instant: nothing is held or filled in."""
+    frames = 100_000
+    tracemalloc.start()
+    with LatentsFile(tmp_path, frames, "fp32") as file:
+        file.write(frames - 1, normal(1))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 << 20
+    path = tmp_path / "latents.safetensors"
+    assert path.stat().st_size > frames * ROW * 4
+    with safe_open(path, framework="np") as file:
+        view = file.get_slice("latents")
+        np.testing.assert_array_equal(view[frames - 1 : frames], normal(1))
+        assert not view[0:1].any()

@@ -246,3 +246,13 @@ def test_two_at_once_are_refused(clip, tmp_path):
 
     prepare(clip, tmp_path, encode=meanwhile)
     assert verify(tmp_path, "a") == []
+
+
+def test_what_is_not_finished_is_told_and_can_be_removed(clip, tmp_path, musetalk):
+    with pytest.raises(KeyboardInterrupt):
+        prepare(clip, tmp_path, encode=interrupted(Encoder(), 3))
+    code, _, err = musetalk("avatars", "list", "--avatars-dir", tmp_path)
+    assert (code, "Not finished: a." in err) == (0, True)
+    assert musetalk("avatars", "remove", "a", "--avatars-dir", tmp_path)[0] == 0
+    assert list(tmp_path.iterdir()) == []
+    assert musetalk("avatars", "remove", "a", "--avatars-dir", tmp_path)[0] == 1

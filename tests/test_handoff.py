@@ -1,8 +1,12 @@
+import itertools
 import threading
+from contextlib import closing
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from musetalk_cli.handoff import Handoff, HandoffClosed
+from musetalk_cli.handoff import Handoff, HandoffClosed, ahead, side_by_side
 
 
 def in_thread(work):
@@ -92,3 +96,177 @@ def test_closing_wakes_a_waiting_producer_and_a_waiting_consumer(error):
     producer.join(5)
     consumer.join(5)
     assert [type(item) for item in produced + consumed] == [type(error) if error else HandoffClosed] * 2
+
+
+class Counted:
+    """0, 1, 2, ...: tells how many were begun, and when a number of them was; notes where it was closed."""
+
+    def __init__(self, count=None, fail_at=None):
+        self.count, self.fail_at = count, fail_at
+        self.begun = 0
+        self.changed = threading.Condition()
+        self.closed_in = None
+
+    def __iter__(self):
+        try:
+            for item in itertools.count() if self.count is None else range(self.count):
+                with self.changed:
+                    self.begun += 1
+                    self.changed.notify_all()
+                if item == self.fail_at:
+                    raise ValueError(f"item {item}")
+                yield item
+        finally:
+            self.closed_in = threading.current_thread()
+
+    def wait_for(self, count):
+        with self.changed:
+            assert self.changed.wait_for(lambda: self.begun >= count, 5), self.begun
+
+
+@pytest.mark.parametrize("capacity", [1, 3])
+def test_ahead_keeps_the_order_and_runs_no_further_ahead_than_it_says(capacity):
+    items = Counted(50)
+    with closing(ahead(items, capacity)) as taken:
+        for number, item in enumerate(taken):
+            assert item == number
+            # Those taken, those that wait, and the one in the making.
+            items.wait_for(min(50, number + 1 + capacity + 1))
+            assert items.begun <= number + 1 + capacity + 1
+    assert number == 49
+    assert items.closed_in is not threading.current_thread()
+
+
+def test_ahead_does_not_begin_before_it_is_asked():
+    items = Counted()
+    taken = ahead(items, 3)
+    assert items.begun == 0
+    taken.close()
+    assert items.begun == 0
+
+
+def test_ahead_of_nothing_is_nothing():
+    assert list(ahead([], 1)) == []
+    assert list(ahead(iter("ab"), 1)) == ["a", "b"]
+
+
+@given(count=st.integers(0, 12), fail_at=st.integers(0, 15), capacity=st.integers(1, 6))
+@settings(max_examples=40, deadline=None)
+def test_a_failure_ahead_is_raised_in_its_place(count, fail_at, capacity):
+    seen, failed = [], False
+    try:
+        for item in ahead(Counted(count, fail_at), capacity):
+            seen.append(item)
+    except ValueError as error:
+        failed = str(error) == f"item {fail_at}"
+    assert seen == list(range(min(count, fail_at)))
+    assert failed == (fail_at < count)
+
+
+@pytest.mark.parametrize("takes", [1, 4])
+def test_closing_ends_the_thread_and_closes_what_it_runs(takes):
+    before = threading.active_count()
+    items = Counted()
+    taken = ahead(iter(items), 2)
+    assert [next(taken) for _ in range(takes)] == list(range(takes))
+    assert threading.active_count() == before + 1
+    taken.close()
+    assert threading.active_count() == before
+    assert items.closed_in is not None
+    assert items.closed_in is not threading.current_thread()
+    assert items.begun <= takes + 3
+
+
+def test_two_ahead_of_each_other_close_whatever_they_wait_for():
+    before = threading.active_count()
+    items = Counted()
+    first = ahead(items, 1)
+    second = ahead((item * 2 for item in first), 1)
+    assert [next(second) for _ in range(3)] == [0, 2, 4]
+    second.close()
+    first.close()
+    assert threading.active_count() == before
+    assert items.closed_in is not None
+
+
+def test_a_consumer_that_fails_ends_the_thread():
+    before = threading.active_count()
+    with pytest.raises(KeyError), closing(ahead(Counted(), 2)) as taken:
+        for _ in taken:
+            raise KeyError
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_side_by_side_keeps_the_order_where_the_later_ones_are_done_first(workers):
+    """Of every group, each waits until all that were begun with it are done."""
+    done = [threading.Event() for _ in range(12)]
+
+    def work(item):
+        last = min(len(done), item // workers * workers + workers)
+        assert all(event.wait(5) for event in done[item + 1 : last])
+        done[item].set()
+        return item, threading.current_thread()
+
+    results = list(side_by_side(work, range(12), workers))
+    assert [item for item, _ in results] == list(range(12))
+    assert len({thread for _, thread in results}) == workers
+    assert threading.current_thread() not in {thread for _, thread in results}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_side_by_side_takes_no_more_than_two_for_each_worker(workers):
+    items, finished = Counted(30), 0
+    for number, item in enumerate(side_by_side(lambda item: item, items, workers)):
+        assert item == number
+        finished += 1
+        assert items.begun <= finished + 2 * workers - 1
+    assert finished == 30
+
+
+def test_side_by_side_runs_no_more_at_once_than_it_has_workers():
+    lock, running, most = threading.Lock(), [], []
+
+    def work(item):
+        with lock:
+            running.append(item)
+            most.append(len(running))
+        with lock:
+            running.remove(item)
+
+    list(side_by_side(work, range(200), 3))
+    assert max(most) <= 3
+
+
+@given(count=st.integers(0, 10), bad=st.integers(0, 12), broken=st.integers(0, 12), workers=st.integers(1, 3))
+@settings(max_examples=40, deadline=None)
+def test_the_first_failure_is_raised_in_its_place(count, bad, broken, workers):
+    """Of the function at `bad`, or of the iterable at `broken`: whatever came before is there."""
+
+    def work(item):
+        if item == bad:
+            raise KeyError(item)
+        return item
+
+    results, failed = [], None
+    try:
+        for result in side_by_side(work, Counted(count, broken), workers):
+            results.append(result)
+    except (KeyError, ValueError) as error:
+        failed = type(error)
+    first = min(count, bad, broken)
+    assert results == list(range(first))
+    expected = None if first == count else ValueError if broken == first else KeyError
+    assert failed is expected
+
+
+def test_closing_waits_for_what_runs_and_leaves_out_the_rest():
+    before = threading.active_count()
+    items = Counted()
+    results = side_by_side(lambda item: item, items, 2)
+    assert next(results) == 0
+    results.close()
+    assert threading.active_count() == before
+    assert items.begun == 4
+    with pytest.raises(StopIteration):
+        next(results)

@@ -2,10 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_np
 
-from musetalk_cli.errors import InputError
-from musetalk_cli.face.landmarks import read_landmarks
+from musetalk_cli.errors import InputError, OutputError
+from musetalk_cli.face.landmarks import FaceLandmarks, read_landmarks, write_landmarks
 from musetalk_cli.types import Box
 
 POINTS = [[x, 2.5 * x] for x in range(68)]
@@ -65,3 +69,43 @@ def test_wrong_files(tmp_path, content, said):
 def test_a_missing_file(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         read_landmarks(tmp_path / "none.json")
+
+
+pixels = st.floats(-1e6, 1e6, allow_nan=False)
+corners = st.integers(-5000, 5000)
+boxes = st.builds(
+    lambda x, y, width, height: Box(x, y, x + width, y + height),
+    *(corners, corners, st.integers(1, 9000), st.integers(1, 9000)),
+)
+faces = st.builds(
+    FaceLandmarks,
+    st_np.arrays(np.float64, (68, 2), elements=pixels),
+    st.one_of(st.none(), boxes),
+    st.one_of(st.none(), st.just(np.ones(68, np.float32))),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(entries=st.lists(st.one_of(st.none(), faces), max_size=4))
+def test_what_is_written_is_read_back_to_the_last_digit(tmp_path_factory, entries):
+    path = tmp_path_factory.mktemp("landmarks") / "faces.json"
+    write_landmarks(path, entries)
+    read = read_landmarks(path)
+    assert len(read) == len(entries)
+    for one, other in zip(entries, read, strict=True):
+        if one is None:
+            assert other is None
+            continue
+        np.testing.assert_array_equal(one.points, other.points)
+        assert other.points.dtype == np.float64
+        assert one.detection == other.detection
+        assert other.confidence is None, "the file says where points are, not how sure anything is"
+    assert len(json.loads(path.read_text())) == len(entries)
+    lines = path.read_text().splitlines()[1:-1]
+    assert len(lines) == max(1, len(entries)), "one entry a line, to be found and corrected"
+
+
+def test_landmarks_that_cannot_be_written(tmp_path):
+    with pytest.raises(OutputError, match="cannot be written: No such file") as caught:
+        write_landmarks(tmp_path / "none" / "faces.json", [None])
+    assert caught.value.hint

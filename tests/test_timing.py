@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from clocks import FakeClock
 
-from musetalk_cli.timing import Pacer, Percentiles, StageStats
+from musetalk_cli.timing import Pacer, Percentiles, StageRates, StageStats
 
 
 def test_a_pacer_keeps_to_the_schedule_whatever_the_work_takes():
@@ -38,3 +38,109 @@ def test_stages_are_summed_and_ordered():
     assert summary["vae"].total_ms == pytest.approx(600)
     stats.clear()
     assert stats.summary(()) == {}
+
+
+def test_rates_leave_waiting_out():
+    clock = FakeClock()
+    rates = StageRates(clock)
+    assert rates.rates() == {}
+    for _ in range(3):
+        with rates.span("detect", 8):
+            clock.time += 0.5
+        clock.time += 100
+    assert rates.rates() == {"detect": pytest.approx(16)}
+
+
+def test_rates_of_what_yields_time_how_long_each_item_takes_to_come():
+    clock = FakeClock()
+
+    def slow():
+        for item in range(5):
+            clock.time += 0.25
+            yield item
+
+    rates = StageRates(clock)
+    taken = []
+    for item in rates.each("decode", slow()):
+        taken.append(item)
+        clock.time += 10
+    assert taken == list(range(5))
+    assert rates.rates() == {"decode": pytest.approx(4)}
+
+
+def test_the_failure_of_what_yields_comes_through():
+    clock = FakeClock()
+
+    def broken():
+        clock.time += 1
+        yield 1
+        raise ValueError("broken")
+
+    rates = StageRates(clock)
+    coming = rates.each("decode", broken())
+    assert next(coming) == 1
+    with pytest.raises(ValueError, match="broken"):
+        next(coming)
+    assert rates.rates() == {"decode": pytest.approx(1)}
+
+
+def test_stages_are_in_the_order_in_which_they_began():
+    clock = FakeClock()
+    rates = StageRates(clock)
+    with rates.span("outer"):
+        clock.time += 1
+        with rates.span("inner"):
+            clock.time += 1
+        assert list(rates.rates()) == ["inner"], "what has done nothing yet has no rate"
+    assert rates.rates() == {"outer": pytest.approx(0.5), "inner": pytest.approx(1)}
+    assert list(rates.rates()) == ["outer", "inner"]
+
+
+def test_a_stage_of_several_workers_has_the_rate_of_all_of_them():
+    """Two take a second a frame each, half a second apart: for 2.5 seconds one at least is at work."""
+    clock = FakeClock()
+    rates = StageRates(clock)
+    spans = [rates.span("write") for _ in range(4)]
+    for at, worker, begins in (
+        (0.0, 0, True), (0.5, 1, True), (1.0, 0, False), (1.0, 2, True), (1.5, 1, False), (1.5, 3, True),
+        (2.0, 2, False), (2.5, 3, False),
+    ):  # fmt: skip
+        clock.time = 1000 + at
+        if begins:
+            spans[worker].__enter__()
+        else:
+            spans[worker].__exit__(None, None, None)
+    clock.time += 50
+    assert rates.rates() == {"write": pytest.approx(4 / 2.5)}
+
+
+def test_what_failed_does_not_count_and_ends():
+    clock = FakeClock()
+    rates = StageRates(clock)
+    with rates.span("parse"):
+        clock.time += 1
+    with pytest.raises(KeyError), rates.span("parse"):
+        raise KeyError
+    clock.time += 50
+    with rates.span("parse"):
+        clock.time += 1
+    assert rates.rates() == {"parse": pytest.approx(1)}
+
+
+def test_no_frame_of_several_threads_is_lost():
+    rates = StageRates(FakeClock())
+    clock = rates._clock
+
+    def work():
+        for _ in range(300):
+            with rates.span("write"):
+                pass
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    with rates.span("write", 0):
+        clock.time += 10
+    assert rates.rates() == {"write": pytest.approx(120)}

@@ -79,7 +79,7 @@ def assess(
         "jitter_px": {"before": plan.jitter_before, "after": plan.jitter_after},
         "profile_share": _share([is_profile(face.points) for face in seen if face]) if sees_mouth else None,
         "occluded_share": _occluded(seen, notes) if sees_mouth else None,
-        "cuts": [{"frame": cut, "time": _seconds(cut, fps)} for cut in plan.cuts],
+        "cuts": [{"frame": cut, "time": _seconds(cut, fps)} for cut in _cuts(plan)],
         "seam": {
             "start": plan.seam.start,
             "end": plan.seam.end,
@@ -106,6 +106,11 @@ def passthrough_times(plan: Plan, fps: Fraction) -> list[tuple[float, float]]:
             times.append((_seconds(begin, fps), _seconds(number, fps)))
             begin = None
     return times
+
+
+def _cuts(plan: Plan) -> list[int]:
+    """The avatar's frames that start a new shot."""
+    return [cut - plan.first for cut in plan.cuts if 0 < cut - plan.first < len(plan.faces)]
 
 
 def _interpolated(plan: Plan, number: int) -> bool:
@@ -156,8 +161,8 @@ def _warnings(report: dict[str, Json], plan: Plan, fps: Fraction) -> list[str]:
         spans = ", ".join(f"{start:g}-{end:g} s" for start, end in times[:5])
         more = f" and {len(times) - 5} more" if len(times) > 5 else ""
         found.append(f"No face, so the frames are shown as they are: {spans}{more}.")
-    if plan.cuts:
-        spans = ", ".join(f"{_seconds(cut, fps):g} s" for cut in plan.cuts[:5])
+    if cuts := _cuts(plan):
+        spans = ", ".join(f"{_seconds(cut, fps):g} s" for cut in cuts[:5])
         found.append(f"The clip has cuts at {spans}: the picture jumps there; use one shot.")
     worst = max(plan.seam.start, plan.seam.end)
     if worst >= RESTLESS:

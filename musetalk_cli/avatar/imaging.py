@@ -20,6 +20,7 @@ from musetalk_cli.avatar.latents import LatentsFile
 from musetalk_cli.avatar.layout import FRAMES_DIR, MASKS_DIR, image_name
 from musetalk_cli.avatar.options import PrepareOptions
 from musetalk_cli.avatar.plan import Face, Plan
+from musetalk_cli.avatar.survey import WORKERS
 from musetalk_cli.errors import ModelError
 from musetalk_cli.face.masks import mask_from_outline, mask_from_parsing
 from musetalk_cli.face.quality import is_mouth_covered, sharpness
@@ -29,8 +30,6 @@ from musetalk_cli.timing import StageRates
 from musetalk_cli.types import Box, Image
 
 IMAGING_FILE = "imaging.jsonl"
-WORKERS = 2
-"""Threads that read frames, and as many that make masks."""
 
 
 class FaceNote(NamedTuple):

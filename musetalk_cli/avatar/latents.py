@@ -65,6 +65,7 @@ class LatentsFile:
 
     def __init__(self, folder: Path, frames: int, kind: LatentsFormat) -> None:
         self._kind = kind
+        self._frames = frames
         self._row_bytes = math.prod(LATENT_SHAPE) * np.dtype(_TYPES[kind]).itemsize
         header = _header(frames, kind, frames * self._row_bytes)
         self._start = len(header)
@@ -90,8 +91,11 @@ class LatentsFile:
 
         Raises:
             AvatarError: They have another shape, are not finite, or too large for the format.
+            ValueError: The file has not so many rows.
             OSError: They cannot be written.
         """
+        if not 0 <= first <= first + len(latents) <= self._frames:
+            raise ValueError(f"rows {first}..{first + len(latents)} are outside 0..{self._frames}")
         rows = to_stored(latents, self._kind, first)
         self._file.seek(self._start + first * self._row_bytes)
         self._file.write(rows.astype(rows.dtype.newbyteorder("<")).tobytes())

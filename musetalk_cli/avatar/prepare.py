@@ -89,7 +89,7 @@ def prepare_avatar(
 
     The source is decoded once, and its frames go to disk as they pass; boxes are decided when all faces are
     known, since they are smoothed in both directions; masks and latents are then made from the stored frames.
-    Memory grows only by the landmarks of a frame, about a kilobyte. After an interrupt the same call goes on
+    Memory grows only by the landmarks of a frame, some kilobytes. After an interrupt the same call goes on
     where it stopped, and the result is the same byte for byte.
 
     Args:

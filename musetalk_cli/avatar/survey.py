@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -24,8 +25,8 @@ from musetalk_cli.timing import StageRates
 from musetalk_cli.types import Box, Image
 
 SURVEY_FILE = "survey.jsonl"
-WRITERS = 2
-"""Threads that compress frames."""
+WORKERS = max(2, min(8, (os.cpu_count() or 1) // 2))
+"""Threads that compress or read frames."""
 
 _IN_FLIGHT = 64 << 20
 _END = "end"
@@ -102,7 +103,7 @@ class Surveyor:
                 pass
             decoded = stack.enter_context(closing(ahead(self._rates.each("decode", video), capacity)))
             found = stack.enter_context(closing(ahead(self._find(decoded, survey), capacity)))
-            written = stack.enter_context(closing(side_by_side(self._write, found, WRITERS)))
+            written = stack.enter_context(closing(side_by_side(self._write, found, min(WORKERS, capacity))))
             for record in written:
                 journal.append(record)
                 self._note(survey, record)

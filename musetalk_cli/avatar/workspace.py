@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-from musetalk_cli.avatar.data import Json, validate_name
+from musetalk_cli.avatar.data import Json, is_name, validate_name
 from musetalk_cli.avatar.layout import FRAMES_DIR, MASKS_DIR, META_FILE
 from musetalk_cli.errors import AvatarError, OutputError
 
 RESUME_FILE = "resume.json"
+
+_PARTIAL = ".partial"
 
 
 class Workspace:
@@ -108,8 +110,10 @@ class Workspace:
         self._lock = _locked(self._folder)
 
     def _open_resumable(self, key: str) -> None:
-        folder = self._target.parent / f".{self._target.name}.partial"
+        folder = self._target.parent / f".{self._target.name}{_PARTIAL}"
         folder.mkdir(exist_ok=True)
+        if folder.is_symlink():
+            raise OutputError(f"{folder} is a link, and is not written to.", "Remove it.")
         self._lock = _locked(folder)
         if self._lock is None:
             raise OutputError(
@@ -193,6 +197,37 @@ class Workspace:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def list_unfinished(avatars_dir: Path) -> list[str]:
+    """Names of the avatars whose preparation was interrupted, or goes on right now; sorted."""
+    if not avatars_dir.is_dir():
+        return []
+    found = (path.name[1 : -len(_PARTIAL)] for path in avatars_dir.glob(f".*{_PARTIAL}") if path.is_dir())
+    return sorted(name for name in found if is_name(name))
+
+
+def discard_unfinished(avatars_dir: Path, name: str) -> bool:
+    """Remove what an interrupted preparation left; True where there was something.
+
+    Raises:
+        OutputError: It goes on right now, or cannot be removed.
+    """
+    folder = avatars_dir / f".{validate_name(name)}{_PARTIAL}"
+    if not folder.is_dir() or folder.is_symlink():
+        return False
+    handle = _locked(folder)
+    if handle is None:
+        raise OutputError(f"Another process is preparing {name} in {avatars_dir}.", "Stop it first.")
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise OutputError(
+            f"{folder} cannot be removed: {error.strerror}.", "Check its permissions."
+        ) from error
+    finally:
+        os.close(handle)
+    return True
 
 
 def _locked(folder: Path) -> int | None:

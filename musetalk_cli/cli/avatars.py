@@ -33,6 +33,7 @@ def list_(common: Common) -> None:
     """List the avatars: those of the folder, and those that came with the program."""
     from musetalk_cli.avatar.lookup import find_all
     from musetalk_cli.avatar.store import load_meta
+    from musetalk_cli.avatar.workspace import list_unfinished
 
     folder = common.run.avatars.path
     found: list[tuple[Home, AvatarMeta | AvatarError]] = []
@@ -48,6 +49,12 @@ def list_(common: Common) -> None:
         print_table(f"Avatars in {folder}", columns, [_row(home, meta) for home, meta in found])
     else:
         typer.echo(f"No avatars in {folder}. `musetalk prepare-avatar` makes one.", err=True)
+    if unfinished := list_unfinished(folder):
+        typer.echo(
+            f"Not finished: {', '.join(unfinished)}. "
+            "The same prepare-avatar command goes on, `avatars remove` deletes.",
+            err=True,
+        )
 
 
 def _row(home: Home, meta: AvatarMeta | AvatarError) -> list[str]:
@@ -215,12 +222,16 @@ def verify(common: Common, name: Name) -> None:
 @app.command()
 @common_options()
 def remove(common: Common, name: Name) -> None:
-    """Delete an avatar; one that came with the program is kept."""
+    """Delete an avatar, and what an interrupted preparation left; one that came with the program is kept."""
     from musetalk_cli.avatar.lookup import check_removable
+    from musetalk_cli.avatar.store import list_avatars
     from musetalk_cli.avatar.store import remove as delete
+    from musetalk_cli.avatar.workspace import discard_unfinished
 
-    check_removable(common.run.avatars.path, name)
-    delete(common.run.avatars.path, name)
+    folder = common.run.avatars.path
+    if not discard_unfinished(folder, name) or name in list_avatars(folder):
+        check_removable(folder, name)
+        delete(folder, name)
     if common.json:
         print_json({"removed": name})
     else:

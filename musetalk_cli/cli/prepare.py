@@ -101,8 +101,14 @@ def _run(
         if file is not None:
             source_files(file)
     source = Source(path, selection, idle, None if landmarks is None else read_landmarks(landmarks))
-    with step_progress() as advance:
-        prepared = prepare(common.run, source, name, options, extras, overwrite=overwrite, progress=advance)
+    try:
+        with step_progress() as advance:
+            prepared = prepare(
+                common.run, source, name, options, extras, overwrite=overwrite, progress=advance
+            )
+    except KeyboardInterrupt:
+        typer.echo("Stopped. The same command goes on from here.", err=True)
+        raise
     _show(common, name, prepared, extras)
 
 

@@ -22,7 +22,11 @@ SHORT_SIDE = 540
 """Frames are searched at this size: a face found there is sharp enough for a box of whole pixels."""
 
 _SCALE_STEP = 1.1
-_NEIGHBOURS = 4
+_NEIGHBOURS, _NEIGHBOURS_NEAR = 6, 4
+"""Windows that must agree on a face: more in a whole frame than where one was a frame ago.
+
+Faces from the front mostly have 13 and more, turned ones from 7 on; a face that lies on its side has 4 to 9.
+"""
 _SMALLEST = 0.1
 """Side of the smallest face, as a share of the frame's shorter side."""
 _NEAR = 0.4
@@ -125,7 +129,8 @@ class HaarFinder:
         for number, frame in enumerate(frames):
             grey, scale = _search_size(frame)
             near = [self._near(grey, square) for square in squares] if number else []
-            if near and all(near):
+            # Two that are found at one place have become one: the other is gone.
+            if near and all(near) and len(set(near)) == len(near):
                 squares = [square for square in near if square is not None]
             else:
                 squares = self._everywhere(grey)
@@ -135,7 +140,8 @@ class HaarFinder:
 
     def _everywhere(self, grey: Image) -> list[_Square]:
         smallest = max(20, int(min(grey.shape) * _SMALLEST))
-        return self._detect(grey, Box(0, 0, grey.shape[1], grey.shape[0]), smallest, 0)
+        whole = Box(0, 0, grey.shape[1], grey.shape[0])
+        return self._detect(grey, whole, _NEIGHBOURS, smallest, 0)
 
     def _near(self, grey: Image, square: _Square) -> _Square | None:
         """The same face a frame later; None where it is gone."""
@@ -143,15 +149,17 @@ class HaarFinder:
         margin = _NEAR * side
         around = Box(int(x - margin), int(y - margin), int(x + side + margin), int(y + side + margin))
         region = around.clamp(grey.shape[1], grey.shape[0])
-        found = self._detect(grey, region, int(side / _GROWTH), int(side * _GROWTH))
+        found = self._detect(grey, region, _NEIGHBOURS_NEAR, int(side / _GROWTH), int(side * _GROWTH))
         return min(found, key=lambda other: abs(other.x - x) + abs(other.y - y), default=None)
 
-    def _detect(self, grey: Image, region: Box, smallest: int, largest: int) -> list[_Square]:
+    def _detect(
+        self, grey: Image, region: Box, neighbours: int, smallest: int, largest: int
+    ) -> list[_Square]:
         """The squares in a region of a picture; `largest` 0 is any size."""
         found = self._cascade.detectMultiScale(
             grey[region.slices()],
             _SCALE_STEP,
-            _NEIGHBOURS,
+            neighbours,
             minSize=(smallest, smallest),
             maxSize=(largest, largest),
         )

@@ -15,7 +15,6 @@ _THUMBNAIL = (64, 36)
 _CUT_LEVELS = 10.0
 _CUT_TIMES = 4.0
 _CUT_WINDOW = 6
-_PASSES = 3
 _OUTLIER = 3.0
 _BESIDE = 2
 _SMALLEST_NOISE = 0.25
@@ -37,7 +36,8 @@ def find_cuts(differences: Sequence[float]) -> list[int]:
     """The frames that start a new shot.
 
     A cut differs from the frame before it by 10 levels, and by 4 times as much as the frames around it do:
-    fast motion and a moving camera change many frames in a row.
+    fast motion and a moving camera change many frames in a row. A flash, or a jolt of the camera that is over
+    within a few frames, cannot be told from cuts and counts as such.
 
     Args:
         differences: Entry `i` is the difference of frame `i` from the one before it; entry 0 is not used.
@@ -78,9 +78,8 @@ def smooth(points: NDArray[np.float64], cutoff: float) -> NDArray[np.float64]:
 
     A Kalman smoother (Rauch, Tung and Striebel) for positions whose velocity is a random walk. It is a cubic
     smoothing spline, a low-pass that halves the amplitude at `cutoff`, where the ratio of the walk's variance
-    to that of the measurements is `(2 pi cutoff)^4`. In a second and a third pass those frames count less that
-    lie far both from the result and from the median of the five frames around them, three times as far as is
-    usual and more than three quarters of a pixel: one or two wrong frames do, a quick motion does not.
+    to that of the measurements is `(2 pi cutoff)^4`. A frame that stands out from the five around it counts
+    less: one or two wrong frames in a row do, a quick motion does not.
 
     Args:
         points: `[n, ...]`, one entry per frame.
@@ -89,32 +88,32 @@ def smooth(points: NDArray[np.float64], cutoff: float) -> NDArray[np.float64]:
     Returns:
         As `points`.
     """
-    flat = points.reshape(len(points), -1)
-    if len(flat) < 3:
+    if len(points) < 3:
         return np.array(points)
-    variance = np.ones(len(flat))
-    ratio = (2 * np.pi * cutoff) ** 4
-    result = _smoothed(flat, variance, ratio)
-    alone = _distance(flat, _medians(flat))
-    for _ in range(_PASSES - 1):
-        distance = np.minimum(alone, _distance(flat, result))
-        usual = max(float(np.median(distance)), _SMALLEST_NOISE)
-        variance = np.maximum(1.0, distance / (_OUTLIER * usual)) ** 2
-        if variance.max() == 1:
-            break
-        result = _smoothed(flat, variance, ratio)
+    flat = points.reshape(len(points), -1)
+    result = _smoothed(flat, _variances(flat), (2 * np.pi * cutoff) ** 4)
     return np.asarray(result.reshape(points.shape), np.float64)
 
 
-def _medians(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The median of each row and up to two rows on either side, column by column."""
-    windows = (values[max(0, row - _BESIDE) : row + _BESIDE + 1] for row in range(len(values)))
-    return np.stack([np.median(window, axis=0) for window in windows])
+def _variances(measured: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How much less to trust each frame: 1, or more where it is far from the median of the frames around it.
+
+    Far is three times what the frames around it usually do, what all frames usually do, or a quarter of a
+    pixel, whichever is most (the filter of Hampel).
+    """
+    distances, spreads = np.zeros(len(measured)), np.zeros(len(measured))
+    for index in range(len(measured)):
+        around = measured[max(0, index - _BESIDE) : index + _BESIDE + 1]
+        middle = np.median(around, axis=0)
+        spreads[index] = _size(np.median(np.abs(around - middle), axis=0))
+        distances[index] = _size(measured[index] - middle)
+    usual = np.maximum(spreads, max(float(np.median(distances)), _SMALLEST_NOISE))
+    return np.asarray(np.maximum(1.0, distances / (_OUTLIER * usual)) ** 2, np.float64)
 
 
-def _distance(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far the points of each frame lie from the other's: the root mean square, `[n]`."""
-    return np.asarray(np.sqrt(np.square(one - other).mean(axis=1)), np.float64)
+def _size(values: NDArray[np.float64]) -> float:
+    """The root mean square."""
+    return float(np.sqrt(np.square(values).mean()))
 
 
 def _smoothed(

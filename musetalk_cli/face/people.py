@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
 
+from musetalk_cli.errors import MuseTalkError
 from musetalk_cli.face.dwpose import Dwpose, face_of
 from musetalk_cli.face.haar import HaarFinder
 from musetalk_cli.face.landmarks import FaceLandmarks
 from musetalk_cli.types import Box, Image
+
+log = logging.getLogger(__name__)
 
 CONFIDENT = 0.3
 """A face is there where the mean confidence of its points reaches this."""
@@ -26,7 +30,9 @@ class DwposeFinder:
 
     Where nobody is followed yet, the frame is given to the network as a whole, or, where OpenCV's cascade
     sees several faces in it, each of their surroundings. Then everybody who was found is looked for around
-    where the face last was; frames in which nobody is found there are looked at as a whole once more.
+    where the face last was, and whoever else the cascade sees in the first of the frames, so that nobody who
+    comes in or comes back is missed while others are followed; frames in which nobody is found that way are
+    looked at as a whole once more.
 
     Args:
         network: The network.
@@ -45,7 +51,11 @@ class DwposeFinder:
 
     def __init__(self, network: Dwpose) -> None:
         self._network = network
-        self._cascade = HaarFinder()
+        self._cascade: HaarFinder | None = None
+        try:
+            self._cascade = HaarFinder()
+        except MuseTalkError as error:
+            log.warning("Only one person is looked for: %s", error.message)
 
     def find(self, frames: Sequence[Image], previous: Sequence[FaceLandmarks]) -> list[list[FaceLandmarks]]:
         """The faces of each frame.
@@ -56,7 +66,7 @@ class DwposeFinder:
         """
         size = (frames[0].shape[1], frames[0].shape[0])
         whole = Box(0, 0, *size)
-        people = [_surroundings(face, size) for face in previous] or self._propose(frames[0], size)
+        people = self._propose(frames[0], previous, size)
         found = self._look(frames, [people] * len(frames))
         again = [number for number, faces in enumerate(found) if not faces and people != [whole]]
         second = self._look([frames[number] for number in again], [[whole]] * len(again))
@@ -64,12 +74,13 @@ class DwposeFinder:
             found[number] = faces
         return found
 
-    def _propose(self, frame: Image, size: tuple[int, int]) -> list[Box]:
-        """Where people may be, in a frame of which nothing is known."""
-        faces = self._cascade.find([frame], [])[0]
-        if len(faces) < 2:
+    def _propose(self, frame: Image, previous: Sequence[FaceLandmarks], size: tuple[int, int]) -> list[Box]:
+        """Where people may be in a frame, those of the frame before it first."""
+        seen = self._cascade.find([frame], [])[0] if self._cascade else []
+        if not previous and len(seen) < 2:
             return [Box(0, 0, *size)]
-        return [_surroundings(face, size) for face in faces[:_MOST_PEOPLE]]
+        others = [face for face in seen if not any(_same(face, other) for other in previous)]
+        return [_surroundings(face, size) for face in [*previous, *others][:_MOST_PEOPLE]]
 
     def _look(self, frames: Sequence[Image], people: Sequence[Sequence[Box]]) -> list[list[FaceLandmarks]]:
         """The faces of the given people in each frame, each once."""

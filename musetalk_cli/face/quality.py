@@ -62,6 +62,8 @@ def is_unsure_of_mouth(confidence: NDArray[np.floating]) -> bool:
 def is_mouth_covered(labels: Image, points: NDArray[np.floating], crop: Box) -> bool:
     """True where a parser finds no lips inside the outline of the lips: something is in front of them.
 
+    Lips outside the crop are not covered.
+
     Args:
         labels: uint8 `[512, 512]`, BiSeNet labels of the crop.
         points: `[68, 2]` in pixels of the frame.
@@ -72,7 +74,7 @@ def is_mouth_covered(labels: Image, points: NDArray[np.floating], crop: Box) -> 
     inside = np.zeros_like(labels)
     cv2.fillPoly(inside, [outline], 1)
     lips = np.isin(labels, _LIP_LABELS) & (inside > 0)
-    return bool(lips.sum() < COVERED * max(int(inside.sum()), 1))
+    return bool(lips.sum() < COVERED * inside.sum())
 
 
 def sharpness(face: Image) -> float:
