@@ -14,7 +14,7 @@ from musetalk_cli.nets.bundle import FACE_SIZE
 from musetalk_cli.timeline import ROWS_PER_FRAME
 
 if TYPE_CHECKING:
-    from musetalk_cli.nets.bundle import Bundle
+    from musetalk_cli.nets.bundle import Bundle, FaceNetwork
     from musetalk_cli.types import Image
 
 FACE_SHAPE = (FACE_SIZE, FACE_SIZE, 3)
@@ -99,10 +99,10 @@ class FaceEncoder:
     """Makes the latents a face is generated from.
 
     Args:
-        bundle: The networks; used where they are, in the format they have.
+        bundle: The networks, or the one that is needed; used where it is, in the format it has.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle | FaceNetwork) -> None:
         self._bundle = bundle
         self._scale: float = bundle.vae.config.scaling_factor
         self._layout = conv_layout(bundle.device, bundle.dtype)

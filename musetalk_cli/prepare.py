@@ -76,14 +76,14 @@ def prepare(
     """
     options, extras = options or PrepareOptions(), extras or Extras()
     extras.check()
-    tools, bundle = make_tools(run, extras.detector, extras.parser, find=source.landmarks is None)
+    tools, network = make_tools(run, extras.detector, extras.parser, find=source.landmarks is None)
     prepared = prepare_avatar(
         source,
         run.avatars.path,
         name,
         tools=tools,
         options=options,
-        model={"version": bundle.version, "name": bundle.family},
+        model={"version": network.version, "name": network.family},
         landmarks_file=extras.landmarks_file,
         overwrite=overwrite,
         progress=progress,
@@ -92,6 +92,6 @@ def prepare(
     if extras.preview is not None:
         write_png(extras.preview, contact_sheet(folder, meta, plan))
     if extras.grid is not None:
-        margin = options.margin(bundle.version)
+        margin = options.margin(network.version)
         write_png(extras.grid, shift_grid(folder, meta, plan, options.bbox_shift, margin))
     return prepared

@@ -14,7 +14,7 @@ from musetalk_cli.config import RunConfig
 from musetalk_cli.device import resolve_device
 from musetalk_cli.face.landmarks import Finder
 from musetalk_cli.generator import FaceEncoder
-from musetalk_cli.nets.bundle import Bundle, open_bundle
+from musetalk_cli.nets.bundle import FaceNetwork, open_face_network
 from musetalk_cli.nets.files import RANDOM, resolve
 from musetalk_cli.weights import DWPOSE, FACE_PARSING, find_dwpose, find_face_parsing, require
 
@@ -32,7 +32,7 @@ BATCH_ON_CUDA, BATCH_ON_CPU = 8, 2
 
 def make_tools(
     run: RunConfig, detector: DetectorName, parser: ParserName, *, find: bool = True
-) -> tuple[Tools, Bundle]:
+) -> tuple[Tools, FaceNetwork]:
     """Load what a preparation needs; what is taken for want of weights is announced.
 
     Latents are kept, so the networks compute in fp32 unless another precision is asked for.
@@ -44,7 +44,7 @@ def make_tools(
         find: False where the landmarks are known.
 
     Returns:
-        The tools, and the networks the latents are for.
+        The tools, and the network that makes the latents.
 
     Raises:
         MuseTalkError: Weights or the device are not there, or cannot be used.
@@ -54,15 +54,15 @@ def make_tools(
         run = replace(run, precision="fp32")
     finder = _finder(run, detector) if find else None
     parse = _parser(run, parser)
-    bundle = open_bundle(run)
+    network = open_face_network(run)
     tools = Tools(
-        encode=FaceEncoder(bundle),
+        encode=FaceEncoder(network),
         finder=finder,
         parse=parse,
-        batch_size=BATCH_ON_CUDA if bundle.device.type == "cuda" else BATCH_ON_CPU,
-        fingerprint=_fingerprint(run, bundle, finder, parse),
+        batch_size=BATCH_ON_CUDA if network.device.type == "cuda" else BATCH_ON_CPU,
+        fingerprint=_fingerprint(run, network, finder, parse),
     )
-    return tools, bundle
+    return tools, network
 
 
 def _finder(run: RunConfig, detector: DetectorName) -> Finder:
@@ -106,12 +106,12 @@ def _parser(run: RunConfig, parser: ParserName) -> Parse | None:
 
 
 def _fingerprint(
-    run: RunConfig, bundle: Bundle, finder: Finder | None, parse: Parse | None
+    run: RunConfig, network: FaceNetwork, finder: Finder | None, parse: Parse | None
 ) -> dict[str, str | Sequence[str]]:
     """What tells that networks are the same as in an earlier run: files by size and date, format, device."""
     files: list[Path] = []
-    if bundle.name != RANDOM:
-        found = resolve(bundle.name, run.models.path)
+    if network.name != RANDOM:
+        found = resolve(network.name, run.models.path)
         files += [found.vae_config, found.vae_weights]
     if finder is not None and finder.name == DWPOSE:
         files += require(DWPOSE, run.models.path)
@@ -119,7 +119,7 @@ def _fingerprint(
         files += require(FACE_PARSING, run.models.path)
     return {
         "files": [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files],
-        "format": str(bundle.dtype),
-        "device": str(bundle.device),
+        "format": str(network.dtype),
+        "device": str(network.device),
         "torch": torch.__version__,
     }

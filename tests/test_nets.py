@@ -404,3 +404,17 @@ def test_random_weights_are_seeded_scaled_and_finite():
     assert one[1].weight.unique().tolist() == [1]
     assert not one[0].weight.requires_grad
     assert torch.unique(one[0].weight.flatten(1)[:, 0].float()).numel() > 100
+
+
+def test_the_face_network_alone_is_that_of_the_bundle(golden, golden_bundle):
+    from musetalk_cli.config import Place, RunConfig
+    from musetalk_cli.nets.bundle import open_face_network
+
+    place = Place(golden, "flag")
+    network = open_face_network(RunConfig(place, place, str(golden / "models"), "cpu", "fp32"))
+    assert (network.version, network.family) == (golden_bundle.version, golden_bundle.family)
+    assert (network.device, network.dtype) == (golden_bundle.device, golden_bundle.dtype)
+    expected = golden_bundle.vae.state_dict()
+    found = network.vae.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from musetalk_cli.config import DEFAULT_MODEL, RunConfig
 from musetalk_cli.device import conv_layout, keep_freed_memory, resolve_device, resolve_dtype
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 log = logging.getLogger(__name__)
+
+_RANDOM_SAID = "Model %s has random weights: it shows the cost, and its pictures are noise."
 
 FACE_SIZE = 256
 LATENT_SIZE = 32
@@ -76,6 +79,32 @@ class Bundle:
         return layers + 1
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class FaceNetwork:
+    """The part of a model that makes latents of faces: all that a preparation needs.
+
+    Attributes:
+        name: What it was asked for by.
+        version: `v15` or `v1`.
+        vae: Faces `[B, 3, 256, 256]` in -1..1 to latents `[B, 4, 32, 32]`.
+        device: Where the network is.
+        dtype: Its number format.
+        card: What the bundle says of itself.
+    """
+
+    name: str
+    version: str
+    vae: AutoencoderKL
+    device: torch.device
+    dtype: torch.dtype
+    card: Card = NO_CARD
+
+    @property
+    def family(self) -> str:
+        """What avatars that are prepared with it record as the name of their model."""
+        return family(self.name, self.card)
+
+
 def open_bundle(run: RunConfig) -> Bundle:
     """Load the model a command was asked for, where and in the format it was asked for.
 
@@ -86,6 +115,34 @@ def open_bundle(run: RunConfig) -> Bundle:
         DeviceError: The device is not there.
         ModelError: There is no such model, or its files are missing, broken or do not fit together.
     """
+    model, device, dtype = _settled(run)
+    return load_bundle(model, run.models.path, device, dtype)
+
+
+def open_face_network(run: RunConfig) -> FaceNetwork:
+    """Load the VAE alone of the model a command was asked for.
+
+    Args:
+        run: Where things are and what computes; without a model it is v1.5.
+
+    Raises:
+        DeviceError: The device is not there.
+        ModelError: There is no such model, or its files are missing or broken.
+    """
+    model, device, dtype = _settled(run)
+    if model == RANDOM:
+        network = FaceNetwork(model, "v15", random_v15.build_vae(device, dtype), device, dtype)
+        log.warning(_RANDOM_SAID, model)
+    else:
+        files = resolve(model, run.models.path)
+        vae = _load_vae(files, device, dtype)
+        network = FaceNetwork(files.name, files.version, vae, device, dtype, files.card)
+    _set_up(device, dtype, network.vae)
+    return network
+
+
+def _settled(run: RunConfig) -> tuple[str, torch.device, torch.dtype]:
+    """The model, the device and the number format, where nothing else was chosen what suits."""
     model = run.model or DEFAULT_MODEL
     if run.model is None:
         log.debug("model: %s (default)", model)
@@ -96,7 +153,7 @@ def open_bundle(run: RunConfig) -> Bundle:
         log.debug("precision: %s (what suits the model on %s)", str(dtype).removeprefix("torch."), device)
     if device.type == "cpu":
         keep_freed_memory()
-    return load_bundle(model, run.models.path, device, dtype)
+    return model, device, dtype
 
 
 def load_bundle(model: str, models_dir: Path, device: torch.device, dtype: torch.dtype) -> Bundle:
@@ -114,22 +171,32 @@ def load_bundle(model: str, models_dir: Path, device: torch.device, dtype: torch
     if model == RANDOM:
         unet, vae, encoder, extractor = random_v15.build(device, dtype)
         bundle = Bundle(model, "v15", unet, vae, encoder, extractor, device, dtype, random=True)
-        log.warning("Model %s has random weights: it shows the cost, and its pictures are noise.", model)
+        log.warning(_RANDOM_SAID, model)
     else:
         bundle = _load(resolve(model, models_dir), device, dtype)
+    _set_up(device, dtype, bundle.unet, bundle.vae)
+    return bundle
+
+
+def _set_up(device: torch.device, dtype: torch.dtype, *networks: nn.Module) -> None:
+    """Give networks the memory layout that suits the device, and fp32 its exact meaning."""
     if device.type == "cuda":
         # fp32 is asked for to have it exactly; by default convolutions would compute in TF32.
         torch.backends.cudnn.allow_tf32 = dtype != torch.float32
     layout = conv_layout(device, dtype)
     if layout != torch.contiguous_format:
-        bundle.unet.to(memory_format=layout)
-        bundle.vae.to(memory_format=layout)
-    return bundle
+        for network in networks:
+            network.to(memory_format=layout)  # type: ignore[call-overload]
+
+
+def _load_vae(files: BundleFiles, device: torch.device, dtype: torch.dtype) -> AutoencoderKL:
+    config = modules.read_config(files.vae_config, "_class_name", "AutoencoderKL")
+    build = partial(modules.build_vae, config, files.vae_config)
+    return load_weights(build, files.vae_weights, device, dtype, VAE_RULES)
 
 
 def _load(files: BundleFiles, device: torch.device, dtype: torch.dtype) -> Bundle:
     unet_config = modules.read_config(files.unet_config, "_class_name", "UNet2DConditionModel")
-    vae_config = modules.read_config(files.vae_config, "_class_name", "AutoencoderKL")
     encoder_config = modules.read_config(files.whisper_config, "model_type", "whisper")
     mel_config = modules.read_config(
         files.whisper_preprocessor, "feature_extractor_type", "WhisperFeatureExtractor"
@@ -144,13 +211,7 @@ def _load(files: BundleFiles, device: torch.device, dtype: torch.dtype) -> Bundl
             dtype,
             UNET_RULES,
         ),
-        load_weights(
-            partial(modules.build_vae, vae_config, files.vae_config),
-            files.vae_weights,
-            device,
-            dtype,
-            VAE_RULES,
-        ),
+        _load_vae(files, device, dtype),
         load_weights(
             partial(modules.build_encoder, encoder_config, files.whisper_config),
             files.whisper_weights,

@@ -83,6 +83,11 @@ def build(
     return unet, vae, encoder, modules.build_feature_extractor({}, NOWHERE)
 
 
+def build_vae(device: torch.device, dtype: torch.dtype) -> AutoencoderKL:
+    """The VAE alone."""
+    return Pool(device, dtype).fill(lambda: modules.build_vae(vae_config(), NOWHERE))
+
+
 class Pool:
     """Normal random numbers, drawn once and handed out round and round."""
 
