@@ -10,6 +10,7 @@ from musetalk_cli.avatar.options import PrepareOptions
 from musetalk_cli.avatar.prepare import Prepared, Progress, prepare_avatar
 from musetalk_cli.avatar.preview import contact_sheet, shift_grid
 from musetalk_cli.config import RunConfig
+from musetalk_cli.errors import OutputError
 from musetalk_cli.media.stills import write_png
 from musetalk_cli.sinks.place import check_parent
 from musetalk_cli.tools import DetectorName, ParserName, make_tools
@@ -37,15 +38,18 @@ class Extras:
         """Refuse files that cannot be written, before any work.
 
         Raises:
-            OutputError: The folder of one is not there or takes no file.
+            OutputError: The folder of one is not there or takes no file, or it is a folder itself.
         """
         for option, path in (
             ("--save-landmarks", self.landmarks_file),
             ("--preview", self.preview),
             ("--preview grid", self.grid),
         ):
-            if path is not None:
-                check_parent(path, option)
+            if path is None:
+                continue
+            check_parent(path, option)
+            if path.is_dir():
+                raise OutputError(f"{option} {path} is a folder.", "Name a file.")
 
 
 def prepare(

@@ -1,5 +1,7 @@
 """A preparation that was interrupted goes on where it stopped, and nobody can tell from the result."""
 
+import errno
+import importlib
 import os
 import signal
 import subprocess
@@ -236,6 +238,33 @@ def test_a_failure_leaves_nothing_to_resume(clip, tmp_path):
     with pytest.raises(InputError):
         prepare(clip, tmp_path, encode=broken)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("what", ["latents", "records"])
+def test_a_full_disk_is_one_sentence_and_can_be_resumed(clip, whole, tmp_path, monkeypatch, what):
+    options, expected = whole
+    target, name = {
+        "latents": ("musetalk_cli.avatar.latents.LatentsFile", "write"),
+        "records": ("musetalk_cli.avatar.journal.Journal", "append"),
+    }[what]
+    calls = Counter()
+
+    def full(self, *arguments):
+        calls["all"] += 1
+        if calls["all"] > 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        module, _, cls = target.rpartition(".")
+        original = getattr(getattr(importlib.import_module(module), cls), name)
+        patch.setattr(f"{target}.{name}", full)
+        with pytest.raises(OutputError, match="No space left on device") as caught:
+            prepare(clip, tmp_path, **options)
+    assert "avatars remove a" in caught.value.hint
+    assert prepare(clip, tmp_path, **options).resumed >= 0
+    assert files(tmp_path / "a") == expected
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_two_at_once_are_refused(clip, tmp_path):

@@ -260,6 +260,8 @@ def test_the_parser_is_taken_where_it_is_there(prepare, clip, models, parser_mod
         (["--fps", "1000"], 1, "--fps"),
         (["--preview", "sheet.jpg"], 1, "--preview sheet.jpg"),
         (["--preview", "nowhere/sheet.png"], 1, "nowhere"),
+        (["--preview", "a.png", "--preview", "b.png"], 1, "--preview b.png"),
+        (["--save-landmarks", "/"], 1, "is a folder"),
         (["--save-landmarks", "nowhere/points.json"], 1, "nowhere"),
         (["--idle", "nowhere.mp4"], 1, "nowhere.mp4"),
         (["--trim", "much"], 2, "trim"),
@@ -309,6 +311,63 @@ def test_an_idle_clip_goes_along(prepare, clip, models, tmp_path):
     _, err = prepare(clip, tmp_path, models, "--idle", other, name="b", code=1)
     assert "400x100" in err
     assert not (tmp_path / "b").exists()
+
+
+def test_an_idle_clip_of_a_rate_that_cannot_be_had_is_refused_before_the_work(
+    prepare, models, clip, tmp_path
+):
+    fast = film(tmp_path / "fast.avi", [disc_frame(n) for n in range(6)], fps=240)
+    _, err = prepare(fast, tmp_path / "avatars", models, "--idle", clip, code=1)
+    assert "25 frames per second, the source 240" in err
+    assert "finding faces" not in err
+    assert list((tmp_path / "avatars").iterdir()) == []
+    prepare(fast, tmp_path / "avatars", models, "--idle", fast)
+    assert load_meta(tmp_path / "avatars", "a").idle_frames == 6
+
+
+def test_the_first_frames_are_as_exact_as_the_others(prepare, models, tmp_path):
+    """A small face is seen badly in the whole frame; it is looked at again from near."""
+    centres = [(500 + number, 400 + number % 2) for number in range(16)]
+    frames = []
+    for place in centres:
+        frame = np.zeros((720, 1280, 3), np.uint8)
+        cv2.circle(frame, place, 45, FACE, -1)
+        frames.append(frame)
+    points = tmp_path / "points.json"
+    source = film(tmp_path / "small.avi", frames)
+    prepare(source, tmp_path, models, "--save-landmarks", points)
+    found = [np.array(entry["points"]) for entry in json.loads(points.read_text())]
+    errors = [np.abs(one - face_points(place, 45)).mean() for one, place in zip(found, centres, strict=True)]
+    assert np.mean(errors[:8]) < 1.5 * np.mean(errors[8:]) + 0.1
+
+
+def test_the_rough_landmarks_come_back_as_they_were(prepare, models, tmp_path):
+    frames = [portrait.draw(PEOPLE[0], Pose(x=2 * (n % 2), y=n % 3), np.zeros(5)) for n in range(8)]
+    source, points = film(tmp_path / "drawn.avi", frames), tmp_path / "points.json"
+    prepare(source, tmp_path, models, "--detector", "haar", "--save-landmarks", points)
+    prepare(source, tmp_path, models, "--landmarks", points, name="b")
+    one, other = load_meta(tmp_path, "a"), load_meta(tmp_path, "b")
+    assert (one.boxes, one.rest_frames) == (other.boxes, other.rest_frames)
+    assert other.rest_frames == ()
+    assert one.report["jitter_px"] == other.report["jitter_px"]
+    assert other.report["profile_share"] is None
+
+
+def test_v1_has_the_mask_it_was_trained_with(prepare, parser_models, models, clip, tmp_path):
+    old = tmp_path / "old"
+    shutil.copytree(parser_models, old)
+    (old / "musetalk").mkdir()
+    for name in ("musetalk.json", "unet.pth"):
+        target = {"unet.pth": "pytorch_model.bin"}.get(name, name)
+        shutil.copy(old / "musetalkV15" / name, old / "musetalk" / target)
+    points = tmp_path / "points.json"
+    prepare(clip, tmp_path, models, "--save-landmarks", points, "--max-frames", 2)
+    common = ("--landmarks", points, "--max-frames", 2, "--model", "v1")
+    prepare(clip, tmp_path, old, *common, name="b")
+    prepare(clip, tmp_path, old, *common, "--parsing-mode", "neck", name="c")
+    assert load_meta(tmp_path, "b").parameters["mask"] == "raw"
+    assert load_meta(tmp_path, "b").parameters["extra_margin"] == 0
+    assert load_meta(tmp_path, "c").parameters["mask"] == "neck"
 
 
 def test_part_of_a_clip(prepare, clip, models, tmp_path):

@@ -226,7 +226,11 @@ def test_an_outline_without_feather_is_hard(box, seed):
 
 
 def test_the_shape_of_masks_is_that_of_the_published_code_unless_told():
-    assert MaskShape() == MaskShape("jaw", (90, 90), 0.5, 0.1)
+    assert MaskShape() == MaskShape(None, (90, 90), 0.5, 0.1)
+    labels = np.random.default_rng(0).integers(0, 19, (512, 512)).astype(np.uint8)
+    box, crop = Box(40, 40, 160, 200), Box(0, 0, 200, 240)
+    told = mask_from_parsing(labels, box, crop, MaskShape("jaw"))
+    np.testing.assert_array_equal(mask_from_parsing(labels, box, crop), told)
 
 
 @pytest.mark.parametrize(

@@ -302,3 +302,17 @@ def test_options_out_of_range_are_refused(values):
     with pytest.raises(InputError) as caught:
         PrepareOptions(**values)
     assert caught.value.hint
+
+
+def test_a_face_that_leaves_to_the_left_is_cut_without_a_jump():
+    shape = face_points((0, 0), 60)
+    moving = [shape + np.array([90 - 2 * number, 200]) for number in range(60)]
+    faces = [FaceLandmarks(points, Box(0, 20, 60, 300)) for points in moving]
+    options = PrepareOptions(min_faces=0)
+    plan = make_plan(
+        faces, [0.0] * 60, fps=Fraction(25), size=(640, 480), options=options, extra_margin=0, cutoff_hz=3.0
+    )
+    boxes = [face.box for face in plan.faces if face is not None]
+    assert boxes[-1].x1 == 0
+    tops = np.array([(box.y1, box.y2) for box in boxes])
+    assert np.abs(np.diff(tops, axis=0)).max() <= 1

@@ -85,6 +85,8 @@ def assess(
             "end": plan.seam.end,
             "best_start": plan.seam.best_start,
             "best_end": plan.seam.best_end,
+            "best_start_time": _seconds(plan.seam.best_start, fps),
+            "best_end_time": _seconds(plan.seam.best_end, fps),
         },
         "disk_bytes": disk_bytes,
         "device_bytes": memory.device_bytes,

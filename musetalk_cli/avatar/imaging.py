@@ -90,6 +90,7 @@ class Imager:
         options: How to prepare.
         tools: What parses and encodes.
         rates: Told what each stage takes.
+        version: The model's.
     """
 
     def __init__(
@@ -100,11 +101,13 @@ class Imager:
         options: PrepareOptions,
         tools: Tools,
         rates: StageRates,
+        version: str,
     ) -> None:
         self._folder = folder
         self._plan = plan
         self._size = size
         self._options = options
+        self._shape = options.mask_for(version)
         self._tools = tools
         self._rates = rates
 
@@ -193,7 +196,7 @@ class Imager:
         return replace(done, notes=tuple(notes))
 
     def _mask(self, work: _Work) -> Image:
-        face, shape = work.face, self._options.mask
+        face, shape = work.face, self._shape
         if work.labels is None:
             return mask_from_outline(face.points, face.box, face.crop, shape)
         return mask_from_parsing(work.labels, face.box, face.crop, shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from musetalk_cli.avatar.data import Json
@@ -65,6 +65,10 @@ class PrepareOptions:
             return self.extra_margin
         return EXTRA_MARGIN if version == "v15" else 0
 
+    def mask_for(self, version: str) -> MaskShape:
+        """The mask's shape; where no mode is chosen, that of the model: `jaw`, and `raw` for v1.0."""
+        return replace(self.mask, mode=self.mask.mode or ("jaw" if version == "v15" else "raw"))
+
     def parameters(self, version: str, *, parsed: bool) -> dict[str, Json]:
         """What `avatar.json` records.
 
@@ -74,7 +78,7 @@ class PrepareOptions:
         """
         mask: dict[str, Json] = {"mask": "outline"}
         if parsed:
-            mask = {"mask": self.mask.mode, "cheek_width": list(self.mask.cheek_width)}
+            mask = {"mask": self.mask_for(version).mode, "cheek_width": list(self.mask.cheek_width)}
         return {
             "bbox_shift": self.bbox_shift,
             "extra_margin": self.margin(version),

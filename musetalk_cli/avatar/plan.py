@@ -170,7 +170,11 @@ def _boxes(
 ) -> list[Box | None]:
     """The boxes of a run by the rule, without the margin."""
     extents = np.array([extent(entry) for entry in points])
-    whole = hold_steady(extents) if options.smooth else extents.astype(np.int64)
+    whole = extents.astype(np.int64)
+    if options.smooth:
+        # The rule's other box, for a face over the left border, would be a jump: the face is cut instead.
+        whole = hold_steady(extents)
+        whole[:, 0] = np.maximum(whole[:, 0], 0)
     boxes: list[Box | None] = []
     for sides, entry, detection in zip(whole, points, detections, strict=True):
         box = box_of(sides, detection or _around(entry), frame=size, bbox_shift=options.bbox_shift)

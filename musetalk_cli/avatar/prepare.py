@@ -6,25 +6,26 @@ import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-
-import cv2
 
 from musetalk_cli.avatar.assess import assess, passthrough_times, rest_frames
 from musetalk_cli.avatar.data import AvatarMeta, Json, memory_of
+from musetalk_cli.avatar.idle import check_idle, store_idle
 from musetalk_cli.avatar.imaging import IMAGING_FILE, FaceNote, Imager
 from musetalk_cli.avatar.inputs import Source, Tools, resume_key, selected
-from musetalk_cli.avatar.layout import FRAMES_DIR, IDLE_DIR, image_name
+from musetalk_cli.avatar.layout import FRAMES_DIR, image_name
 from musetalk_cli.avatar.options import PrepareOptions
 from musetalk_cli.avatar.plan import Plan, make_plan
 from musetalk_cli.avatar.survey import SURVEY_FILE, Survey, Surveyor, check_count
 from musetalk_cli.avatar.workspace import Workspace
 from musetalk_cli.errors import InputError, OutputError
+from musetalk_cli.face.haar import HaarFinder, are_canonical
 from musetalk_cli.face.landmarks import FaceLandmarks, write_landmarks
 from musetalk_cli.face.motion import find_cuts
 from musetalk_cli.face.tracks import Chosen, choose
-from musetalk_cli.media.stills import digest_of, write_png
-from musetalk_cli.media.video import Selection, VideoFrames, read_frames, source_files
+from musetalk_cli.media.stills import digest_of
+from musetalk_cli.media.video import VideoFrames, read_frames, source_files
 from musetalk_cli.timing import StageRates
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,6 @@ LANDMARKS_CUTOFF_HZ = 3.0
 """How fast a motion may be that smoothing keeps, where the landmarks come from the user."""
 
 _NAMED = 5
-_ASPECT = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,14 @@ def prepare_avatar(
     key = resume_key(source, digest, tools, options, model)
     with Workspace(avatars_dir, name, overwrite=overwrite, key=key) as workspace:
         preparation = _Preparation(workspace, source, tools, options, progress or (lambda _: None))
-        return preparation.run(model, digest, landmarks_file)
+        try:
+            return preparation.run(model, digest, landmarks_file)
+        except OSError as error:
+            raise OutputError(
+                f"The avatar cannot be written to {workspace.target}: {error.strerror}.",
+                f"Free some space; the same command then goes on, or `musetalk avatars remove {name}` "
+                "deletes what is there.",
+            ) from error
 
 
 class _Preparation:
@@ -142,7 +149,7 @@ class _Preparation:
             log.warning("Going on after %d frames of an interrupted preparation.", resumed)
         with read_frames(source.path, source.selection, skip=0 if survey.complete else resumed) as video:
             if source.idle is not None:
-                _check_idle(source.idle, video)
+                check_idle(source.idle, video)
             if not survey.complete:
                 surveyor.run(survey, video, lambda done: self._tell("finding faces", done, video.expected))
         chosen = self._choose(survey, video)
@@ -156,9 +163,10 @@ class _Preparation:
             self._options,
             self._tools,
             self._rates,
+            version,
         )
         notes = imager.run(lambda done: self._tell("encoding faces", done, len(plan.animated)))
-        idle_frames = self._take_idle(source.idle, video) if source.idle is not None else 0
+        idle_frames = self._take_idle(source.idle, video) if source.idle else 0
         self._workspace.seal()
         self._arrange(plan, len(survey.faces))
         meta = self._describe(plan, chosen, video, model, digest, idle_frames)
@@ -178,7 +186,6 @@ class _Preparation:
 
     def _plan(self, survey: Survey, chosen: Chosen, video: VideoFrames, version: str) -> Plan:
         """Decide every box, and refuse a clip with too few faces."""
-        finder = self._tools.finder if self._source.landmarks is None else None
         plan = make_plan(
             chosen.faces,
             survey.differences,
@@ -186,7 +193,7 @@ class _Preparation:
             size=(video.width, video.height),
             options=self._options,
             extra_margin=self._options.margin(version),
-            cutoff_hz=finder.cutoff_hz if finder else LANDMARKS_CUTOFF_HZ,
+            cutoff_hz=self._cutoff_hz,
         )
         count, there = len(plan.faces), len(plan.animated)
         if not there:
@@ -195,10 +202,12 @@ class _Preparation:
                 "Show one from the front, or pass --landmarks FILE in pixels, each with a box, not null.",
             )
         if there < self._options.min_faces * count:
-            spans = ", ".join(f"{a:g}-{b:g} s" for a, b in passthrough_times(plan, video.fps)[:_NAMED])
+            times = passthrough_times(plan, video.fps)
+            spans = ", ".join(f"{a:g}-{b:g} s" for a, b in times[:_NAMED])
+            more = f" and {len(times) - _NAMED} more" if len(times) > _NAMED else ""
             raise InputError(
-                f"Only {there / count:.0%} of the {count} frames of {self._source.path} show a face that can "
-                f"be used, and {self._options.min_faces:.0%} are needed; there is none at {spans}.",
+                f"Only {there} of the {count} frames of {self._source.path} show a face that can be used, "
+                f"and {self._options.min_faces:.0%} are needed; there is none at {spans}{more}.",
                 "Take a part of it with --start and --duration, or lower --min-faces.",
             )
         return plan
@@ -219,18 +228,7 @@ class _Preparation:
             raise OutputError(f"{self._folder} cannot be written: {error.strerror}.") from error
 
     def _take_idle(self, idle: Path, video: VideoFrames) -> int:
-        """Store the idle clip at the avatar's rate and size; returns its number of frames."""
-        folder = self._folder / IDLE_DIR
-        folder.mkdir(exist_ok=True)
-        count = 0
-        with read_frames(idle, Selection(fps=video.fps)) as clip:
-            for frame in clip:
-                if frame.shape[:2] != (video.height, video.width):
-                    frame = cv2.resize(frame, (video.width, video.height), interpolation=cv2.INTER_AREA)  # noqa: PLW2901
-                write_png(folder / image_name(count), frame)
-                count += 1
-                self._tell("idle clip", count, clip.expected)
-        return count
+        return store_idle(idle, video, self._folder, partial(self._tell, "idle clip"))
 
     def _describe(
         self,
@@ -286,17 +284,12 @@ class _Preparation:
 
     @property
     def _sees_mouth(self) -> bool:
-        return self._source.landmarks is not None or bool(
-            self._tools.finder and self._tools.finder.sees_mouth
-        )
+        given, finder = self._source.landmarks, self._tools.finder
+        return not are_canonical(given) if given is not None else finder is not None and finder.sees_mouth
 
-
-def _check_idle(idle: Path, video: VideoFrames) -> None:
-    """Refuse an idle clip of another shape before any work."""
-    with read_frames(idle) as clip:
-        if abs(clip.width * video.height / (clip.height * video.width) - 1) > _ASPECT:
-            raise InputError(
-                f"The idle clip {idle} is {clip.width}x{clip.height}, but the frames are "
-                f"{video.width}x{video.height}.",
-                "Pass a clip of the same shape.",
-            )
+    @property
+    def _cutoff_hz(self) -> float:
+        given, finder = self._source.landmarks, self._tools.finder
+        if given is None and finder is not None:
+            return finder.cutoff_hz
+        return HaarFinder.cutoff_hz if given is not None and are_canonical(given) else LANDMARKS_CUTOFF_HZ

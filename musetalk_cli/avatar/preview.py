@@ -11,7 +11,7 @@ import numpy as np
 from musetalk_cli.avatar.description import AvatarMeta
 from musetalk_cli.avatar.pictures import read_frame, read_mask
 from musetalk_cli.avatar.plan import Face, Plan
-from musetalk_cli.face.boxes import NOSE_BRIDGE, box_of, crop_box, extent
+from musetalk_cli.face.boxes import NOSE_BRIDGE, add_margin, box_of, crop_box, extent
 from musetalk_cli.types import Box, Image
 
 TILE = 320
@@ -77,9 +77,12 @@ def shift_grid(folder: Path, meta: AvatarMeta, plan: Plan, bbox_shift: int, extr
                 frame=(meta.width, meta.height),
                 bbox_shift=shift,
             )
-            if box is not None:
-                box = box._replace(y2=min(box.y2 + extra_margin, meta.height))
-                tiles.append(_shift_tile(frame, face, box, f"--bbox-shift {shift}"))
+            label = f"--bbox-shift {shift}"
+            if box is None:
+                tiles.append(_tile(frame, _around(face.crop), f"{label}  no box"))
+            else:
+                box = add_margin(box, extra_margin, meta.height)
+                tiles.append(_shift_tile(frame, face, box, label))
     return _sheet(tiles, len(SHIFTS))
 
 

@@ -13,7 +13,7 @@ from types import TracebackType
 
 from musetalk_cli.avatar.data import Json, is_name, validate_name
 from musetalk_cli.avatar.layout import FRAMES_DIR, MASKS_DIR, META_FILE
-from musetalk_cli.errors import AvatarError, OutputError
+from musetalk_cli.errors import AvatarError, MuseTalkError, OutputError
 
 RESUME_FILE = "resume.json"
 
@@ -24,8 +24,9 @@ class Workspace:
     """A folder that becomes an avatar, or goes away.
 
     Use it in a `with` block. Only `publish` makes the avatar visible; leaving the block otherwise removes
-    everything. With a `key` the folder has a fixed name and outlives an interrupt or the end of the process:
-    the next workspace with the same key goes on in it, one with another key starts anew.
+    everything. With a `key` the folder has a fixed name and outlives an interrupt, a full disk, or the end of
+    the process: the next workspace with the same key goes on in it, one with another key starts anew. What is
+    refused for its input leaves nothing.
 
     Args:
         avatars_dir: Folder of avatars; made if it is not there.
@@ -136,10 +137,11 @@ class Workspace:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._key is not None and isinstance(error, KeyboardInterrupt):
-            self._release()
-        else:
+        refused = isinstance(error, MuseTalkError) and not isinstance(error, OutputError)
+        if self._key is None or error is None or refused:
             self._discard()
+        else:
+            self._release()
 
     def seal(self) -> None:
         """Say that what follows cannot be resumed: an interruption from here on starts anew.

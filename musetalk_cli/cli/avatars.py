@@ -52,7 +52,8 @@ def list_(common: Common) -> None:
     if unfinished := list_unfinished(folder):
         typer.echo(
             f"Not finished: {', '.join(unfinished)}. "
-            "The same prepare-avatar command goes on, `avatars remove` deletes.",
+            "The same prepare-avatar command goes on; `avatars remove` deletes it, with a finished avatar of "
+            "that name.",
             err=True,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -39,7 +39,7 @@ def prepare_avatar(
     extra_margin: given.ExtraMargin = None,
     constant_size: given.ConstantSize = False,
     parser: given.ParserOption = given.Parser.auto,
-    parsing_mode: given.ParsingModeOption = given.ParsingMode.jaw,
+    parsing_mode: given.ParsingModeOption = None,
     cheek_width: given.CheekWidth = "90,90",
     upper_boundary: given.UpperBoundary = 0.5,
     feather: given.Feather = 0.1,
@@ -69,7 +69,7 @@ def prepare_avatar(
         max_gap=max_gap,
         min_faces=min_faces,
         trim=trim.value,
-        mask=MaskShape(parsing_mode.value, _pair(cheek_width), upper_boundary, feather),
+        mask=MaskShape(_mode(parsing_mode), _pair(cheek_width), upper_boundary, feather),
         batch_size=batch_size,
         latents=latents.value,
     )
@@ -126,6 +126,10 @@ def _selection(
     )
 
 
+def _mode(chosen: given.ParsingMode | None) -> Literal["jaw", "raw", "neck"] | None:
+    return chosen.value if chosen else None
+
+
 def _pair(text: str) -> tuple[int, int]:
     parts = text.split(",")
     if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
@@ -142,6 +146,8 @@ def _previews(values: list[str], name: str) -> tuple[Path | None, Path | None]:
         path = Path(file or f"{name}-grid.png") if kind == "grid" else Path(value)
         if path.suffix.lower() != ".png":
             raise InputError(f"--preview {value} is no PNG file.", "Use FILE.png, grid or grid:FILE.png.")
+        if (grid if kind == "grid" else sheet) is not None:
+            raise InputError(f"--preview {value} is the second of its kind.", "Pass one file and one grid.")
         if kind == "grid":
             grid = path
         else:

@@ -104,7 +104,13 @@ ParserOption = Annotated[
     Parser, _option("--parser", _MASK, "What draws the mask: SegFormer if it is there, else the outline.")
 ]
 ParsingModeOption = Annotated[
-    ParsingMode, _option("--parsing-mode", _MASK, "Which parts of a parsed face are replaced.")
+    ParsingMode | None,
+    _option(
+        "--parsing-mode",
+        _MASK,
+        "Which parts of a parsed face are replaced.",
+        show_default="jaw for v1.5, raw for v1",
+    ),
 ]
 CheekWidth = Annotated[
     str,

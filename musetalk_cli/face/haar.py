@@ -27,6 +27,8 @@ _NEIGHBOURS, _NEIGHBOURS_NEAR = 6, 4
 
 Faces from the front mostly have 13 and more, turned ones from 7 on; a face that lies on its side has 4 to 9.
 """
+_ROUNDED = 0.05
+"""Pixels by which a canonical face differs from itself after rounding, with room."""
 _SMALLEST = 0.1
 """Side of the smallest face, as a share of the frame's shorter side."""
 _NEAR = 0.4
@@ -71,6 +73,19 @@ CANONICAL_FACE = _canonical()
 The proportions are those of the embedded drawn faces with eyes, mouth and chin moved to where they lie in
 the cascade's square on photographed faces: 0.385, 0.795 and 1.05 of its side.
 """
+
+
+def are_canonical(faces: Sequence[FaceLandmarks | None]) -> bool:
+    """True where most of the faces are the canonical one, moved and scaled: nobody has seen their mouths."""
+    there = [face.points for face in faces if face is not None]
+    return bool(there) and sum(map(_is_canonical, there)) > len(there) / 2
+
+
+def _is_canonical(points: NDArray[np.float64]) -> bool:
+    low, high = CANONICAL_FACE.min(axis=0), CANONICAL_FACE.max(axis=0)
+    side = np.ptp(points, axis=0) / (high - low)
+    expected = (CANONICAL_FACE - low) * side + points.min(axis=0)
+    return bool(np.abs(points - expected).max() < _ROUNDED)
 
 
 class _Square(NamedTuple):

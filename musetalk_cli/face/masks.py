@@ -31,7 +31,7 @@ class MaskShape:
 
     Attributes:
         mode: Which labels: `raw` (v1.0) takes skin and mouth as they are; `neck` adds the neck; `jaw` (v1.5)
-            lets the skin grow, narrows it in the cheeks, and leaves the nose out.
+            lets the skin grow, narrows it in the cheeks, and leaves the nose out. None is `jaw`.
         cheek_width: Columns of a label map left and right of its middle that `jaw` leaves wide, each 0..256.
         upper_boundary: Share of the crop's height, 0..1, above which nothing is kept.
         feather: Share of the crop's width, 0..0.5, that the blur of the edge reaches over; 0 is no blur.
@@ -40,13 +40,13 @@ class MaskShape:
         InputError: A value is outside its range.
     """
 
-    mode: MaskMode = "jaw"
+    mode: MaskMode | None = None
     cheek_width: tuple[int, int] = CHEEK_WIDTH
     upper_boundary: float = 0.5
     feather: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.mode not in get_args(MaskMode):
+        if self.mode is not None and self.mode not in get_args(MaskMode):
             raise InputError(f"--parsing-mode {self.mode} is not known.", "Use jaw, raw or neck.")
         if not all(0 <= width <= PARSING_SIZE // 2 for width in self.cheek_width):
             left, right = self.cheek_width
@@ -85,8 +85,8 @@ def mask_from_parsing(labels: Image, box: Box, crop: Box, shape: MaskShape = DEF
         raise InputError(
             f"A label map has the shape {list(labels.shape)}, not {[PARSING_SIZE, PARSING_SIZE]}."
         )
-    jaw = shape.mode == "jaw"
-    kept = _jaw(labels, shape.cheek_width) if jaw else np.isin(labels, _labels_of(shape.mode))
+    mode = shape.mode or "jaw"
+    kept = _jaw(labels, shape.cheek_width) if mode == "jaw" else np.isin(labels, _labels_of(mode))
     whole = Pictures.fromarray(kept.astype(np.uint8) * 255)
     return _finish(np.asarray(whole.resize((crop.width, crop.height))), box, crop, shape)
 

@@ -65,20 +65,24 @@ class DwposeFinder:
             previous: The faces of the frame before the first one.
         """
         size = (frames[0].shape[1], frames[0].shape[0])
-        whole = Box(0, 0, *size)
         people = self._propose(frames[0], previous, size)
-        found = self._look(frames, [people] * len(frames))
-        again = [number for number, faces in enumerate(found) if not faces and people != [whole]]
-        second = self._look([frames[number] for number in again], [[whole]] * len(again))
-        for number, faces in zip(again, second, strict=True):
+        found = self._look(frames, [people] * len(frames)) if people else [[] for _ in frames]
+        lost = [number for number, faces in enumerate(found) if not faces]
+        for number, faces in zip(lost, self._look_everywhere([frames[n] for n in lost], size), strict=True):
             found[number] = faces
         return found
 
+    def _look_everywhere(self, frames: Sequence[Image], size: tuple[int, int]) -> list[list[FaceLandmarks]]:
+        """The faces in whole frames: what is found there is looked at once more from near."""
+        whole = self._look(frames, [[Box(0, 0, *size)]] * len(frames))
+        near = self._look(frames, [[_surroundings(face, size) for face in faces] for faces in whole])
+        return [close or far for close, far in zip(near, whole, strict=True)]
+
     def _propose(self, frame: Image, previous: Sequence[FaceLandmarks], size: tuple[int, int]) -> list[Box]:
-        """Where people may be in a frame, those of the frame before it first."""
+        """Where people may be in a frame, those of the frame before it first; nowhere where none is known."""
         seen = self._cascade.find([frame], [])[0] if self._cascade else []
         if not previous and len(seen) < 2:
-            return [Box(0, 0, *size)]
+            return []
         others = [face for face in seen if not any(_same(face, other) for other in previous)]
         return [_surroundings(face, size) for face in [*previous, *others][:_MOST_PEOPLE]]
 
