@@ -18,7 +18,7 @@ from musetalk_cli.weights import LAYOUTS, complete
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from musetalk_cli.avatar.data import AvatarMeta
+    from musetalk_cli.avatar.description import AvatarMeta
 
 log = logging.getLogger(__name__)
 

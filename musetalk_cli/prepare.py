@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from musetalk_cli.avatar.inputs import Source
-from musetalk_cli.avatar.options import PrepareOptions
-from musetalk_cli.avatar.prepare import Prepared, Progress, prepare_avatar
-from musetalk_cli.avatar.preview import contact_sheet, shift_grid
 from musetalk_cli.config import RunConfig
 from musetalk_cli.errors import OutputError
 from musetalk_cli.media.stills import write_png
+from musetalk_cli.preparation.inputs import Source
+from musetalk_cli.preparation.options import PrepareOptions
+from musetalk_cli.preparation.preview import contact_sheet, shift_grid
+from musetalk_cli.preparation.run import Prepared, Progress, prepare_avatar
 from musetalk_cli.sinks.place import check_parent
 from musetalk_cli.tools import DetectorName, ParserName, make_tools
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 from safetensors.numpy import save_file
 
-from musetalk_cli.avatar.data import Avatar, AvatarMeta
+from musetalk_cli.avatar.data import Avatar
+from musetalk_cli.avatar.description import AvatarMeta
 from musetalk_cli.media.stills import write_png
 
 

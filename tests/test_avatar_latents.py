@@ -12,7 +12,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save, save_file
 
 from musetalk_cli.avatar.latents import LatentsFile, read_format, read_latents, to_stored
-from musetalk_cli.avatar.store import AvatarWriter, latents_format, load_avatar, verify
+from musetalk_cli.avatar.store import latents_format, load_avatar, verify
+from musetalk_cli.avatar.writer import AvatarWriter
 from musetalk_cli.errors import AvatarError
 from musetalk_cli.types import Box
 

@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from musetalk_cli.avatar.data import AvatarMeta, Patch, validate_name
+from musetalk_cli.avatar.data import Patch
+from musetalk_cli.avatar.description import AvatarMeta, validate_name
 from musetalk_cli.avatar.store import (
-    AvatarWriter,
     list_avatars,
     load_avatar,
     load_meta,
@@ -27,6 +27,7 @@ from musetalk_cli.avatar.store import (
     remove,
     verify,
 )
+from musetalk_cli.avatar.writer import AvatarWriter
 from musetalk_cli.errors import AvatarError, OutputError
 from musetalk_cli.face.boxes import crop_box
 from musetalk_cli.types import Box
@@ -220,7 +221,7 @@ def test_a_place_that_cannot_be_written(tmp_path):
 
 def test_what_a_killed_writer_left_is_removed(tmp_path):
     code = (
-        "import os, sys; from pathlib import Path; from musetalk_cli.avatar.store import AvatarWriter\n"
+        "import os, sys; from pathlib import Path; from musetalk_cli.avatar.writer import AvatarWriter\n"
         "with AvatarWriter(Path(sys.argv[1]), 'anna'): os._exit(9)"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path], check=False, cwd=Path(__file__).parents[1])

@@ -20,6 +20,7 @@ COMMANDS = [
     ["generate"],
     ["realtime"],
     ["bench"],
+    ["bench", "prepare"],
     ["prepare-avatar"],
     ["avatars"],
     *(["avatars", name] for name in ("list", "show", "import", "verify", "remove")),

@@ -4,10 +4,10 @@ import json
 import shutil
 
 import cv2
-import imageio_ffmpeg
 import numpy as np
 import pytest
 from face_graphs import face_points, write_dwpose
+from films import film
 
 from musetalk_cli.avatar.store import load_avatar, load_meta, verify
 from training import portrait
@@ -22,25 +22,6 @@ RADIUS = 40
 def centre(number):
     """Where the disc is, trembling by two pixels."""
     return 130 + number + 2 * (number % 2), 110 + 2 * (number % 3 == 0)
-
-
-def film(path, frames, fps=25):
-    """Write a lossless video."""
-    size = (frames[0].shape[1], frames[0].shape[0])
-    writer = imageio_ffmpeg.write_frames(
-        str(path),
-        size,
-        pix_fmt_in="bgr24",
-        pix_fmt_out="bgr24",
-        codec="rawvideo",
-        fps=fps,
-        macro_block_size=1,
-    )
-    writer.send(None)
-    for frame in frames:
-        writer.send(np.ascontiguousarray(frame).tobytes())
-    writer.close()
-    return path
 
 
 def disc_frame(number, there=True):

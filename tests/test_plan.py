@@ -8,11 +8,11 @@ from face_graphs import face_points
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from musetalk_cli.avatar.options import PrepareOptions
-from musetalk_cli.avatar.plan import Plan, make_plan
 from musetalk_cli.errors import InputError
 from musetalk_cli.face.boxes import add_margin, crop_box, face_box
 from musetalk_cli.face.landmarks import FaceLandmarks
+from musetalk_cli.preparation.options import PrepareOptions
+from musetalk_cli.preparation.plan import Plan, make_plan
 from musetalk_cli.types import Box
 
 SIZE = (320, 240)

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from musetalk_cli.avatar.inputs import Source
-from musetalk_cli.avatar.options import PrepareOptions
 from musetalk_cli.avatar.store import load_avatar, verify
 from musetalk_cli.config import JobConfig, Place, RunConfig
 from musetalk_cli.errors import InputError
 from musetalk_cli.face.landmarks import read_landmarks
 from musetalk_cli.generate import generate
+from musetalk_cli.preparation.inputs import Source
+from musetalk_cli.preparation.options import PrepareOptions
 from musetalk_cli.prepare import prepare
 
 EXACT = PrepareOptions(smooth=False, max_gap=0, batch_size=2)

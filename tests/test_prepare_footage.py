@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from musetalk_cli.avatar.inputs import Source
 from musetalk_cli.avatar.store import load_avatar, verify
 from musetalk_cli.config import JobConfig, Place, RunConfig
 from musetalk_cli.generate import generate
+from musetalk_cli.preparation.inputs import Source
 from musetalk_cli.prepare import prepare
 
 DATA = os.environ.get("MUSETALK_TEST_DATA")

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from musetalk_cli.avatar.journal import Journal
 from musetalk_cli.avatar.workspace import RESUME_FILE, Workspace
 from musetalk_cli.errors import AvatarError, OutputError
+from musetalk_cli.preparation.journal import Journal
 
 KEY = {"source": "abc", "options": {"smooth": True, "gap": 0.4}}
 OTHER = {"source": "abc", "options": {"smooth": True, "gap": 0.5}}

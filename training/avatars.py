@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pictures
 
-from musetalk_cli.avatar.inputs import Source, Tools
-from musetalk_cli.avatar.options import PrepareOptions
-from musetalk_cli.avatar.prepare import prepare_avatar
 from musetalk_cli.face.landmarks import read_landmarks
 from musetalk_cli.generator import FaceEncoder
 from musetalk_cli.nets.bundle import Bundle
+from musetalk_cli.preparation.inputs import Source, Tools
+from musetalk_cli.preparation.options import PrepareOptions
+from musetalk_cli.preparation.run import prepare_avatar
 from musetalk_cli.types import Image
 from training import bundle as bundles
 from training import face, portrait, visemes

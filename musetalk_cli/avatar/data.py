@@ -9,25 +9,11 @@ from typing import TYPE_CHECKING
 
 import cv2
 
-from musetalk_cli.avatar.description import FACE_SIZE, AvatarMeta, Json, is_name, validate_name
+from musetalk_cli.avatar.description import AvatarMeta
 from musetalk_cli.types import Box, Image
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-__all__ = [
-    "FACE_SIZE",
-    "LATENT_SHAPE",
-    "Avatar",
-    "AvatarMemory",
-    "AvatarMeta",
-    "Json",
-    "Patch",
-    "is_name",
-    "memory_of",
-    "pixels_of",
-    "validate_name",
-]
 
 LATENT_SHAPE = (8, 32, 32)
 """Masked and reference latents of one face, joined on channels."""

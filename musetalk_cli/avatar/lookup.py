@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from musetalk_cli.avatar.data import validate_name
+from musetalk_cli.avatar.description import validate_name
 from musetalk_cli.avatar.layout import META_FILE
 from musetalk_cli.avatar.store import list_avatars
 from musetalk_cli.embedded import AVATARS, embedded_avatars

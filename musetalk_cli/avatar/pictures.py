@@ -9,7 +9,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from musetalk_cli.avatar.data import AvatarMeta, Patch
+from musetalk_cli.avatar.data import Patch
+from musetalk_cli.avatar.description import AvatarMeta
 from musetalk_cli.avatar.layout import FRAMES_DIR, IDLE_DIR, MASKS_DIR, image_name
 from musetalk_cli.errors import AvatarError
 from musetalk_cli.media.stills import decode_image, header_size

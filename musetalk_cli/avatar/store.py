@@ -17,23 +17,14 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from musetalk_cli.avatar.data import (
-    Avatar,
-    AvatarMemory,
-    AvatarMeta,
-    is_name,
-    memory_of,
-    pixels_of,
-    validate_name,
-)
+from musetalk_cli.avatar.data import Avatar, AvatarMemory, memory_of, pixels_of
+from musetalk_cli.avatar.description import AvatarMeta, is_name, validate_name
 from musetalk_cli.avatar.latents import LatentsFormat, read_format, read_latents
 from musetalk_cli.avatar.layout import META_FILE
 from musetalk_cli.avatar.pictures import check_idle, file_problems, read_frame, read_idle, read_patch
-from musetalk_cli.avatar.writer import AvatarWriter
 from musetalk_cli.errors import AvatarError, OutputError
 
 __all__ = [
-    "AvatarWriter",
     "latents_format",
     "list_avatars",
     "load_avatar",

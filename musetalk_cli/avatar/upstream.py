@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from musetalk_cli.avatar.data import LATENT_SHAPE, AvatarMeta
+from musetalk_cli.avatar.data import LATENT_SHAPE
+from musetalk_cli.avatar.description import AvatarMeta
 from musetalk_cli.avatar.pickles import read_boxes
 from musetalk_cli.avatar.writer import AvatarWriter
 from musetalk_cli.errors import AvatarError

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-from musetalk_cli.avatar.data import Json, is_name, validate_name
+from musetalk_cli.avatar.description import Json, is_name, validate_name
 from musetalk_cli.avatar.layout import FRAMES_DIR, MASKS_DIR, META_FILE
 from musetalk_cli.errors import AvatarError, MuseTalkError, OutputError
 

@@ -10,7 +10,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from musetalk_cli.avatar.data import AvatarMeta, Json
+from musetalk_cli.avatar.description import AvatarMeta, Json
 from musetalk_cli.avatar.latents import LatentsFile, LatentsFormat, to_stored
 from musetalk_cli.avatar.layout import FRAMES_DIR, MASKS_DIR, image_name
 from musetalk_cli.avatar.workspace import Workspace

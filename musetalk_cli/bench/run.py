@@ -201,7 +201,7 @@ class _Stages:
         return sum(weight.nbytes for net in nets for weight in net.parameters())
 
     def _image_steps(self, path: ImagePath, faces: Tensor, budget_s: float) -> dict[str, float]:
-        placed = path.place(self._avatar)
+        placed = [target for target in path.place(self._avatar) if target is not None]
         targets = [placed[number % len(placed)] for number in range(len(faces))]
         resized = path.resize(faces, targets)
         sharp = resized if self._sharpen is None else path.sharpen(resized, self._sharpen)

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import torch
 
-from musetalk_cli.avatar.data import Avatar, AvatarMeta, Patch
+from musetalk_cli.avatar.data import Avatar, Patch
+from musetalk_cli.avatar.description import AvatarMeta
 from musetalk_cli.errors import InputError
 from musetalk_cli.face.boxes import crop_box
 from musetalk_cli.timeline import SAMPLE_RATE

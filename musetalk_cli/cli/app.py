@@ -26,7 +26,7 @@ app.command("prepare-avatar")(prepare.prepare_avatar)
 app.add_typer(avatars.app, name="avatars")
 app.command("generate")(generate.generate)
 app.command("realtime")(realtime.realtime)
-app.command("bench")(bench.bench)
+app.add_typer(bench.app, name="bench")
 app.add_typer(models.app, name="models")
 
 INTERRUPTED = 130

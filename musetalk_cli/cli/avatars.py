@@ -14,7 +14,8 @@ from musetalk_cli.embedded import DEMO
 from musetalk_cli.errors import AvatarError
 
 if TYPE_CHECKING:
-    from musetalk_cli.avatar.data import AvatarMemory, AvatarMeta, Json
+    from musetalk_cli.avatar.data import AvatarMemory
+    from musetalk_cli.avatar.description import AvatarMeta, Json
     from musetalk_cli.avatar.lookup import Home
 
 LISTED = 5

@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
-import json as json_format
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from musetalk_cli.cli import options
+from musetalk_cli.cli import bench_prepare, options
+from musetalk_cli.cli.bench_options import FrameSize, JsonFile, check_json, parse_size, write_json
 from musetalk_cli.cli.options import Common, common_options
 from musetalk_cli.cli.render import print_table, show_report
 from musetalk_cli.config import JobConfig, parse_sharpen
-from musetalk_cli.errors import InputError, OutputError
 from musetalk_cli.timeline import parse_chunk, parse_fps
 
 if TYPE_CHECKING:
     from musetalk_cli.bench import BenchResult
 
 
+app = typer.Typer()
+app.command("prepare")(bench_prepare.prepare)
+
+
+def _where_nothing_follows(callback: Callable[..., None]) -> Callable[..., None]:
+    """Do a group's own work only where none of its commands was asked for; its options are not theirs."""
+
+    @functools.wraps(callback)
+    def wrapper(ctx: typer.Context, **values: Any) -> None:  # noqa: ANN401 - typer passes each option's own type
+        if ctx.invoked_subcommand is None:
+            callback(ctx, **values)
+            return
+        for parameter in ctx.command.params:
+            source = ctx.get_parameter_source(parameter.name or "")
+            if source is not None and source.name == "COMMANDLINE":
+                ctx.fail(f"Pass {parameter.opts[0]} after {ctx.invoked_subcommand}.")
+
+    return wrapper
+
+
+@app.callback(invoke_without_command=True)
+@_where_nothing_follows
 @common_options(json=False, model="the published weights, else demo")
 def bench(
     common: Common,
@@ -28,13 +49,9 @@ def bench(
         str, typer.Option("--chunk", metavar="SECONDS", help="Sound per hop, 0.04..30.")
     ] = "0.5",
     batch_size: options.BatchSize = "auto",
-    json: Annotated[
-        str | None, typer.Option("--json", metavar="FILE|-", help="Write the figures there.")
-    ] = None,
+    json: JsonFile = None,
     sharpen: options.Sharpen = "on",
-    frame_size: Annotated[
-        str, typer.Option("--frame-size", metavar="WxH", help="Synthetic frame.")
-    ] = "1280x720",
+    frame_size: FrameSize = "1280x720",
     face_size: Annotated[int, typer.Option("--face-size", help="Rows of the synthetic face's box.")] = 300,
     avatar_frames: Annotated[
         int, typer.Option("--avatar-frames", min=1, max=2000, help="Forward frames.")
@@ -56,11 +73,8 @@ def bench(
         sharpen=parse_sharpen(sharpen),
         batch_sizes=options.parse_batch_sizes(batch_size),
     )
-    width, height = _parse_size(frame_size)
-    if json not in {None, "-"}:
-        from musetalk_cli.sinks.place import check_parent
-
-        check_parent(Path(str(json)), "--json")
+    width, height = parse_size(frame_size)
+    check_json(json)
     from musetalk_cli.bench import BenchOptions
     from musetalk_cli.bench import bench as run
 
@@ -72,31 +86,7 @@ def bench(
     )
     if json != "-":
         _show(result)
-    if json is not None:
-        _write(json, json_format.dumps({"command": _command(), **result.as_json()}, indent=2) + "\n")
-
-
-def _parse_size(text: str) -> tuple[int, int]:
-    parts = text.lower().split("x")
-    if len(parts) != 2 or not all(part.isdecimal() and 32 <= int(part) <= 8192 for part in parts):
-        raise InputError(f"--frame-size {text} is not a size in 32..8192.", "Write it like 1280x720.")
-    return int(parts[0]), int(parts[1])
-
-
-def _command() -> str:
-    return " ".join(["musetalk", *sys.argv[1:]])
-
-
-def _write(target: str, text: str) -> None:
-    if target == "-":
-        sys.stdout.write(text)
-        return
-    try:
-        Path(target).write_text(text)
-    except OSError as error:
-        raise OutputError(
-            f"--json {target} cannot be written: {error.strerror}.", "Choose another file."
-        ) from error
+    write_json(json, result.as_json())
 
 
 def _show(result: BenchResult) -> None:

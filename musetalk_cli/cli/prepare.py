@@ -14,9 +14,9 @@ from musetalk_cli.errors import InputError
 from musetalk_cli.timeline import parse_fps, parse_seconds
 
 if TYPE_CHECKING:
-    from musetalk_cli.avatar.options import PrepareOptions
-    from musetalk_cli.avatar.prepare import Prepared
     from musetalk_cli.media.video import Selection
+    from musetalk_cli.preparation.options import PrepareOptions
+    from musetalk_cli.preparation.run import Prepared
     from musetalk_cli.prepare import Extras
 
 
@@ -56,8 +56,8 @@ def prepare_avatar(
 
     An interrupted preparation goes on where it stopped when the same command is run again.
     """
-    from musetalk_cli.avatar.options import PrepareOptions
     from musetalk_cli.face.masks import MaskShape
+    from musetalk_cli.preparation.options import PrepareOptions
     from musetalk_cli.prepare import Extras
 
     options = PrepareOptions(
@@ -90,10 +90,10 @@ def _run(
     *,
     overwrite: bool,
 ) -> None:
-    from musetalk_cli.avatar.data import validate_name
-    from musetalk_cli.avatar.inputs import Source
+    from musetalk_cli.avatar.description import validate_name
     from musetalk_cli.face.landmarks import read_landmarks
     from musetalk_cli.media.video import source_files
+    from musetalk_cli.preparation.inputs import Source
     from musetalk_cli.prepare import prepare
 
     validate_name(name)

@@ -28,7 +28,7 @@ from rich.table import Table
 from musetalk_cli.errors import MuseTalkError
 
 if TYPE_CHECKING:
-    from musetalk_cli.avatar.prepare import Step
+    from musetalk_cli.preparation.run import Step
     from musetalk_cli.report import Report
 
 PLAIN_WIDTH = 160

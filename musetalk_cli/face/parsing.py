@@ -45,8 +45,8 @@ _STAGE_LIMITS = {
 """Largest value of each setting that has one for every stage. A key map cannot be reduced below a pixel."""
 _MAX_DECODER = 8192
 _ACTIVATIONS = ("gelu", "relu", "silu")
-_CPU_BATCH, _CUDA_BATCH = 2, 4
-"""Crops at once. With MiT-B5 each takes about half a gigabyte; a CPU gains nothing from more than two."""
+_CPU_BATCH, _CUDA_BATCH = 1, 4
+"""Crops at once. With MiT-B5 each takes about half a gigabyte, which a CPU's memory has for other things."""
 _NAMES = tuple(
     (re.compile(old), new)
     for old, new in (

@@ -13,19 +13,20 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from musetalk_cli.avatar.data import FACE_SIZE, LATENT_SHAPE, Patch
-from musetalk_cli.avatar.inputs import Parse, Tools
-from musetalk_cli.avatar.journal import Journal
+from musetalk_cli.avatar.data import LATENT_SHAPE, Patch
+from musetalk_cli.avatar.description import FACE_SIZE
 from musetalk_cli.avatar.latents import LatentsFile
 from musetalk_cli.avatar.layout import FRAMES_DIR, MASKS_DIR, image_name
-from musetalk_cli.avatar.options import PrepareOptions
-from musetalk_cli.avatar.plan import Face, Plan
-from musetalk_cli.avatar.survey import WORKERS
 from musetalk_cli.errors import ModelError
 from musetalk_cli.face.masks import mask_from_outline, mask_from_parsing
 from musetalk_cli.face.quality import is_mouth_covered, sharpness
 from musetalk_cli.handoff import ahead, side_by_side
 from musetalk_cli.media.stills import read_image, write_png
+from musetalk_cli.preparation.inputs import Parse, Tools
+from musetalk_cli.preparation.journal import Journal
+from musetalk_cli.preparation.options import PrepareOptions
+from musetalk_cli.preparation.plan import Face, Plan
+from musetalk_cli.preparation.survey import WORKERS
 from musetalk_cli.timing import StageRates
 from musetalk_cli.types import Box, Image
 

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from musetalk_cli.avatar.data import Json
-from musetalk_cli.avatar.journal import Journal
+from musetalk_cli.avatar.description import Json
 from musetalk_cli.avatar.layout import FRAMES_DIR, image_name
 from musetalk_cli.errors import InputError
 from musetalk_cli.face.landmarks import FaceLandmarks, Finder
@@ -21,6 +20,7 @@ from musetalk_cli.face.motion import difference, thumbnail
 from musetalk_cli.handoff import ahead, side_by_side
 from musetalk_cli.media.stills import read_image, write_png
 from musetalk_cli.media.video import VideoFrames
+from musetalk_cli.preparation.journal import Journal
 from musetalk_cli.timing import StageRates
 from musetalk_cli.types import Box, Image
 

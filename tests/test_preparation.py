@@ -5,23 +5,23 @@ import json
 from pathlib import Path
 
 import cv2
-import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
+from films import film
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from musetalk_cli.avatar.data import AvatarMeta
-from musetalk_cli.avatar.imaging import crop_image, face_image
-from musetalk_cli.avatar.inputs import Source, Tools
-from musetalk_cli.avatar.options import PrepareOptions
-from musetalk_cli.avatar.prepare import prepare_avatar
+from musetalk_cli.avatar.description import AvatarMeta
 from musetalk_cli.avatar.store import load_avatar, load_meta, verify
 from musetalk_cli.errors import InputError, ModelError
 from musetalk_cli.face.boxes import add_margin, crop_box, face_box
 from musetalk_cli.face.landmarks import FaceLandmarks
 from musetalk_cli.face.masks import mask_from_outline, mask_from_parsing
+from musetalk_cli.preparation.imaging import crop_image, face_image
+from musetalk_cli.preparation.inputs import Source, Tools
+from musetalk_cli.preparation.options import PrepareOptions
+from musetalk_cli.preparation.run import prepare_avatar
 from musetalk_cli.types import Box
 
 SIZE = (128, 96)
@@ -69,15 +69,7 @@ def prepare(source, avatars, faces, *, encode=encode, parse=None, overwrite=Fals
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     """A lossless video, so that its frames are known exactly."""
-    path = tmp_path_factory.mktemp("clip") / "clip.avi"
-    writer = imageio_ffmpeg.write_frames(
-        str(path), SIZE, pix_fmt_in="bgr24", pix_fmt_out="bgr24", codec="rawvideo", fps=25, macro_block_size=1
-    )
-    writer.send(None)
-    for number in range(8):
-        writer.send(picture(number).tobytes())
-    writer.close()
-    return path
+    return film(tmp_path_factory.mktemp("clip") / "clip.avi", map(picture, range(8)))
 
 
 def expected_box(number, margin=10):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from musetalk_cli.avatar.data import Json
+from musetalk_cli.avatar.description import Json
 from musetalk_cli.avatar.latents import LatentsFormat
 from musetalk_cli.errors import InputError
 from musetalk_cli.face.boxes import EXTRA_MARGIN

@@ -10,8 +10,8 @@ import numpy as np
 
 from musetalk_cli.avatar.description import AvatarMeta
 from musetalk_cli.avatar.pictures import read_frame, read_mask
-from musetalk_cli.avatar.plan import Face, Plan
 from musetalk_cli.face.boxes import NOSE_BRIDGE, add_margin, box_of, crop_box, extent
+from musetalk_cli.preparation.plan import Face, Plan
 from musetalk_cli.types import Box, Image
 
 TILE = 320

@@ -9,11 +9,11 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from musetalk_cli.avatar.options import PrepareOptions
 from musetalk_cli.face.boxes import MIN_FACE, add_margin, box_of, crop_box, extent, face_box
 from musetalk_cli.face.landmarks import FaceLandmarks
 from musetalk_cli.face.motion import find_cuts, gaps, hold_steady, interpolate, jitter, smooth
 from musetalk_cli.face.tracks import shots
+from musetalk_cli.preparation.options import PrepareOptions
 from musetalk_cli.types import Box
 
 _TRIM_SHARE = 0.25

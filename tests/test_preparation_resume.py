@@ -11,18 +11,18 @@ from collections import Counter
 from pathlib import Path
 
 import cv2
-import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
 from face_graphs import face_points
+from films import film
 
-from musetalk_cli.avatar.inputs import Source, Tools
-from musetalk_cli.avatar.options import PrepareOptions
-from musetalk_cli.avatar.prepare import prepare_avatar
 from musetalk_cli.avatar.store import list_avatars, verify
 from musetalk_cli.errors import InputError, OutputError
 from musetalk_cli.face.landmarks import FaceLandmarks
+from musetalk_cli.preparation.inputs import Source, Tools
+from musetalk_cli.preparation.options import PrepareOptions
+from musetalk_cli.preparation.run import prepare_avatar
 from musetalk_cli.types import Box
 
 SIZE, FRAMES, BATCH = (128, 96), 20, 4
@@ -94,18 +94,13 @@ def files(folder):
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     """A lossless film of a disc that wanders, with two frames where it is gone."""
-    path = tmp_path_factory.mktemp("clip") / "clip.avi"
-    writer = imageio_ffmpeg.write_frames(
-        str(path), SIZE, pix_fmt_in="bgr24", pix_fmt_out="bgr24", codec="rawvideo", fps=25, macro_block_size=1
-    )
-    writer.send(None)
+    frames = []
     for number in range(FRAMES):
         frame = np.random.default_rng(number).integers(0, 60, (SIZE[1], SIZE[0], 3)).astype(np.uint8)
         if number not in (7, 8):
             cv2.circle(frame, (50 + number, 45 + 3 * (number % 3)), 24, (90, 255, 90), -1)
-        writer.send(frame.tobytes())
-    writer.close()
-    return path
+        frames.append(frame)
+    return film(tmp_path_factory.mktemp("clip") / "clip.avi", frames)
 
 
 @pytest.fixture(scope="module", params=[{}, {"trim": "auto"}], ids=["whole", "trimmed"])
@@ -167,7 +162,7 @@ def test_killed(clip, whole, tmp_path, where):
         """
         import os, signal, sys
         from pathlib import Path
-        import test_avatar_resume as t
+        import test_preparation_resume as t
 
         def killed(work, calls=[]):
             def stopped(*arguments):
@@ -245,7 +240,7 @@ def test_a_full_disk_is_one_sentence_and_can_be_resumed(clip, whole, tmp_path, m
     options, expected = whole
     target, name = {
         "latents": ("musetalk_cli.avatar.latents.LatentsFile", "write"),
-        "records": ("musetalk_cli.avatar.journal.Journal", "append"),
+        "records": ("musetalk_cli.preparation.journal.Journal", "append"),
     }[what]
     calls = Counter()
 

@@ -9,15 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from musetalk_cli.avatar.assess import assess, passthrough_times, rest_frames
-from musetalk_cli.avatar.data import AvatarMeta, Json, memory_of
-from musetalk_cli.avatar.idle import check_idle, store_idle
-from musetalk_cli.avatar.imaging import IMAGING_FILE, FaceNote, Imager
-from musetalk_cli.avatar.inputs import Source, Tools, resume_key, selected
+from musetalk_cli.avatar.data import memory_of
+from musetalk_cli.avatar.description import AvatarMeta, Json
 from musetalk_cli.avatar.layout import FRAMES_DIR, image_name
-from musetalk_cli.avatar.options import PrepareOptions
-from musetalk_cli.avatar.plan import Plan, make_plan
-from musetalk_cli.avatar.survey import SURVEY_FILE, Survey, Surveyor, check_count
 from musetalk_cli.avatar.workspace import Workspace
 from musetalk_cli.errors import InputError, OutputError
 from musetalk_cli.face.haar import HaarFinder, are_canonical
@@ -26,6 +20,13 @@ from musetalk_cli.face.motion import find_cuts
 from musetalk_cli.face.tracks import Chosen, choose
 from musetalk_cli.media.stills import digest_of
 from musetalk_cli.media.video import VideoFrames, read_frames, source_files
+from musetalk_cli.preparation.assess import assess, passthrough_times, rest_frames
+from musetalk_cli.preparation.idle import check_idle, store_idle
+from musetalk_cli.preparation.imaging import IMAGING_FILE, FaceNote, Imager
+from musetalk_cli.preparation.inputs import Source, Tools, resume_key, selected
+from musetalk_cli.preparation.options import PrepareOptions
+from musetalk_cli.preparation.plan import Plan, make_plan
+from musetalk_cli.preparation.survey import SURVEY_FILE, Survey, Surveyor, check_count
 from musetalk_cli.timing import StageRates
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from musetalk_cli.avatar.data import Json
+from musetalk_cli.avatar.description import Json
 
 
 class Journal:

@@ -1,0 +1,61 @@
+"""Options and output that the benchmarks share."""
+
+from __future__ import annotations
+
+import json as json_format
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from musetalk_cli.errors import InputError, OutputError
+
+JsonFile = Annotated[str | None, typer.Option("--json", metavar="FILE|-", help="Write the figures there.")]
+FrameSize = Annotated[str, typer.Option("--frame-size", metavar="WxH", help="Synthetic frame.")]
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read `1280x720` as columns and rows, each in 32..8192.
+
+    Raises:
+        InputError: It is something else.
+    """
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.isdecimal() and 32 <= int(part) <= 8192 for part in parts):
+        raise InputError(f"--frame-size {text} is not a size in 32..8192.", "Write it like 1280x720.")
+    return int(parts[0]), int(parts[1])
+
+
+def check_json(target: str | None) -> None:
+    """Refuse a file that cannot be written, before any work.
+
+    Raises:
+        OutputError: Its folder is not there or takes no file.
+    """
+    if target not in {None, "-"}:
+        from musetalk_cli.sinks.place import check_parent
+
+        check_parent(Path(str(target)), "--json")
+
+
+def write_json(target: str | None, figures: Mapping[str, object]) -> None:
+    """Write figures and the command that gave them to a file, to stdout for `-`, or nowhere.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    if target is None:
+        return
+    command = " ".join(["musetalk", *sys.argv[1:]])
+    text = json_format.dumps({"command": command, **figures}, indent=2) + "\n"
+    if target == "-":
+        sys.stdout.write(text)
+        return
+    try:
+        Path(target).write_text(text)
+    except OSError as error:
+        raise OutputError(
+            f"--json {target} cannot be written: {error.strerror}.", "Choose another file."
+        ) from error

@@ -1,0 +1,96 @@
+"""`musetalk bench prepare`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from musetalk_cli.cli import prepare_options as given
+from musetalk_cli.cli.bench_options import FrameSize, JsonFile, check_json, parse_size, write_json
+from musetalk_cli.cli.options import Common, common_options
+from musetalk_cli.cli.render import mebibytes, print_table
+from musetalk_cli.errors import InputError
+
+if TYPE_CHECKING:
+    from musetalk_cli.bench.preparing import PreparingResult
+    from musetalk_cli.bench.task import Order
+
+Frames = Annotated[str, typer.Option("--frames", metavar="N[,N...]", help="Lengths of the clip.")]
+Baseline = Annotated[
+    bool, typer.Option("--baseline/--no-baseline", help="Measure upstream's order of work beside ours.")
+]
+
+
+@common_options(json=False, model="the published weights, else demo")
+def prepare(
+    common: Common,
+    frames: Frames = "250,1000",
+    frame_size: FrameSize = "1280x720",
+    detector: given.DetectorOption = given.Detector.auto,
+    parser: given.ParserOption = given.Parser.auto,
+    batch_size: given.BatchSize = None,
+    baseline: Baseline = True,
+    json: JsonFile = None,
+) -> None:
+    """Time every stage of preparation and the whole, and how much memory it takes, on a clip made here.
+
+    Upstream's order of work has the same networks: one frame at a time, all frames in memory, written twice.
+    """
+    lengths, (width, height) = _lengths(frames), parse_size(frame_size)
+    check_json(json)
+    from musetalk_cli.bench.preparing import PreparingOptions, bench_preparing
+
+    options = PreparingOptions(
+        lengths, width, height, detector.value, parser.value, batch_size, baseline=baseline
+    )
+    result = bench_preparing(common.run, options, lambda text: typer.echo(text, err=True))
+    if json != "-":
+        _show(result)
+    write_json(json, result.as_json())
+
+
+def _lengths(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise InputError(f"--frames {text} is not understood.", "Write it like 250,1000.")
+    return tuple(int(part) for part in parts)
+
+
+def _show(result: PreparingResult) -> None:
+    from musetalk_cli.bench.preparing import STAGES, name_of
+    from musetalk_cli.bench.task import OURS, UPSTREAM
+
+    stages = [stage for stage in STAGES if any(stage in run.stages for run in result.runs)]
+    rows = [
+        [
+            f"{name_of(order)}, {run.frames}",
+            f"{run.frames_per_s:.2f}",
+            *(f"{run.stages[stage]:.1f}" if stage in run.stages else "-" for stage in stages),
+            f"{run.peak_bytes / 2**20:.0f}",
+            f"{run.beyond_models_bytes / 2**20:.0f}",
+        ]
+        for order in (OURS, UPSTREAM)
+        for run in result.of(order)
+    ]
+    columns = ["frames", "whole", *stages, "peak MiB", "beyond models MiB"]
+    first, options = result.runs[0], result.options
+    print_table(f"Preparation of {options.width}x{options.height}, frames/s", columns, rows)
+    masks = "a face parser" if first.parsed else "the landmarks' outline"
+    typer.echo(
+        f"{result.model} in {first.precision}, batches of {first.batch_size}; faces by {first.detector}, "
+        f"masks by {masks}; {result.device}; models and libraries take {mebibytes(first.models_bytes)}"
+    )
+    for order in (OURS, UPSTREAM):
+        _show_growth(result, order)
+    for frames, ratio in result.speed_ups().items():
+        typer.echo(f"{frames} frames: {ratio:.2f} times as fast as upstream's order of work")
+
+
+def _show_growth(result: PreparingResult, order: Order) -> None:
+    from musetalk_cli.bench.preparing import name_of
+
+    growth, runs = result.growth_bytes(order), result.of(order)
+    if growth is not None:
+        lengths = f"from {runs[0].frames} to {runs[-1].frames} frames"
+        typer.echo(f"{name_of(order)}: the peak grows by {growth / 1024:.1f} KiB a frame {lengths}")
