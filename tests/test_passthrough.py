@@ -68,12 +68,17 @@ class Speaker:
 
 
 def assert_passed_through(frames, avatar, plain, numbers):
-    """Frames are those of the plain avatar, bit for bit, but for those that are passed through."""
+    """Frames are those of the plain avatar, but for those that are passed through, which are bit for bit.
+
+    Where a face has another place in its batch, threads may round it differently: by a level at most.
+    """
     assert [frame.request.index for frame in frames] == list(range(len(plain)))
     for frame, animated in zip(frames, plain, strict=True):
         source = mirrored(frame.request.index, avatar.meta.frames)
-        expected = avatar.frames[source] if source in numbers else animated.image
-        assert np.array_equal(frame.image, expected)
+        if source in numbers:
+            assert np.array_equal(frame.image, avatar.frames[source])
+        else:
+            assert np.abs(frame.image.astype(int) - animated.image).max() <= 1
         assert not np.array_equal(animated.image, avatar.frames[source]), "the networks change every face"
         assert (frame.pts, frame.request.hop) == (animated.pts, animated.request.hop)
         assert np.array_equal(frame.request.audio, animated.request.audio)
