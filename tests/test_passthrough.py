@@ -70,7 +70,7 @@ class Speaker:
 def assert_passed_through(frames, avatar, plain, numbers):
     """Frames are those of the plain avatar, but for those that are passed through, which are bit for bit.
 
-    Where a face has another place in its batch, threads may round it differently: by a level at most.
+    Where a face has another place in its batch, threads may round it differently: by a level, which sharpening enlarges.
     """
     assert [frame.request.index for frame in frames] == list(range(len(plain)))
     for frame, animated in zip(frames, plain, strict=True):
@@ -78,7 +78,7 @@ def assert_passed_through(frames, avatar, plain, numbers):
         if source in numbers:
             assert np.array_equal(frame.image, avatar.frames[source])
         else:
-            assert np.abs(frame.image.astype(int) - animated.image).max() <= 1
+            assert np.abs(frame.image.astype(int) - animated.image).max() <= 3
         assert not np.array_equal(animated.image, avatar.frames[source]), "the networks change every face"
         assert (frame.pts, frame.request.hop) == (animated.pts, animated.request.hop)
         assert np.array_equal(frame.request.audio, animated.request.audio)
