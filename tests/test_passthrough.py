@@ -70,7 +70,8 @@ class Speaker:
 def assert_passed_through(frames, avatar, plain, numbers):
     """Frames are those of the plain avatar, but for those that are passed through, which are bit for bit.
 
-    Where a face has another place in its batch, threads may round it differently: by a level, which sharpening enlarges.
+    Where a face has another place in its batch, threads may round it differently: by a level (the sharpening,
+    which has a threshold, must be off where batches are mixed).
     """
     assert [frame.request.index for frame in frames] == list(range(len(plain)))
     for frame, animated in zip(frames, plain, strict=True):
@@ -78,7 +79,7 @@ def assert_passed_through(frames, avatar, plain, numbers):
         if source in numbers:
             assert np.array_equal(frame.image, avatar.frames[source])
         else:
-            assert np.abs(frame.image.astype(int) - animated.image).max() <= 3
+            assert np.abs(frame.image.astype(int) - animated.image).max() <= 2
         assert not np.array_equal(animated.image, avatar.frames[source]), "the networks change every face"
         assert (frame.pts, frame.request.hop) == (animated.pts, animated.request.hop)
         assert np.array_equal(frame.request.audio, animated.request.audio)
@@ -109,7 +110,8 @@ def noisy_avatar(golden_avatar):
 def test_only_frames_with_a_face_are_animated(golden_bundle, noisy_avatar, golden_sound, seed):
     random = np.random.default_rng(seed)
     numbers = some_frames(random, noisy_avatar.meta.frames)
-    job = replace(JOB, batch_sizes=(int(random.integers(1, 6)),), image_ops=("cpu", "gpu")[seed % 2])
+    sizes = (int(random.integers(1, 6)),)
+    job = replace(JOB, batch_sizes=sizes, image_ops=("cpu", "gpu")[seed % 2], sharpen=None)
     sound = golden_sound[: int(random.integers(9_000, 12_000)), None]
     hop = Fraction(int(random.integers(2, 8)), 10)
     plain = Speaker(golden_bundle, job).say(noisy_avatar, sound, hop=hop)
