@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -123,6 +124,13 @@ def ahead(items: Iterable[Item], capacity: int) -> Generator[Item]:
     finally:
         queue.close()
         thread.join()
+
+
+def batches(items: Iterable[Item], size: int) -> Generator[list[Item]]:
+    """Put items together, `size` at once; only the last batch may be smaller."""
+    coming = iter(items)
+    while batch := list(islice(coming, size)):
+        yield batch
 
 
 def side_by_side(

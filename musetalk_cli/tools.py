@@ -11,7 +11,11 @@ import torch
 
 from musetalk_cli.config import RunConfig
 from musetalk_cli.device import resolve_device
+from musetalk_cli.face.dwpose import Dwpose
+from musetalk_cli.face.haar import HaarFinder
 from musetalk_cli.face.landmarks import Finder
+from musetalk_cli.face.parsing import FaceParser
+from musetalk_cli.face.people import DwposeFinder
 from musetalk_cli.generator import FaceEncoder
 from musetalk_cli.nets.bundle import FaceNetwork, open_face_network
 from musetalk_cli.nets.files import RANDOM, resolve
@@ -71,8 +75,6 @@ def _finder(run: RunConfig, detector: DetectorName) -> Finder:
     if detector == "dwpose":
         path = require(DWPOSE, run.models.path)[0]
     if path is None or detector == "haar":
-        from musetalk_cli.face.haar import HaarFinder
-
         if detector == "auto":
             log.warning(
                 "No DWPose in %s: the face is found by OpenCV's frontal cascade. That is a rough fallback: "
@@ -81,9 +83,6 @@ def _finder(run: RunConfig, detector: DetectorName) -> Finder:
                 run.models.path,
             )
         return HaarFinder()
-    from musetalk_cli.face.dwpose import Dwpose
-    from musetalk_cli.face.people import DwposeFinder
-
     return DwposeFinder(Dwpose(path, resolve_device(run.device).type))
 
 
@@ -100,8 +99,6 @@ def _parser(run: RunConfig, parser: ParserName) -> Parse | None:
                 run.models.path,
             )
         return None
-    from musetalk_cli.face.parsing import FaceParser
-
     return FaceParser(folder, resolve_device(run.device))
 
 

@@ -18,12 +18,12 @@ from musetalk_cli.avatar.latents import LatentsFile
 from musetalk_cli.avatar.layout import FRAMES_DIR, MASKS_DIR, image_name
 from musetalk_cli.errors import InputError
 from musetalk_cli.face.landmarks import FaceLandmarks, Finder
-from musetalk_cli.face.masks import MaskShape, mask_from_outline, mask_from_parsing
+from musetalk_cli.face.masks import MaskShape
 from musetalk_cli.face.motion import difference, find_cuts, thumbnail
 from musetalk_cli.face.tracks import choose
 from musetalk_cli.media.stills import read_image, write_png
 from musetalk_cli.media.video import read_frames
-from musetalk_cli.preparation.imaging import crop_image, face_image
+from musetalk_cli.preparation.imaging import crop_image, face_image, face_mask
 from musetalk_cli.preparation.inputs import Source, Tools
 from musetalk_cli.preparation.options import PrepareOptions
 from musetalk_cli.preparation.plan import Face, Plan, make_plan
@@ -137,6 +137,4 @@ def _mask(picture: Image, face: Face, tools: Tools, shape: MaskShape, rates: Sta
         with rates.span("parse"):
             labels = np.asarray(tools.parse([crop_image(picture, face.crop)])[0], np.uint8)
     with rates.span("mask"):
-        if labels is None:
-            return mask_from_outline(face.points, face.box, face.crop, shape)
-        return mask_from_parsing(labels, face.box, face.crop, shape)
+        return face_mask(face, labels, shape)

@@ -79,6 +79,12 @@ def box_of(
     return None if box.empty else box
 
 
+def box_around(points: NDArray[np.floating]) -> Box:
+    """The smallest box of whole pixels that holds points `[n, 2]`; may leave the frame."""
+    low, high = np.floor(points.min(axis=0)), np.ceil(points.max(axis=0))
+    return Box(int(low[0]), int(low[1]), int(high[0]), int(high[1]))
+
+
 def add_margin(box: Box, extra_margin: int, frame_height: int) -> Box:
     """The box with `extra_margin` more rows at the bottom, as far as the frame goes."""
     return box._replace(y2=min(box.y2 + extra_margin, frame_height))

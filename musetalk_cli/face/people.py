@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from musetalk_cli.errors import MuseTalkError
+from musetalk_cli.face.boxes import box_around
 from musetalk_cli.face.dwpose import Dwpose, face_of
 from musetalk_cli.face.haar import HaarFinder
 from musetalk_cli.face.landmarks import FaceLandmarks
@@ -104,8 +105,7 @@ def _face(points: np.ndarray, scores: np.ndarray, frame: Image) -> FaceLandmarks
     """A face where the network is sure of one and it lies in the frame."""
     if scores.mean() < CONFIDENT:
         return None
-    low, high = np.floor(points.min(axis=0)), np.ceil(points.max(axis=0))
-    box = Box(int(low[0]), int(low[1]), int(high[0]), int(high[1])).clamp(frame.shape[1], frame.shape[0])
+    box = box_around(points).clamp(frame.shape[1], frame.shape[0])
     if box.empty:
         return None
     return FaceLandmarks(np.round(points, 2), box, np.round(scores, 3).astype(np.float32))

@@ -16,8 +16,12 @@ from musetalk_cli.timeline import FPS_RANGE
 _ASPECT = 0.01
 
 
-def check_idle(idle: Path, video: VideoFrames) -> None:
-    """Refuse an idle clip of another shape, or one that cannot have the same rate, before any work."""
+def check_idle(idle: Path, video: VideoFrames) -> Selection:
+    """Refuse an idle clip of another shape, or one that cannot have the same rate, before any work.
+
+    Returns:
+        What of the clip is stored, at the rate of the avatar's source.
+    """
     with read_frames(idle) as clip:
         if clip.fps != video.fps and not FPS_RANGE[0] <= video.fps <= FPS_RANGE[1]:
             raise InputError(
@@ -31,16 +35,22 @@ def check_idle(idle: Path, video: VideoFrames) -> None:
                 f"{video.width}x{video.height}.",
                 "Pass a clip of the same shape.",
             )
+        return Selection(fps=None if clip.fps == video.fps else video.fps)
 
 
 def store_idle(
-    idle: Path, video: VideoFrames, folder: Path, progress: Callable[[int, int | None], None]
+    idle: Path,
+    selection: Selection,
+    size: tuple[int, int],
+    folder: Path,
+    progress: Callable[[int, int | None], None],
 ) -> int:
     """Store the idle clip.
 
     Args:
         idle: The clip.
-        video: The source of the avatar, whose rate and size it is brought to.
+        selection: What of it, as `check_idle` gave it.
+        size: Width and height its frames are brought to.
         folder: Folder of the avatar.
         progress: Told the frames that are done, and how many there are.
 
@@ -49,13 +59,11 @@ def store_idle(
     """
     (folder / IDLE_DIR).mkdir(exist_ok=True)
     count = 0
-    with read_frames(idle) as clip:
-        same = clip.fps == video.fps
-    with read_frames(idle, Selection(fps=None if same else video.fps)) as clip:
+    with read_frames(idle, selection) as clip:
         for frame in clip:
             picture = frame
-            if frame.shape[:2] != (video.height, video.width):
-                picture = cv2.resize(frame, (video.width, video.height), interpolation=cv2.INTER_AREA)
+            if (clip.width, clip.height) != size:
+                picture = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
             write_png(folder / IDLE_DIR / image_name(count), picture)
             count += 1
             progress(count, clip.expected)

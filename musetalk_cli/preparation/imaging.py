@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -18,9 +17,9 @@ from musetalk_cli.avatar.description import FACE_SIZE
 from musetalk_cli.avatar.latents import LatentsFile
 from musetalk_cli.avatar.layout import FRAMES_DIR, MASKS_DIR, image_name
 from musetalk_cli.errors import ModelError
-from musetalk_cli.face.masks import mask_from_outline, mask_from_parsing
+from musetalk_cli.face.masks import MaskShape, mask_from_outline, mask_from_parsing
 from musetalk_cli.face.quality import is_mouth_covered, sharpness
-from musetalk_cli.handoff import ahead, side_by_side
+from musetalk_cli.handoff import ahead, batches, side_by_side
 from musetalk_cli.media.stills import read_image, write_png
 from musetalk_cli.preparation.inputs import Parse, Tools
 from musetalk_cli.preparation.journal import Journal
@@ -137,7 +136,7 @@ class Imager:
                 LatentsFile(self._folder, len(self._plan.faces), self._options.latents)
             )
             read = stack.enter_context(closing(side_by_side(self._read, todo[len(notes) :], WORKERS)))
-            batched = stack.enter_context(closing(ahead(_batches(read, size), 2)))
+            batched = stack.enter_context(closing(ahead(batches(read, size), 2)))
             if self._tools.parse is not None:
                 parsed = self._parsed(batched, self._tools.parse)
                 batched = stack.enter_context(closing(ahead(parsed, 2)))
@@ -191,16 +190,10 @@ class Imager:
         notes = []
         with self._rates.span("mask", len(done.works)):
             for work in done.works:
-                mask = self._mask(work)
+                mask = face_mask(work.face, work.labels, self._shape)
                 write_png(self._folder / MASKS_DIR / image_name(work.number), mask)
                 notes.append(_note(work, mask, self._size))
         return replace(done, notes=tuple(notes))
-
-    def _mask(self, work: _Work) -> Image:
-        face, shape = work.face, self._shape
-        if work.labels is None:
-            return mask_from_outline(face.points, face.box, face.crop, shape)
-        return mask_from_parsing(work.labels, face.box, face.crop, shape)
 
 
 def face_image(frame: Image, box: Box) -> Image:
@@ -217,12 +210,23 @@ def crop_image(frame: Image, crop: Box) -> Image:
     return image
 
 
+def face_mask(face: Face, labels: Image | None, shape: MaskShape) -> Image:
+    """The blending mask of a face: from its pixels' labels, or without them from its outline.
+
+    Args:
+        face: Where the face is.
+        labels: uint8 `[512, 512]`, what the parser said of its crop; None where there is no parser.
+        shape: What the mask keeps.
+
+    Returns:
+        uint8 `[crop.height, crop.width]`.
+    """
+    if labels is None:
+        return mask_from_outline(face.points, face.box, face.crop, shape)
+    return mask_from_parsing(labels, face.box, face.crop, shape)
+
+
 def _note(work: _Work, mask: Image, frame: tuple[int, int]) -> FaceNote:
     face = work.face
     covered = None if work.labels is None else is_mouth_covered(work.labels, face.points, face.crop)
     return FaceNote(sharpness(work.image), covered, Patch.cut(mask, face.box, face.crop, frame).mask.size)
-
-
-def _batches(items: Iterator[Any], size: int) -> Generator[list[Any]]:
-    while batch := list(islice(items, size)):
-        yield batch

@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from musetalk_cli.face.boxes import MIN_FACE, add_margin, box_of, crop_box, extent, face_box
+from musetalk_cli.face.boxes import MIN_FACE, add_margin, box_around, box_of, crop_box, extent, face_box
 from musetalk_cli.face.landmarks import FaceLandmarks
 from musetalk_cli.face.motion import find_cuts, gaps, hold_steady, interpolate, jitter, smooth
 from musetalk_cli.face.tracks import shots
@@ -177,14 +177,9 @@ def _boxes(
         whole[:, 0] = np.maximum(whole[:, 0], 0)
     boxes: list[Box | None] = []
     for sides, entry, detection in zip(whole, points, detections, strict=True):
-        box = box_of(sides, detection or _around(entry), frame=size, bbox_shift=options.bbox_shift)
+        box = box_of(sides, detection or box_around(entry), frame=size, bbox_shift=options.bbox_shift)
         boxes.append(box if box and _usable(box) else None)
     return boxes
-
-
-def _around(points: NDArray[np.float64]) -> Box:
-    low, high = np.floor(points.min(axis=0)), np.ceil(points.max(axis=0))
-    return Box(int(low[0]), int(low[1]), int(high[0]), int(high[1]))
 
 
 def _one_size(boxes: Sequence[Box | None], size: tuple[int, int]) -> list[Box | None]:

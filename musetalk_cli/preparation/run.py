@@ -15,7 +15,7 @@ from musetalk_cli.avatar.layout import FRAMES_DIR, image_name
 from musetalk_cli.avatar.workspace import Workspace
 from musetalk_cli.errors import InputError, OutputError
 from musetalk_cli.face.haar import HaarFinder, are_canonical
-from musetalk_cli.face.landmarks import FaceLandmarks, write_landmarks
+from musetalk_cli.face.landmarks import Finder, write_landmarks
 from musetalk_cli.face.motion import find_cuts
 from musetalk_cli.face.tracks import Chosen, choose
 from musetalk_cli.media.stills import digest_of
@@ -64,13 +64,11 @@ class Prepared:
     Attributes:
         meta: The avatar's description.
         plan: What became of each frame.
-        faces: The chosen face in every frame of the source, as it was seen.
         resumed: Frames that an interrupted run had surveyed already.
     """
 
     meta: AvatarMeta
     plan: Plan
-    faces: list[FaceLandmarks | None]
     resumed: int
 
 
@@ -125,6 +123,29 @@ def prepare_avatar(
             ) from error
 
 
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """Where landmarks come from.
+
+    Attributes:
+        name: What `avatar.json` records.
+        sees_mouth: True where they follow the mouth.
+        cutoff_hz: How fast a motion may be that smoothing keeps, in Hz.
+    """
+
+    name: str
+    sees_mouth: bool
+    cutoff_hz: float
+
+    @classmethod
+    def of(cls, source: Source, finder: Finder | None) -> _Origin:
+        """The finder, or the user's file, in which the cascade's faces can be told from others."""
+        if finder is not None:
+            return cls(finder.name, finder.sees_mouth, finder.cutoff_hz)
+        rough = are_canonical(source.landmarks or ())
+        return cls("file", not rough, HaarFinder.cutoff_hz if rough else LANDMARKS_CUTOFF_HZ)
+
+
 class _Preparation:
     """One preparation, step by step."""
 
@@ -138,42 +159,38 @@ class _Preparation:
         self._options = options
         self._progress = progress
         self._rates = StageRates()
+        self._finder = tools.finder if source.landmarks is None else None
+        self._origin = _Origin.of(source, self._finder)
 
     def run(self, model: Mapping[str, Json], digest: str, landmarks_file: Path | None) -> Prepared:
         """From nothing, or from where it stopped, to the finished avatar."""
         source, version = self._source, str(model["version"])
-        finder = self._tools.finder if source.landmarks is None else None
-        surveyor = Surveyor(self._folder, finder, self._rates)
+        surveyor = Surveyor(self._folder, self._finder, self._rates)
         survey = surveyor.known()
         resumed = len(survey.faces)
         if resumed:
             log.warning("Going on after %d frames of an interrupted preparation.", resumed)
         with read_frames(source.path, source.selection, skip=0 if survey.complete else resumed) as video:
-            if source.idle is not None:
-                check_idle(source.idle, video)
+            idle = check_idle(source.idle, video) if source.idle else None
             if not survey.complete:
                 surveyor.run(survey, video, lambda done: self._tell("finding faces", done, video.expected))
         chosen = self._choose(survey, video)
         if landmarks_file is not None:
             write_landmarks(landmarks_file, chosen.faces)
         plan = self._plan(survey, chosen, video, version)
-        imager = Imager(
-            self._folder,
-            plan,
-            (video.width, video.height),
-            self._options,
-            self._tools,
-            self._rates,
-            version,
-        )
-        notes = imager.run(lambda done: self._tell("encoding faces", done, len(plan.animated)))
-        idle_frames = self._take_idle(source.idle, video) if source.idle else 0
+        size, faces = (video.width, video.height), len(plan.animated)
+        imager = Imager(self._folder, plan, size, self._options, self._tools, self._rates, version)
+        notes = imager.run(lambda done: self._tell("encoding faces", done, faces))
+        idle_frames = 0
+        if source.idle is not None and idle is not None:
+            tell = partial(self._tell, "idle clip")
+            idle_frames = store_idle(source.idle, idle, size, self._folder, tell)
         self._workspace.seal()
         self._arrange(plan, len(survey.faces))
         meta = self._describe(plan, chosen, video, model, digest, idle_frames)
         meta = dataclasses.replace(meta, report=self._report(meta, plan, chosen, notes, video))
         self._workspace.publish(meta.to_json())
-        return Prepared(meta, plan, chosen.faces, resumed)
+        return Prepared(meta, plan, resumed)
 
     def _tell(self, stage: str, done: int, total: int | None) -> None:
         self._progress(Step(stage, done, total, self._rates.rates()))
@@ -194,7 +211,7 @@ class _Preparation:
             size=(video.width, video.height),
             options=self._options,
             extra_margin=self._options.margin(version),
-            cutoff_hz=self._cutoff_hz,
+            cutoff_hz=self._origin.cutoff_hz,
         )
         count, there = len(plan.faces), len(plan.animated)
         if not there:
@@ -228,9 +245,6 @@ class _Preparation:
         except OSError as error:
             raise OutputError(f"{self._folder} cannot be written: {error.strerror}.") from error
 
-    def _take_idle(self, idle: Path, video: VideoFrames) -> int:
-        return store_idle(idle, video, self._folder, partial(self._tell, "idle clip"))
-
     def _describe(
         self,
         plan: Plan,
@@ -242,7 +256,7 @@ class _Preparation:
     ) -> AvatarMeta:
         source, version = self._source, str(model["version"])
         parameters = self._options.parameters(version, parsed=self._tools.parse is not None)
-        parameters |= {"landmarks": self._finder_name, "face": self._options.face}
+        parameters |= {"landmarks": self._origin.name, "face": self._options.face}
         if chosen_part := selected(source.selection):
             parameters["selection"] = chosen_part
         if plan.first or len(plan.faces) < len(chosen.faces):
@@ -257,7 +271,7 @@ class _Preparation:
             parameters=parameters,
             model=model,
             source={"name": source.path.resolve().name, "sha256": digest},
-            rest_frames=rest_frames(plan, chosen.faces) if self._sees_mouth else (),
+            rest_frames=rest_frames(plan, chosen.faces) if self._origin.sees_mouth else (),
             idle_frames=idle_frames,
         )
 
@@ -271,26 +285,8 @@ class _Preparation:
             notes,
             fps=video.fps,
             people=chosen.people,
-            sees_mouth=self._sees_mouth,
+            sees_mouth=self._origin.sees_mouth,
             source_notes=video.notes,
             memory=memory_of(meta, sum(note.pixels for note in notes)),
             disk_bytes=sum(path.stat().st_size for path in files),
         )
-
-    @property
-    def _finder_name(self) -> str:
-        if self._source.landmarks is not None or self._tools.finder is None:
-            return "file"
-        return self._tools.finder.name
-
-    @property
-    def _sees_mouth(self) -> bool:
-        given, finder = self._source.landmarks, self._tools.finder
-        return not are_canonical(given) if given is not None else finder is not None and finder.sees_mouth
-
-    @property
-    def _cutoff_hz(self) -> float:
-        given, finder = self._source.landmarks, self._tools.finder
-        if given is None and finder is not None:
-            return finder.cutoff_hz
-        return HaarFinder.cutoff_hz if given is not None and are_canonical(given) else LANDMARKS_CUTOFF_HZ

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from musetalk_cli.avatar.layout import FRAMES_DIR, image_name
 from musetalk_cli.errors import InputError
 from musetalk_cli.face.landmarks import FaceLandmarks, Finder
 from musetalk_cli.face.motion import difference, thumbnail
-from musetalk_cli.handoff import ahead, side_by_side
+from musetalk_cli.handoff import ahead, batches, side_by_side
 from musetalk_cli.media.stills import read_image, write_png
 from musetalk_cli.media.video import VideoFrames
 from musetalk_cli.preparation.journal import Journal
@@ -99,8 +98,6 @@ class Surveyor:
         capacity = queue_size(video.width, video.height)
         with ExitStack() as stack:
             journal = stack.enter_context(Journal(self._folder / SURVEY_FILE))
-            for _ in journal.read():
-                pass
             decoded = stack.enter_context(closing(ahead(self._rates.each("decode", video), capacity)))
             found = stack.enter_context(closing(ahead(self._find(decoded, survey), capacity)))
             written = stack.enter_context(closing(side_by_side(self._write, found, min(WORKERS, capacity))))
@@ -116,7 +113,7 @@ class Surveyor:
         number = len(survey.faces)
         before = survey.faces[-1] if number else []
         last = thumbnail(read_image(self._folder / FRAMES_DIR / image_name(number - 1))) if number else None
-        while batch := list(islice(frames, self._batch)):
+        for batch in batches(frames, self._batch):
             if self._finder is None:
                 faces: list[list[FaceLandmarks]] = [[] for _ in batch]
             else:
@@ -129,7 +126,7 @@ class Surveyor:
                 record: dict[str, Json] = {"d": changed, "f": [_face_record(face) for face in there]}
                 yield number, frame, record
                 number += 1
-            before = [_face_of(_face_record(face)) for face in faces[-1]]
+            before = _faces_of(record)
 
     def _write(self, item: tuple[int, Image, dict[str, Json]]) -> dict[str, Json]:
         number, frame, record = item
@@ -142,7 +139,7 @@ class Surveyor:
         if record == _END:
             survey.complete = True
             return
-        survey.faces.append([_face_of(entry) for entry in record["f"]])
+        survey.faces.append(_faces_of(record))
         survey.differences.append(float(record["d"]))
 
 
@@ -169,8 +166,13 @@ def _face_record(face: FaceLandmarks) -> list[Json]:
     ]
 
 
-def _face_of(record: list[Any]) -> FaceLandmarks:
-    points, box, confidence = record
+def _faces_of(record: Any) -> list[FaceLandmarks]:  # noqa: ANN401 - whatever a line of JSON holds
+    return [_face_of(*entry) for entry in record["f"]]
+
+
+def _face_of(
+    points: Sequence[float], box: Sequence[int] | None, confidence: Sequence[float] | None
+) -> FaceLandmarks:
     return FaceLandmarks(
         np.array(points, np.float64).reshape(68, 2),
         None if box is None else Box(*box),
