@@ -13,7 +13,7 @@ import torch
 from musetalk_cli import __version__
 from musetalk_cli.device import describe_device
 from musetalk_cli.engine import Engine
-from musetalk_cli.pipeline import Outcome
+from musetalk_cli.observe import Outcome
 from musetalk_cli.timing import Percentiles, StageSummary
 
 STAGES = ("audio", "features", "unet", "vae", "resize", "sharpen", "blend", "download", "paste", "sink")
@@ -34,9 +34,13 @@ class Report:
         last_frame_ms: Chunk complete to its last frame composited in host memory.
         mouth_to_eye_ms: A sample's arrival to the frame it belongs to in the sink.
         late_frames: Frames composited later than a chunk lasts after their own was complete; 0 offline.
-        dropped_frames: Frames never shown.
+        dropped_frames: Frames that were late and were shown as the picture before them.
+        idle_frames: Frames that took no model work: nothing was said, or there was no face.
+        idle_share: The share of frames so saved, 0..1.
+        lost_sound_s: Seconds of sound that came and could not be kept.
         fallbacks: How often the device's image path was given up.
         interrupted: True where the run was stopped early.
+        failures: What failed on the way: sinks that were closed, or what ended the run.
         peak_host_bytes: Largest resident size of the process.
         peak_device_bytes: Largest size of tensors on the device, or None on a CPU.
         stages: What each stage took.
@@ -56,8 +60,12 @@ class Report:
     mouth_to_eye_ms: Percentiles
     late_frames: int
     dropped_frames: int
+    idle_frames: int
+    idle_share: float
+    lost_sound_s: float
     fallbacks: int
     interrupted: bool
+    failures: list[str]
     peak_host_bytes: int
     peak_device_bytes: int | None
     stages: dict[str, StageSummary]
@@ -97,13 +105,17 @@ def make_report(
         duration_s=duration_s,
         real_time_factor=work / duration_s if duration_s else 0.0,
         throughput_fps=outcome.frames / work,
-        first_frame_ms=Percentiles.of(latencies.first_frame),
-        last_frame_ms=Percentiles.of(latencies.last_frame),
-        mouth_to_eye_ms=Percentiles.of(latencies.mouth_to_eye),
+        first_frame_ms=latencies.first_frame.percentiles(),
+        last_frame_ms=latencies.last_frame.percentiles(),
+        mouth_to_eye_ms=latencies.mouth_to_eye.percentiles(),
         late_frames=latencies.late,
-        dropped_frames=0,
+        dropped_frames=outcome.dropped,
+        idle_frames=outcome.idle,
+        idle_share=outcome.idle / outcome.frames if outcome.frames else 0.0,
+        lost_sound_s=outcome.lost_samples / outcome.sample_rate,
         fallbacks=engine.fallbacks,
         interrupted=outcome.interrupted,
+        failures=[str(failure) for failure in outcome.failures],
         peak_host_bytes=peak_host_bytes(),
         peak_device_bytes=torch.cuda.max_memory_allocated(device) if on_cuda else None,
         stages=engine.stats.summary(STAGES),

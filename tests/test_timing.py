@@ -1,10 +1,16 @@
+import bisect
+import math
+import statistics
 import threading
+import tracemalloc
 
 import numpy as np
 import pytest
 from clocks import FakeClock
 
-from musetalk_cli.timing import Pacer, Percentiles, StageRates, StageStats
+from musetalk_cli.timing import KEPT, Figures, Pacer, Percentiles, StageRates, StageStats
+
+FRAMES_OF_A_DAY = 30 * 24 * 3600
 
 
 def test_a_pacer_keeps_to_the_schedule_whatever_the_work_takes():
@@ -26,6 +32,85 @@ def test_percentiles_are_in_milliseconds():
     assert Percentiles.of([]) == Percentiles(0.0, 0.0, 0.0)
 
 
+def test_figures_are_exact_while_all_are_kept():
+    figures = Figures()
+    assert (len(figures), figures.total, figures.largest) == (0, 0.0, 0.0)
+    assert figures.percentiles() == Percentiles(0.0, 0.0, 0.0)
+    seconds = np.random.default_rng(1).exponential(0.02, KEPT).tolist()
+    for value in seconds:
+        figures.append(value)
+    cuts = statistics.quantiles(seconds, n=100, method="inclusive")
+    found = figures.percentiles()
+    assert (found.p50, found.p95, found.p99) == pytest.approx([1e3 * cuts[i - 1] for i in (50, 95, 99)])
+    assert len(figures) == KEPT
+    assert figures.largest == max(seconds)
+    assert figures.total == pytest.approx(math.fsum(seconds), rel=1e-12)
+
+
+def test_figures_of_a_day_stay_small_and_true():
+    """The load changes through the day: a sample that favoured any part of it would show."""
+    random = np.random.default_rng(2)
+    hours = np.linspace(0, 24, FRAMES_OF_A_DAY)
+    seconds = random.exponential(0.02, FRAMES_OF_A_DAY) * (1 + 0.5 * np.sin(hours)) + hours * 0.002
+    seconds[1_234_567] = 99.0
+    feed = seconds.tolist()
+    figures = Figures()
+    for value in feed[:-100_000]:
+        figures.append(value)
+    tracemalloc.start()
+    for index in range(FRAMES_OF_A_DAY - 100_000, FRAMES_OF_A_DAY):
+        figures.append(feed[index])
+    grown = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert grown < 10_000, "bytes"
+    assert len(figures._kept) == KEPT
+    assert len(figures) == FRAMES_OF_A_DAY
+    assert figures.largest == 99.0
+    assert figures.total == pytest.approx(math.fsum(feed), rel=1e-12)
+    ordered = sorted(feed)
+    found = figures.percentiles()
+    for rank, told in ((0.5, found.p50), (0.95, found.p95), (0.99, found.p99)):
+        true_rank = bisect.bisect(ordered, told / 1e3) / FRAMES_OF_A_DAY
+        assert abs(true_rank - rank) < 4 * math.sqrt(rank * (1 - rank) / KEPT), "four standard deviations"
+
+
+def test_every_duration_is_as_likely_to_be_kept():
+    """Durations that are their own numbers, four times as many as fit: a quarter of every tenth is kept."""
+    figures = Figures()
+    for number in range(4 * KEPT):
+        figures.append(float(number))
+    tenths = np.histogram(np.array(figures._kept), bins=10, range=(0, 4 * KEPT))[0]
+    deviation = math.sqrt(KEPT * 0.1 * 0.9)
+    assert np.abs(tenths - KEPT / 10).max() < 4 * deviation
+    assert len(set(figures._kept)) == KEPT, "none is kept twice"
+
+
+def test_figures_can_be_read_while_they_are_taken():
+    figures = Figures()
+    failed = []
+
+    def write():
+        for _ in range(20_000):
+            figures.append(0.5)
+
+    def read():
+        try:
+            while writer.is_alive():
+                assert figures.percentiles().p99 in {0.0, 500.0}
+        except Exception as error:
+            failed.append(error)
+
+    writer = threading.Thread(target=write)
+    reader = threading.Thread(target=read)
+    for thread in (writer, reader):
+        thread.start()
+    for thread in (writer, reader):
+        thread.join(60)
+    assert not failed
+    assert len(figures) == 20_000
+    assert figures.total == pytest.approx(10_000)
+
+
 def test_stages_are_summed_and_ordered():
     clock = FakeClock()
     stats = StageStats(clock)
@@ -36,7 +121,15 @@ def test_stages_are_summed_and_ordered():
     assert list(summary) == ["unet", "vae", "extra"]
     assert summary["vae"].count == 2
     assert summary["vae"].total_ms == pytest.approx(600)
+    assert summary["vae"].times.p50 == pytest.approx(300)
     stats.clear()
+    assert stats.summary(()) == {}
+
+
+def test_what_fails_is_not_timed():
+    stats = StageStats(FakeClock())
+    with pytest.raises(KeyError), stats.span("unet"):
+        raise KeyError
     assert stats.summary(()) == {}
 
 

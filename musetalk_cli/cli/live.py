@@ -1,0 +1,200 @@
+"""What `musetalk realtime` shows while it runs: a panel on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from musetalk_cli.cli.render import LINE_EVERY_S
+
+if TYPE_CHECKING:
+    from musetalk_cli.gpu import GpuMonitor, GpuUse
+    from musetalk_cli.observe import Snapshot
+    from musetalk_cli.timing import Percentiles
+
+log = logging.getLogger("musetalk_cli")
+
+Show = Callable[["Snapshot"], None]
+"""Takes what a run did so far, as often as its caller likes; it is called from one thread at a time."""
+
+DRAW_EVERY_S = 0.25
+_WRONG = "bold red"
+_NAMES = 18
+"""Columns of the figures' names."""
+
+
+@contextmanager
+def live_panel(title: str, *, enabled: bool, gpu: GpuMonitor | None = None) -> Iterator[Show]:
+    """Show a run on stderr; log lines go above the panel.
+
+    Args:
+        title: Who speaks, and what.
+        enabled: Draw a panel where stderr is a terminal; otherwise lines are all there is.
+        gpu: Reads the use of the GPU.
+    """
+    console = Console(stderr=True)
+    if not (enabled and sys.stderr.isatty() and console.is_interactive):
+        yield _at_most_every(LINE_EVERY_S, lambda now: log.warning("%s", _line(title, now, _use(gpu))), 0.0)
+        return
+    with _panel(console) as draw:
+        yield _at_most_every(DRAW_EVERY_S, lambda now: draw(render(title, now, _use(gpu))))
+
+
+def render(title: str, snapshot: Snapshot, gpu_use: GpuUse | None) -> RenderableType:
+    """The panel."""
+    state = ("speaking", "bold green") if snapshot.speaking else ("silent", "dim")
+    parts: list[RenderableType] = [
+        _side_by_side(_figures(snapshot), _latencies(snapshot)),
+        _named("waiting", _waiting(snapshot)),
+    ]
+    if gpu_use is not None:
+        parts.append(_named("GPU", _gpu(gpu_use)))
+    if snapshot.failed:
+        parts.append(_named("failed", ", ".join(snapshot.failed), _WRONG))
+    return Panel(Group(*parts), title=Text.assemble((title, "bold"), ": ", state), title_align="left")
+
+
+@contextmanager
+def _panel(console: Console) -> Iterator[Callable[[RenderableType], None]]:
+    """A place on the terminal that is drawn anew; where the terminal goes away, drawing ends."""
+    live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False)
+    lost = False
+    with ExitStack() as stack:
+
+        def draw(panel: RenderableType) -> None:
+            nonlocal lost
+            if lost:
+                return
+            try:
+                live.update(panel, refresh=True)
+            except OSError as error:
+                lost = True
+                stack.close()  # log lines would wait in the console for ever
+                log.debug("The terminal is gone: %s", error)
+
+        real = sys.stderr
+        live.start()
+        stack.callback(_stop, live)
+        for handler in log.handlers:
+            if isinstance(handler, logging.StreamHandler) and handler.stream is real:
+                handler.setStream(sys.stderr)
+                stack.callback(handler.setStream, real)
+        yield draw
+
+
+def _stop(live: Live) -> None:
+    try:
+        live.stop()
+    except OSError as error:
+        log.debug("The terminal is gone: %s", error)
+
+
+def _at_most_every(seconds: float, show: Show, last: float = float("-inf")) -> Show:
+    """Leave out what comes sooner than that many seconds of the run after the last one shown."""
+
+    def take(snapshot: Snapshot) -> None:
+        nonlocal last
+        if snapshot.elapsed_s - last >= seconds:
+            last = snapshot.elapsed_s
+            show(snapshot)
+
+    return take
+
+
+def _use(gpu: GpuMonitor | None) -> GpuUse | None:
+    return None if gpu is None else gpu.read()
+
+
+def _side_by_side(*tables: Table) -> Table:
+    grid = Table.grid(padding=(0, 4))
+    grid.add_row(*tables)
+    return grid
+
+
+def _named(name: str, value: str, style: str = "") -> Text:
+    return Text.assemble((f"{name:{_NAMES}}", "dim"), (value, style))
+
+
+def _figures(snapshot: Snapshot) -> Table:
+    table = Table.grid()
+    table.add_column(style="dim", width=_NAMES)
+    table.add_column()
+    table.add_row("elapsed", _clock_time(snapshot.elapsed_s))
+    table.add_row("frames", f"{snapshot.frames:,} at {snapshot.fps:.1f} fps")
+    table.add_row("real-time factor", f"{snapshot.real_time_factor:.3f}")
+    table.add_row("late", _count(snapshot.late))
+    table.add_row("dropped", _count(snapshot.dropped))
+    table.add_row("saved by silence", f"{_saved(snapshot):.1f} %")
+    return table
+
+
+def _latencies(snapshot: Snapshot) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("latency")
+    table.add_column("p50 ms", justify="right")
+    table.add_column("p95 ms", justify="right")
+    for name, times in _named_latencies(snapshot):
+        table.add_row(name, f"{times.p50:.1f}", f"{times.p95:.1f}")
+    return table
+
+
+def _line(title: str, snapshot: Snapshot, gpu_use: GpuUse | None) -> str:
+    """The panel on one line."""
+    latencies = [f"{name} {times.p50:.0f}/{times.p95:.0f}" for name, times in _named_latencies(snapshot)]
+    parts = [
+        f"{title}: {'speaking' if snapshot.speaking else 'silent'}",
+        _clock_time(snapshot.elapsed_s),
+        f"{snapshot.frames} frames at {snapshot.fps:.1f} fps",
+        f"real-time factor {snapshot.real_time_factor:.3f}",
+        f"{', '.join(latencies)} ms (p50/p95)",
+        f"waiting {_waiting(snapshot)}",
+        f"late {snapshot.late}, dropped {snapshot.dropped}, saved by silence {_saved(snapshot):.1f} %",
+    ]
+    if gpu_use is not None:
+        parts.append(f"GPU {_gpu(gpu_use)}")
+    if snapshot.failed:
+        parts.append(f"failed: {', '.join(snapshot.failed)}")
+    return "; ".join(parts)
+
+
+def _named_latencies(snapshot: Snapshot) -> tuple[tuple[str, Percentiles], ...]:
+    return (
+        ("first frame", snapshot.first_frame_ms),
+        ("last frame", snapshot.last_frame_ms),
+        ("mouth to eye", snapshot.mouth_to_eye_ms),
+    )
+
+
+def _waiting(snapshot: Snapshot) -> str:
+    return (
+        f"{snapshot.sound_waiting} sound, {snapshot.requests_waiting} requests, "
+        f"{snapshot.frames_waiting} frames"
+    )
+
+
+def _saved(snapshot: Snapshot) -> float:
+    """Percent of the frames that no network made."""
+    return 100 * snapshot.idle / max(snapshot.frames, 1)
+
+
+def _gpu(use: GpuUse) -> str:
+    memory = f"{use.memory_bytes / 2**30:.1f} of {use.memory_total_bytes / 2**30:.1f} GiB"
+    return memory if use.utilisation_percent is None else f"{memory}, {use.utilisation_percent} %"
+
+
+def _count(wrong: int) -> Text:
+    return Text(f"{wrong:,}", style=_WRONG if wrong else "")
+
+
+def _clock_time(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
