@@ -28,6 +28,8 @@ class FileSource:
         InputError: The file holds no sound that can be read.
     """
 
+    lost_samples = 0
+
     def __init__(self, path: Path, clock: Clock, *, pace: bool) -> None:
         self._reader = SoundReader(path)
         self._clock = clock
@@ -35,6 +37,7 @@ class FileSource:
         self._lock = threading.Lock()
         self._reading = False
         self.live = pace
+        self.patient = not pace
         self.sample_rate = self._reader.sample_rate
         self.channels = self._reader.channels
 
@@ -56,6 +59,9 @@ class FileSource:
                 yield AudioChunk(samples, arrived)
         finally:
             self._reader.close()
+
+    def discard(self) -> None:
+        """Do nothing: a recording goes on."""
 
     def close(self) -> None:
         """End the iteration at its next piece; the decoder ends with it, or now where there is none."""

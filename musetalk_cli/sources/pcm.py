@@ -2,49 +2,62 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
+import stat
 import threading
 from collections.abc import Iterator
 
-import numpy as np
-
 from musetalk_cli.errors import InputError
+from musetalk_cli.sources.s16 import PcmDecoder, check_format
 from musetalk_cli.timing import Clock
-from musetalk_cli.types import AudioChunk
+from musetalk_cli.types import AudioChunk, Samples
 
 READ_BYTES = 1 << 16
+DISCARD_BYTES = 1 << 22
+"""The most that is thrown away at once: more than any pipe holds."""
 POLL_S = 0.1
 
 
 class PcmSource:
-    """Little-endian signed 16-bit mono PCM from a pipe, a socket or a file.
+    """Little-endian signed 16-bit PCM, interleaved, from a pipe, a socket or a file.
 
-    A short read is not an end, and half a sample waits for its other half; only the stream's end ends it.
+    A short read is not an end, and part of a sample waits for the rest; only the stream's end ends it.
 
     Args:
         descriptor: Open file descriptor; it stays the caller's.
         sample_rate: Samples per second.
         clock: Where time comes from.
         name: What to call it in messages.
+        channels: Channels of the sound.
 
     Raises:
-        InputError: The rate is outside 4000..384000.
+        InputError: The rate is outside 4000..384000, or the channels outside 1..8.
     """
 
     live = True
-    channels = 1
+    patient = True
+    lost_samples = 0
 
-    def __init__(self, descriptor: int, sample_rate: int, clock: Clock, name: str = "standard input") -> None:
-        if not 4_000 <= sample_rate <= 384_000:
-            raise InputError(
-                f"--input-rate {sample_rate} is outside 4000..384000.", "Speech is usually 16000."
-            )
+    def __init__(
+        self,
+        descriptor: int,
+        sample_rate: int,
+        clock: Clock,
+        name: str = "standard input",
+        channels: int = 1,
+    ) -> None:
+        check_format(sample_rate, channels)
         self._descriptor = descriptor
         self._clock = clock
         self._name = name
         self._closed = threading.Event()
+        self._lock = threading.Lock()
+        self._decoder = PcmDecoder(channels)
+        self._heard = False
         self.sample_rate = sample_rate
+        self.channels = channels
 
     def __iter__(self) -> Iterator[AudioChunk]:
         """Yield what each read brings.
@@ -52,34 +65,52 @@ class PcmSource:
         Raises:
             InputError: The stream ended without one sample, or cannot be read.
         """
-        rest = b""
-        empty = True
-        while (data := self._read()) is not None:
-            data = rest + data
-            whole = len(data) - len(data) % 2
-            rest = data[whole:]
-            if whole:
-                empty = False
-                samples = np.frombuffer(data[:whole], dtype="<i2").astype(np.float32) / np.float32(32768)
-                yield AudioChunk(samples[:, None], self._clock.now())
-        if empty and not self._closed.is_set():
+        while (samples := self._wait()) is not None:
+            if len(samples):
+                yield AudioChunk(samples, self._clock.now())
+        if not self._heard and not self._closed.is_set():
             raise InputError(
                 f"No sound came from {self._name}.",
-                "Pipe 16-bit mono PCM into it, at the rate of --input-rate.",
+                "Pipe 16-bit PCM into it, as --input-rate and --input-channels say.",
             )
 
-    def _read(self) -> bytes | None:
-        while not self._closed.is_set():
-            try:
-                ready, _, _ = select.select([self._descriptor], [], [], POLL_S)
-                if ready:
-                    return os.read(self._descriptor, READ_BYTES) or None
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                raise InputError(f"{self._name} cannot be read: {error.strerror}.") from error
-        return None
+    def discard(self) -> None:
+        """Throw away what can be read without waiting, up to 4 MiB; a recording, a regular file, goes on."""
+        with self._lock, contextlib.suppress(OSError):
+            if stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+                return
+            left = DISCARD_BYTES
+            while left > 0 and (data := self._read(min(left, READ_BYTES))):
+                left -= len(data)
+                self._decode(data)
 
     def close(self) -> None:
         """End the iteration; a waiting read ends within a tenth of a second."""
         self._closed.set()
+
+    def _wait(self) -> Samples | None:
+        """The next samples, none of them where a read brought less than one; None at the end."""
+        while not self._closed.is_set():
+            try:
+                select.select([self._descriptor], [], [], POLL_S)
+                with self._lock:
+                    data = self._read(READ_BYTES)
+                    if data is not None:
+                        return self._decode(data) if data else None
+            except OSError as error:
+                raise InputError(f"{self._name} cannot be read: {error.strerror}.") from error
+        return None
+
+    def _read(self, most: int) -> bytes | None:
+        """Up to `most` bytes without waiting, empty at the stream's end; None where there are none yet."""
+        if self._closed.is_set() or not select.select([self._descriptor], [], [], 0)[0]:
+            return None
+        try:
+            return os.read(self._descriptor, most)
+        except BlockingIOError:
+            return None
+
+    def _decode(self, data: bytes) -> Samples:
+        samples = self._decoder.feed(data)
+        self._heard = self._heard or len(samples) > 0
+        return samples

@@ -1,0 +1,226 @@
+"""Raw 16-bit PCM over TCP, from one client at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import logging
+import re
+import select
+import socket
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+
+from musetalk_cli.errors import InputError
+from musetalk_cli.sources.live import on_schedule
+from musetalk_cli.sources.s16 import PcmDecoder, check_format
+from musetalk_cli.timing import Clock
+from musetalk_cli.types import AudioChunk
+
+log = logging.getLogger(__name__)
+
+DEFAULT_HOST = "127.0.0.1"
+RECEIVE_BUFFER_BYTES = 1 << 16
+"""What the system may hold of a client's sound, so that a sender that is too fast soon has to wait."""
+READ_BYTES = 1 << 16
+DISCARD_BYTES = 1 << 22
+BACKLOG = 8
+KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+"""Seconds and tries after which a client that vanished without a word no longer holds the only place."""
+
+_ADDRESS = re.compile(r"(?:(?P<host>\[[^][]+\]|[^][:]*):)?(?P<port>[0-9]{1,5})")
+
+
+class ListenSource:
+    """Little-endian signed 16-bit PCM, interleaved, from whoever connects; silence while nothing comes.
+
+    A client that sends faster than its sound lasts is read at the sound's own speed; its part of a sample is
+    dropped when it goes, and the next client may come.
+
+    Args:
+        address: `HOST:PORT`, `:PORT` or `PORT`; without a host this machine only, port 0 is any free one.
+        sample_rate: Samples per second.
+        channels: Channels of the sound.
+        clock: Where time comes from.
+
+    Attributes:
+        address: Where it listens, as `HOST:PORT`.
+
+    Raises:
+        InputError: Rate, channels or address are impossible, or the address is taken.
+    """
+
+    live = True
+    patient = False
+    lost_samples = 0
+
+    def __init__(self, address: str, sample_rate: int, channels: int, clock: Clock) -> None:
+        check_format(sample_rate, channels)
+        self._listener = _bind(address)
+        host, port = self._listener.getsockname()[:2]
+        self._clock = clock
+        self._closed = threading.Event()
+        self._lock = threading.Lock()
+        self._client: socket.socket | None = None
+        self._decoder = PcmDecoder(channels)
+        self._discarded = False
+        self.address = _written(host, port)
+        self.sample_rate = sample_rate
+        self.channels = channels
+        if not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
+            log.warning("Anyone who can reach %s can make the face speak.", self.address)
+
+    def __iter__(self) -> Iterator[AudioChunk]:
+        """Yield what clients send, at most 50 ms at once, and silence where they send nothing."""
+        yield from on_schedule(self._receive, self.sample_rate, self.channels, self._clock, self._closed)
+
+    def discard(self) -> None:
+        """Throw away what the client sent and nobody read, up to 4 MiB."""
+        with self._lock:
+            self._discarded = True
+            left = DISCARD_BYTES
+            while left > 0 and (data := self._read(min(left, READ_BYTES))):
+                left -= len(data)
+                self._decoder.feed(data)
+
+    def close(self) -> None:
+        """Stop listening and let the client go; a waiting iteration ends within a fiftieth of a second."""
+        with self._lock:
+            self._closed.set()
+            self._drop_client()
+            _end(self._listener)
+
+    def _receive(self, most: int, seconds: float) -> AudioChunk | None:
+        ready = self._poll(seconds, with_client=most > 0)
+        with self._lock:
+            if self._closed.is_set():
+                return None
+            piece = None
+            if self._client is not None and self._client.fileno() in ready:
+                piece = self._take(most)
+            if self._listener.fileno() in ready:
+                self._accept(seconds)
+            if self._discarded:
+                self._discarded = False
+                piece = piece or AudioChunk(np.zeros((0, self.channels), np.float32), self._clock.now())
+            return piece
+
+    def _poll(self, seconds: float, *, with_client: bool) -> set[int]:
+        """Descriptors that can be read within so many seconds."""
+        poller = select.poll()
+        with self._lock:
+            if self._closed.is_set():
+                return set()
+            poller.register(self._listener.fileno(), select.POLLIN)
+            if with_client and self._client is not None:
+                poller.register(self._client.fileno(), select.POLLIN)
+        return {descriptor for descriptor, _ in poller.poll(seconds * 1e3)}
+
+    def _take(self, most: int) -> AudioChunk | None:
+        """What the client sent, up to `most` samples; lets it go where it went."""
+        data = self._read(self._decoder.bytes_for(most))
+        if data is None:
+            return None
+        if not data:
+            log.info("The client of %s went away.", self.address)
+            self._drop_client()
+            return None
+        samples = self._decoder.feed(data)
+        return AudioChunk(samples, self._clock.now()) if len(samples) else None
+
+    def _read(self, most: int) -> bytes | None:
+        """Up to `most` bytes without waiting, empty where the client went; None where there are none yet."""
+        if self._client is None:
+            return None
+        try:
+            return self._client.recv(most)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+
+    def _accept(self, seconds: float) -> None:
+        """Serve a new client, or send it away while another is served."""
+        try:
+            client, peer = self._listener.accept()
+        except OSError as error:
+            log.debug("A client of %s could not be let in: %s", self.address, error)
+            self._clock.wait(seconds, self._closed)  # out of descriptors it would be ready again at once
+            return
+        name = _written(*peer[:2])
+        if self._client is not None:
+            client.close()
+            log.info("%s was sent away from %s: another client is served.", name, self.address)
+            return
+        client.setblocking(False)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in KEEP_ALIVE.items():
+            if hasattr(socket, option):
+                client.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+        self._client = client
+        log.info("Sound comes from %s.", name)
+
+    def _drop_client(self) -> None:
+        if self._client is not None:
+            _end(self._client)
+            self._client = None
+        self._decoder = PcmDecoder(self.channels)
+
+
+def _bind(address: str) -> socket.socket:
+    """A socket that listens at an address.
+
+    Raises:
+        InputError: It is no address, not one of this machine, or taken.
+    """
+    match = _ADDRESS.fullmatch(address)
+    if match is None or int(match["port"]) > 65_535:
+        raise InputError(
+            f"--listen {address} is no address.",
+            "Write HOST:PORT or PORT, like 127.0.0.1:9000 or [::1]:9000.",
+        )
+    host = (match["host"] or DEFAULT_HOST).strip("[]")
+    try:
+        family, kind, protocol, _, target = socket.getaddrinfo(
+            host, int(match["port"]), type=socket.SOCK_STREAM
+        )[0]
+    except (OSError, UnicodeError) as error:
+        raise InputError(
+            f"--listen {address} names a host that cannot be found.", "Use 127.0.0.1 for this machine only."
+        ) from error
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        listener.bind(target)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise _refused(address, error) from error
+    return listener
+
+
+def _end(connection: socket.socket) -> None:
+    """Close a socket now: while another thread polls it, closing alone would leave it open."""
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+    connection.close()
+
+
+def _refused(address: str, error: OSError) -> InputError:
+    if error.errno == errno.EADDRINUSE:
+        return InputError(
+            f"--listen {address} is in use by another program.", "Choose another port, or 0 for a free one."
+        )
+    return InputError(
+        f"--listen {address} cannot be listened at: {error.strerror}.",
+        "Use an address of this machine, and a port from 1024 on.",
+    )
+
+
+def _written(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,41 @@
+"""A source that goes on whether sound comes or not: what comes, and silence in its place."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from musetalk_cli.sources.schedule import Schedule
+from musetalk_cli.timing import Clock
+from musetalk_cli.types import AudioChunk
+
+Receive = Callable[[int, float], "AudioChunk | None"]
+"""Waits so many seconds at most for so many samples at most; an empty piece stands for discarded ones."""
+
+
+def on_schedule(
+    receive: Receive, sample_rate: int, channels: int, clock: Clock, closed: threading.Event
+) -> Iterator[AudioChunk]:
+    """Yield what is received until `closed` is set, and silence where nothing comes in time.
+
+    Args:
+        receive: Where the sound comes from.
+        sample_rate: Samples per second.
+        channels: Channels of every piece.
+        clock: Where time comes from.
+        closed: Ends it.
+    """
+    schedule = Schedule(sample_rate, clock.now())
+    while not closed.is_set():
+        now = clock.now()
+        piece = receive(schedule.room(now), schedule.wait(now))
+        if piece is not None:
+            schedule.take(len(piece.samples), piece.arrived)
+            if len(piece.samples):
+                yield piece
+            continue
+        now = clock.now()
+        if samples := schedule.silence(now):
+            yield AudioChunk(np.zeros((samples, channels), np.float32), now)

@@ -1,0 +1,282 @@
+"""Sound from a microphone, through PortAudio."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from musetalk_cli.errors import InputError
+from musetalk_cli.sources.live import on_schedule
+from musetalk_cli.timing import Clock
+from musetalk_cli.types import AudioChunk, Samples
+
+QUEUE_S = 2
+"""Sound that may wait to be taken."""
+BLOCKS_PER_SECOND = 50
+MOST_CHANNELS = 2
+
+_LIST = "`musetalk realtime --list-devices` shows what is there."
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device that sound can be recorded with.
+
+    Attributes:
+        index: Its number.
+        name: Its name.
+        channels: The most channels it gives.
+        sample_rate: Samples per second it is used with where nothing else is asked for.
+        is_default: True for the one that is used where none is chosen.
+    """
+
+    index: int
+    name: str
+    channels: int
+    sample_rate: int
+    is_default: bool
+
+
+def list_devices() -> list[Device]:
+    """The devices that sound can be recorded with.
+
+    Raises:
+        InputError: sounddevice or PortAudio is missing, or cannot say.
+    """
+    sounddevice = _import_sounddevice()
+    try:
+        default = sounddevice.query_devices(kind="input")["index"]
+    except (sounddevice.PortAudioError, ValueError):
+        default = None
+    try:
+        found = sounddevice.query_devices()
+    except (sounddevice.PortAudioError, ValueError) as error:
+        raise InputError(f"Microphones cannot be listed: {_reason(error)}.") from error
+    return [
+        Device(
+            info["index"],
+            info["name"],
+            info["max_input_channels"],
+            round(info["default_samplerate"]),
+            info["index"] == default,
+        )
+        for info in found
+        if info["max_input_channels"] > 0
+    ]
+
+
+class MicSource:
+    """Sound from a microphone as it is recorded, at the device's own rate; silence while it gives nothing.
+
+    The device is found and asked now, and recorded from when the iteration begins. What a device that stalled
+    gives at once afterwards is dropped where silence has already taken its place.
+
+    Args:
+        device: Index of the device or part of its name; None is the default one.
+        clock: Where time comes from.
+
+    Attributes:
+        device: What is recorded with.
+        lost_samples: Samples of each channel that were dropped: the oldest where nobody took them in time,
+            and what came faster than the clock.
+
+    Raises:
+        InputError: sounddevice or PortAudio is missing, there is no such device, or it cannot be used.
+    """
+
+    live = True
+    patient = False
+
+    def __init__(self, device: str | None, clock: Clock) -> None:
+        self._sounddevice = _import_sounddevice()
+        self.device = _find(device, list_devices())
+        self.sample_rate = self.device.sample_rate
+        self.channels = self._usable_channels()
+        self.lost_samples = 0
+        self._clock = clock
+        self._queue: deque[AudioChunk] = deque()
+        self._queued = 0
+        self._queue_lock = threading.Lock()
+        self._stream: Any = None
+        self._stream_lock = threading.Lock()
+        self._closed = threading.Event()
+        self._ended = threading.Event()
+        self._wake = threading.Event()
+
+    def __iter__(self) -> Iterator[AudioChunk]:
+        """Yield the sound as it is recorded, and silence where none comes.
+
+        Raises:
+            InputError: The device cannot be opened, or ended by itself.
+        """
+        self._open()
+        try:
+            yield from on_schedule(self._receive, self.sample_rate, self.channels, self._clock, self._closed)
+        finally:
+            self._shut()
+
+    def discard(self) -> None:
+        """Throw away what was recorded and not taken."""
+        with self._queue_lock:
+            self._queue.clear()
+            self._queued = 0
+            self._append(np.zeros((0, self.channels), np.float32))
+
+    def close(self) -> None:
+        """Stop recording and end the iteration."""
+        self._closed.set()
+        self._wake.set()
+        self._shut()
+
+    def _usable_channels(self) -> int:
+        reason = "it has no channels"
+        for channels in range(1, min(MOST_CHANNELS, self.device.channels) + 1):
+            try:
+                self._sounddevice.check_input_settings(
+                    device=self.device.index, channels=channels, dtype="float32", samplerate=self.sample_rate
+                )
+            except (self._sounddevice.PortAudioError, ValueError) as error:
+                reason = _reason(error)
+            else:
+                return channels
+        raise self._unusable(reason)
+
+    def _open(self) -> None:
+        with self._stream_lock:
+            if self._closed.is_set():
+                return
+            try:
+                self._stream = self._sounddevice.InputStream(
+                    samplerate=self.sample_rate,
+                    blocksize=self.sample_rate // BLOCKS_PER_SECOND,
+                    device=self.device.index,
+                    channels=self.channels,
+                    dtype="float32",
+                    callback=self._recorded,
+                    finished_callback=self._finished,
+                )
+                self._stream.start()
+            except (self._sounddevice.PortAudioError, ValueError) as error:
+                self._close_stream()
+                raise self._unusable(_reason(error)) from error
+
+    def _shut(self) -> None:
+        with self._stream_lock:
+            self._close_stream()
+
+    def _close_stream(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def _unusable(self, reason: str) -> InputError:
+        return InputError(f"The microphone {self.device.name} cannot be used: {reason}.", _LIST)
+
+    def _recorded(self, data: Samples, _frames: int, _time: object, _status: object) -> None:
+        """PortAudio's thread: keep a copy, and the newest two seconds."""
+        with self._queue_lock:
+            while self._queue and self._queued + len(data) > QUEUE_S * self.sample_rate:
+                oldest = len(self._queue.popleft().samples)
+                self._queued -= oldest
+                self.lost_samples += oldest
+            self._append(data.copy())
+
+    def _append(self, samples: Samples) -> None:
+        self._queue.append(AudioChunk(samples, self._clock.now()))
+        self._queued += len(samples)
+        self._wake.set()
+
+    def _finished(self) -> None:
+        """PortAudio's thread: nothing more comes."""
+        self._ended.set()
+        self._wake.set()
+
+    def _receive(self, most: int, seconds: float) -> AudioChunk | None:
+        piece = self._next()
+        if piece is None:
+            self._check()
+            self._clock.wait(seconds, self._wake)
+            piece = self._next()
+        if piece is not None and not most:
+            with self._queue_lock:
+                self.lost_samples += len(piece.samples)
+            return None
+        return piece
+
+    def _next(self) -> AudioChunk | None:
+        """The oldest piece, or None."""
+        with self._queue_lock:
+            self._wake.clear()
+            if not self._queue:
+                return None
+            piece = self._queue.popleft()
+            self._queued -= len(piece.samples)
+            return piece
+
+    def _check(self) -> None:
+        """Fail where the stream ended by itself."""
+        with self._stream_lock:
+            if self._closed.is_set() or (self._stream.active and not self._ended.is_set()):
+                return
+        raise InputError(
+            f"The microphone {self.device.name} ended by itself.",
+            f"It was unplugged, or its sound server ended; {_LIST}",
+        )
+
+
+def _find(wanted: str | None, devices: list[Device]) -> Device:
+    """The device that is meant.
+
+    Raises:
+        InputError: There is none, or more than one.
+    """
+    if not devices:
+        raise InputError("There is no microphone.", "Pass --mic DEVICE, --audio FILE or --listen.")
+    if wanted is None:
+        fitting = [device for device in devices if device.is_default]
+        if not fitting:
+            raise InputError("No microphone is the default one.", f"Pass --mic DEVICE; {_LIST}")
+    elif wanted.isascii() and wanted.isdigit():
+        fitting = [device for device in devices if device.index == int(wanted)]
+    else:
+        name = wanted.casefold()
+        fitting = [device for device in devices if name in device.name.casefold()]
+        fitting = [device for device in fitting if device.name.casefold() == name] or fitting
+    if not fitting:
+        raise InputError(f"--mic {wanted} is no microphone.", _LIST)
+    if len(fitting) > 1:
+        numbers = ", ".join(str(device.index) for device in fitting)
+        raise InputError(
+            f"--mic {wanted} fits more than one microphone: {numbers}.", "Pass the number of one."
+        )
+    return fitting[0]
+
+
+def _import_sounddevice() -> Any:  # noqa: ANN401 - it has no types
+    try:
+        import sounddevice
+    except ImportError as error:
+        raise InputError(
+            f"A microphone needs sounddevice, which cannot be imported: {_reason(error)}.",
+            "Install it with: pip install 'musetalk-cli[mic]'",
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"A microphone needs PortAudio, which is not on this system: {_reason(error)}.",
+            "Install the system's package, libportaudio2 on Debian and Ubuntu, portaudio elsewhere.",
+        ) from error
+    except Exception as error:
+        raise InputError(
+            f"A microphone needs PortAudio, which cannot be started: {_reason(error)}."
+        ) from error
+    return sounddevice
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

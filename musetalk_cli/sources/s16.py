@@ -1,0 +1,55 @@
+"""Raw 16-bit PCM: what it may be, and its bytes as samples however they were cut."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from musetalk_cli.errors import InputError
+from musetalk_cli.types import Samples
+
+SAMPLE_RATES = (4_000, 384_000)
+CHANNELS = (1, 8)
+BYTES_PER_SAMPLE = 2
+
+
+def check_format(sample_rate: int, channels: int) -> None:
+    """Refuse what no sound is recorded with.
+
+    Raises:
+        InputError: The rate is outside 4000..384000, or the channels outside 1..8.
+    """
+    if not SAMPLE_RATES[0] <= sample_rate <= SAMPLE_RATES[1]:
+        raise InputError(
+            f"--input-rate {sample_rate} is outside {SAMPLE_RATES[0]}..{SAMPLE_RATES[1]}.",
+            "Speech is usually 16000.",
+        )
+    if not CHANNELS[0] <= channels <= CHANNELS[1]:
+        raise InputError(
+            f"--input-channels {channels} is outside {CHANNELS[0]}..{CHANNELS[1]}.", "Speech is usually 1."
+        )
+
+
+class PcmDecoder:
+    """Little-endian signed 16-bit PCM, interleaved; part of a sample frame waits for the rest of it.
+
+    Args:
+        channels: Channels of the sound.
+    """
+
+    def __init__(self, channels: int) -> None:
+        self._channels = channels
+        self._width = BYTES_PER_SAMPLE * channels
+        self._rest = b""
+
+    def feed(self, data: bytes) -> Samples:
+        """Take bytes, give float32 `[n, channels]`, full scale at 1.0."""
+        data = self._rest + data
+        whole = len(data) - len(data) % self._width
+        self._rest = data[whole:]
+        numbers = np.frombuffer(data[:whole], dtype="<i2").reshape(-1, self._channels)
+        samples: Samples = numbers.astype(np.float32) / np.float32(32768)
+        return samples
+
+    def bytes_for(self, samples: int) -> int:
+        """Bytes that complete so many sample frames, at least 1."""
+        return samples * self._width - len(self._rest)

@@ -1,0 +1,293 @@
+import builtins
+import inspect
+import sys
+import threading
+
+import numpy as np
+import pytest
+from clocks import FakeClock
+from soundcards import BUILT_IN, MIX, USB, InputStream, PortAudioError, SoundDevice
+
+from musetalk_cli.errors import InputError
+from musetalk_cli.sources import Device, MicSource, list_devices
+
+START = 1000.0
+
+
+@pytest.fixture
+def module(monkeypatch):
+    module = SoundDevice()
+    monkeypatch.setitem(sys.modules, "sounddevice", module)
+    return module
+
+
+class Recording:
+    """A source whose iteration is in the test's hands: each wait for sound plays the next act of a script."""
+
+    def __init__(self, module, device="3"):
+        self.clock = FakeClock(START)
+        self.source = MicSource(device, self.clock)
+        self._module = module
+        self.script = []
+        wait = self.clock.wait
+
+        def act(seconds, wake):
+            if not self.script:
+                self.source.close()
+                return True
+            samples = self.script.pop(0)
+            wait(seconds, wake)
+            if samples is not None:
+                self.stream.speak(samples)
+            return wake.is_set()
+
+        self.clock.wait = act
+
+    @property
+    def stream(self):
+        return self._module.streams[-1]
+
+    def play(self, *script):
+        """Everything that is yielded while blocks, or None for a tick without one, come."""
+        self.script = list(script)
+        return list(self.source)
+
+
+def ramp(start, count=320):
+    return np.arange(start, start + count, dtype=np.float32) / 32768
+
+
+def test_devices_are_those_with_inputs(module):
+    assert list_devices() == [
+        Device(0, USB, 2, 44100, is_default=False),
+        Device(1, MIX, 32, 48000, is_default=True),
+        Device(3, BUILT_IN, 1, 16000, is_default=False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "index"),
+    [(None, 1), ("0", 0), ("3", 3), ("pul", 1), ("PULSE", 1), ("hw:1", 0), ("pro", 3), ("usb audio pro", 3)],
+)
+def test_a_device_is_found_by_number_part_of_its_name_or_default(module, wanted, index):
+    source = MicSource(wanted, FakeClock())
+    assert source.device.index == index
+    assert (source.sample_rate, source.live, source.patient) == (source.device.sample_rate, True, False)
+    assert module.streams == []
+
+
+def test_a_whole_name_goes_before_parts_of_names(module):
+    module.infos[3]["name"] = "pulse of another"
+    assert MicSource("Pulse", FakeClock()).device.index == 1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ("2", "--mic 2 is no microphone"),
+        ("17", "--mic 17 is no microphone"),
+        ("HDMI", "--mic HDMI is no microphone"),
+        ("²", "--mic ² is no microphone"),
+        ("usb", r"--mic usb fits more than one microphone: 0, 3\."),
+    ],
+)
+def test_a_device_that_is_not_meant_clearly_is_refused(module, wanted, message):
+    with pytest.raises(InputError, match=message):
+        MicSource(wanted, FakeClock())
+
+
+@pytest.mark.parametrize("index", [-1, 2])
+def test_without_a_default_device_one_must_be_named(module, index):
+    module.default.device[0] = index
+    assert not any(device.is_default for device in list_devices())
+    assert MicSource("0", FakeClock()).device.index == 0
+    with pytest.raises(InputError, match="No microphone is the default one"):
+        MicSource(None, FakeClock())
+
+
+@pytest.mark.parametrize("wanted", [None, "0", "usb"])
+def test_without_any_device_other_sources_are_named(module, wanted):
+    module.infos = module.infos[2:3]
+    with pytest.raises(InputError, match="There is no microphone") as caught:
+        MicSource(wanted, FakeClock())
+    assert "--audio FILE or --listen" in caught.value.hint
+
+
+@pytest.mark.parametrize(("mono", "channels"), [(True, 1), (False, 2)])
+def test_one_channel_is_taken_where_the_device_gives_one(module, mono, channels):
+    module.mono = mono
+    assert MicSource("0", FakeClock()).channels == channels
+
+
+def test_a_device_that_gives_no_such_sound_is_told_before_it_is_opened(module):
+    module.mono = False
+    with pytest.raises(InputError, match=f"The microphone {BUILT_IN} cannot be used: Invalid number"):
+        MicSource("3", FakeClock())
+
+
+def test_a_device_that_does_not_open_is_told_and_left_closed(module):
+    module.fails = "Device unavailable [PaErrorCode -9985]"
+    with pytest.raises(InputError, match="cannot be used: Device unavailable"):
+        list(MicSource("3", FakeClock()))
+    assert module.streams[0].closed
+
+
+def fails_to_import(monkeypatch, error):
+    real = builtins.__import__
+
+    def importing(name, *rest, **named):
+        if name == "sounddevice":
+            raise error
+        return real(name, *rest, **named)
+
+    monkeypatch.setattr(builtins, "__import__", importing)
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "hint"),
+    [
+        (
+            ModuleNotFoundError("No module named 'sounddevice'"),
+            "needs sounddevice",
+            "pip install 'musetalk-cli[mic]'",
+        ),
+        (OSError("PortAudio library not found"), "needs PortAudio, which is not on", "libportaudio2"),
+        (PortAudioError("Error initializing PortAudio"), "cannot be started: Error init", None),
+    ],
+)
+def test_what_is_missing_is_told_with_what_to_install(monkeypatch, error, message, hint):
+    fails_to_import(monkeypatch, error)
+    for use in (list_devices, lambda: MicSource(None, FakeClock())):
+        with pytest.raises(InputError, match=message) as caught:
+            use()
+        assert hint is None or hint in caught.value.hint
+
+
+def test_sound_comes_as_it_was_recorded_and_when(module):
+    recording = Recording(module)
+    pieces = recording.play(ramp(0), ramp(320), ramp(640))
+    stream = module.streams[0]
+    assert (stream.samplerate, stream.device, stream.channels, stream.dtype) == (16000, 3, 1, "float32")
+    assert stream.closed
+    np.testing.assert_array_equal(np.concatenate([p.samples for p in pieces])[:, 0], ramp(0, 960))
+    assert [piece.arrived for piece in pieces] == pytest.approx([START + 0.02, START + 0.04, START + 0.06])
+
+
+def test_a_device_that_gives_nothing_is_silent_on_schedule(module):
+    recording = Recording(module)
+    pieces = recording.play(ramp(1), *[None] * 500, ramp(1))
+    assert pieces[0].samples.all()
+    assert pieces[-1].samples.all()
+    silence = np.concatenate([piece.samples for piece in pieces[1:-1]])
+    assert not silence.any()
+    assert 10.0 - 0.045 < len(silence) / 16000 <= 10.0
+    assert max(len(piece.samples) for piece in pieces) <= 800
+
+
+def test_only_the_newest_two_seconds_wait(module):
+    recording = Recording(module)
+    pieces = iter(recording.source)
+    recording.script = [ramp(0)]
+    next(pieces)
+    for block in range(1, 121):
+        recording.clock.time += 0.02
+        recording.stream.speak(ramp(block * 320))
+    assert recording.source.lost_samples == 20 * 320
+    found = np.concatenate([piece.samples for piece in pieces])[:, 0]
+    np.testing.assert_array_equal(found, ramp(21 * 320, 100 * 320))
+
+
+def test_what_a_stalled_device_gives_afterwards_does_not_run_ahead_of_the_clock(module):
+    """It stalls for a second, in which silence comes, and then gives that second at once."""
+    recording = Recording(module)
+    pieces = iter(recording.source)
+    recording.script = [ramp(1), *[None] * 50]
+    total = sum(len(next(pieces).samples) for _ in range(30))
+    for _ in range(50):
+        recording.stream.speak(ramp(1))
+    total += sum(len(piece.samples) for piece in pieces)
+    assert total / 16000 <= recording.clock.now() - START + 0.25
+    assert recording.source.lost_samples >= 0.7 * 16000
+
+
+def test_a_discard_throws_away_what_waits_and_owes_no_silence(module):
+    recording = Recording(module)
+    pieces = iter(recording.source)
+    recording.script = [ramp(1)]
+    next(pieces)
+    recording.clock.time += 1
+    for _ in range(50):
+        recording.stream.speak(ramp(1))
+    recording.source.discard()
+    recording.script = [None, ramp(5)]
+    np.testing.assert_array_equal(next(pieces).samples[:, 0], ramp(5))
+    assert recording.source.lost_samples == 0
+    assert list(pieces) == []
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_device_that_is_unplugged_is_told_after_its_last_sound(module, told):
+    recording = Recording(module)
+    pieces = iter(recording.source)
+    recording.script = [ramp(1)]
+    next(pieces)
+    recording.stream.speak(ramp(7))
+    recording.stream.active = told
+    if told:
+        recording.stream.finished_callback()
+    np.testing.assert_array_equal(next(pieces).samples[:, 0], ramp(7))
+    with pytest.raises(InputError, match=f"The microphone {BUILT_IN} ended by itself"):
+        next(pieces)
+    assert recording.stream.closed
+
+
+def test_close_ends_a_waiting_iteration_from_another_thread(module):
+    class WaitingClock(FakeClock):
+        def __init__(self):
+            super().__init__(START)
+            self.waiting = threading.Event()
+
+        def wait(self, seconds, wake):
+            self.waiting.set()
+            return wake.wait(10)
+
+    clock = WaitingClock()
+    source = MicSource("3", clock)
+    found = []
+    thread = threading.Thread(target=lambda: found.extend(source))
+    thread.start()
+    assert clock.waiting.wait(10)
+    source.close()
+    source.close()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert found == []
+    assert module.streams[0].closed
+    assert list(source) == []
+    assert len(module.streams) == 1
+
+
+def test_an_iteration_that_is_given_up_closes_the_device(module):
+    recording = Recording(module)
+    pieces = iter(recording.source)
+    recording.script = [ramp(1)]
+    next(pieces)
+    pieces.close()
+    assert module.streams[0].closed
+
+
+def test_the_stand_in_is_called_as_the_library_is():
+    try:
+        import sounddevice
+    except (ImportError, OSError) as error:
+        pytest.skip(f"sounddevice cannot be imported: {error}")
+    for name in ("query_devices", "check_input_settings"):
+        real = inspect.signature(getattr(sounddevice, name)).parameters
+        assert list(inspect.signature(getattr(SoundDevice(), name)).parameters) == list(real)
+    real = inspect.signature(sounddevice.InputStream).parameters
+    assert list(inspect.signature(InputStream).parameters) == list(real)
+    for name in ("start", "close"):
+        real = inspect.signature(getattr(sounddevice.InputStream, name)).parameters
+        assert list(inspect.signature(getattr(InputStream, name)).parameters) == list(real)
+    assert isinstance(sounddevice.InputStream.active, property)
+    assert issubclass(sounddevice.PortAudioError, Exception)
