@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from fractions import Fraction
 
 import cv2
@@ -11,9 +12,9 @@ import numpy as np
 import pytest
 
 from musetalk_cli.errors import OutputError
-from musetalk_cli.media import ffmpeg
+from musetalk_cli.media import feed, ffmpeg
 from musetalk_cli.media.audio import SoundReader, probe_sound
-from musetalk_cli.media.encode import VideoEncoder
+from musetalk_cli.media.encode import FLV, FRAGMENTED, MATROSKA, MP4, VideoEncoder, can_send
 from musetalk_cli.timeline import Timeline
 from musetalk_cli.types import StreamFormat
 
@@ -110,7 +111,8 @@ def test_abort_ends_ffmpeg_and_may_come_twice(tmp_path):
     encoder.abort()
     encoder.abort()
     assert encoder._process.returncode is not None
-    assert not encoder._audio_thread.is_alive()
+    assert encoder._pictures.closed
+    assert encoder._sounds.closed
 
 
 def test_an_ffmpeg_that_is_killed_is_told(tmp_path):
@@ -120,7 +122,8 @@ def test_an_ffmpeg_that_is_killed_is_told(tmp_path):
     with pytest.raises(OutputError, match="ended by signal 9"):
         for number in range(1000):
             encoder.write(picture(640, 480, number), np.zeros((640, 1), np.float32))
-    assert not encoder._audio_thread.is_alive()
+    assert encoder._pictures.closed
+    assert encoder._sounds.closed
 
 
 def test_an_ffmpeg_that_is_killed_at_the_end_is_told(tmp_path):
@@ -162,3 +165,77 @@ def test_a_full_disk_is_told(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("The video cannot be written: ")
     assert done.stderr == ""
+
+
+def test_an_ffmpeg_that_takes_nothing_is_told_and_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(feed, "STALL_S", 0.2)
+    encoder = VideoEncoder(tmp_path / "out.mp4", StreamFormat(640, 480, Fraction(25), 16000, 1))
+    os.kill(encoder._process.pid, signal.SIGSTOP)
+    with pytest.raises(OutputError, match=r"^The video took nothing for 0\.2 s\.$"):
+        for number in range(1000):
+            encoder.write(picture(640, 480, number), np.zeros((640, 1), np.float32))
+    assert encoder._process.returncode == -signal.SIGKILL
+    with pytest.raises(OutputError, match="closed"):
+        encoder.write(picture(640, 480, 0), np.zeros((640, 1), np.float32))
+    encoder.finish()
+
+
+def test_abort_frees_a_writer_that_waits(tmp_path):
+    encoder = VideoEncoder(tmp_path / "out.mp4", StreamFormat(640, 480, Fraction(25), 16000, 1))
+    os.kill(encoder._process.pid, signal.SIGSTOP)
+    told = []
+
+    def write():
+        try:
+            encoder.write(picture(640, 480, 0), np.zeros((640, 1), np.float32))
+        except OutputError as error:
+            told.append(error.message)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    encoder.abort()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert len(told) == 1
+
+
+def test_sound_that_is_not_wanted_yet_waits_and_all_of_it_comes(tmp_path):
+    """A second of sound with each frame fills its pipe long before ffmpeg wants that much."""
+    path = tmp_path / "out.mkv"
+    stream = StreamFormat(32, 32, Fraction(1), 48_000, 2)
+    with path.open("wb") as file:
+        encoder = VideoEncoder(file.fileno(), stream, MATROSKA)
+        for _ in range(30):
+            encoder.write(np.zeros((32, 32, 3), np.uint8), np.zeros((48_000, 2), np.float32))
+        encoder.finish()
+    assert probe_sound(path).samples == 30 * 48_000
+
+
+@pytest.mark.parametrize(
+    ("container", "rate", "coded"),
+    [
+        (MP4, 8000, None),
+        (MATROSKA, 8000, None),
+        (FLV, 16_000, 48_000),
+        (FLV, 44_100, None),
+        (FRAGMENTED, 16_000, 48_000),
+        (FRAGMENTED, 48_000, None),
+        (FRAGMENTED, 96_000, 48_000),
+    ],
+)
+def test_sound_is_coded_at_a_rate_whose_priming_is_shorter_than_a_frame(container, rate, coded):
+    options = container.options(StreamFormat(64, 48, Fraction(25), rate, 1)).split()
+    assert (options[options.index("-ar") + 1] if "-ar" in options else None) == (coded and str(coded))
+
+
+@pytest.mark.parametrize(
+    ("fps", "keyframe"), [(Fraction(25), 25), (Fraction(30000, 1001), 29), (Fraction(1, 2), 1)]
+)
+def test_a_live_container_has_a_keyframe_every_second(fps, keyframe):
+    options = FRAGMENTED.options(StreamFormat(64, 48, fps, 16_000, 1)).split()
+    assert options[options.index("-g") + 1] == str(keyframe)
+
+
+def test_the_bundled_ffmpeg_can_send_by_what_the_sinks_offer():
+    assert all(can_send(scheme) for scheme in ("rtmp", "rtmps", "srt"))
+    assert not can_send("nosuch")

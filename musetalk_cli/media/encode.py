@@ -1,32 +1,111 @@
-"""H.264 and AAC out: frames and their sound through one ffmpeg with two pipes."""
+"""H.264 and sound out: frames and their sound through one ffmpeg with two pipes, into some container."""
 
 from __future__ import annotations
 
-import contextlib
+import errno
+import functools
+import math
 import os
-import queue
+import signal
 import subprocess
 import threading
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
 from musetalk_cli.errors import OutputError
-from musetalk_cli.media import ffmpeg
+from musetalk_cli.media import feed, ffmpeg
+from musetalk_cli.media.feed import Feed
 from musetalk_cli.types import Image, Samples, StreamFormat
 
 GRACE_S = 5.0
 """How long an ffmpeg that takes no more frames may need to say why."""
+SETTLE_S = 1.0
+"""How long one that was stuck may need to end by itself when its pipes are closed."""
+SOUND_WAITING = 256
+"""Pieces of sound that may wait while ffmpeg wants pictures first."""
+
+_KNOWN = ("Failed to resolve hostname", *sorted(map(os.strerror, errno.errorcode), key=len, reverse=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """What differs between the places that pictures and sound can go to.
+
+    A live container has no frames in the air, a keyframe at least every second, and is flushed with every
+    packet, so that it can be read while it is written. Coded sound has a priming that a reader must cut off:
+    1024 samples of AAC, which is more than a frame at 16 kHz. In a live container it is therefore coded at
+    44.1 or 48 kHz, where even a reader that leaves the priming in is off by less than one frame.
+
+    Attributes:
+        muxer: The muxer with its options, as ffmpeg is told.
+        sound: The sound codec with its options.
+        live: True where it is read while it is written.
+        resampled: True where sound of other rates than 44.1 and 48 kHz is coded at 48 kHz.
+        rate: Options that bound the rate of the picture; empty where nothing does.
+    """
+
+    muxer: str
+    sound: str = "-c:a aac -b:a 192k"
+    live: bool = True
+    resampled: bool = True
+    rate: str = ""
+
+    def options(self, stream: StreamFormat) -> str:
+        """What ffmpeg is told of the output for one stream; none of it can hold a space of its own."""
+        told = [self.sound, self.rate]
+        if self.resampled and stream.sample_rate not in (44_100, 48_000):
+            told.append("-ar 48000")
+        if self.live:
+            told.append(f"-tune zerolatency -g {max(1, math.floor(stream.fps))} -flush_packets 1")
+        return " ".join([*filter(None, told), self.muxer])
+
+
+MP4 = Container("-movflags +faststart -f mp4", live=False, resampled=False)
+"""A file that is complete or nothing."""
+FRAGMENTED = Container("-movflags +frag_keyframe+delay_moov+default_base_moof -f mp4")
+"""An MP4 in fragments of at most 1 s: what has reached the disk is playable, whatever happens then."""
+MATROSKA = Container("-cluster_time_limit 0 -f matroska", "-c:a pcm_s16le", resampled=False)
+"""For a player at the other end of a pipe."""
+_NETWORK_RATE = "-maxrate 6000k -bufsize 6000k"
+FLV = Container(
+    "-rw_timeout 10000000 -flvflags no_duration_filesize -f flv", "-c:a aac -b:a 160k", rate=_NETWORK_RATE
+)
+"""For an RTMP server."""
+MPEGTS = Container(
+    "-rw_timeout 10000000 -linger 2 -muxdelay 0 -muxpreload 0 -pes_payload_size 0 -f mpegts",
+    "-c:a aac -b:a 160k",
+    rate=_NETWORK_RATE,
+)
+"""For SRT, which throws away what is still on its way when it does not linger."""
+
+
+@functools.cache
+def can_send(scheme: str) -> bool:
+    """True where the ffmpeg at hand writes to URLs of that scheme."""
+    done = subprocess.run(
+        [ffmpeg.executable(), "-hide_banner", "-protocols"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    return scheme.encode() in done.stdout.partition(b"Output:")[2].split()
 
 
 class VideoEncoder:
-    """Writes an MP4 of H.264 and AAC.
+    """Encodes frames and their sound into a container.
 
-    Sound goes to ffmpeg through a second pipe, fed by a thread, so that neither pipe can starve the other.
+    Sound goes to ffmpeg through a second pipe. Both are written as they have room, so that neither can starve
+    the other, and a write waits only while ffmpeg takes something at least every `feed.STALL_S`.
 
     Args:
-        path: File to write; replaced if it is there.
+        destination: A file, which is replaced if it is there; an open descriptor; or a URL for ffmpeg.
         stream: Format of frames and sound; odd sizes get their last column or row twice.
+        container: What is written.
+        name: What errors call the destination; of a URL they tell no more than this.
         crf: Constant rate factor of libx264; smaller is better and larger.
         preset: Speed preset of libx264.
 
@@ -34,77 +113,100 @@ class VideoEncoder:
         MuseTalkError: ffmpeg cannot be started.
     """
 
-    def __init__(self, path: Path, stream: StreamFormat, crf: int = 18, preset: str = "veryfast") -> None:
+    def __init__(
+        self,
+        destination: Path | int | str,
+        stream: StreamFormat,
+        container: Container = MP4,
+        name: str = "The video",
+        crf: int = 18,
+        preset: str = "veryfast",
+    ) -> None:
         odd = stream.height % 2, stream.width % 2
         self._border = ((0, odd[0]), (0, odd[1]), (0, 0)) if any(odd) else None
-        read_end, write_end = os.pipe()
-        command = [*_options(stream, read_end, preset, crf).split(), ffmpeg.file_url(path)]
+        self._destination = destination
+        self._live = container.live
+        self._name = name
+        self._lock = threading.RLock()
+        pictures, sounds = os.pipe(), os.pipe()
+        command = _inputs(stream, sounds[0], preset, crf).split() + container.options(stream).split()
         try:
             self._process = ffmpeg.start(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
+                [*command, _address(destination)],
+                stdin=pictures[0],
+                stdout=destination if isinstance(destination, int) else subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                pass_fds=(read_end,),
+                pass_fds=(sounds[0],),
             )
         except BaseException:
-            os.close(write_end)
+            os.close(pictures[1])
+            os.close(sounds[1])
             raise
         finally:
-            os.close(read_end)
-        assert self._process.stdin is not None  # noqa: S101 - says to the type checker what PIPE means
-        assert self._process.stderr is not None  # noqa: S101
-        self._video = self._process.stdin
+            os.close(pictures[0])
+            os.close(sounds[0])
+        assert self._process.stderr is not None  # noqa: S101 - says to the type checker what PIPE means
         self._messages = ffmpeg.Messages(self._process.stderr)
-        self._sound: queue.Queue[bytes | None] = queue.Queue(maxsize=256)
-        self._audio_thread = threading.Thread(
-            target=self._write_sound, args=(write_end,), name="sound", daemon=True
-        )
-        self._audio_thread.start()
-
-    def _write_sound(self, descriptor: int) -> None:
-        """Feed the second pipe; once ffmpeg is gone, keep taking so that no writer waits for ever."""
-        with os.fdopen(descriptor, "wb", buffering=0) as pipe:
-            broken = False
-            while (data := self._sound.get()) is not None:
-                rest = memoryview(b"" if broken else data)
-                try:
-                    while rest:
-                        rest = rest[pipe.write(rest) :]
-                except OSError:
-                    broken = True
+        self._pictures, self._sounds = Feed(pictures[1]), Feed(sounds[1])
 
     def write(self, image: Image, samples: Samples) -> None:
         """Add one frame, uint8 `[height, width, 3]` BGR, and its sound, float32 `[n, channels]`.
 
         Raises:
-            OutputError: ffmpeg has died; its reason is in the message.
+            OutputError: ffmpeg has died, with its reason, or took nothing for `feed.STALL_S`.
         """
-        self._sound.put(np.ascontiguousarray(samples, dtype="<f4").tobytes())
         if self._border is not None:
             image = np.pad(image, self._border, mode="edge")
-        try:
-            self._video.write(np.ascontiguousarray(image).data.cast("B"))
-        except OSError:
-            self._fail()
+        sound = np.ascontiguousarray(samples, dtype="<f4").tobytes()
+        with self._lock:
+            if self._pictures.closed:
+                raise OutputError(f"{self._name} is closed.")
+            self._sounds.push(memoryview(sound))
+            self._pictures.push(np.ascontiguousarray(image).data.cast("B"))
+            self._flush({self._pictures: 0, self._sounds: SOUND_WAITING})
 
     def finish(self) -> None:
-        """Complete the file.
+        """Complete what was written; nothing to do where that was done.
 
         Raises:
-            OutputError: ffmpeg failed; its reason is in the message.
+            OutputError: ffmpeg failed, with its reason, or took nothing for `feed.STALL_S`.
         """
-        self._sound.put(None)
+        with self._lock:
+            if self._pictures.closed:
+                return
+            self._pictures.close()
+            self._flush({self._sounds: 0})
+            self._sounds.close()
+            try:
+                code = self._process.wait(feed.STALL_S if self._live else None)
+            except subprocess.TimeoutExpired:
+                self._stuck()
+            if code != 0:
+                self._fail()
+            self._messages.lines()
+
+    def _flush(self, feeds: dict[Feed, int]) -> None:
         try:
-            self._video.close()
+            feed.flush(feeds)
+        except TimeoutError:
+            self._stuck()
         except OSError:
             self._fail()
-        self._audio_thread.join()
-        if self._process.wait() != 0:
-            self._fail()
-        self._messages.lines()
 
-    def _fail(self) -> None:
+    def _stuck(self) -> NoReturn:
+        """An ffmpeg that failed may wait for the one pipe before it says so, while we wait for the other."""
+        self._pictures.close()
+        self._sounds.close()
+        with suppress(subprocess.TimeoutExpired):
+            if self._process.wait(SETTLE_S) != 0:
+                self._fail()
+        self.abort()
+        raise OutputError(
+            f"{self._name} took nothing for {feed.STALL_S:g} s.",
+            "Check the disk, the player or the network that it goes to.",
+        )
+
+    def _fail(self) -> NoReturn:
         try:
             code = self._process.wait(GRACE_S)
         except subprocess.TimeoutExpired:
@@ -112,32 +214,50 @@ class VideoEncoder:
         self.abort()
         if code < 0:
             raise OutputError(
-                f"The video cannot be written: ffmpeg was ended by signal {-code}.",
+                f"{self._name} cannot be written: ffmpeg was ended by signal {-code} "
+                f"({signal.strsignal(-code)}).",
                 "Check the free space of the disk, and the free memory.",
             )
         reason = self._messages.reason()
-        raise OutputError(f"The video cannot be written: {reason}.", "Check the free space of the disk.")
+        if isinstance(self._destination, int) and reason.endswith(os.strerror(errno.EPIPE)):
+            raise OutputError(f"The reader of {self._name} went away.", "Keep the player open.")
+        if isinstance(self._destination, str):
+            raise OutputError(
+                f"{self._name} cannot be written: {_told_of_a_url(self._messages.lines())}.",
+                "Check the server, its address and its key.",
+            )
+        raise OutputError(f"{self._name} cannot be written: {reason}.", "Check the free space of the disk.")
 
     def abort(self) -> None:
-        """Stop without completing the file; safe to call at any time."""
+        """Stop without completing; safe to call at any time, from any thread, also while another writes."""
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
-        with contextlib.suppress(OSError):
-            self._video.close()
-        if self._audio_thread.is_alive():
-            self._sound.put(None)
-            self._audio_thread.join()
+        with self._lock:
+            self._pictures.close()
+            self._sounds.close()
+        self._messages.lines()
 
 
-def _options(stream: StreamFormat, sound: int, preset: str, crf: int) -> str:
-    """What ffmpeg is told, without the path: none of it can hold a space."""
+def _told_of_a_url(lines: list[str]) -> str:
+    """The first reason in what ffmpeg said that is known to hold no part of a URL."""
+    return next((known for line in lines for known in _KNOWN if known in line), "the server did not take it")
+
+
+def _address(destination: Path | int | str) -> str:
+    """The destination as ffmpeg reads it."""
+    if isinstance(destination, Path):
+        return ffmpeg.file_url(destination)
+    return "pipe:1" if isinstance(destination, int) else destination
+
+
+def _inputs(stream: StreamFormat, sound: int, preset: str, crf: int) -> str:
+    """What ffmpeg is told of the pipes and the picture: none of it can hold a space."""
     size = f"{stream.width + stream.width % 2}x{stream.height + stream.height % 2}"
     to_bt709 = "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p"
     tags = "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv"
     return (
         f"-y -v error -f rawvideo -pix_fmt bgr24 -s {size} -framerate {stream.fps} -i pipe:0 "
         f"-f f32le -ar {stream.sample_rate} -ac {stream.channels} -i pipe:{sound} -map 0:v -map 1:a "
-        f"-vf {to_bt709},{tags} -c:v libx264 -preset {preset} -crf {crf} "
-        "-c:a aac -b:a 192k -movflags +faststart -f mp4"
+        f"-vf {to_bt709},{tags} -c:v libx264 -preset {preset} -crf {crf}"
     )

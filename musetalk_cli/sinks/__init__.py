@@ -1,8 +1,23 @@
-"""Where frames go: a video file, a folder of pictures, or nowhere."""
+"""Where frames go: files, pictures, pipes, servers, a window, a camera, or nowhere."""
 
+from musetalk_cli.sinks.camera import VirtualCameraSink
 from musetalk_cli.sinks.frames import FramesSink
 from musetalk_cli.sinks.null import NullSink
+from musetalk_cli.sinks.outputs import parse_output
 from musetalk_cli.sinks.place import check_not_input
+from musetalk_cli.sinks.stream import NetworkSink, PipeSink, RecordingSink
 from musetalk_cli.sinks.video import VideoSink
+from musetalk_cli.sinks.window import DisplaySink
 
-__all__ = ["FramesSink", "NullSink", "VideoSink", "check_not_input"]
+__all__ = [
+    "DisplaySink",
+    "FramesSink",
+    "NetworkSink",
+    "NullSink",
+    "PipeSink",
+    "RecordingSink",
+    "VideoSink",
+    "VirtualCameraSink",
+    "check_not_input",
+    "parse_output",
+]

@@ -23,6 +23,10 @@ class FramesSink:
     Args:
         folder: Where the pictures go; made if it is not there.
 
+    Attributes:
+        name: What messages and reports call it.
+        live: False: nobody watches as the frames come.
+
     Raises:
         OutputError: It cannot be written.
     """
@@ -33,6 +37,8 @@ class FramesSink:
             raise OutputError(f"--frames-dir {folder} is a file.", "Name a folder.")
         if folder.is_dir():
             check_writable(folder, f"--frames-dir {folder}")
+        self.name = str(folder)
+        self.live = False
         self._folder = folder
         self._partial = partial_name(folder if folder.is_dir() else folder.parent)
         self._count = 0

@@ -24,6 +24,19 @@ def check_parent(path: Path, option: str) -> None:
     check_writable(parent, f"The folder of {option} {path}")
 
 
+def check_file(path: Path, option: str) -> None:
+    """Make sure that a file can be made or replaced.
+
+    Raises:
+        OutputError: It cannot: of its folder, or of what has its name.
+    """
+    check_parent(path, option)
+    if path.is_dir():
+        raise OutputError(f"{option} {path} is a folder.", "Name a file, like out.mp4.")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{option} {path} is a pipe or a device.", "Name a file, like out.mp4.")
+
+
 def check_writable(folder: Path, what: str) -> None:
     """Make and remove a file in a folder: permissions alone do not tell a file system that takes none.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from musetalk_cli.errors import OutputError
 from musetalk_cli.media.encode import VideoEncoder
-from musetalk_cli.sinks.place import check_parent, partial_name
+from musetalk_cli.sinks.place import check_file, partial_name
 from musetalk_cli.types import Frame, StreamFormat
 
 
@@ -17,16 +17,18 @@ class VideoSink:
     Args:
         path: The result; replaced if it is there.
 
+    Attributes:
+        name: What messages and reports call it.
+        live: False: nobody watches as the frames come.
+
     Raises:
         OutputError: It cannot be written there.
     """
 
     def __init__(self, path: Path) -> None:
-        check_parent(path, "--output")
-        if path.is_dir():
-            raise OutputError(f"--output {path} is a folder.", "Name a file, like out.mp4.")
-        if path.exists() and not path.is_file():
-            raise OutputError(f"--output {path} is a pipe or a device.", "Name a file, like out.mp4.")
+        check_file(path, "--output")
+        self.name = str(path)
+        self.live = False
         self._path = path
         self._partial = partial_name(path.parent)
         self._encoder: VideoEncoder | None = None

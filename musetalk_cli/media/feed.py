@@ -1,0 +1,80 @@
+"""Pipes to other processes that are never waited for without end."""
+
+from __future__ import annotations
+
+import os
+import select
+from collections import deque
+from contextlib import suppress
+
+STALL_S = 10.0
+"""How long a reader may take nothing before it counts as stuck."""
+
+
+class Feed:
+    """The writing end of a pipe whose reader may be slow, stuck or gone; nothing here waits for ever.
+
+    Args:
+        descriptor: The writing end; it belongs to the feed from now on.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+        self._waiting: deque[memoryview] = deque()
+        self.closed = False
+
+    def __len__(self) -> int:
+        """Pieces not written yet."""
+        return len(self._waiting)
+
+    def fileno(self) -> int:
+        """The descriptor, for `select`."""
+        return self._descriptor
+
+    def push(self, data: memoryview) -> None:
+        """Put bytes in line; they are written by `flush`."""
+        if data:
+            self._waiting.append(data)
+
+    def write_some(self) -> None:
+        """Write what the pipe has room for.
+
+        Raises:
+            OSError: The reader is gone.
+        """
+        with suppress(BlockingIOError):
+            while self._waiting:
+                piece = self._waiting[0]
+                done = os.write(self._descriptor, piece)
+                if done < len(piece):
+                    self._waiting[0] = piece[done:]
+                else:
+                    self._waiting.popleft()
+
+    def close(self) -> None:
+        """End the pipe and forget what was not written; safe to call twice."""
+        if not self.closed:
+            self.closed = True
+            self._waiting.clear()
+            os.close(self._descriptor)
+
+
+def flush(feeds: dict[Feed, int]) -> None:
+    """Write until each feed has at most so many pieces left as stated.
+
+    Raises:
+        TimeoutError: No pipe took anything for `STALL_S`.
+        OSError: A reader is gone.
+    """
+    while True:
+        for feed in feeds:
+            feed.write_some()
+        if all(len(feed) <= left for feed, left in feeds.items()):
+            return
+        poll = select.poll()
+        for feed in feeds:
+            if feed:
+                poll.register(feed, select.POLLOUT)
+        if not poll.poll(STALL_S * 1e3):
+            raise TimeoutError

@@ -1,0 +1,418 @@
+"""Recordings, pipes and servers, read back by ffmpeg's own demuxers and decoders."""
+
+import os
+import pty
+import re
+import resource
+import select
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from musetalk_cli.errors import OutputError
+from musetalk_cli.media import encode, feed, ffmpeg
+from musetalk_cli.sinks import NetworkSink, NullSink, PipeSink, RecordingSink, parse_output
+from musetalk_cli.timeline import Timeline
+from musetalk_cli.types import Frame, FrameRequest, StreamFormat
+
+STREAM = StreamFormat(64, 48, Fraction(25), 16_000, 1)
+LIMIT_S = 60
+SECRET = "hunter2"
+
+
+def frames(stream, seconds, every_s=2, noise=0):
+    """Black and silent frames; a white one with a tone each `every_s` seconds."""
+    timeline = Timeline(stream.fps)
+    rng = np.random.default_rng(0)
+    for number in range(int(seconds * stream.fps)):
+        begin, end = (timeline.frame_start(n, stream.sample_rate) for n in (number, number + 1))
+        marked = number % (int(stream.fps) * every_s) == 0
+        tone = np.sin(np.arange(begin, end) * 2 * np.pi * 1000 / stream.sample_rate) * (
+            0.8 if marked else 0.0
+        )
+        sound = np.repeat(tone[:, None], stream.channels, 1).astype(np.float32)
+        image = np.full((stream.height, stream.width, 3), 255 if marked else 0, np.uint8)
+        if noise and not marked:
+            image = rng.integers(0, noise, image.shape, np.uint8)
+        image.setflags(write=False)
+        request = FrameRequest(number, torch.zeros(0), sound, 0.0, 0.0, 0)
+        yield Frame(request, image, number / stream.fps, 0.0)
+
+
+def write(sink, stream, seconds, **kinds):
+    sink.open(stream)
+    for frame in frames(stream, seconds, **kinds):
+        sink.write(frame)
+    sink.finish()
+
+
+def run_ffmpeg(*arguments):
+    command = [ffmpeg.executable(), "-hide_banner", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, timeout=LIMIT_S, stdin=subprocess.DEVNULL)
+
+
+def pictures(path):
+    """Seconds and mean brightness of each picture."""
+    told = run_ffmpeg("-i", path, "-an", "-vf", "showinfo", "-fps_mode", "passthrough", "-f", "null", "-")
+    found = re.findall(r"pts_time:(\S+).* mean:\[(\d+)", told.stderr.decode())
+    return [(float(seconds), int(mean)) for seconds, mean in found]
+
+
+def marks(path):
+    """Seconds at which pictures turn white, and at which sounds begin."""
+    seen = pictures(path)
+    white = [now[0] for before, now in zip([(0, 0), *seen], seen, strict=False) if before[1] < 120 < now[1]]
+    laid = "aresample=48000:async=1:first_pts=0"
+    told = run_ffmpeg("-v", "error", "-i", path, "-vn", "-af", laid, "-ac", "1", "-f", "f32le", "-")
+    loud = np.flatnonzero(np.abs(np.frombuffer(told.stdout, "<f4")) > 0.2)
+    begins = loud[np.diff(loud, prepend=-48_000) > 12_000]
+    return np.array(white), begins / 48_000
+
+
+def check_together(path, stream, seconds, every_s=2):
+    """Every mark is there, seen and heard less than one frame apart, from the first to the last."""
+    white, heard = marks(path)
+    wanted = range(0, int(seconds * stream.fps), int(stream.fps) * every_s)
+    assert len(white) == len(heard) == len(wanted)
+    apart = heard - white
+    assert np.abs(apart).max() < 1 / stream.fps
+    assert np.ptp(apart) < 0.002
+
+
+def ended(pid):
+    """Wait until a process that is nobody's child here has gone; its pidfd says when."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([descriptor], [], [], LIMIT_S)[0])
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize(
+    ("rate", "fps", "channels"),
+    [(16_000, Fraction(25), 1), (22_050, Fraction(30000, 1001), 2), (48_000, Fraction(25), 1)],
+)
+def test_a_minute_of_recording_keeps_picture_and_sound_together(tmp_path, rate, fps, channels):
+    stream = StreamFormat(64, 48, fps, rate, channels)
+    path = tmp_path / "out.mp4"
+    write(RecordingSink(path), stream, 60, every_s=5)
+    check_together(path, stream, 60, every_s=5)
+    assert len(pictures(path)) == int(60 * fps)
+
+
+def test_a_recording_is_in_fragments_of_a_second_that_reach_the_disk_at_once(tmp_path):
+    path = tmp_path / "out.mp4"
+    sink = RecordingSink(path)
+    sink.open(STREAM)
+    given = list(frames(STREAM, 8))
+    for frame in given[:180]:
+        sink.write(frame)
+    os.kill(sink._encoder._process.pid, signal.SIGSTOP)
+    seen = pictures(path)
+    os.kill(sink._encoder._process.pid, signal.SIGCONT)
+    assert len(seen) >= 180 - 3 * 25
+    for frame in given[180:]:
+        sink.write(frame)
+    sink.finish()
+    data = path.read_bytes()
+    assert data.count(b"moof") >= 8
+    check_together(path, STREAM, 8)
+
+
+KILLED = """
+    import os, signal, sys
+    from pathlib import Path
+    from test_live_sinks import STREAM, frames
+    from musetalk_cli.sinks import RecordingSink
+
+    sink = RecordingSink(Path(sys.argv[1]))
+    sink.open(STREAM)
+    given = list(frames(STREAM, 6))
+    for frame in given:
+        sink.write(frame)
+    print(sink._encoder._process.pid, flush=True)
+    os.kill(sink._encoder._process.pid if sys.argv[2] == "ffmpeg" else os.getpid(), signal.SIGKILL)
+    sink.abort()
+"""
+
+
+@pytest.mark.parametrize("killed", ["ffmpeg", "everything"])
+def test_what_was_recorded_before_a_kill_is_playable(tmp_path, killed):
+    path = tmp_path / "out.mp4"
+    command = [sys.executable, "-c", textwrap.dedent(KILLED), path, killed]
+    paths = os.pathsep.join(sys.path)
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, timeout=LIMIT_S
+    )
+    assert done.returncode == (0 if killed == "ffmpeg" else -signal.SIGKILL), done.stderr
+    assert ended(int(done.stdout))
+    seen = pictures(path)
+    assert len(seen) >= 6 * 25 - 2 * 25
+    white, heard = marks(path)
+    assert np.abs(white[:2] - heard[:2]).max() < 1 / STREAM.fps
+    assert len(white) >= 2
+
+
+def test_an_aborted_recording_keeps_all_its_frames(tmp_path):
+    path = tmp_path / "out.mp4"
+    sink = RecordingSink(path)
+    sink.open(STREAM)
+    for frame in frames(STREAM, 3):
+        sink.write(frame)
+    sink.abort()
+    sink.abort()
+    assert len(pictures(path)) == 75
+    assert sink._encoder._process.returncode == 0
+
+
+@pytest.mark.parametrize("end", ["abort", "finish"])
+def test_a_recording_without_a_frame_touches_nothing(tmp_path, end):
+    older = tmp_path / "older.mp4"
+    older.write_bytes(b"older")
+    for path in (older, tmp_path / "new.mp4"):
+        sink = RecordingSink(path)
+        getattr(sink, end)()
+        sink.open(STREAM)
+        getattr(sink, end)()
+    assert [path.name for path in tmp_path.iterdir()] == ["older.mp4"]
+    assert older.read_bytes() == b"older"
+
+
+FULL = """
+    import sys
+    from fractions import Fraction
+    from pathlib import Path
+    from test_live_sinks import frames
+    from musetalk_cli.errors import OutputError
+    from musetalk_cli.sinks import RecordingSink
+    from musetalk_cli.types import StreamFormat
+
+    sink = RecordingSink(Path(sys.argv[1]))
+    stream = StreamFormat(320, 240, Fraction(25), 16_000, 1)
+    sink.open(stream)
+    try:
+        for frame in frames(stream, 20, noise=255):
+            sink.write(frame)
+        sink.finish()
+    except OutputError as error:
+        print(error.message)
+        sink.abort()
+"""
+
+
+def test_a_file_that_may_not_grow_is_told_and_kept(tmp_path):
+    path = tmp_path / "out.mp4"
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(FULL), path],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, 3_000_000)),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+    assert re.fullmatch(
+        rf"--output {path} cannot be written: ffmpeg was ended by signal 25 \(File size limit exceeded\)\.\n",
+        done.stdout,
+    ), done.stderr
+    assert 1_500_000 < path.stat().st_size <= 3_000_000
+    assert len(pictures(path)) >= 25
+
+
+def test_a_full_disk_is_told_with_its_reason():
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        sink = PipeSink(full.fileno())
+        sink.open(STREAM)
+        with pytest.raises(OutputError, match=r"--output - cannot be written: .*No space left on device\.$"):
+            for frame in frames(STREAM, 60, noise=255):
+                sink.write(frame)
+
+
+def test_a_recording_on_a_full_disk_is_told_with_its_reason(monkeypatch):
+    monkeypatch.setattr(feed, "STALL_S", 1.0)
+    encoder = encode.VideoEncoder(Path("/dev/full"), STREAM, encode.FRAGMENTED, "--output out.mp4")
+    with pytest.raises(
+        OutputError, match=r"--output out\.mp4 cannot be written: .*No space left on device\.$"
+    ):
+        for frame in frames(STREAM, 60, noise=255):
+            encoder.write(frame.image, frame.request.audio)
+
+
+def test_a_player_gets_every_frame_and_the_sound_as_it_is(tmp_path):
+    path = tmp_path / "out.mkv"
+    with path.open("wb") as file:
+        write(PipeSink(file.fileno()), STREAM, 10)
+    check_together(path, STREAM, 10)
+    assert len(pictures(path)) == 250
+    told = run_ffmpeg("-i", path).stderr.decode()
+    assert re.search(r"Audio: pcm_s16le, 16000 Hz", told)
+    assert "Video: h264" in told
+
+
+def test_a_pipe_gives_its_frames_as_they_come():
+    """The reader has what was written up to five frames ago: nothing looks further ahead."""
+    read_end, write_end = os.pipe()
+    sink = PipeSink(write_end)
+    sink.open(STREAM)
+    os.close(write_end)
+    got = 0
+    with os.fdopen(read_end, "rb", buffering=0) as reader:
+        for number, frame in enumerate(frames(STREAM, 2, noise=255)):
+            sink.write(frame)
+            while number > 20 and got < (number - 5) * 1500:
+                assert select.select([reader], [], [], LIMIT_S)[0]
+                got += len(reader.read(1 << 16))
+        sink.abort()
+    assert got > 40 * 1500
+
+
+def test_a_reader_that_goes_away_is_told():
+    read_end, write_end = os.pipe()
+    sink = PipeSink(write_end)
+    sink.open(STREAM)
+    os.close(write_end)
+    os.close(read_end)
+    with pytest.raises(OutputError, match=r"^The reader of --output - went away\.$"):
+        for frame in frames(STREAM, 60, noise=255):
+            sink.write(frame)
+    assert sink._encoder._process.returncode is not None
+    sink.abort()
+
+
+def test_a_reader_that_takes_nothing_is_told(monkeypatch):
+    monkeypatch.setattr(feed, "STALL_S", 0.3)
+    read_end, write_end = os.pipe()
+    sink = PipeSink(write_end)
+    sink.open(STREAM)
+    os.close(write_end)
+    with pytest.raises(OutputError, match=r"^--output - took nothing for 0\.3 s\.$"):
+        for frame in frames(STREAM, 600, noise=255):
+            sink.write(frame)
+    os.close(read_end)
+    assert sink._encoder._process.returncode is not None
+
+
+def test_a_terminal_and_a_closed_descriptor_are_refused():
+    main, terminal = pty.openpty()
+    with pytest.raises(OutputError, match=r"is a terminal\.$"):
+        PipeSink(terminal)
+    os.close(main)
+    os.close(terminal)
+    with pytest.raises(OutputError, match="Bad file descriptor"):
+        PipeSink(terminal)
+
+
+def free_port(kind):
+    with socket.socket(socket.AF_INET, kind) as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@pytest.mark.parametrize("scheme", ["rtmp", "srt"])
+def test_a_server_gets_every_frame_with_its_sound(tmp_path, scheme):
+    path = tmp_path / "got.mkv"
+    kind = socket.SOCK_STREAM if scheme == "rtmp" else socket.SOCK_DGRAM
+    port = free_port(kind)
+    heard = {
+        "rtmp": ("-listen", "1", "-i", f"rtmp://127.0.0.1:{port}/live/{SECRET}"),
+        "srt": ("-f", "mpegts", "-i", f"srt://127.0.0.1:{port}?mode=listener"),
+    }[scheme]
+    command = [ffmpeg.executable(), "-v", "error", "-y", *heard, "-c", "copy", "-copyts", str(path)]
+    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        wait_for_listener(server, port, "tcp" if scheme == "rtmp" else "udp")
+        tail = f"/live/{SECRET}" if scheme == "rtmp" else ""
+        sink = NetworkSink(f"{scheme}://127.0.0.1:{port}{tail}")
+        assert sink.name == f"{scheme}://127.0.0.1"
+        write(sink, STREAM, 12)
+        assert server.wait(LIMIT_S) == 0, server.stderr.read()
+    finally:
+        server.kill()
+        server.communicate()
+    assert len(pictures(path)) == 300
+    check_together(path, STREAM, 12)
+
+
+def wait_for_listener(server, port, protocol):
+    """Until the kernel's table shows the port; bounded by a number of looks at it."""
+    for _ in range(20_000):
+        assert server.poll() is None, server.stderr.read()
+        with open(f"/proc/net/{protocol}") as table:  # noqa: PTH123
+            if f"0100007F:{port:04X} " in table.read():
+                return
+        os.sched_yield()
+    pytest.fail("the server does not listen")
+
+
+def test_a_server_that_is_not_there_is_told_without_its_key(caplog):
+    sink = NetworkSink(f"rtmp://user:{SECRET}@127.0.0.1:{free_port(socket.SOCK_STREAM)}/live/{SECRET}")
+    sink.open(STREAM)
+    with pytest.raises(OutputError, match=r"^--output rtmp://127\.0\.0\.1 cannot be written: ") as error:
+        for frame in frames(STREAM, 60, noise=255):
+            sink.write(frame)
+    assert "Connection refused" in error.value.message
+    sink.abort()
+    assert SECRET not in error.value.message + str(error.value.hint) + caplog.text + sink.name
+
+
+def test_a_server_that_takes_nothing_is_told(monkeypatch):
+    monkeypatch.setattr(feed, "STALL_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sink = NetworkSink(f"rtmp://127.0.0.1:{server.getsockname()[1]}/live/{SECRET}")
+        sink.open(STREAM)
+        with pytest.raises(OutputError, match=r"^--output rtmp://127\.0\.0\.1 took nothing for 0\.5 s\.$"):
+            for frame in frames(STREAM, 60, noise=255):
+                sink.write(frame)
+        assert sink._encoder._process.returncode is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "name"),
+    [
+        ("-", PipeSink, "standard output"),
+        ("null", NullSink, "null"),
+        ("RTMPS://Example.org/app/hunter2", NetworkSink, "rtmps://example.org"),
+        ("srt://[::1]:9000?passphrase=hunter2", NetworkSink, "srt://[::1]"),
+        ("null.mp4", RecordingSink, "null.mp4"),
+    ],
+)
+def test_outputs_are_understood(tmp_path, monkeypatch, text, kind, name):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "isatty", lambda _: False)
+    sink = parse_output(text)
+    assert type(sink) is kind
+    assert sink.name == name
+    assert sink.live is (kind in {PipeSink, NetworkSink})
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "is empty"),
+        ("http://example.org/hunter2", r"cannot send to http://\."),
+        ("file:///out.mp4", r"cannot send to file://\."),
+        ("rtmp:///app/hunter2", r"rtmp://\.\.\. names no host"),
+        ("rtmp://host:hunter2/app", "a host or a port that cannot be"),
+        ("rtmp://host/app/hunter2 live=1", "a space or a control character"),
+        ("srt://host?passphrase=hunter2", r"srt://host names no port"),
+        ("nowhere/out.mp4", "is not there"),
+        (".", "is a folder"),
+        ("fifo", "is a pipe or a device"),
+    ],
+)
+def test_outputs_that_cannot_be_are_told_without_their_secrets(tmp_path, monkeypatch, text, words):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("fifo")
+    with pytest.raises(OutputError, match=words) as error:
+        parse_output(text)
+    assert SECRET not in error.value.message + str(error.value.hint)
