@@ -69,7 +69,7 @@ def tokens(encode: AudioEncoder, sound: np.ndarray, hop: Fraction, context: Frac
     stream.cutter.finish()
     found: list[torch.Tensor] = []
     while (due := stream.cutter.due()) is not None:
-        found += stream.advance(due)[1]
+        found += stream.advance(due, stream.frames(due))
     return torch.stack(found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -15,9 +16,11 @@ from musetalk_cli.errors import InputError
 DeviceName = Literal["auto", "cuda", "cpu"]
 PrecisionName = Literal["auto", "fp32", "fp16", "bf16"]
 ImageOpsName = Literal["auto", "gpu", "cpu"]
+WhenLate = Literal["auto", "drop", "wait"]
 
 DEFAULT_MODEL = "v15"
 """The model that is taken where neither the user nor an avatar says another one."""
+_LEVEL = re.compile(r"(-\d{1,3}(\.\d{1,3})?)(dB)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,41 @@ def parse_sharpen(text: str) -> Sharpen | None:
             f"--sharpen {text} is out of range.", "The amount is >= 0, sigma in (0, 50], the threshold >= 0."
         )
     return sharpen
+
+
+@dataclass(frozen=True, slots=True)
+class SilenceLevel:
+    """Where silence begins and ends.
+
+    Attributes:
+        opens_db: Level at which speech begins, in dB of full scale (RMS over 20 ms), below 0.
+        hysteresis_db: How far below that speech ends.
+        hang_over_s: Seconds below the lower level before speech has ended.
+    """
+
+    opens_db: float = -45.0
+    hysteresis_db: float = 6.0
+    hang_over_s: float = 0.3
+
+    def __str__(self) -> str:
+        return f"{self.opens_db:g}dB"
+
+
+def parse_silence(text: str) -> SilenceLevel | None:
+    """Read `-45dB`; `off` is None.
+
+    Raises:
+        InputError: It is neither, or outside -90..-10 dB.
+    """
+    if text == "off":
+        return None
+    found = _LEVEL.fullmatch(text)
+    if found is None:
+        raise InputError(f"--silence {text} is not understood.", "Write it like -45dB, or off.")
+    level = float(found.group(1))
+    if not -90 <= level <= -10:
+        raise InputError(f"--silence {text} is outside -90..-10 dB.", "-45dB suits most microphones.")
+    return SilenceLevel(level)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +155,11 @@ class JobConfig:
         image_ops: Where resize, sharpen and blend run.
         batch_sizes: Sizes a batch may have, ascending; a batch is padded up to the next one. None is what
             suits the device.
+        silence: The level below which a stream is silent, and no frame is made; None makes every frame.
+        idle_avatar: Avatar whose idle clip, or else whose frames, are shown in silence; None is the one
+            that speaks.
+        when_late: Whether frames that cannot be shown in time are left out, or everything waits for them.
+            `auto` waits for a source that waits too.
     """
 
     fps: Fraction = Fraction(25)
@@ -125,3 +168,6 @@ class JobConfig:
     sharpen: Sharpen | None = Sharpen()
     image_ops: ImageOpsName = "auto"
     batch_sizes: tuple[int, ...] | None = None
+    silence: SilenceLevel | None = None
+    idle_avatar: str | None = None
+    when_late: WhenLate = "auto"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,10 +23,10 @@ from musetalk_cli.config import JobConfig
 from musetalk_cli.features import AudioEncoder, FeatureStream
 from musetalk_cli.generator import Generator
 from musetalk_cli.scheduler import Batch, Scheduler
-from musetalk_cli.session import Session
-from musetalk_cli.timeline import ROWS_PER_FRAME, SAMPLE_RATE, Timeline, mirrored
+from musetalk_cli.session import Manners, Session
+from musetalk_cli.timeline import ROWS_PER_FRAME, SAMPLE_RATE, Timeline, ceil_div
 from musetalk_cli.timing import StageStats
-from musetalk_cli.types import Frame, FrameRequest, Image, StreamFormat
+from musetalk_cli.types import Frame, FrameRequest, Image, Samples, Shown, StreamFormat
 
 if TYPE_CHECKING:
     from musetalk_cli.avatar.data import Avatar
@@ -84,8 +85,9 @@ class Engine:
         self.stats = stats
         self.fallbacks = 0
         self._on_cuda = bundle.device.type == "cuda"
-        # One shape on a CPU: a frame then has the same bits whatever it shares its batch with.
-        self.batch_sizes = job.batch_sizes or (BATCHES_ON_CUDA if self._on_cuda else (bundle.card.cpu_batch,))
+        # One shape on a CPU, no larger than a chunk: a frame then has the same bits in whatever company.
+        whole = min(bundle.card.cpu_batch, ceil_div(job.chunk * job.fps, 1))
+        self.batch_sizes = job.batch_sizes or (BATCHES_ON_CUDA if self._on_cuda else (whole,))
         self._encode = AudioEncoder(bundle)
         self._generator = Generator(bundle)
         on_device = job.image_ops == "gpu" or (job.image_ops == "auto" and self._on_cuda)
@@ -107,6 +109,7 @@ class Engine:
         context: Fraction | None,
         sample_rate: int,
         channels: int,
+        manners: Manners | None = None,
     ) -> Session:
         """Start a stream.
 
@@ -117,10 +120,12 @@ class Engine:
             context: Seconds of past sound the encoder hears with a hop; None is as much as fits.
             sample_rate: Samples per second of the sound that will come.
             channels: Channels of the sound that will come.
+            manners: How it behaves in silence and under load; without, every frame is made.
         """
         stream = StreamFormat(avatar.meta.width, avatar.meta.height, fps, sample_rate, channels)
         timeline = Timeline(fps)
-        session = Session(avatar, FeatureStream(self._encode, timeline, hop, context), timeline, stream)
+        features = FeatureStream(self._timed_encode, timeline, hop, context)
+        session = Session(avatar, features, timeline, stream, manners or Manners())
         self._scheduler.sessions.append(session)
         return session
 
@@ -152,11 +157,14 @@ class Engine:
         Returns:
             False where there was nothing to do until more sound comes.
         """
+        now = self.stats.clock.now()
+        for session in self._scheduler.sessions:
+            session.settle()
+            session.drop_late(now)
         self._scheduler.admit()
         encoded = False
-        while (session := self._scheduler.next_hop(to_fill=encoded)) is not None:
-            with self.stats.device_span("features"):
-                session.advance()
+        while (due := self._scheduler.next_hop(to_fill=encoded)) is not None:
+            due.advance(now)
             encoded = True
         batch = self._scheduler.take_batch()
         if batch:
@@ -167,23 +175,27 @@ class Engine:
         self.stats.collect()
         return encoded or bool(batch) or landed
 
+    def _timed_encode(self, samples: Samples) -> Tensor:
+        with self.stats.device_span("features"):
+            return self._encode(samples)
+
     @property
     def _most_flights(self) -> int:
         return FLIGHTS_ON_CUDA if self._on_cuda else 1
 
     def _launch(self, batch: Batch) -> None:
-        places = [(s.avatar, mirrored(r.index, s.avatar.meta.frames)) for s, r in batch]
+        places = [(session.avatar, request.source) for session, request in batch]
         animated = [
             (request, (avatar, source))
             for (_, request), (avatar, source) in zip(batch, places, strict=True)
-            if avatar.patches[source] is not None
+            if request.tokens is not None and avatar.patches[source] is not None
         ]
         self._flights.append(_Flight(batch, places, self._animate(animated) if animated else list))
 
     def _animate(self, animated: Sequence[tuple[FrameRequest, Place]]) -> Fetch:
         """Start what gives the patches of source frames that have a face."""
         places = [place for _, place in animated]
-        tokens = torch.stack([request.tokens for request, _ in animated])
+        tokens = torch.stack([request.tokens for request, _ in animated if request.tokens is not None])
         latents = torch.stack([self._resident(avatar).latents[source] for avatar, source in places])
         with self.stats.device_span("unet"):
             predicted = self._generator.unet(self._pad(tokens), self._pad(latents))
@@ -264,18 +276,33 @@ class Engine:
         patches = iter(flight.fetch())
         with self.stats.span("paste"):
             for (session, request), place in zip(flight.batch, flight.places, strict=True):
-                image = _picture(place, patches)
+                idle = session.idle_picture(request)
+                image, shown = _picture(session, request, place, patches, idle)
                 pts = session.timeline.pts(request.index)
-                session.deliver(Frame(request, image, pts, self.stats.clock.now()))
+                session.deliver(Frame(request, image, pts, self.stats.clock.now(), shown, idle))
 
 
-def _picture(place: Place, patches: Iterator[Image]) -> Image:
-    """A source frame with the next patch pasted in, or as it is where it has no face."""
+def _picture(
+    session: Session, request: FrameRequest, place: Place, patches: Iterator[Image], idle: Image
+) -> tuple[Image, Shown]:
+    """What a frame shows: a source frame with the next patch pasted in, or what takes no model work."""
     avatar, source = place
+    patch = avatar.patches[source]
+    if request.tokens is None:
+        if request.dropped and session.shown is not None:
+            return session.shown, Shown.HELD
+        return idle, Shown.HELD if request.dropped else Shown.IDLE
+    if patch is None and not session.idles_elsewhere:
+        return idle, Shown.IDLE
     image: Image = avatar.frames[source].copy()
-    if (patch := avatar.patches[source]) is not None:
+    changed = slice(None), slice(None)
+    if patch is not None:
         image[patch.box.slices()] = next(patches)
-    return image
+        changed = changed if session.idles_elsewhere else patch.box.slices()
+    if request.weight < 1:
+        part = image[changed]
+        image[changed] = cv2.addWeighted(part, request.weight, idle[changed], 1 - request.weight, 0)
+    return image, Shown.IDLE if patch is None else Shown.SPEAKING
 
 
 def _first_line(error: BaseException) -> str:

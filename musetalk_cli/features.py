@@ -7,6 +7,7 @@ are the same stream with hops of 30 s and no past context: upstream's segments.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
     from musetalk_cli.nets.bundle import Bundle
 
+Encode = Callable[[Samples], Tensor]
+"""Samples of a window, float32 `[n]`, to rows, float32 `[1500, layers, width]`."""
 OFFLINE_HOP = Fraction(WINDOW_SAMPLES, SAMPLE_RATE)
 """Seconds per hop of a whole file: one window."""
 
@@ -140,7 +143,7 @@ class HopCutter:
         self._total = 0
         self._ended = False
         self._number = 0
-        self._previous_end = 0
+        self._given_rows = 0
         self._final_taken = False
 
     def feed(self, samples: Samples) -> None:
@@ -151,6 +154,11 @@ class HopCutter:
     def finish(self) -> None:
         """End the stream: what is left is the last hop."""
         self._ended = True
+
+    def silence(self, next_row: int) -> None:
+        """Forget what the held sound said, but not how long it was; rows from `next_row` on come again."""
+        self._pieces = [np.zeros(self._total - self._start, np.float32)]
+        self._given_rows = next_row
 
     @property
     def total(self) -> int:
@@ -165,8 +173,13 @@ class HopCutter:
     def _next_end(self) -> int:
         return int((self._number + 1) * self._hop)
 
+    @property
+    def overtaken(self) -> bool:
+        """True where the sound of the hop after the due one is complete too."""
+        return self._total >= int((self._number + 2) * self._hop)
+
     def due(self) -> Hop | None:
-        """The next hop if its sound is complete; the same one until `take` is called."""
+        """The next hop if its sound is complete; the same one until `take` or `skip` is called."""
         end = self._next_end()
         if self._total >= end and not (self._ended and self._total == end):
             return Hop(self._number, end, final=False)
@@ -174,9 +187,17 @@ class HopCutter:
             return Hop(self._number, self._total, final=True)
         return None
 
-    def take(self, hop: Hop) -> Window | None:
-        """Move past a due hop; its window, or None where it brings no new row to a stream that has some."""
-        new_row, end_row = rows_in(self._previous_end), rows_in(hop.end)
+    def take(self, hop: Hop, next_row: int) -> Window | None:
+        """Move past a due hop.
+
+        Args:
+            hop: What `due` said.
+            next_row: First row that frames of later hops need.
+
+        Returns:
+            Its window, or None where it brings no new row to a stream that has some.
+        """
+        new_row, end_row = self._given_rows, rows_in(hop.end)
         first = max(0, ceil_div(hop.end - WINDOW_SAMPLES, SAMPLES_PER_ROW))
         if self._context is not None:
             first = max(first, new_row - self._context)
@@ -184,16 +205,23 @@ class HopCutter:
         begin = first * SAMPLES_PER_ROW
         held = np.concatenate([np.zeros(0, np.float32), *self._pieces])
         window = Window(held[begin - self._start : hop.end - self._start], first, end_row)
-        self._number += 1
-        self._previous_end = hop.end
-        self._final_taken = hop.final
-        self._keep(held)
-        return window if end_row > new_row or hop.number == 0 else None
+        fresh = end_row > self._given_rows or hop.number == 0
+        self._given_rows = end_row
+        self._pass(hop, held, next_row)
+        return window if fresh else None
 
-    def _keep(self, held: Samples) -> None:
+    def skip(self, hop: Hop, next_row: int) -> None:
+        """Move past a due hop whose frames need no features; `next_row` as in `take`."""
+        self._given_rows = max(self._given_rows, next_row)
+        self._pass(hop, np.concatenate([np.zeros(0, np.float32), *self._pieces]), next_row)
+
+    def _pass(self, hop: Hop, held: Samples, next_row: int) -> None:
         """Hold on to the samples from the earliest start of the next window."""
+        self._number += 1
+        self._final_taken = hop.final
+        row = rows_in(hop.end)
         rows = rows_in(WINDOW_SAMPLES) if self._context is None else self._context
-        start = max(self._start, (rows_in(self._previous_end) - rows) * SAMPLES_PER_ROW)
+        start = max(self._start, (min(row, next_row) - rows) * SAMPLES_PER_ROW)
         self._pieces = [held[start - self._start :].copy()]
         self._start = start
 
@@ -205,14 +233,14 @@ class FeatureStream:
     it is known; they depend on the sound and the settings alone, never on how the sound was delivered.
 
     Args:
-        encode: Samples of a window to rows, as `AudioEncoder`.
+        encode: Samples of a window to rows, as `AudioEncoder` does.
         timeline: Index arithmetic at the stream's frame rate.
         hop: Seconds per hop.
         context: Seconds of past sound in a window; None is as much as fits.
     """
 
     def __init__(
-        self, encode: AudioEncoder, timeline: Timeline, hop: Fraction, context: Fraction | None = None
+        self, encode: Encode, timeline: Timeline, hop: Fraction, context: Fraction | None = None
     ) -> None:
         self.cutter = HopCutter(hop, context)
         self._encode = encode
@@ -221,29 +249,40 @@ class FeatureStream:
         self._rows_start = 0
         self._next_frame = 0
 
-    def advance(self, hop: Hop) -> tuple[range, list[Tensor]]:
-        """Encode a due hop.
+    def frames(self, hop: Hop) -> range:
+        """The frames that a due hop makes computable."""
+        first = last = self._next_frame
+        if hop.final:
+            return range(first, max(first, self._timeline.frames_in(hop.end)))
+        while self._timeline.complete(last, hop.end):
+            last += 1
+        return range(first, last)
 
-        Returns:
-            The frames it made computable, and for each its tokens `[10 * layers, width]`.
-        """
-        window = self.cutter.take(hop)
+    def advance(self, hop: Hop, frames: range) -> list[Tensor]:
+        """Encode a due hop; the tokens `[10 * layers, width]` of each of its frames."""
+        window = self.cutter.take(hop, self._first_row(frames.stop))
         if window is not None:
             self._append(window)
-        first, last = self._next_frame, self._next_frame
-        if hop.final:
-            last = max(first, self._timeline.frames_in(hop.end))
-        else:
-            while self._timeline.complete(last, hop.end):
-                last += 1
-        self._next_frame = last
-        frames = range(first, last)
-        return frames, self._tokens(frames, rows_in(hop.end))
+        self._next_frame = frames.stop
+        return self._tokens(frames, rows_in(hop.end))
+
+    def skip(self, hop: Hop, frames: range) -> None:
+        """Move past a due hop whose frames are not made."""
+        self.cutter.skip(hop, self._first_row(frames.stop))
+        self._next_frame = frames.stop
+
+    def silence(self) -> None:
+        """Forget what the sound so far said: what is computed from here on has heard nothing of it."""
+        self.cutter.silence(self._first_row(self._next_frame))
+        self._rows = None
+
+    def _first_row(self, frame: int) -> int:
+        return max(0, self._timeline.first_row(frame))
 
     def _append(self, window: Window) -> None:
         """Take over a window's rows in place of older ones, from the first that a frame still needs."""
         fresh = self._encode(window.samples)[: window.end_row - window.first_row]
-        needed = max(0, self._timeline.first_row(self._next_frame))
+        needed = self._first_row(self._next_frame)
         if self._rows is not None and self._rows_start < window.first_row:
             old = self._rows[max(0, needed - self._rows_start) : window.first_row - self._rows_start]
             self._rows_start = window.first_row - len(old)

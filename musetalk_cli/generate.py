@@ -9,6 +9,7 @@ from pathlib import Path
 
 from musetalk_cli.choice import settle
 from musetalk_cli.config import JobConfig, RunConfig
+from musetalk_cli.control import Remote
 from musetalk_cli.errors import InputError
 from musetalk_cli.features import OFFLINE_HOP
 from musetalk_cli.media.audio import probe_sound
@@ -44,7 +45,7 @@ def generate(
         output: Video to write, with the sound at its own rate; or None.
         frames_dir: Folder for lossless pictures; or None.
         stop: Set from outside to end early; what was made so far is completed.
-        progress: Told of every frame.
+        progress: Told a few times a second, and at the end.
 
     Raises:
         InputError: Neither output is given, or the sound cannot be used.
@@ -66,10 +67,10 @@ def generate(
         run,
         replace(job, chunk=OFFLINE_HOP, context=job.fps * 0),
         avatar,
-        lambda: FileSource(audio, clock, pace=False),
+        FileSource(audio, clock, pace=False),
         sinks,
         clock,
-        stop or threading.Event(),
-        None if progress is None else lambda frames: progress(frames, total),
+        Remote(stop),
+        None if progress is None else lambda snapshot: progress(snapshot.frames, total),
         offline=True,
     )

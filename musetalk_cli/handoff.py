@@ -64,6 +64,10 @@ class Handoff(Generic[Item]):
                 raise HandoffClosed
             return None
 
+    def __len__(self) -> int:
+        """Items that wait."""
+        return len(self._items)
+
     def __iter__(self) -> Iterator[Item]:
         """Yield items until the hand-off is closed and empty."""
         while True:

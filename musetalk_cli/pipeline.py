@@ -1,91 +1,41 @@
-"""The run loop: a thread per clock, two bounded hand-offs, one declared place that waits.
+"""The run loop: a thread per clock, two bounded hand-offs, and a short queue for each sink.
 
-Arrival (the source), the device (the caller's thread) and presentation (the sinks) each have their own
-thread. What is full waits. The first failure anywhere closes both hand-offs and is raised to the caller,
-and nothing half-written stays behind.
+Arrival (the source), the device (the caller's thread) and presentation each have their own thread; so has
+every sink. What is full waits. Whatever ends a run, no thread is left behind:
+
+- offline, the first failure anywhere is raised to the caller, and nothing half-written stays;
+- in a stream a sink that fails is closed and the others go on; where the source or the device fails, the
+  sinks are completed with what was made. The outcome lists the failures.
 """
 
 from __future__ import annotations
 
-import logging
-import math
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
+
+import numpy as np
 
 from musetalk_cli.engine import Engine
 from musetalk_cli.handoff import Handoff, HandoffClosed
+from musetalk_cli.observe import Observer, Outcome, Snapshot
+from musetalk_cli.outlet import Outlet
+from musetalk_cli.playout import Playout
 from musetalk_cli.session import Session
-from musetalk_cli.timing import Clock, Durations, durations
+from musetalk_cli.timing import Clock
 from musetalk_cli.types import AudioChunk, Frame, Sink, Source
-
-log = logging.getLogger(__name__)
 
 POLL_S = 0.05
 """How often a wait for sound looks whether it should stop."""
 ARRIVALS = 64
 """Pieces of sound that may wait for the device."""
 FRAMES_PER_BATCH_WAITING = 2
-"""Batches of frames that may wait for the sinks."""
+"""Batches of frames that may wait for presentation, at the least."""
+OUTLET_FRAMES = 4
+"""Frames that may wait for a sink, at the least."""
 
-Progress = Callable[[int], None]
-"""Called with the frames handed to the sinks so far."""
-
-
-@dataclass(slots=True)
-class Latencies:
-    """The three latencies of a run, in seconds, and what was late.
-
-    Attributes:
-        chunk_s: Length of a chunk.
-        late_after_s: A frame composited later than this after its chunk is complete is late.
-        first_frame: Chunk complete to its first frame composited, one per chunk.
-        last_frame: Chunk complete to its last frame composited, one per chunk.
-        mouth_to_eye: Arrival of a frame's first sample to the frame in the sinks, one per frame.
-        late: Late frames.
-    """
-
-    chunk_s: float
-    late_after_s: float
-    first_frame: Durations = field(default_factory=durations)
-    last_frame: Durations = field(default_factory=durations)
-    mouth_to_eye: Durations = field(default_factory=durations)
-    late: int = 0
-    _hop: int = -1
-
-    def record(self, frame: Frame, handed: float) -> None:
-        """Take note of a frame; frames come in order."""
-        delay = frame.composited - frame.request.ready
-        if frame.request.hop != self._hop:
-            self._hop = frame.request.hop
-            self.first_frame.append(delay)
-            self.last_frame.append(delay)
-        self.last_frame[-1] = delay
-        self.mouth_to_eye.append(handed - frame.request.arrived)
-        self.late += delay > self.late_after_s
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What a run did.
-
-    Attributes:
-        frames: Frames handed to the sinks.
-        samples: Samples of each channel of their sound.
-        sample_rate: Samples per second of it.
-        wall_s: Seconds from start to end, the completion of files included.
-        waiting_s: Seconds the device had nothing to do because a live source had not delivered.
-        latencies: When frames came.
-        interrupted: True where the run was stopped before the sound ended.
-    """
-
-    latencies: Latencies
-    sample_rate: int
-    frames: int = 0
-    samples: int = 0
-    wall_s: float = 0.0
-    waiting_s: float = 0.0
-    interrupted: bool = False
+Watch = Callable[[Snapshot], None]
+"""Told how a run goes, a few times a second and at its end."""
 
 
 class Pipeline:
@@ -97,8 +47,9 @@ class Pipeline:
         source: Where the sound comes from.
         sinks: Where the frames go; all get every frame.
         clock: Where time comes from.
-        chunk_s: Length of a chunk in seconds.
-        offline: True where no frame can be late; in a stream it is after the length of a chunk.
+        playout: When frames are shown; None shows each as soon as it is made.
+        observer: Who keeps the figures.
+        offline: The first failure ends everything, and leaves nothing.
     """
 
     def __init__(
@@ -108,131 +59,215 @@ class Pipeline:
         source: Source,
         sinks: Sequence[Sink],
         clock: Clock,
-        chunk_s: float,
+        observer: Observer,
         *,
+        playout: Playout | None = None,
         offline: bool = False,
     ) -> None:
         self._engine = engine
         self._session = session
         self._source = source
-        self._sinks = sinks
         self._clock = clock
-        self._arrivals: Handoff[AudioChunk] = Handoff(ARRIVALS)
-        self._frames: Handoff[Frame] = Handoff(FRAMES_PER_BATCH_WAITING * engine.batch_sizes[-1])
-        self._outcome = Outcome(
-            Latencies(chunk_s, math.inf if offline else chunk_s), session.stream.sample_rate
-        )
-        self._progress: Progress | None = None
+        self._observer = observer
+        self._playout = playout
+        self._offline = offline
+        batch = engine.batch_sizes[-1]
+        ahead = 0 if playout is None else int(observer.outcome.latencies.chunk_s * session.stream.fps) + batch
+        room = OUTLET_FRAMES if playout is None else int(session.stream.fps / 2)
+        self._arrivals: Handoff[tuple[int, AudioChunk]] = Handoff(ARRIVALS)
+        self._frames: Handoff[Frame] = Handoff(max(FRAMES_PER_BATCH_WAITING * batch, ahead))
+        self._outlets = [
+            Outlet(
+                sink, session, max(OUTLET_FRAMES, room), clock, engine.stats, self._written, self._sink_failed
+            )
+            for sink in sinks
+        ]
+        self._source_failure: BaseException | None = None
+        self._made = False
+        self._ended = False
+        self._flush = threading.Event()
+        self._watch: Watch | None = None
 
-    def run(self, stop: threading.Event, progress: Progress | None = None) -> Outcome:
+    def run(self, stop: threading.Event, watch: Watch | None = None) -> Outcome:
         """Run until the sound ends or `stop` is set; then complete the sinks.
 
         Raises:
-            MuseTalkError: Source, engine or a sink failed; every sink was told to leave nothing behind.
+            MuseTalkError: Source, engine or a sink failed before the first frame, or offline.
         """
-        self._progress = progress
-        started = self._clock.now()
+        self._watch = watch
+        outcome = self._observer.start()
         threads = [
             threading.Thread(target=self._arrive, name="arrival", daemon=True),
             threading.Thread(target=self._present, name="presentation", daemon=True),
         ]
         try:
-            for sink in self._sinks:
-                sink.open(self._session.stream)
+            for outlet in self._outlets:
+                outlet.open()
             for thread in threads:
                 thread.start()
-            self._serve(stop)
-            self._frames.close()
-            threads[1].join()
-            self._frames.raise_error()
-            if not self._outcome.frames:
-                self._abort()
-            else:
-                for sink in self._sinks:
-                    sink.finish()
-        except BaseException as error:
             try:
-                self._end(threads, error)
-            finally:
-                self._abort()
-            raise
-        self._end(threads)
-        self._outcome.wall_s = self._clock.now() - started
-        return self._outcome
-
-    def _abort(self) -> None:
-        """Abort every sink, also where one of them fails to."""
-        for sink in self._sinks:
-            try:
-                sink.abort()
+                self._serve(stop)
             except Exception as error:
-                log.warning("A result could not be removed: %s", error)
+                self._keep_or_raise(error)
+            self._complete(threads[1])
+        except BaseException as error:
+            self._abort(threads, error)
+            raise
+        self._close(threads)
+        outcome.lost_samples = self._source.lost_samples
+        self._observer.end(self._depths(), watch)
+        return outcome
 
-    def _end(self, threads: Sequence[threading.Thread], error: BaseException | None = None) -> None:
-        self._source.close()
-        self._arrivals.close(error)
+    def _keep_or_raise(self, error: Exception) -> None:
+        """Go on to what completes the sinks, where a stream has come so far that this is worth something."""
+        if self._offline or not self._made:
+            raise error
+        failures = self._observer.outcome.failures
+        if error not in failures:
+            failures.append(error)
+
+    def _complete(self, presentation: threading.Thread) -> None:
+        """Show what was made, and complete every sink."""
+        if self._observer.outcome.interrupted:
+            self._flush.set()
+        self._frames.close()
+        presentation.join()
+        try:
+            self._frames.raise_error()
+        except Exception as error:
+            self._keep_or_raise(error)
+        for outlet in self._outlets:
+            outlet.finish()
+            if outlet.failure is not None and self._offline:
+                raise outlet.failure
+        if not self._observer.outcome.frames and self._observer.outcome.failures:
+            raise self._observer.outcome.failures[0]
+
+    def _abort(self, threads: Sequence[threading.Thread], error: BaseException) -> None:
         self._frames.close(error)
-        if error is not None:
-            self._abort()  # a thread that waits in a sink that takes nothing ends no other way
+        self._arrivals.close(error)
+        self._flush.set()
+        for outlet in self._outlets:
+            outlet.abort()
+        self._close(threads)
+
+    def _close(self, threads: Sequence[threading.Thread]) -> None:
+        self._source.close()
+        self._arrivals.close()
+        self._frames.close()
         for thread in threads:
             if thread.is_alive():
                 thread.join()
 
     def _arrive(self) -> None:
-        """The arrival thread."""
+        """The arrival thread: every piece carries the epoch it came in.
+
+        The first one after an interrupt may have been on its way before it: it is old, and so is all that the
+        source has not given yet.
+        """
+        epoch = self._session.epoch
         try:
             for piece in self._source:
-                self._arrivals.put(piece)
-            self._arrivals.close()
+                came_in, epoch = epoch, self._session.epoch
+                if came_in != epoch:
+                    self._source.discard()
+                self._arrivals.put((came_in, piece))
         except HandoffClosed:
             return
         except BaseException as error:
-            self._arrivals.close(error)
+            self._source_failure = error
+        self._arrivals.close()
 
     def _present(self) -> None:
         """The presentation thread."""
         try:
             for frame in self._frames:
-                handed = self._clock.now()
-                with self._engine.stats.span("sink"):
-                    for sink in self._sinks:
-                        sink.write(frame)
-                self._record(frame, handed)
+                if self._playout is not None:
+                    self._wait_until(self._playout.due(frame))
+                for outlet in self._outlets:
+                    outlet.put(frame)
+                self._observer.presented(frame, self._depths(), self._watch)
         except BaseException as error:
             self._frames.close(error)
 
-    def _record(self, frame: Frame, handed: float) -> None:
-        outcome = self._outcome
-        outcome.latencies.record(frame, handed)
-        outcome.frames += 1
-        outcome.samples += len(frame.request.audio)
-        if self._progress is not None:
-            self._progress(outcome.frames)
+    def _wait_until(self, due: float) -> None:
+        remaining = due - self._clock.now()
+        if remaining > 0 and not self._flush.is_set():
+            self._clock.wait(remaining, self._flush)
+
+    def _written(self, outlet: Outlet, frame: Frame, handed: float) -> None:
+        """Called in the outlets' threads: the first that is alive stands for all in the figures."""
+        if outlet is next(other for other in self._outlets if other.failure is None):
+            self._observer.handed(frame, handed)
+
+    def _sink_failed(self, outlet: Outlet, error: BaseException) -> None:
+        """Called in the thread of an outlet whose sink has failed."""
+        if not self._offline:
+            self._observer.failed(outlet.name, error)
+        if self._offline or all(other.failure is not None for other in self._outlets):
+            self._frames.close(error)
+
+    def _depths(self) -> tuple[int, int, int]:
+        """Pieces of sound, requests and frames that wait."""
+        shown = max((outlet.waiting for outlet in self._outlets), default=0)
+        return len(self._arrivals), len(self._session.ready), len(self._frames) + shown
 
     def _serve(self, stop: threading.Event) -> None:
         """The device's thread: step while there is work, take more sound when there is none."""
-        while not self._session.done:
+        session = self._session
+        while not session.done:
             self._frames.raise_error()
             if stop.is_set():
-                self._outcome.interrupted = True
+                self._observer.outcome.interrupted = True
                 return
+            while session.leaves_out and self._hear(0):
+                pass  # what is late can be told only once it is heard
             worked = self._engine.step()
-            while self._session.finished:
-                self._frames.put(self._session.finished.popleft())
-            if not worked and not self._session.done:
-                self._listen()
+            self._hand_over()
+            if not worked and not session.done:
+                self._hear(POLL_S)
+        if self._source_failure is not None:
+            raise self._source_failure
 
-    def _listen(self) -> None:
-        """Wait for the next piece of sound and feed it."""
+    def _hand_over(self) -> None:
+        """Finished frames to presentation; a stream that waits for their time has nothing to do meanwhile."""
+        asked = self._clock.now()
+        while self._session.finished:
+            self._frames.put(self._session.finished.popleft())
+            self._made = True
+        if self._playout is not None:
+            self._observer.waited(self._clock.now() - asked)
+
+    def _hear(self, wait_s: float) -> bool:
+        """Feed the next piece of sound; False where none came for so long, or the sound has ended."""
         asked = self._clock.now()
         try:
-            piece = self._arrivals.get(POLL_S)
+            arrival = self._arrivals.get(wait_s)
         except HandoffClosed:
-            self._session.finish(self._clock.now())
-            return
+            if self._source_failure is not None and self._offline:
+                raise self._source_failure from None
+            self._finish()
+            return False
         now = self._clock.now()
         if self._source.live:
-            self._outcome.waiting_s += now - asked
-        if piece is not None:
-            with self._engine.stats.span("audio"):
-                self._session.feed(piece.samples, piece.arrived if self._source.live else now)
+            self._observer.waited(now - asked)
+        if arrival is None:
+            return False
+        epoch, piece = arrival
+        if epoch != self._session.epoch:
+            if self._source.patient:
+                return True
+            piece = replace(piece, samples=np.zeros_like(piece.samples))
+        with self._engine.stats.span("audio"):
+            self._session.feed(piece.samples, piece.arrived if self._source.live else now)
+        return True
+
+    def _finish(self) -> None:
+        """End the session's sound, once; what the source failed with says more than that it was too short."""
+        if self._ended:
+            return
+        self._ended = True
+        try:
+            self._session.finish(self._clock.now())
+        except Exception as error:
+            raise self._source_failure or error from None

@@ -11,6 +11,8 @@ from musetalk_cli.types import FrameRequest
 
 BATCHES_FINISHED = 4
 """Largest batches of finished frames a session holds before it is passed over."""
+FREE_FRAMES = 4
+"""Largest batches of frames that one step may deliver, where most of them need no model work."""
 
 Batch = list[tuple[Session, FrameRequest]]
 
@@ -55,14 +57,17 @@ class Scheduler:
         return min(waiting, key=lambda session: _deadline(session, len(session.ready)), default=None)
 
     def take_batch(self) -> Batch:
-        """Up to the largest batch of ready requests, earliest deadline first."""
+        """Up to the largest batch of frames to make, earliest deadline first, and the others between them."""
         batch: Batch = []
+        made = 0
         hungry = [session for session in self.sessions if session.busy and session.ready]
-        while hungry and len(batch) < self._room:
+        while hungry and made < self._room and len(batch) < FREE_FRAMES * self._room:
             session = min(hungry, key=_deadline)
             self._served = max(self._served, session.served_until)
             session.served_until = _deadline(session)
-            batch.append((session, session.ready.popleft()))
+            request = session.ready.popleft()
+            batch.append((session, request))
+            made += request.tokens is not None
             if not session.ready:
                 hungry.remove(session)
         return batch

@@ -2,21 +2,50 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from musetalk_cli.config import SilenceLevel
 from musetalk_cli.errors import InputError
-from musetalk_cli.features import FeatureStream
+from musetalk_cli.features import FeatureStream, Hop
+from musetalk_cli.silence import Presence
 from musetalk_cli.soundtrack import SoundTrack
-from musetalk_cli.timeline import Timeline
-from musetalk_cli.types import Frame, FrameRequest, Samples, StreamFormat
+from musetalk_cli.timeline import Loop, Timeline, ceil_div, mirrored
+from musetalk_cli.types import Frame, FrameRequest, Image, Samples, StreamFormat
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from musetalk_cli.avatar.data import Avatar
+
+SHORTEST_REST = Fraction(2, 5)
+"""Seconds of neighbouring frames at rest in which silence stays."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Manners:
+    """How a stream behaves in silence and under load.
+
+    Attributes:
+        silence: The level that is silence; None makes every frame.
+        idle: Pictures shown in silence, forward then backward, each of the avatar's size; None is the
+            avatar's own frames.
+        late_after: Seconds after which a frame that was due is left out; infinite where every frame is made.
+    """
+
+    silence: SilenceLevel | None = None
+    idle: Sequence[Image] | None = None
+    late_after: float = math.inf
 
 
 class Session:
     """One stream: an avatar, its sound, and the frames they become. Made by `Engine.open`.
+
+    All but `interrupt` and `epoch` belong to the thread that steps the engine.
 
     Attributes:
         stream: Format of the frames and their sound.
@@ -24,10 +53,16 @@ class Session:
         ready: Requests in order, for the engine to take.
         served_until: Where the session stands in served time, in seconds; the scheduler's to keep.
         busy: True while it has work; the scheduler's to keep.
+        shown: The last picture delivered since the last interrupt, or None.
     """
 
     def __init__(
-        self, avatar: Avatar, features: FeatureStream, timeline: Timeline, stream: StreamFormat
+        self,
+        avatar: Avatar,
+        features: FeatureStream,
+        timeline: Timeline,
+        stream: StreamFormat,
+        manners: Manners,
     ) -> None:
         self.avatar = avatar
         self.stream = stream
@@ -37,9 +72,42 @@ class Session:
         self.ready: deque[FrameRequest] = deque()
         self.served_until = 0.0
         self.busy = False
+        self.shown: Image | None = None
+        self._manners = manners
+        self._presence = Presence(timeline, manners.silence)
         self._sound = SoundTrack(timeline, stream.sample_rate, stream.channels)
         self._marks: deque[tuple[int, float]] = deque()
         self._open_frames = 0
+        self._loop = Loop(
+            avatar.meta.frames, avatar.meta.rest_frames, ceil_div(SHORTEST_REST * timeline.fps, 1)
+        )
+        self._period = float(1 / timeline.fps)
+        self._epoch = 0
+        self._settled = 0
+
+    @property
+    def epoch(self) -> int:
+        """How many interrupts there were; what belongs to an earlier one is not shown any more."""
+        return self._epoch
+
+    def interrupt(self) -> None:
+        """Discard everything that was said and not yet shown; safe to call from any thread.
+
+        Time goes on: the frames that were due keep their places, as idle ones, and the sound its length, as
+        silence. So picture and sound stay together, and nothing has to be caught up.
+        """
+        self._epoch += 1
+
+    def settle(self) -> None:
+        """Act on interrupts, in the thread that steps the engine."""
+        if self._settled == self._epoch:
+            return
+        self._settled = self._epoch
+        self.shown = None
+        self.features.silence()
+        self._presence.silence()
+        self._sound.silence()
+        self.ready = deque(replace(request, tokens=None, weight=0.0) for request in self.ready)
 
     def feed(self, samples: Samples, arrived: float) -> None:
         """Add sound.
@@ -48,7 +116,8 @@ class Session:
             samples: float32 `[n, channels]` at the stream's rate.
             arrived: Monotonic seconds at which its last sample arrived.
         """
-        self.features.cutter.feed(self._sound.feed(samples, arrived))
+        self.settle()
+        self._hear(self._sound.feed(samples, arrived))
         self._marks.append((self.features.cutter.total, arrived))
 
     def finish(self, now: float) -> None:
@@ -58,7 +127,7 @@ class Session:
             InputError: The whole sound is shorter than one frame.
         """
         cutter = self.features.cutter
-        cutter.feed(self._sound.finish())
+        self._hear(self._sound.finish())
         cutter.finish()
         self._marks.append((cutter.total, now))
         if self.timeline.frames_in(cutter.total) == 0:
@@ -66,6 +135,10 @@ class Session:
                 f"The sound is shorter than one frame ({float(1000 / self.timeline.fps):.0f} ms).",
                 "Pass a longer sound.",
             )
+
+    def _hear(self, samples: Samples) -> None:
+        self.features.cutter.feed(samples)
+        self._presence.feed(samples)
 
     def hop_ready(self) -> float | None:
         """When the sound of the next hop was complete, or None while it is not."""
@@ -76,24 +149,95 @@ class Session:
             self._marks.popleft()
         return self._marks[-1][1] if hop.final else self._marks[0][1]
 
-    def advance(self) -> None:
-        """Turn a due hop into frame requests."""
+    def advance(self, now: float, *, make: bool = True) -> None:
+        """Turn a due hop into frame requests; it is encoded where one of its frames is made.
+
+        Args:
+            now: Monotonic seconds; a frame that is late by now is left out.
+            make: False leaves all its frames out.
+        """
         hop, ready = self.features.cutter.due(), self.hop_ready()
         if hop is None or ready is None:
             return
-        frames, tokens = self.features.advance(hop)
+        frames = self.features.frames(hop)
+        weights = self._presence.weights(frames)
+        first = ready + self._manners.late_after
+        deadlines = [first + number * self._period for number in range(len(frames))]
+        made = [
+            make and weight > 0 and deadline >= now
+            for weight, deadline in zip(weights, deadlines, strict=True)
+        ]
+        tokens = self._tokens(hop, frames, encode=any(made))
         arrivals = [self._sound.arrival(frame) for frame in frames]
         slices = self._sound.cut(frames, final=hop.final)
-        for frame, token, audio, arrived in zip(frames, tokens, slices, arrivals, strict=True):
-            self.ready.append(FrameRequest(frame, token, audio, arrived, ready, hop.number))
+        for number, frame in enumerate(frames):
+            self.ready.append(
+                FrameRequest(
+                    frame, tokens[number] if made[number] else None, slices[number], arrivals[number], ready,
+                    hop.number, weights[number], deadlines[number], self._settled,
+                    dropped=weights[number] > 0 and not made[number],
+                    source=self._loop.next(resting=weights[number] == 0),
+                )
+            )  # fmt: skip
         self._open_frames += len(frames)
+
+    def drop_late(self, now: float) -> None:
+        """The one place where frames are left out: where one is late, all but those of the newest chunk.
+
+        A late frame of the newest chunk goes too. What is left out is shown as the picture before it, with
+        its own sound, and costs no model work. Sound is never left out.
+        """
+        waiting = self.hop_ready()
+        if not any(_is_late(request, now) for request in self.ready) and (
+            waiting is None or waiting + self._manners.late_after >= now
+        ):
+            return
+        while self.features.cutter.overtaken:
+            self.advance(now, make=False)
+        due = self.features.cutter.due()
+        newest = self.ready[-1].hop if due is None else due.number
+        for place, request in enumerate(self.ready):
+            if request.tokens is not None and (request.hop < newest or _is_late(request, now)):
+                self.ready[place] = replace(request, tokens=None, dropped=True)
+
+    def idle_picture(self, request: FrameRequest) -> Image:
+        """What is shown in silence at the place of a frame; a view of a shared picture, not to be written."""
+        idle = self._manners.idle
+        picture = (
+            self.avatar.frames[request.source] if idle is None else idle[mirrored(request.index, len(idle))]
+        )
+        view: Image = picture.view()
+        view.flags.writeable = False
+        return view
+
+    @property
+    def leaves_out(self) -> bool:
+        """True where late frames are left out."""
+        return math.isfinite(self._manners.late_after)
+
+    @property
+    def idles_elsewhere(self) -> bool:
+        """True where the idle picture is not the frame that the face is put into."""
+        return self._manners.idle is not None
 
     def deliver(self, frame: Frame) -> None:
         """Take over a finished frame."""
         self.finished.append(frame)
+        if frame.request.epoch == self._settled:
+            self.shown = frame.image
         self._open_frames -= 1
 
     @property
     def done(self) -> bool:
         """True once the sound has ended and its last frame was delivered."""
         return self.features.cutter.done and self._open_frames == 0
+
+    def _tokens(self, hop: Hop, frames: range, *, encode: bool) -> Sequence[Tensor | None]:
+        if encode:
+            return self.features.advance(hop, frames)
+        self.features.skip(hop, frames)
+        return [None] * len(frames)
+
+
+def _is_late(request: FrameRequest, now: float) -> bool:
+    return request.tokens is not None and request.deadline < now

@@ -40,6 +40,10 @@ class SoundTrack:
         """The last samples at 16 kHz."""
         return self._resampler.finish()
 
+    def silence(self) -> None:
+        """Forget what the sound of frames that are not made yet said, but not how long it was."""
+        self._pieces = deque(np.zeros_like(piece) for piece in self._pieces)
+
     def arrival(self, frame: int) -> float:
         """When the first sample of a frame arrived; frames must be asked for in order."""
         first = self._timeline.frame_start(frame, self._rate)

@@ -2,40 +2,45 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
+from contextlib import closing
 from fractions import Fraction
 
-from musetalk_cli.avatar.store import load_avatar
+from musetalk_cli.avatar.data import Avatar
+from musetalk_cli.avatar.lookup import find_avatar
+from musetalk_cli.avatar.store import load_avatar, load_idle, load_meta
 from musetalk_cli.config import JobConfig, RunConfig
+from musetalk_cli.control import Remote
 from musetalk_cli.engine import Engine
-from musetalk_cli.nets.bundle import open_bundle
-from musetalk_cli.pipeline import Pipeline, Progress
+from musetalk_cli.errors import InputError
+from musetalk_cli.nets.bundle import Bundle, open_bundle
+from musetalk_cli.observe import Observer
+from musetalk_cli.pipeline import Pipeline, Watch
+from musetalk_cli.playout import Playout
 from musetalk_cli.report import Report, make_report
+from musetalk_cli.session import Manners
 from musetalk_cli.timing import Clock, StageStats
-from musetalk_cli.types import Sink, Source
+from musetalk_cli.trace import Trace
+from musetalk_cli.types import Image, Sink, Source
 
 
-def make_engine(run: RunConfig, job: JobConfig, clock: Clock) -> Engine:
-    """Load the networks and build an engine for them.
-
-    Raises:
-        DeviceError: The device is not there.
-        ModelError: The bundle is missing or broken.
-    """
-    bundle = open_bundle(run)
-    return Engine(bundle, job, StageStats(clock, bundle.device if bundle.device.type == "cuda" else None))
+def make_engine(bundle: Bundle, job: JobConfig, clock: Clock, trace: Trace | None = None) -> Engine:
+    """Build an engine for loaded networks; on CUDA its stages are timed by events."""
+    device = bundle.device if bundle.device.type == "cuda" else None
+    return Engine(bundle, job, StageStats(clock, device, trace))
 
 
 def speak(
     run: RunConfig,
     job: JobConfig,
     avatar_name: str,
-    make_source: Callable[[], Source],
+    source: Source,
     sinks: Sequence[Sink],
     clock: Clock,
-    stop: threading.Event,
-    progress: Progress | None = None,
+    remote: Remote,
+    watch: Watch | None = None,
+    trace: Trace | None = None,
     *,
     offline: bool,
 ) -> Report:
@@ -45,29 +50,63 @@ def speak(
         run: Where things are and what computes, as `choice.settle` gave it.
         job: How.
         avatar_name: Who.
-        make_source: Opens the sound; called once everything else is loaded, so that no sound waits.
+        source: The sound; closed at the end, whatever happens.
         sinks: Where the frames go.
         clock: Where time comes from.
-        stop: Set from outside to end early; what was made so far is completed.
-        progress: Told of every frame.
-        offline: No frame can be late. In a stream everything is done once before the sound starts, so that
-            its first chunk is like the others.
+        remote: What ends or interrupts the run from outside; what was made so far is completed.
+        watch: Told how it goes.
+        trace: Where every stage is written down, or None.
+        offline: No frame can be late, and none is left out. In a stream everything is done once before the
+            sound starts, so that its first chunk is like the others.
 
     Raises:
-        MuseTalkError: Something named in its message cannot be used; nothing half-written is left.
+        MuseTalkError: Something named in its message cannot be used.
     """
-    avatar = load_avatar(run.avatars.path, avatar_name)
-    engine = make_engine(run, job, clock)
-    if not offline:
-        engine.warm_up(avatar)
-    source = make_source()
-    session = engine.open(avatar, job.fps, job.chunk, job.context, source.sample_rate, source.channels)
-    pipeline = Pipeline(engine, session, source, sinks, clock, float(job.chunk), offline=offline)
-    try:
-        outcome = pipeline.run(stop, progress)
-    finally:
-        engine.close(session)
-    return make_report(engine, outcome, float(job.fps), settings(engine, job, avatar_name))
+    with closing(source):
+        avatar = load_avatar(run.avatars.path, avatar_name)
+        manners = _manners(run, job, avatar, source, offline=offline)
+        engine = make_engine(open_bundle(run), job, clock, trace)
+        if not offline:
+            engine.warm_up(avatar)
+        session = engine.open(
+            avatar, job.fps, job.chunk, job.context, source.sample_rate, source.channels, manners
+        )
+        remote.bind(session)
+        observer = Observer(clock, float(job.chunk), source.sample_rate, trace, offline=offline)
+        paced = not offline and (not source.patient or any(sink.live for sink in sinks))
+        playout = Playout(session.timeline, job.chunk) if paced else None
+        pipeline = Pipeline(engine, session, source, sinks, clock, observer, playout=playout, offline=offline)
+        try:
+            outcome = pipeline.run(remote.stop, watch)
+        finally:
+            engine.close(session)
+        return make_report(engine, outcome, float(job.fps), settings(engine, job, avatar_name))
+
+
+def _manners(run: RunConfig, job: JobConfig, avatar: Avatar, source: Source, *, offline: bool) -> Manners:
+    """How the stream behaves in silence and under load.
+
+    Raises:
+        MuseTalkError: The idle avatar is not there, or has another size.
+    """
+    if offline:
+        return Manners()
+    drops = job.when_late == "drop" or (job.when_late == "auto" and not source.patient)
+    return Manners(job.silence, _idle(run, job, avatar), float(job.chunk) if drops else math.inf)
+
+
+def _idle(run: RunConfig, job: JobConfig, avatar: Avatar) -> list[Image] | None:
+    if job.idle_avatar is None:
+        return load_idle(run.avatars.path, avatar.meta) if avatar.meta.idle_frames else None
+    home = find_avatar(run.avatars.path, job.idle_avatar)
+    meta = load_meta(home.avatars_dir, job.idle_avatar)
+    if (meta.width, meta.height) != (avatar.meta.width, avatar.meta.height):
+        raise InputError(
+            f"--idle-avatar {job.idle_avatar} is {meta.width}x{meta.height}, and {avatar.meta.name} is "
+            f"{avatar.meta.width}x{avatar.meta.height}.",
+            "Prepare one of the same size.",
+        )
+    return load_idle(home.avatars_dir, meta)
 
 
 def settings(engine: Engine, job: JobConfig, avatar_name: str) -> dict[str, str | float | bool | None]:
@@ -82,4 +121,7 @@ def settings(engine: Engine, job: JobConfig, avatar_name: str) -> dict[str, str 
         "context_s": None if job.context is None else float(job.context),
         "batch_sizes": ",".join(str(size) for size in engine.batch_sizes),
         "fps": str(Fraction(job.fps)),
+        "silence": "off" if job.silence is None else str(job.silence),
+        "idle_avatar": job.idle_avatar,
+        "when_late": job.when_late,
     }

@@ -7,7 +7,8 @@ product happens to be rounded.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from musetalk_cli.errors import InputError
@@ -27,7 +28,7 @@ ROWS_PER_FRAME = 2 * (2 * ROW_MARGIN + 1)
 _NUMBER = re.compile(r"-?\d{1,9}(\.\d{1,12}|/\d{1,9})?")
 """Short enough that no exponent makes an exact fraction of a billion digits."""
 FPS_RANGE = (1, 120)
-CHUNK_RANGE = (Fraction(4, 100), Fraction(30))
+CHUNK_RANGE = (Fraction(4, 100), Fraction(2))
 
 
 def parse_fps(value: str | float | Fraction) -> Fraction:
@@ -48,7 +49,7 @@ def parse_chunk(value: str | float | Fraction) -> Fraction:
     """Read a chunk length in seconds, exactly.
 
     Raises:
-        InputError: It is not a number, or outside 0.04..30 s.
+        InputError: It is not a number, or outside 0.04..2 s.
     """
     chunk = _fraction(value, "--chunk")
     low, high = CHUNK_RANGE
@@ -111,6 +112,12 @@ class Timeline:
     """
 
     fps: Fraction
+    _frames: int = field(init=False, repr=False, compare=False)
+    _seconds: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_frames", self.fps.numerator)
+        object.__setattr__(self, "_seconds", self.fps.denominator)
 
     def frames_in(self, samples: int, sample_rate: int = SAMPLE_RATE) -> int:
         """Whole frames that `samples` of sound last."""
@@ -118,30 +125,44 @@ class Timeline:
 
     def frame_start(self, frame: int, sample_rate: int = SAMPLE_RATE) -> int:
         """The first whole sample of a frame, which owns all up to the first of the next."""
-        return ceil_div(frame * sample_rate, self.fps)
+        return -(-frame * sample_rate * self._seconds // self._frames)
 
     def pts(self, frame: int) -> Fraction:
         """Seconds from the start of the stream to the start of a frame."""
-        return frame / self.fps
+        return Fraction(frame * self._seconds, self._frames)
 
     def first_row(self, frame: int) -> int:
         """First of the `ROWS_PER_FRAME` encoder rows of a frame; rows below 0 are zero.
 
         Upstream pads `ceil(50 / fps) * 2` zero rows in front and takes rows from `floor(i * 50 / fps)`.
         """
-        return int(frame * ROWS_PER_SECOND // self.fps) - ceil_div(ROWS_PER_SECOND, self.fps) * ROW_MARGIN
+        seconds, frames = ROWS_PER_SECOND * self._seconds, self._frames
+        return frame * seconds // frames + (-seconds // frames) * ROW_MARGIN
 
     def last_row(self, frame: int) -> int:
         """One past the last encoder row of a frame."""
         return self.first_row(frame) + ROWS_PER_FRAME
 
-    def complete(self, frame: int, samples: int) -> bool:
-        """True once `samples` of a stream that goes on suffice to compute a frame.
+    def needed(self, frame: int) -> int:
+        """Samples of a stream that goes on which suffice to compute a frame.
 
         Its rows must exist, and the sound must reach the end of the next frame: the last frame of a
         stream then always waits for the end, and takes the sound left over with it.
         """
-        return self.last_row(frame) <= rows_in(samples) and self.frame_start(frame + 2) <= samples
+        return max(self.last_row(frame) * SAMPLES_PER_ROW, self.frame_start(frame + 2))
+
+    def complete(self, frame: int, samples: int) -> bool:
+        """True once `samples` of a stream that goes on suffice to compute a frame."""
+        return self.needed(frame) <= samples
+
+    @property
+    def look_ahead(self) -> Fraction:
+        """Seconds from the start of a frame to where its needed sound ends, at most.
+
+        Rows below `frame * 50 / fps` are rounded down, so the bound is the unrounded row.
+        """
+        rows = Fraction(ROWS_PER_FRAME - ceil_div(ROWS_PER_SECOND, self.fps) * ROW_MARGIN, ROWS_PER_SECOND)
+        return max(rows, 2 / self.fps + Fraction(1, SAMPLE_RATE))
 
 
 def rows_in(samples: int) -> int:
@@ -156,3 +177,48 @@ def mirrored(frame: int, count: int) -> int:
     """
     step = frame % (2 * count)
     return step if step < count else 2 * count - 1 - step
+
+
+class Loop:
+    """Which source frame is shown, frame by frame: forward, then backward, as `mirrored`.
+
+    While it rests it stays within frames at rest, once it has come to the nearest ones; it turns at their
+    ends as it does at those of the clip, and goes on from where it is. Nothing ever jumps.
+
+    Args:
+        count: Forward frames.
+        rest: Numbers of those at rest, ascending; without any, resting is no different.
+        shortest: Fewest neighbouring frames at rest that are worth staying in.
+    """
+
+    def __init__(self, count: int, rest: Sequence[int] = (), shortest: int = 2) -> None:
+        self._count = count
+        self._runs = [run for run in _runs(rest) if len(run) >= shortest]
+        self._step = -1
+
+    def next(self, *, resting: bool) -> int:
+        """The source frame of the next frame."""
+        if resting and self._runs and self._step >= 0 and self._turns():
+            self._step = 2 * self._count - 1 - self._step
+        else:
+            self._step = (self._step + 1) % (2 * self._count)
+        return mirrored(self._step, self._count)
+
+    def _turns(self) -> bool:
+        """True at the end of a run, and where the nearest run lies behind."""
+        here, forward = mirrored(self._step, self._count), self._step < self._count
+        nearest = min(self._runs, key=lambda run: max(run[0] - here, here - run[-1], 0))
+        if here in nearest:
+            return here == (nearest[-1] if forward else nearest[0])
+        return forward != (here < nearest[0])
+
+
+def _runs(numbers: Sequence[int]) -> list[range]:
+    """Ascending numbers as ranges of neighbours."""
+    runs: list[range] = []
+    for number in numbers:
+        if runs and number == runs[-1].stop:
+            runs[-1] = range(runs[-1].start, number + 1)
+        else:
+            runs.append(range(number, number + 1))
+    return runs

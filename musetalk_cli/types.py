@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -78,19 +80,41 @@ class FrameRequest:
 
     Attributes:
         index: Number of the frame in its session, from 0.
-        tokens: `[10 * layers, width]`, the audio tokens before the position table is added.
+        tokens: `[10 * layers, width]`, the audio tokens before the position table is added; None where the
+            frame is not made: it is silent, dropped or discarded.
         audio: float32 `[samples, channels]`, the frame's own slice of the sound at the source's rate.
         arrived: Monotonic seconds at which the first sample of the slice arrived.
         ready: Monotonic seconds at which the chunk that made the frame computable was complete.
         hop: Number of that chunk.
+        weight: How much of the speaking face shows, 0..1; the rest is the idle picture.
+        deadline: Monotonic seconds after which the frame cannot be shown in time.
+        epoch: How many interrupts its session had seen when the frame became computable.
+        dropped: True where it was late and is shown as the picture before it.
+        source: Number of the avatar's frame that it is put into.
     """
 
     index: int
-    tokens: Tensor
+    tokens: Tensor | None
     audio: Samples
     arrived: float
     ready: float
     hop: int
+    weight: float = 1.0
+    deadline: float = math.inf
+    epoch: int = 0
+    dropped: bool = False
+    source: int = 0
+
+
+class Shown(enum.Enum):
+    """What a frame's picture is."""
+
+    SPEAKING = enum.auto()
+    """A made face, or the cross-fade between one and the idle picture."""
+    IDLE = enum.auto()
+    """The idle picture, or a source frame without a face; no model work."""
+    HELD = enum.auto()
+    """The picture before it, since its own would have been late."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,15 +123,19 @@ class Frame:
 
     Attributes:
         request: What the frame was made for.
-        image: uint8 `[height, width, 3]`, BGR.
+        image: uint8 `[height, width, 3]`, BGR; shared, so nobody may write into it.
         pts: Seconds from the start of the stream, exactly.
         composited: Monotonic seconds at which the picture lay finished in host memory.
+        shown: What the picture is.
+        idle: The picture that takes its place after an interrupt, like `image`; None where there is none.
     """
 
     request: FrameRequest
     image: Image
     pts: Fraction
     composited: float
+    shown: Shown = Shown.SPEAKING
+    idle: Image | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,21 +164,37 @@ class Source(Protocol):
         sample_rate: Samples per second of every piece.
         channels: Channels of every piece.
         live: True where the pieces come at their own time, so that waiting for them is not work.
+        patient: True where sound that is not taken waits with whoever sends it, and nothing is lost: a file,
+            a pipe. Where it is not, the sound goes on, and who falls behind must leave something out.
+        lost_samples: Samples of each channel that came and could not be kept.
     """
 
     sample_rate: int
     channels: int
     live: bool
+    patient: bool
+    lost_samples: int
 
     def __iter__(self) -> Iterator[AudioChunk]:
         """Yield the pieces in order until the sound ends."""
+
+    def discard(self) -> None:
+        """Throw away what came and was not yielded, after an interrupt; safe to call from another thread."""
 
     def close(self) -> None:
         """Stop: a blocked or later iteration ends; safe to call twice and from another thread."""
 
 
 class Sink(Protocol):
-    """Where frames go."""
+    """Where frames go. Everything but `abort` is called from one thread.
+
+    Attributes:
+        name: What messages and reports call it.
+        live: True where somebody watches as the frames come, so that each must come at its time.
+    """
+
+    name: str
+    live: bool
 
     def open(self, stream: StreamFormat) -> None:
         """Prepare for frames of one format; called once, before the first frame."""
@@ -162,4 +206,4 @@ class Sink(Protocol):
         """Complete the result and put it in its final place."""
 
     def abort(self) -> None:
-        """Drop what was written so far, leaving nothing behind; safe to call at any time."""
+        """End at once; what is of no use in part is removed. Safe to call at any time, and twice."""

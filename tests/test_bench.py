@@ -84,18 +84,15 @@ def test_without_a_model_the_published_weights_are_measured_else_the_demo(
         assert f"model: {model} (" in err
 
 
-def test_bench_measures_every_stage_and_the_whole(golden, tmp_path, capsys, monkeypatch):
-    from musetalk_cli.cli.app import run
-
+def test_bench_measures_every_stage_and_the_whole(musetalk, golden, tmp_path, monkeypatch):
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "/nowhere")
     command = f"bench --device cpu --model {golden / 'models'} --batch-size 1,2 --seconds 0.4 --chunk 0.2"
     command += (
         f" --budget 0 --frame-size 320x240 --face-size 96 --avatar-frames 4 --json {tmp_path / 'bench.json'}"
     )
-    monkeypatch.setattr("sys.argv", ["musetalk", *command.split()])
-    assert run() == 0
-    shown = capsys.readouterr().out
-    assert "frames/s" in shown
+    code, out, err = musetalk(*command.split())
+    assert code == 0, err
+    assert "frames/s" in out
     figures = json.loads((tmp_path / "bench.json").read_text())
     assert figures["command"].startswith("musetalk bench --device cpu")
     assert [batch["size"] for batch in figures["batches"]] == [1, 2]

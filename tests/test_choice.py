@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from runs import Source
 
 from musetalk_cli.avatar.store import load_meta
 from musetalk_cli.choice import choose_speaker, settle, settle_bench
@@ -12,6 +13,7 @@ from musetalk_cli.config import JobConfig, Place, RunConfig
 from musetalk_cli.errors import AvatarError, MissingError, ModelError
 from musetalk_cli.generate import generate
 from musetalk_cli.realtime import realtime
+from musetalk_cli.sinks import RecordingSink
 
 
 def run_with(models, avatars, model=None):
@@ -178,11 +180,15 @@ def test_an_avatar_of_another_bundle_speaks_as_before(avatars, published, tmp_pa
             assert settle(run_with(published, avatars, model), avatar).model == model
 
 
-@pytest.mark.parametrize("speak", [generate, realtime])
-def test_a_wrong_pair_is_refused_before_the_sound_is_looked_at(embedded, avatars, published, tmp_path, speak):
+def test_a_wrong_pair_is_refused_before_the_sound_is_looked_at(embedded, avatars, published, tmp_path):
     run = run_with(published, avatars, "v15")
     with pytest.raises(AvatarError, match="made for the demo"):
-        speak(run, JobConfig(), "drawn", tmp_path / "no-sound.wav", output=tmp_path / "out.mp4")
+        generate(run, JobConfig(), "drawn", tmp_path / "no-sound.wav", output=tmp_path / "out.mp4")
+    source = Source(pieces=1)
+    with pytest.raises(AvatarError, match="made for the demo"):
+        realtime(run, JobConfig(), "drawn", source, [RecordingSink(tmp_path / "out.mp4")])
+    assert source.closed.is_set()
+    assert source.given == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["avatars"]
 
 

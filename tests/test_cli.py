@@ -21,6 +21,7 @@ COMMANDS = [
     ["realtime"],
     ["bench"],
     ["bench", "prepare"],
+    ["bench", "realtime"],
     ["prepare-avatar"],
     ["avatars"],
     *(["avatars", name] for name in ("list", "show", "import", "verify", "remove")),
@@ -56,7 +57,7 @@ def assert_refused(result, words=""):
     code, out, err = result
     assert code == 1, err
     assert out == ""
-    err = re.sub(r"speaking: .*\n", "", err)
+    err = re.sub(r"(?m)^(chunks of|.*: speaking;|speaking:) .*\n", "", err)
     assert re.fullmatch(r"error: [^\n]+\n(hint:  [^\n]+\n)?", err), err
     assert re.search(words, err), err
 
@@ -98,7 +99,12 @@ def test_the_version_is_one_line(musetalk):
         ["generate", "--avatar", "x", "--audio", "x.wav"],
         ["generate", "--avatar", "x", "--audio", "x.wav", "--output", "x.mp4", "--device", "tpu"],
         ["generate", "--avatar", "x", "--audio", "x.wav", "--output", "x.mp4", "--image-ops", "both"],
-        ["realtime", "--avatar", "x"],
+        ["realtime", "--mic", "--audio", "x.wav"],
+        ["realtime", "--audio", "-", "--listen", "9000"],
+        ["realtime", "--mic", "usb", "--listen", "9000"],
+        ["realtime", "--avatar", "x", "--audio", "x.wav", "--when-late", "never"],
+        ["bench", "--seconds", "2", "realtime"],
+        ["bench", "realtime", "--seconds", "0.5"],
         ["realtime", "--avatar", "x", "--audio", "-", "--input-rate", "fast"],
         ["avatars", "show"],
     ],
@@ -113,7 +119,7 @@ def test_wrong_usage_is_2(musetalk, arguments):
     ("option", "value"),
     [
         *(("--fps", value) for value in ("0", "0.99", "121", "-25", "abc", "nan", "inf", "1/0", "")),
-        *(("--chunk", value) for value in ("0.01", "0.039", "31", "nan", "x", "")),
+        *(("--chunk", value) for value in ("0.01", "0.039", "2.01", "31", "nan", "x", "")),
         *(("--context", value) for value in ("-1", "30.5", "nan", "x", "")),
         *(("--sharpen", value) for value in ("maybe", "-1", "nan", "inf", "1,0", "1,2,3,4", "1,,2", "")),
         *(("--batch-size", value) for value in ("0", "-1", "257", "1.5", "x", "1,,2", "")),

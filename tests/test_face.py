@@ -201,7 +201,7 @@ def test_boundary_and_feather_are_a_cut_and_a_blur(box, seed, boundary, feather,
         if side == 1:
             np.testing.assert_array_equal(mask, expected)
         else:
-            assert np.abs(mask - blurred).max() <= 2  # OpenCV's kernel for bytes has 8 bits a number
+            assert np.abs(mask - blurred).max() < 3  # OpenCV's kernel for bytes has 8 bits a number
 
 
 @settings(max_examples=20, deadline=None)

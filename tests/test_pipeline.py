@@ -1,116 +1,12 @@
 import threading
-from collections import deque
-from fractions import Fraction
 
-import numpy as np
 import pytest
-import torch
 from clocks import FakeClock
+from runs import BATCH, STREAM, Engine, Sink, Source
 
 from musetalk_cli.errors import InputError, OutputError
-from musetalk_cli.pipeline import ARRIVALS, FRAMES_PER_BATCH_WAITING, Pipeline
-from musetalk_cli.timing import StageStats
-from musetalk_cli.types import AudioChunk, Frame, FrameRequest, StreamFormat
-
-STREAM = StreamFormat(8, 8, Fraction(25), 16_000, 1)
-BATCH = 2
-
-
-class Session:
-    """Makes one frame of every piece of sound, as quickly as it comes."""
-
-    stream = STREAM
-
-    def __init__(self):
-        self.finished = deque()
-        self.waiting = deque()
-        self.made = 0
-        self.ended = False
-
-    def feed(self, samples, arrived):
-        self.waiting.append((samples, arrived))
-
-    def finish(self, now):
-        self.ended = True
-
-    @property
-    def done(self):
-        return self.ended and not self.waiting
-
-
-class Engine:
-    """The scheduling of a real engine with nothing to compute."""
-
-    def __init__(self, clock, failure=None):
-        self.batch_sizes = (1, BATCH)
-        self.stats = StageStats(clock)
-        self.session = Session()
-        self.clock = clock
-        self.failure = failure
-
-    def step(self):
-        session = self.session
-        if self.failure is not None and session.made == 3:
-            raise self.failure
-        worked = False
-        while session.waiting:
-            samples, arrived = session.waiting.popleft()
-            request = FrameRequest(session.made, torch.zeros(0), samples, arrived, arrived, session.made)
-            image = np.full((8, 8, 3), session.made % 256, np.uint8)
-            session.finished.append(Frame(request, image, session.made / STREAM.fps, self.clock.now()))
-            session.made += 1
-            worked = True
-        return worked
-
-
-class Source:
-    sample_rate = 16_000
-    channels = 1
-    live = False
-
-    def __init__(self, pieces, failure=None, endless=False):
-        self.pieces, self.failure, self.endless = pieces, failure, endless
-        self.closed = threading.Event()
-        self.given = 0
-
-    def __iter__(self):
-        while not self.closed.is_set() and (self.given < self.pieces or self.endless):
-            self.given += 1
-            yield AudioChunk(np.zeros((640, 1), np.float32), 0.0)
-        if self.failure is not None:
-            raise self.failure
-
-    def close(self):
-        self.closed.set()
-
-
-class Sink:
-    """Records what happens to it, and fails where it is told to."""
-
-    def __init__(self, fails_at=None, failure=None):
-        self.fails_at, self.failure = fails_at, failure
-        self.calls = []
-        self.frames = []
-
-    def _call(self, name):
-        self.calls.append(name)
-        if self.fails_at == name:
-            raise self.failure
-
-    def open(self, stream):
-        assert stream == STREAM
-        self._call("open")
-
-    def write(self, frame):
-        self.frames.append(int(frame.image[0, 0, 0]))
-        if len(self.frames) == 3:
-            self._call("write")
-
-    def finish(self):
-        self._call("finish")
-
-    def abort(self):
-        self._call("abort")
+from musetalk_cli.observe import Observer
+from musetalk_cli.pipeline import ARRIVALS, FRAMES_PER_BATCH_WAITING, OUTLET_FRAMES, Pipeline
 
 
 @pytest.fixture(autouse=True)
@@ -120,22 +16,23 @@ def no_thread_is_left():
     assert set(threading.enumerate()) == before
 
 
-def pipeline(source, sinks, failure=None):
+def pipeline(source, sinks, failure=None, *, offline=True):
     clock = FakeClock()
     engine = Engine(clock, failure)
-    return Pipeline(engine, engine.session, source, sinks, clock, 0.5)
+    observer = Observer(clock, 0.5, STREAM.sample_rate, offline=offline)
+    return Pipeline(engine, engine.session, source, sinks, clock, observer, offline=offline)
 
 
 def test_every_sink_gets_every_frame_in_order():
     source, sinks = Source(20), [Sink(), Sink()]
-    shown = []
-    outcome = pipeline(source, sinks).run(threading.Event(), shown.append)
+    snapshots = []
+    outcome = pipeline(source, sinks).run(threading.Event(), snapshots.append)
     for sink in sinks:
         assert sink.frames == list(range(20))
         assert sink.calls == ["open", "write", "finish"]
     assert (outcome.frames, outcome.interrupted) == (20, False)
     assert outcome.samples == 20 * 0.04 * outcome.sample_rate
-    assert shown == list(range(1, 21))
+    assert snapshots[-1].frames == 20
     assert source.closed.is_set()
 
 
@@ -185,13 +82,16 @@ def test_a_sink_that_cannot_be_aborted_does_not_hide_the_failure():
 
 
 def test_an_interrupt_completes_what_was_made():
-    stop, sink = threading.Event(), Sink()
+    stop = threading.Event()
 
-    def shown(frames):
-        if frames == 5:
-            stop.set()
+    class Fifth(Sink):
+        def write(self, frame):
+            super().write(frame)
+            if len(self.frames) == 5:
+                stop.set()
 
-    outcome = pipeline(Source(0, endless=True), [sink]).run(stop, shown)
+    sink = Fifth()
+    outcome = pipeline(Source(0, endless=True), [sink]).run(stop)
     assert outcome.interrupted
     assert outcome.frames == len(sink.frames) >= 5
     assert sink.calls[-1] == "finish"
@@ -223,8 +123,9 @@ def test_a_slow_sink_holds_the_source_back():
     while source.given != previous:
         previous = source.given
         worker.join(0.1)
-    # In the sink, between engine and sink, in the engine, between source and engine, in the source's hands.
-    bound = 1 + FRAMES_PER_BATCH_WAITING * BATCH + 1 + ARRIVALS + 1
+    # In the sink, before it, in presentation's hands, before it, in the engine, between source and engine, in
+    # the source's hands.
+    bound = 1 + OUTLET_FRAMES + 1 + FRAMES_PER_BATCH_WAITING * BATCH + 1 + ARRIVALS + 1
     assert source.given <= bound
     gate.set()
     worker.join(10)

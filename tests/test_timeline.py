@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from musetalk_cli.errors import InputError
 from musetalk_cli.timeline import (
     ROWS_PER_FRAME,
+    Loop,
     Timeline,
     mirrored,
     parse_chunk,
@@ -96,9 +97,31 @@ def test_bad_chunks_are_refused(text):
 
 def test_chunks_and_contexts_are_read_exactly():
     assert parse_chunk("0.04") == Fraction(1, 25)
-    assert parse_chunk("30") == 30
+    assert parse_chunk("2") == 2
     assert parse_context("max") is None
     assert parse_context("2.5") == Fraction(5, 2)
     for text in ("31", "-1", "nan", "much"):
         with pytest.raises(InputError, match="--context"):
             parse_context(text)
+
+
+def walk(loop, resting):
+    return [loop.next(resting=rests) for rests in resting]
+
+
+@given(st.integers(1, 40), st.lists(st.booleans(), max_size=200), st.sets(st.integers(0, 39)))
+def test_the_loop_never_jumps_and_speech_follows_the_mirrored_clip(count, resting, rest):
+    numbers = sorted(number for number in rest if number < count)
+    shown = walk(Loop(count, numbers), resting)
+    assert all(abs(one - other) <= 1 for one, other in pairwise(shown))
+    assert walk(Loop(count, numbers), [False] * 100) == [mirrored(frame, count) for frame in range(100)]
+    assert walk(Loop(count), resting) == [mirrored(frame, count) for frame in range(len(resting))]
+
+
+def test_silence_stays_in_the_nearest_frames_at_rest():
+    loop = Loop(20, [3, 4, 5, 6, 9, 15, 16, 17], shortest=3)
+    assert walk(loop, [False] * 9) == list(range(9))
+    assert walk(loop, [True] * 12) == [8, 7, 6, 5, 4, 3, 3, 4, 5, 6, 6, 5]
+    assert walk(loop, [False] * 3) == [4, 3, 2]
+    assert walk(loop, [True] * 6) == [2, 3, 4, 5, 6, 6]
+    assert walk(Loop(5, [2], shortest=2), [True] * 7) == [0, 1, 2, 3, 4, 4, 3]

@@ -112,7 +112,7 @@ def tokens_of(bundle: Bundle, samples: NDArray[np.float32], frames: int, chunk: 
     stream.cutter.finish()
     found: list[Tensor] = []
     while len(found) < frames and (hop := stream.cutter.due()) is not None:
-        found += [tokens.clone() for tokens in stream.advance(hop)[1]]
+        found += [tokens.clone() for tokens in stream.advance(hop, stream.frames(hop))]
     return torch.stack(found[:frames])
 
 

@@ -23,11 +23,13 @@ from musetalk_cli.avatar.latents import LatentsFormat, read_format, read_latents
 from musetalk_cli.avatar.layout import META_FILE
 from musetalk_cli.avatar.pictures import check_idle, file_problems, read_frame, read_idle, read_patch
 from musetalk_cli.errors import AvatarError, OutputError
+from musetalk_cli.types import Image
 
 __all__ = [
     "latents_format",
     "list_avatars",
     "load_avatar",
+    "load_idle",
     "load_meta",
     "measure",
     "remove",
@@ -78,7 +80,7 @@ def load_meta(avatars_dir: Path, name: str) -> AvatarMeta:
 def load_avatar(avatars_dir: Path, name: str) -> Avatar:
     """Load an avatar into host memory; every file is decoded once, several at a time.
 
-    The idle clip is not loaded: its files are there, and their headers show the right size.
+    The idle clip is not loaded (`load_idle`): its files are there, and their headers show the right size.
 
     Raises:
         AvatarError: There is no such avatar, or a file is missing, broken or does not fit the description.
@@ -97,6 +99,23 @@ def load_avatar(avatars_dir: Path, name: str) -> Avatar:
     except (AvatarError, FileNotFoundError) as error:
         raise AvatarError(f"Avatar {name}: {error}", _again(name)) from error
     return Avatar(meta, frames, patches, latents)
+
+
+def load_idle(avatars_dir: Path, meta: AvatarMeta) -> list[Image]:
+    """The pictures an avatar shows in silence: its idle clip, or its frames where it has none.
+
+    Returns:
+        uint8 `[height, width, 3]`, BGR, each.
+
+    Raises:
+        AvatarError: A file is missing or broken.
+    """
+    folder = avatars_dir / meta.name
+    read, count = (read_idle, meta.idle_frames) if meta.idle_frames else (read_frame, meta.frames)
+    try:
+        return _each(range(count), partial(read, folder, meta))
+    except (AvatarError, FileNotFoundError) as error:
+        raise AvatarError(f"Avatar {meta.name}: {error}", _again(meta.name)) from error
 
 
 def measure(avatars_dir: Path, name: str) -> AvatarMemory:

@@ -21,6 +21,8 @@ from musetalk_cli.config import JobConfig, RunConfig
 from musetalk_cli.engine import Engine
 from musetalk_cli.features import AudioEncoder
 from musetalk_cli.generator import Generator
+from musetalk_cli.nets.bundle import open_bundle
+from musetalk_cli.observe import Observer
 from musetalk_cli.pipeline import Pipeline
 from musetalk_cli.report import Report, make_report
 from musetalk_cli.sinks import NullSink
@@ -137,7 +139,7 @@ def bench(run: RunConfig, job: JobConfig, options: BenchOptions, notice: Notice)
         notice(taken)
     notice("loading the networks")
     clock = MonotonicClock()
-    engine = make_engine(run, job, clock)
+    engine = make_engine(open_bundle(run), job, clock)
     device, dtype = engine.bundle.device, engine.bundle.dtype
     notice("measuring the hardware")
     roofline = measure_roofline(device, dtype, options.budget_s)
@@ -224,5 +226,6 @@ def _stream(engine: Engine, avatar: Avatar, seconds: float) -> Report:
     clock = engine.stats.clock
     source = SyntheticSource(synthetic_sound(seconds), int(job.chunk * SAMPLE_RATE), clock)
     session = engine.open(avatar, job.fps, job.chunk, job.context, source.sample_rate, source.channels)
-    outcome = Pipeline(engine, session, source, [NullSink()], clock, float(job.chunk)).run(threading.Event())
+    observer = Observer(clock, float(job.chunk), source.sample_rate)
+    outcome = Pipeline(engine, session, source, [NullSink()], clock, observer).run(threading.Event())
     return make_report(engine, outcome, float(Fraction(job.fps)), settings(engine, job, avatar.meta.name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from fractions import Fraction
 
@@ -14,7 +15,7 @@ from musetalk_cli.avatar.description import AvatarMeta
 from musetalk_cli.errors import InputError
 from musetalk_cli.face.boxes import crop_box
 from musetalk_cli.timeline import SAMPLE_RATE
-from musetalk_cli.timing import Clock
+from musetalk_cli.timing import Clock, Pacer
 from musetalk_cli.types import AudioChunk, Box, Image, Samples
 
 SWAY = 8
@@ -82,27 +83,45 @@ def synthetic_sound(seconds: float) -> Samples:
 
 
 class SyntheticSource:
-    """Delivers a sound chunk by chunk, each when the one before it is done.
+    """Delivers a sound piece by piece: each when the one before it is done, or as a microphone does.
 
     Args:
         sound: float32 `[n, 1]` at 16 kHz.
-        chunk: Samples per piece.
+        size: Samples per piece.
         clock: Where time comes from.
+        pace: A piece arrives when its last sample would have been spoken.
+        samples: How many are delivered; a sound that is shorter begins anew. None is the sound once.
     """
 
     sample_rate = SAMPLE_RATE
     channels = 1
-    live = False
+    lost_samples = 0
 
-    def __init__(self, sound: Samples, chunk: int, clock: Clock) -> None:
+    def __init__(
+        self, sound: Samples, size: int, clock: Clock, *, pace: bool = False, samples: int | None = None
+    ) -> None:
         self._sound = sound
-        self._chunk = chunk
+        self._samples = len(sound) if samples is None else samples
+        self._size = size
         self._clock = clock
+        self._closed = threading.Event()
+        self.live = pace
+        self.patient = not pace
 
     def __iter__(self) -> Iterator[AudioChunk]:
         """Yield the pieces in order."""
-        for start in range(0, len(self._sound), self._chunk):
-            yield AudioChunk(self._sound[start : start + self._chunk], self._clock.now())
+        pacer = Pacer(self._clock, SAMPLE_RATE, self._clock.now())
+        for start in range(0, self._samples, self._size):
+            end = min(start + self._size, self._samples)
+            piece = self._sound.take(range(start, end), axis=0, mode="wrap")
+            arrived = pacer.wait_for(end, self._closed) if self.live else self._clock.now()
+            if self._closed.is_set():
+                return
+            yield AudioChunk(piece, arrived)
+
+    def discard(self) -> None:
+        """Nothing waits."""
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """End the iteration at its next piece."""
+        self._closed.set()

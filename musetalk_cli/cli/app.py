@@ -11,6 +11,7 @@ import typer
 
 from musetalk_cli import __version__
 from musetalk_cli.cli import avatars, bench, generate, models, prepare, realtime
+from musetalk_cli.cli.realtime_options import RealtimeCommand
 from musetalk_cli.cli.render import show_error
 from musetalk_cli.errors import MuseTalkError
 
@@ -25,7 +26,7 @@ app = typer.Typer(
 app.command("prepare-avatar")(prepare.prepare_avatar)
 app.add_typer(avatars.app, name="avatars")
 app.command("generate")(generate.generate)
-app.command("realtime")(realtime.realtime)
+app.command("realtime", cls=RealtimeCommand)(realtime.realtime)
 app.add_typer(bench.app, name="bench")
 app.add_typer(models.app, name="models")
 

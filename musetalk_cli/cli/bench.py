@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from musetalk_cli.cli import bench_prepare, options
-from musetalk_cli.cli.bench_options import FrameSize, JsonFile, check_json, parse_size, write_json
+from musetalk_cli.cli import bench_prepare, bench_realtime, options
+from musetalk_cli.cli import realtime_options as given
+from musetalk_cli.cli.bench_options import (
+    AvatarFrames,
+    FaceSize,
+    FrameSize,
+    JsonFile,
+    check_json,
+    parse_size,
+    write_json,
+)
 from musetalk_cli.cli.options import Common, common_options
 from musetalk_cli.cli.render import print_table, show_report
 from musetalk_cli.config import JobConfig, parse_sharpen
@@ -21,6 +30,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 app.command("prepare")(bench_prepare.prepare)
+app.command("realtime")(bench_realtime.realtime)
 
 
 def _where_nothing_follows(callback: Callable[..., None]) -> Callable[..., None]:
@@ -45,17 +55,13 @@ def _where_nothing_follows(callback: Callable[..., None]) -> Callable[..., None]
 def bench(
     common: Common,
     fps: options.Fps = "25",
-    chunk: Annotated[
-        str, typer.Option("--chunk", metavar="SECONDS", help="Sound per hop, 0.04..30.")
-    ] = "0.5",
+    chunk: given.Chunk = "0.5",
     batch_size: options.BatchSize = "auto",
     json: JsonFile = None,
     sharpen: options.Sharpen = "on",
     frame_size: FrameSize = "1280x720",
-    face_size: Annotated[int, typer.Option("--face-size", help="Rows of the synthetic face's box.")] = 300,
-    avatar_frames: Annotated[
-        int, typer.Option("--avatar-frames", min=1, max=2000, help="Forward frames.")
-    ] = 50,
+    face_size: FaceSize = 300,
+    avatar_frames: AvatarFrames = 50,
     seconds: Annotated[
         float | None,
         typer.Option(

@@ -14,6 +14,10 @@ from musetalk_cli.errors import InputError, OutputError
 
 JsonFile = Annotated[str | None, typer.Option("--json", metavar="FILE|-", help="Write the figures there.")]
 FrameSize = Annotated[str, typer.Option("--frame-size", metavar="WxH", help="Synthetic frame.")]
+FaceSize = Annotated[int, typer.Option("--face-size", help="Rows of the synthetic face's box.")]
+AvatarFrames = Annotated[
+    int, typer.Option("--avatar-frames", min=1, max=2000, help="Forward frames of the synthetic avatar.")
+]
 
 
 def parse_size(text: str) -> tuple[int, int]:

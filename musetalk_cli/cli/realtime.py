@@ -3,49 +3,53 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from musetalk_cli.cli import options
+from musetalk_cli.cli import realtime_options as given
 from musetalk_cli.cli.interrupt import stop_on_interrupt
+from musetalk_cli.cli.live import live_panel
 from musetalk_cli.cli.options import Common, common_options
-from musetalk_cli.cli.render import end_run, progress
-from musetalk_cli.cli.speaker import SAMPLE_SHOWN, AvatarOption, choose
-from musetalk_cli.config import JobConfig, parse_sharpen
+from musetalk_cli.cli.outputs import Screen, make_sinks
+from musetalk_cli.cli.render import end_run
+from musetalk_cli.cli.speaker import AvatarOption, choose
+from musetalk_cli.config import JobConfig, parse_sharpen, parse_silence
 from musetalk_cli.errors import InputError
-from musetalk_cli.timeline import parse_chunk, parse_context, parse_fps
+from musetalk_cli.timeline import Timeline, parse_chunk, parse_context, parse_fps
+
+if TYPE_CHECKING:
+    from musetalk_cli.timing import Clock
+    from musetalk_cli.types import Source
 
 
 @common_options()
 def realtime(
     common: Common,
     avatar: AvatarOption = None,
-    audio: Annotated[
-        str | None,
-        typer.Option(
-            "--audio",
-            metavar="FILE|-",
-            help="Sound file, or - for PCM on stdin.",
-            show_default=SAMPLE_SHOWN,
-        ),
-    ] = None,
-    output: Annotated[
-        str,
-        typer.Option("--output", "-o", metavar="FILE|null", help="Video to write, or null to keep no frame."),
-    ] = "null",
+    mic: given.Mic = None,
+    list_devices: given.ListDevices = False,  # noqa: ARG001 - done where it is read
+    audio: given.Audio = None,
+    listen: given.Listen = None,
+    input_rate: given.InputRate = 16_000,
+    input_channels: given.InputChannels = 1,
+    pace: given.Pace = True,
+    output: given.Output = None,
+    display: given.Display = False,
+    virtual_camera: given.VirtualCamera = False,
+    live: given.Live = True,
+    trace: given.TraceFile = None,
     fps: options.Fps = "25",
-    chunk: Annotated[
-        str, typer.Option("--chunk", metavar="SECONDS", help="Sound per hop, 0.04..30; smaller is sooner.")
-    ] = "0.5",
-    context: Annotated[
-        str, typer.Option("--context", metavar="max|SECONDS", help="Past sound heard with each hop.")
-    ] = "max",
-    pace: Annotated[bool, typer.Option("--pace/--no-pace", help="Play a file at its own speed.")] = True,
-    input_rate: Annotated[
-        int, typer.Option("--input-rate", metavar="HZ", help="Rate of the 16-bit mono PCM on stdin.")
-    ] = 16_000,
+    chunk: given.Chunk = "0.5",
+    context: given.Context = "max",
+    silence: given.Silence = "-45dB",
+    idle_avatar: given.IdleAvatar = None,
+    when_late: given.WhenLate = given.Late.auto,
+    control: given.Control = None,
     sharpen: options.Sharpen = "on",
     image_ops: options.ImageOpsOption = options.ImageOps.auto,
     batch_size: options.BatchSize = "auto",
@@ -58,24 +62,107 @@ def realtime(
         sharpen=parse_sharpen(sharpen),
         image_ops=image_ops.value,
         batch_sizes=options.parse_batch_sizes(batch_size),
+        silence=parse_silence(silence),
+        idle_avatar=idle_avatar,
+        when_late=when_late.value,
     )
-    if audio == "-" and sys.stdin.isatty():
-        raise InputError(
-            "--audio - reads sound from a pipe, and standard input is a terminal.", "Pipe PCM into it."
-        )
-    speaker = choose(common.run, avatar, audio)
-    from musetalk_cli.realtime import realtime as run
+    ends = _Ends(mic, audio, listen, input_rate, input_channels, pace, output or [], display, virtual_camera)
+    ends.check()
+    speaker = choose(common.run, avatar, ends.source_name)
+    _run(common, job, speaker.avatar, ends, control, trace, live=live)
 
-    with stop_on_interrupt() as stop, progress("speaking") as advance:
-        report = run(
-            common.run,
-            job,
-            speaker.avatar,
-            sys.stdin.fileno() if audio == "-" else Path(speaker.audio),
-            input_rate,
-            None if output == "null" else Path(output),
-            stop,
-            lambda done: advance(done, None),
-            pace=pace,
+
+@dataclass(frozen=True)
+class _Ends:
+    """Where the sound comes from and where the frames go, as it was asked for."""
+
+    mic: str | None
+    audio: str | None
+    listen: str | None
+    input_rate: int
+    input_channels: int
+    pace: bool
+    outputs: list[str]
+    display: bool
+    virtual_camera: bool
+
+    @property
+    def source_name(self) -> str:
+        return self.audio or self.listen or self.mic or given.DEFAULT_DEVICE
+
+    def check(self) -> None:
+        """Refuse more than one source, and a terminal in place of a pipe."""
+        sources = {"--mic": self.mic, "--audio": self.audio, "--listen": self.listen}
+        named = [option for option, value in sources.items() if value is not None]
+        if len(named) > 1:
+            raise typer.BadParameter(f"{' and '.join(named)} exclude each other: one stream has one source.")
+        if self.audio == "-" and sys.stdin.isatty():
+            raise InputError(
+                "--audio - reads sound from a pipe, and standard input is a terminal.", "Pipe PCM into it."
+            )
+
+    def source(self, clock: Clock) -> Source:
+        """Open what was named, or find the default microphone."""
+        from musetalk_cli import sources
+        from musetalk_cli.media.audio import probe_sound
+
+        if self.audio == "-":
+            return sources.PcmSource(sys.stdin.fileno(), self.input_rate, clock, channels=self.input_channels)
+        if self.audio is not None:
+            probe_sound(Path(self.audio))
+            return sources.FileSource(Path(self.audio), clock, pace=self.pace)
+        if self.listen is not None:
+            source = sources.ListenSource(self.listen, self.input_rate, self.input_channels, clock)
+            sound = f"16-bit PCM, {source.sample_rate} Hz, channels: {source.channels}"
+            typer.echo(f"listening on {source.address} for {sound}", err=True)
+            return source
+        return sources.MicSource(None if self.mic in {None, given.DEFAULT_DEVICE} else self.mic, clock)
+
+
+def _run(
+    common: Common,
+    job: JobConfig,
+    avatar: str,
+    ends: _Ends,
+    control: str | None,
+    trace: Path | None,
+    *,
+    live: bool,
+) -> None:
+    from musetalk_cli.control import ControlLines, Remote
+    from musetalk_cli.gpu import GpuMonitor
+    from musetalk_cli.sinks.place import check_parent
+    from musetalk_cli.timing import MonotonicClock
+    from musetalk_cli.trace import Trace
+
+    clock = MonotonicClock()
+    with ExitStack() as stack:
+        remote = Remote(stack.enter_context(stop_on_interrupt()))
+        screen = Screen(remote)
+        sinks = make_sinks(
+            ends.outputs, ends.audio, screen if ends.display else None, virtual_camera=ends.virtual_camera
         )
-    end_run(report, as_json=common.json)
+        source = stack.enter_context(closing(ends.source(clock)))
+        if control is not None:
+            stack.enter_context(ControlLines(control, remote))
+        events = None
+        if trace is not None:
+            check_parent(trace, "--trace")
+            events = stack.enter_context(closing(Trace(trace)))
+        from musetalk_cli.realtime import realtime as run
+
+        typer.echo(contract(job), err=True)
+        gpu = None if common.run.device == "cpu" else GpuMonitor()
+        panel = stack.enter_context(live_panel(f"{avatar}: {ends.source_name}", enabled=live, gpu=gpu))
+        report = run(common.run, job, avatar, source, sinks, remote, screen.watching(panel), events, clock)
+    end_run(report, as_json=common.json, aside="-" in ends.outputs)
+
+
+def contract(job: JobConfig) -> str:
+    """What a stream hears of the past and of the future, and the delay that this means, in one line."""
+    look_ahead = Timeline(job.fps).look_ahead
+    past = "up to 30 s" if job.context is None else f"{float(job.context):g} s"
+    return (
+        f"chunks of {float(job.chunk):g} s, {float(look_ahead):.3g} s look-ahead, {past} of past sound: "
+        f"a sound is seen {float(job.chunk + look_ahead):.3g} s after it is heard, and the time to compute"
+    )

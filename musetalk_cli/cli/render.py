@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Protocol
 
@@ -143,16 +143,25 @@ def step_progress() -> Iterator[Callable[[Step], None]]:
         yield tell
 
 
-def end_run(report: Report, *, as_json: bool) -> None:
+def end_run(report: Report, *, as_json: bool, aside: bool = False) -> None:
     """Print what a finished run took.
 
+    Args:
+        report: The figures.
+        as_json: As one JSON object.
+        aside: On stderr, since stdout holds the video.
+
     Raises:
+        MuseTalkError: Something failed on the way, and the rest is complete.
         KeyboardInterrupt: The run was stopped by one, and its files are complete.
     """
-    if as_json:
-        print_json(report.as_json())
-    else:
-        show_report(report)
+    with redirect_stdout(sys.stderr) if aside else nullcontext():
+        if as_json:
+            print_json(report.as_json())
+        else:
+            show_report(report)
+    if report.failures:
+        raise MuseTalkError(report.failures[0], "What was made until then is complete.")
     if report.interrupted:
         raise KeyboardInterrupt
 
@@ -186,7 +195,9 @@ def show_report(report: Report) -> None:
         f"real-time factor {report.real_time_factor:.3f} ({report.throughput_fps:.1f} fps)"
     )
     out.print(
-        f"late {report.late_frames}, dropped {report.dropped_frames}, fallbacks {report.fallbacks}; "
+        f"late {report.late_frames}, dropped {report.dropped_frames}, fallbacks {report.fallbacks}, "
+        f"without model work {report.idle_frames} ({100 * report.idle_share:.1f} %), "
+        f"sound lost {report.lost_sound_s:.2f} s; "
         f"peak memory {mebibytes(report.peak_host_bytes)} host, "
         f"{mebibytes(report.peak_device_bytes)} device; {report.device}, {report.settings['precision']}"
     )

@@ -1,0 +1,131 @@
+"""The benchmark of a live stream: against the wall clock, for several lengths of chunk."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+
+from musetalk_cli.avatar.data import Avatar
+from musetalk_cli.bench.synthetic import SyntheticSource, synthetic_avatar, synthetic_sound
+from musetalk_cli.choice import settle_bench
+from musetalk_cli.config import JobConfig, RunConfig
+from musetalk_cli.engine import Engine
+from musetalk_cli.nets.bundle import open_bundle
+from musetalk_cli.observe import Observer
+from musetalk_cli.pipeline import Pipeline
+from musetalk_cli.playout import Playout
+from musetalk_cli.report import Report, make_report
+from musetalk_cli.session import Manners
+from musetalk_cli.sinks import NullSink
+from musetalk_cli.speak import make_engine, settings
+from musetalk_cli.timeline import SAMPLE_RATE
+from musetalk_cli.timing import MonotonicClock
+
+PIECES_PER_SECOND = 50
+SOUND_S = 10.0
+"""Seconds of sound that are held; a longer run hears them again."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveOptions:
+    """What is measured.
+
+    Attributes:
+        chunks: Seconds of sound per chunk, one run each.
+        seconds: Seconds of each run, on the wall clock.
+        width: Columns of the synthetic frames.
+        height: Rows of the synthetic frames.
+        face: Rows of the synthetic face's box.
+        avatar_frames: Forward frames of the synthetic avatar.
+    """
+
+    chunks: tuple[Fraction, ...] = (Fraction(1, 10), Fraction(1, 5), Fraction(1, 2))
+    seconds: float = 30.0
+    width: int = 1280
+    height: int = 720
+    face: int = 300
+    avatar_frames: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class LiveResult:
+    """What was measured.
+
+    Attributes:
+        runs: One report for each length of chunk.
+        random_weights: True where the weights are random numbers.
+    """
+
+    runs: list[Report]
+    random_weights: bool
+
+    def as_json(self) -> dict[str, object]:
+        """A dictionary of plain values."""
+        runs = [run.as_json() | {"missed_deadlines": missed(run)} for run in self.runs]
+        return {"runs": runs, "random_weights": self.random_weights}
+
+
+def missed(run: Report) -> int:
+    """Frames that were not there in time: later than a chunk after their own was complete, or left out."""
+    return run.late_frames + run.dropped_frames
+
+
+@torch.inference_mode()
+def bench_live(
+    run: RunConfig, job: JobConfig, options: LiveOptions, notice: Callable[[str], None], stop: threading.Event
+) -> LiveResult:
+    """Speak a synthetic sound as a microphone delivers it, frame by frame at its time.
+
+    Every frame is made: nothing in the sound is silent. What is late is left out, as in a live stream.
+
+    Args:
+        run: Which networks, on which device; without a model the published one that is there, else the demo.
+        job: Frame rate, context, batch sizes and sharpening.
+        options: Lengths and sizes.
+        notice: Told what comes next.
+        stop: Set from outside to end early; runs that were not begun are left out.
+
+    Raises:
+        MuseTalkError: The device is not there, the model cannot be loaded, or the sizes do not fit.
+    """
+    avatar = synthetic_avatar(options.width, options.height, options.face, options.avatar_frames)
+    run, taken = settle_bench(run)
+    if taken is not None:
+        notice(taken)
+    notice("loading the networks")
+    clock = MonotonicClock()
+    bundle = open_bundle(run)
+    reports = []
+    for chunk in options.chunks:
+        if stop.is_set():
+            break
+        notice(f"speaking {options.seconds:g} s in chunks of {float(chunk):g} s")
+        engine = make_engine(bundle, dataclasses.replace(job, chunk=chunk), clock)
+        reports.append(_speak(engine, avatar, options.seconds, stop))
+    return LiveResult(reports, bundle.random)
+
+
+def _speak(engine: Engine, avatar: Avatar, seconds: float, stop: threading.Event) -> Report:
+    engine.warm_up(avatar)
+    job, clock = engine.job, engine.stats.clock
+    sound = synthetic_sound(min(seconds, SOUND_S))
+    source = SyntheticSource(
+        sound, SAMPLE_RATE // PIECES_PER_SECOND, clock, pace=True, samples=int(seconds * SAMPLE_RATE)
+    )
+    session = engine.open(
+        avatar, job.fps, job.chunk, job.context, source.sample_rate, source.channels,
+        Manners(late_after=float(job.chunk)),
+    )  # fmt: skip
+    observer = Observer(clock, float(job.chunk), source.sample_rate)
+    playout = Playout(session.timeline, job.chunk)
+    pipeline = Pipeline(engine, session, source, [NullSink()], clock, observer, playout=playout)
+    try:
+        outcome = pipeline.run(stop)
+    finally:
+        engine.close(session)
+    return make_report(engine, outcome, float(job.fps), settings(engine, job, avatar.meta.name))

@@ -1,0 +1,92 @@
+"""`musetalk bench realtime`."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from musetalk_cli.cli import options
+from musetalk_cli.cli import realtime_options as given
+from musetalk_cli.cli.bench_options import (
+    AvatarFrames,
+    FaceSize,
+    FrameSize,
+    JsonFile,
+    check_json,
+    parse_size,
+    write_json,
+)
+from musetalk_cli.cli.interrupt import stop_on_interrupt
+from musetalk_cli.cli.options import Common, common_options
+from musetalk_cli.cli.render import mebibytes, print_table
+from musetalk_cli.config import JobConfig, parse_sharpen
+from musetalk_cli.timeline import parse_chunk, parse_context, parse_fps
+
+if TYPE_CHECKING:
+    from musetalk_cli.bench.live import LiveResult
+
+Chunks = Annotated[
+    str,
+    typer.Option("--chunk", metavar="SECONDS[,SECONDS...]", help="Sound per hop, 0.04..2, a run for each."),
+]
+Seconds = Annotated[float, typer.Option("--seconds", min=1, max=86_400, help="Length of each run.")]
+
+
+@common_options(json=False, model="the published weights, else demo")
+def realtime(
+    common: Common,
+    chunk: Chunks = "0.1,0.2,0.5",
+    seconds: Seconds = 30.0,
+    fps: options.Fps = "25",
+    context: given.Context = "max",
+    batch_size: options.BatchSize = "auto",
+    sharpen: options.Sharpen = "on",
+    frame_size: FrameSize = "1280x720",
+    face_size: FaceSize = 300,
+    avatar_frames: AvatarFrames = 50,
+    json: JsonFile = None,
+) -> None:
+    """Time a live stream against the wall clock: its latencies, and the frames that came too late."""
+    chunks = tuple(parse_chunk(part.strip()) for part in chunk.split(","))
+    job = JobConfig(
+        fps=parse_fps(fps),
+        context=parse_context(context),
+        sharpen=parse_sharpen(sharpen),
+        batch_sizes=options.parse_batch_sizes(batch_size),
+    )
+    width, height = parse_size(frame_size)
+    check_json(json)
+    from musetalk_cli.bench.live import LiveOptions, bench_live
+
+    measured = LiveOptions(chunks, seconds, width, height, face_size, avatar_frames)
+    with stop_on_interrupt() as stop:
+        result = bench_live(common.run, job, measured, lambda text: typer.echo(text, err=True), stop)
+        interrupted = stop.is_set()
+    if json != "-":
+        _show(result, job.fps)
+    write_json(json, result.as_json())
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+def _show(result: LiveResult, fps: Fraction) -> None:
+    from musetalk_cli.bench.live import missed
+
+    rows = []
+    for run in result.runs:
+        latencies = [run.first_frame_ms, run.last_frame_ms, run.mouth_to_eye_ms]
+        figures = [f"{each.p50:.0f} / {each.p95:.0f} / {each.p99:.0f}" for each in latencies]
+        late = f"{missed(run)} of {run.frames}"
+        rows.append(
+            [f"{run.chunk_s:g} s", *figures, late, str(run.dropped_frames), f"{run.real_time_factor:.3f}"]
+        )
+    columns = ["chunk", "first frame", "last frame", "mouth to eye", "missed", "left out", "real-time factor"]
+    print_table(f"Live at {float(fps):g} fps, latencies p50 / p95 / p99 in ms", columns, rows)
+    if result.runs:
+        last = result.runs[-1]
+        typer.echo(
+            f"{last.device}, {last.settings['precision']}, model {last.settings['model']}; peak memory "
+            f"{mebibytes(last.peak_host_bytes)} host, {mebibytes(last.peak_device_bytes)} device"
+        )

@@ -1,0 +1,175 @@
+"""The options of `musetalk realtime`."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.core import TyperCommand
+
+_SOURCE, _OUTPUT, _STREAM = "Where the sound comes from", "Where the frames go", "How the stream behaves"
+DEFAULT_DEVICE = "default"
+"""What `--mic` without a name stands for."""
+
+
+class RealtimeCommand(TyperCommand):
+    """A command whose `--mic` may stand alone."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """Read the arguments; an option or the end after `--mic` means the default device."""
+        following = [*args[1:], "-"]
+        alone = [arg == "--mic" and after.startswith("-") for arg, after in zip(args, following, strict=True)]
+        named = [f"--mic={DEFAULT_DEVICE}" if bare else arg for arg, bare in zip(args, alone, strict=True)]
+        return super().parse_args(ctx, named)
+
+
+class Late(str, Enum):
+    """Values of --when-late."""
+
+    auto = "auto"
+    drop = "drop"
+    wait = "wait"
+
+
+def _list_devices(wanted: bool) -> None:
+    if not wanted:
+        return
+    from musetalk_cli.cli.render import print_table
+    from musetalk_cli.sources import list_devices
+
+    rows = [
+        [str(found.index), found.name, str(found.channels), str(found.sample_rate), "*" * found.is_default]
+        for found in list_devices()
+    ]
+    print_table("Microphones", ["number", "name", "channels", "Hz", "default"], rows)
+    raise typer.Exit
+
+
+Mic = Annotated[
+    str | None,
+    typer.Option(
+        "--mic",
+        metavar="[DEVICE]",
+        help="Microphone, by number or part of its name.",
+        show_default="the default one, where no other source is given",
+        rich_help_panel=_SOURCE,
+    ),
+]
+ListDevices = Annotated[
+    bool,
+    typer.Option(
+        "--list-devices",
+        callback=_list_devices,
+        is_eager=True,
+        help="Show the microphones and exit.",
+        rich_help_panel=_SOURCE,
+    ),
+]
+Audio = Annotated[
+    str | None,
+    typer.Option(
+        "--audio", metavar="FILE|-", help="Sound file, or - for PCM on stdin.", rich_help_panel=_SOURCE
+    ),
+]
+Listen = Annotated[
+    str | None,
+    typer.Option(
+        "--listen",
+        metavar="[HOST:]PORT",
+        help="PCM over TCP, one client at a time; loopback unless a host is named.",
+        rich_help_panel=_SOURCE,
+    ),
+]
+InputRate = Annotated[
+    int,
+    typer.Option(
+        "--input-rate", metavar="HZ", help="Rate of 16-bit PCM (stdin, TCP).", rich_help_panel=_SOURCE
+    ),
+]
+InputChannels = Annotated[
+    int, typer.Option("--input-channels", help="Channels of PCM (stdin, TCP).", rich_help_panel=_SOURCE)
+]
+Pace = Annotated[
+    bool, typer.Option("--pace/--no-pace", help="Play a file at its own speed.", rich_help_panel=_SOURCE)
+]
+Output = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE|-|URL|null",
+        help="MP4 file, - for Matroska on stdout, rtmp://, rtmps:// or srt://, or null to keep no frame; "
+        "may be given several times.",
+        show_default="null",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Display = Annotated[
+    bool,
+    typer.Option("--display", help="Show a window; i or space interrupts, q ends.", rich_help_panel=_OUTPUT),
+]
+VirtualCamera = Annotated[
+    bool, typer.Option("--virtual-camera", help="Feed a virtual camera.", rich_help_panel=_OUTPUT)
+]
+Live = Annotated[
+    bool, typer.Option("--live/--no-live", help="Live panel on a terminal.", rich_help_panel=_OUTPUT)
+]
+TraceFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--trace", metavar="FILE", help="Write every stage as a Chrome trace.", rich_help_panel=_OUTPUT
+    ),
+]
+Chunk = Annotated[
+    str,
+    typer.Option(
+        "--chunk",
+        metavar="SECONDS",
+        help="Sound per hop, 0.04..2; smaller is sooner.",
+        rich_help_panel=_STREAM,
+    ),
+]
+Context = Annotated[
+    str,
+    typer.Option(
+        "--context", metavar="max|SECONDS", help="Past sound heard with each hop.", rich_help_panel=_STREAM
+    ),
+]
+Silence = Annotated[
+    str,
+    typer.Option(
+        "--silence",
+        metavar="LEVEL|off",
+        help="Below it the face rests, without model work.",
+        rich_help_panel=_STREAM,
+    ),
+]
+IdleAvatar = Annotated[
+    str | None,
+    typer.Option(
+        "--idle-avatar",
+        metavar="NAME",
+        help="Avatar whose idle clip or frames are shown in silence.",
+        show_default="the one that speaks",
+        rich_help_panel=_STREAM,
+    ),
+]
+WhenLate = Annotated[
+    Late,
+    typer.Option(
+        "--when-late",
+        help="Leave late frames out, or wait for them; auto waits where the source does.",
+        rich_help_panel=_STREAM,
+    ),
+]
+Control = Annotated[
+    str | None,
+    typer.Option(
+        "--control",
+        metavar="FD|SOCKET",
+        help="Read commands there, one a line: interrupt, stop.",
+        rich_help_panel=_STREAM,
+    ),
+]

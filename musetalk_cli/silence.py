@@ -1,0 +1,106 @@
+"""Silence by level: how much of the speaking face each frame shows, decided by its sound alone."""
+
+from __future__ import annotations
+
+from collections import deque
+from fractions import Fraction
+
+import numpy as np
+
+from musetalk_cli.config import SilenceLevel
+from musetalk_cli.timeline import ROWS_PER_SECOND, SAMPLES_PER_ROW, Timeline, ceil_div
+from musetalk_cli.types import Samples
+
+
+class SilenceGate:
+    """Opens and closes with the level of a stream at 16 kHz, row by row of the encoder (20 ms).
+
+    Args:
+        level: Where silence begins and ends.
+    """
+
+    def __init__(self, level: SilenceLevel) -> None:
+        self._opens = 10 ** (level.opens_db / 20)
+        self._closes = 10 ** ((level.opens_db - level.hysteresis_db) / 20)
+        self._hang_over = round(level.hang_over_s * ROWS_PER_SECOND)
+        self._rest: Samples = np.zeros(0, np.float32)
+        self._rows: deque[bool] = deque()
+        self._first = 0
+        self._open_for = 0
+
+    def feed(self, samples: Samples) -> None:
+        """Append float32 `[n]` at 16 kHz."""
+        held = np.concatenate([self._rest, samples])
+        rows = len(held) // SAMPLES_PER_ROW
+        whole = held[: rows * SAMPLES_PER_ROW].reshape(rows, SAMPLES_PER_ROW)
+        self._rest = held[rows * SAMPLES_PER_ROW :].copy()
+        for level in np.sqrt(np.mean(np.square(whole, dtype=np.float64), axis=1)):
+            self._rows.append(self._step(float(level)))
+
+    def _step(self, level: float) -> bool:
+        """Whether the next row is open: those of the hang-over are."""
+        if level >= (self._closes if self._open_for else self._opens):
+            self._open_for = self._hang_over + 1
+        elif self._open_for:
+            self._open_for -= 1
+        return self._open_for > 0
+
+    def close(self) -> None:
+        """Take all that was heard for silence."""
+        self._rest = np.zeros_like(self._rest)
+        self._rows = deque([False] * len(self._rows))
+        self._open_for = 0
+
+    def is_open(self, first: int, last: int) -> bool:
+        """True where a row of `[first, last)` is; one never heard is not. To be called in ascending order."""
+        while self._first < first and self._rows:
+            self._rows.popleft()
+            self._first += 1
+        return any(self._rows[row - self._first] for row in range(self._first, min(last, self._heard)))
+
+    @property
+    def _heard(self) -> int:
+        return self._first + len(self._rows)
+
+
+class Presence:
+    """How much of the speaking face shows, frame by frame, with a cross-fade at each change.
+
+    A frame speaks where the gate is open in its own time, or in the sound after it that it waited for anyway:
+    so the face is there when the first word is.
+
+    Args:
+        timeline: Index arithmetic at the stream's frame rate.
+        level: Where silence begins and ends; None takes everything for speech.
+    """
+
+    FADE_S = Fraction(12, 100)
+
+    def __init__(self, timeline: Timeline, level: SilenceLevel | None) -> None:
+        self._timeline = timeline
+        self._gate = None if level is None else SilenceGate(level)
+        self._steps = max(1, int(self.FADE_S * timeline.fps))
+        self._step = self._steps if level is None else 0
+
+    def feed(self, samples: Samples) -> None:
+        """Append float32 `[n]` at 16 kHz."""
+        if self._gate is not None:
+            self._gate.feed(samples)
+
+    def silence(self) -> None:
+        """Take all that was heard for silence, and start from the idle picture."""
+        self._step = 0
+        if self._gate is not None:
+            self._gate.close()
+
+    def weights(self, frames: range) -> list[float]:
+        """The share of the speaking face in each of the next frames, 0..1; changes by one step a frame."""
+        return [self._next(frame) for frame in frames]
+
+    def _next(self, frame: int) -> float:
+        first = self._timeline.frame_start(frame) // SAMPLES_PER_ROW
+        end = ceil_div(self._timeline.frame_start(frame + 1), SAMPLES_PER_ROW)
+        last = max(self._timeline.last_row(frame), end)
+        speaks = self._gate is None or self._gate.is_open(first, last)
+        self._step = min(self._step + 1, self._steps) if speaks else max(self._step - 1, 0)
+        return self._step / self._steps

@@ -1,0 +1,578 @@
+"""`musetalk realtime` from its arguments to its exit code, and what it leaves on the disk and in pipes."""
+
+import json
+import os
+import re
+import resource
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager, suppress
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from lives import LIMIT_S, delay_of, level, pcm, read_back, save_bundle, speech, write_sound
+from soundcards import BUILT_IN, PlayingDevice, SoundDevice
+
+from musetalk_cli.generator import Generator
+from musetalk_cli.media import ffmpeg
+
+FPS = 10
+FRAME_S = 1 / FPS
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left():
+    before = set(threading.enumerate())
+    yield
+    assert set(threading.enumerate()) == before
+
+
+@pytest.fixture(scope="module")
+def models(tiny_bundle, golden, tmp_path_factory):
+    return save_bundle(tiny_bundle, golden, tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def job(models, avatars_dir):
+    """A job whose frames take milliseconds, ten a second."""
+    options = f"--model {models} --device cpu --sharpen off --fps {FPS} --chunk 0.2 --context 0"
+    return ["--avatar", "synthetic", "--avatars-dir", avatars_dir, *options.split()]
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """Stands where the live panel is: calls `at_start`, and once `then` when `when` is true of a snapshot."""
+
+    class Watched:
+        at_start = staticmethod(lambda: None)
+        when = staticmethod(lambda snapshot: False)
+        then = staticmethod(lambda: None)
+        done = False
+
+    @contextmanager
+    def panel(title, *, enabled, gpu=None):
+        Watched.at_start()
+        yield watch
+
+    def watch(snapshot):
+        if not Watched.done and Watched.when(snapshot):
+            Watched.done = True
+            Watched.then()
+
+    monkeypatch.setattr("musetalk_cli.cli.realtime.live_panel", panel)
+    return Watched
+
+
+@pytest.fixture
+def control():
+    """The options that give a run a control pipe, and its writing end."""
+    read_end, write_end = os.pipe()
+    with os.fdopen(read_end, "rb"), os.fdopen(write_end, "wb", buffering=0) as writer:
+        yield ["--control", read_end], writer
+
+
+@pytest.fixture
+def stdin(monkeypatch):
+    """Gives a run bytes on its standard input, in pieces."""
+    read_end, write_end = os.pipe()
+    threads = []
+
+    def give(*pieces):
+        def write():
+            with os.fdopen(write_end, "wb", buffering=0) as writer:
+                for piece in pieces:
+                    writer.write(piece)
+
+        threads.append(threading.Thread(target=write))
+        threads[0].start()
+
+    with os.fdopen(read_end) as reader:
+        monkeypatch.setattr(sys, "stdin", reader)
+        yield give
+    threads[0].join(LIMIT_S)
+
+
+class Pipe:
+    """What a run writes to its standard output while a `with` statement lasts.
+
+    Args:
+        most: Bytes after which the reader goes away, or None.
+    """
+
+    def __init__(self, most=None):
+        self.data, self._most = b"", most
+
+    def __enter__(self):
+        self._before = os.dup(1)
+        self._read_end, write_end = os.pipe()
+        os.dup2(write_end, 1)
+        os.close(write_end)
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        os.dup2(self._before, 1)
+        os.close(self._before)
+        self._thread.join(LIMIT_S)
+
+    def _read(self):
+        with os.fdopen(self._read_end, "rb", buffering=0) as reader:
+            while (self._most is None or len(self.data) < self._most) and (data := reader.read(1 << 16)):
+                self.data += data
+
+
+def report_in(text):
+    """The report in JSON, and what else was said."""
+    begin, end = text.index("{\n"), text.rindex("\n}") + 2
+    return json.loads(text[begin:end]), text[:begin] + text[end:]
+
+
+def assert_one_sentence(err, words):
+    """One error, perhaps a hint, and besides them only lines that are known."""
+    assert "Traceback" not in err
+    known = r"(?m)^(chunks of|listening on|\S+ failed and was closed:|.*: (speaking|silent);) .*\n"
+    rest = re.sub(known, "", err.replace("standard output failed", "stdout failed")).strip()
+    assert re.fullmatch(r"error: [^\n]+(\nhint:  [^\n]+)?", rest), err
+    assert re.search(words, rest), err
+
+
+def assert_together(recording, frames, tolerance_s=FRAME_S):
+    """Every frame is at its time, and the sound is as long as the picture."""
+    assert len(recording.times) == frames
+    np.testing.assert_allclose(recording.times, np.arange(frames) * FRAME_S, atol=0.002)
+    assert abs(recording.sound_s - frames * FRAME_S) < tolerance_s
+
+
+@pytest.mark.parametrize("options", [[], ["--mic"], ["--mic", "usb"]])
+def test_without_sounddevice_a_sentence_says_what_to_install(musetalk, job, monkeypatch, tmp_path, options):
+    def load(run):
+        pytest.fail("the networks were loaded")
+
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    monkeypatch.setattr("musetalk_cli.speak.open_bundle", load)
+    code, out, err = musetalk("realtime", *job, *options, "--output", tmp_path / "out.mp4")
+    assert (code, out) == (1, "")
+    assert_one_sentence(err, "needs sounddevice")
+    assert "pip install 'musetalk-cli[mic]'" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_microphone_a_sentence_says_so(musetalk, job, monkeypatch):
+    card = SoundDevice()
+    card.infos = [info for info in card.infos if info["max_input_channels"] == 0]
+    monkeypatch.setitem(sys.modules, "sounddevice", card)
+    code, out, err = musetalk("realtime", *job)
+    assert (code, out) == (1, "")
+    assert_one_sentence(err, "There is no microphone.")
+
+
+def test_a_microphone_is_recorded_until_it_is_unplugged(musetalk, job, monkeypatch, tmp_path):
+    """The default one, since none is named; everything it gave is made before the run ends."""
+    card = PlayingDevice(lambda rate: speech(1.5, rate), lambda stream: stream.unplug())
+    monkeypatch.setitem(sys.modules, "sounddevice", card)
+    code, out, err = musetalk("realtime", *job, "--output", tmp_path / "out.mp4", "--json")
+    assert code == 1
+    assert_one_sentence(err, "The microphone pulse ended by itself")
+    report, _ = report_in(out)
+    assert [stream.device for stream in card.streams] == [1]
+    assert report["failures"] == ["The microphone pulse ended by itself."]
+    assert 14 <= report["frames"] <= 16
+    recording = read_back(tmp_path / "out.mp4", rate=48_000)
+    assert_together(recording, report["frames"])
+    at, alike = delay_of(speech(1.5, 48_000)[4_800:62_400], recording.sound, 48_000)
+    assert abs(at - 0.1) < FRAME_S
+    assert alike > 0.9
+
+
+@pytest.mark.parametrize(
+    ("options", "device", "rate"), [(["--mic"], 1, 48_000), (["--mic", "pro"], 3, 16_000)]
+)
+def test_a_chosen_microphone_is_recorded_until_it_is_told_to_stop(
+    musetalk, job, monkeypatch, control, tmp_path, options, device, rate
+):
+    control_options, writer = control
+    card = PlayingDevice(lambda rate: speech(1.5, rate), lambda stream: writer.write(b"stop\n"))
+    monkeypatch.setitem(sys.modules, "sounddevice", card)
+    code, out, err = musetalk(
+        "realtime", *job, *control_options, *options, "--output", tmp_path / "out.mp4", "--json"
+    )
+    assert code == 130, err
+    report, _ = report_in(out)
+    assert (report["interrupted"], report["failures"]) == (True, [])
+    assert [stream.device for stream in card.streams] == [device]
+    recording = read_back(tmp_path / "out.mp4", rate=rate)
+    assert_together(recording, report["frames"])
+    at, alike = delay_of(speech(1.5, rate)[rate // 10 : rate // 2], recording.sound, rate)
+    assert abs(at - 0.1) < FRAME_S
+    assert alike > 0.9
+    assert card.infos[3]["name"] == BUILT_IN
+
+
+def test_a_client_is_heard_and_the_face_rests_after_it(musetalk, job, control, watched, tmp_path):
+    control_options, writer = control
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    clients = []
+
+    def connect():
+        clients.append(socket.create_connection(("127.0.0.1", port), LIMIT_S))
+        clients[0].sendall(pcm(speech(1)))
+
+    watched.at_start = connect
+    watched.when = lambda now: now.frames >= 25 and not now.speaking
+    watched.then = lambda: writer.write(b"stop\n")
+    arguments = [*control_options, "--listen", port, "--output", tmp_path / "out.mp4", "--json"]
+    code, out, err = musetalk("realtime", *job, *arguments)
+    clients[0].close()
+    assert code == 130, err
+    assert f"listening on 127.0.0.1:{port} for 16-bit PCM, 16000 Hz, channels: 1\n" in err
+    report, _ = report_in(out)
+    assert 8 <= report["frames"] - report["idle_frames"] <= 18
+    recording = read_back(tmp_path / "out.mp4")
+    assert_together(recording, report["frames"])
+    assert delay_of(speech(1), recording.sound)[1] > 0.9
+    assert level(recording.sound[-8000:]) < -80
+
+
+def test_sound_on_stdin_is_in_the_file_as_it_was(musetalk, job, stdin, tmp_path):
+    """44.1 kHz stereo in pieces that cut samples and channels."""
+    rate = 44_100
+    sound = np.stack([speech(2.5, rate), speech(2.5, rate, seed=1)], axis=1)
+    data = pcm(sound)
+    cuts = [0, 1, 3, 4_096, 4_097, 99_999, 100_000, 300_001, len(data)]
+    stdin(*(data[begin:end] for begin, end in pairwise(cuts)))
+    arguments = [
+        "--audio",
+        "-",
+        "--input-rate",
+        rate,
+        "--input-channels",
+        2,
+        "--output",
+        tmp_path / "out.mp4",
+    ]
+    code, out, err = musetalk("realtime", *job, *arguments, "--json")
+    assert code == 0, err
+    report, _ = report_in(out)
+    assert (report["frames"], report["duration_s"]) == (25, 2.5)
+    assert (report["dropped_frames"], report["idle_frames"], report["failures"]) == (0, 0, [])
+    recording = read_back(tmp_path / "out.mp4", rate=rate, channels=2)
+    assert_together(recording, 25)
+    for channel in (0, 1):
+        at, alike = delay_of(sound[:, channel], recording.sound[:, channel], rate)
+        assert at == 0
+        assert alike > 0.95
+
+
+def test_standard_output_is_a_video_and_nothing_else(musetalk, job, tmp_path):
+    """The sound in it is the input to the sample; the report goes to stderr."""
+    sound = write_sound(tmp_path / "in.wav", speech(1.5))
+    outputs = ["--output", "-", "-o", tmp_path / "out.mp4", "-o", "null"]
+    with Pipe() as pipe:
+        code, out, err = musetalk("realtime", *job, "--audio", sound, *outputs, "--json")
+    assert (code, out) == (0, ""), err
+    report, said = report_in(err)
+    assert report["frames"] == 15
+    assert re.fullmatch(r"chunks of 0\.2 s, [^\n]+\n\s*", said)
+    recording = read_back(data=pipe.data)
+    assert_together(recording, 15, 0.001)
+    expected = np.frombuffer(pcm(speech(1.5)), "<i2") / np.float32(32768)
+    np.testing.assert_allclose(recording.sound, expected, atol=1.5 / 32768)
+    assert_together(read_back(tmp_path / "out.mp4"), 15)
+
+
+@pytest.mark.parametrize("with_file", [False, True])
+def test_a_reader_that_goes_away_ends_only_its_own_output(musetalk, job, tmp_path, with_file):
+    sound = write_sound(tmp_path / "in.wav", speech(2))
+    outputs = ["--output", "-", *(["-o", tmp_path / "out.mp4"] if with_file else [])]
+    with Pipe(most=2000):
+        code, out, err = musetalk("realtime", *job, "--audio", sound, *outputs)
+    assert (code, out) == (1, "")
+    assert "real-time factor" in err
+    assert_one_sentence(err[err.index("\nerror: ") :], "The reader of --output - went away")
+    if with_file:
+        assert_together(read_back(tmp_path / "out.mp4"), 20)
+        assert re.search(r"\b20 frames at 10 fps, 2\.00 s", err)
+
+
+def test_a_server_that_refuses_leaves_the_file_complete(musetalk, job, tmp_path):
+    sound = write_sound(tmp_path / "in.wav", speech(1.5))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"rtmp://127.0.0.1:{free.getsockname()[1]}/live/hunter2"
+    outputs = ["--output", url, "-o", tmp_path / "out.mp4"]
+    code, out, err = musetalk("realtime", *job, "--audio", sound, *outputs, "--json")
+    assert code == 1
+    assert "hunter2" not in out + err
+    assert_one_sentence(err, r"rtmp://127\.0\.0\.1 cannot be written: Connection refused")
+    report, _ = report_in(out)
+    assert report["frames"] == 15
+    assert len(report["failures"]) == 1
+    assert "Connection refused" in report["failures"][0]
+    assert_together(read_back(tmp_path / "out.mp4"), 15)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        *(
+            (["--silence", value], "--silence")
+            for value in ("-91dB", "-9", "0", "45dB", "-45 dB", "nan", "on")
+        ),
+        (["--idle-avatar", "nobody"], "nobody"),
+        (["--idle-avatar", "../x"], "avatar"),
+        (["--control", "987"], "--control 987 is not an open"),
+        (["--control", "nowhere/socket"], "--control nowhere/socket cannot be made"),
+        (["--control", "in.wav"], "--control in.wav cannot be made"),
+        (["--trace", "nowhere/trace.json"], "folder of --trace"),
+        (["--trace", "."], "--trace"),
+        (["--output", "ftp://host/x"], "--output cannot send to ftp://"),
+        (["--output", "rtmp://"], "names no host"),
+        (["--output", "srt://host"], "names no port"),
+        (["--output", ""], "--output is empty"),
+        (["--output", "nowhere/out.mp4"], "folder of --output"),
+        (["-o", "ok.mp4", "-o", "in.wav"], "is the sound itself"),
+    ],
+)
+def test_a_bad_value_is_one_sentence_and_leaves_nothing(musetalk, job, monkeypatch, tmp_path, options, words):
+    monkeypatch.chdir(tmp_path)
+    sound = write_sound(tmp_path / "in.wav", speech(0.5))
+    before = sound.read_bytes()
+    code, out, err = musetalk("realtime", *job, "--audio", "in.wav", *options)
+    assert (code, out) == (1, "")
+    assert_one_sentence(err, words)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.wav"]
+    assert sound.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "address", ["", "nonsense", "host:port", "1:2:3", "99999", ":", "127.0.0.1:-1", "[::1"]
+)
+def test_an_address_that_is_none_is_refused(musetalk, job, address):
+    code, out, err = musetalk("realtime", *job, f"--listen={address}")
+    assert (code, out) == (1, "")
+    assert_one_sentence(err, "--listen")
+
+
+def test_an_idle_avatar_of_another_size_is_refused(musetalk, job, avatars_dir, tmp_path):
+    import cv2
+
+    folders = tmp_path / "avatars"
+    for name in ("synthetic", "small"):
+        (folders / name).parent.mkdir(exist_ok=True)
+        subprocess.run(["cp", "-r", avatars_dir / "synthetic", folders / name], check=True)
+    text = (folders / "small" / "avatar.json").read_text()
+    described = json.loads(text) | {"name": "small", "width": 160}
+    (folders / "small" / "avatar.json").write_text(json.dumps(described))
+    for path in (folders / "small" / "full_imgs").iterdir():
+        cv2.imwrite(str(path), cv2.imread(str(path))[:, :160])
+    job[job.index("--avatars-dir") + 1] = folders
+    sound = write_sound(tmp_path / "in.wav", speech(0.5))
+    arguments = ["--audio", sound, "--idle-avatar", "small", "--output", tmp_path / "out.mp4"]
+    code, out, err = musetalk("realtime", *job, *arguments)
+    assert (code, out) == (1, "")
+    assert_one_sentence(err, "small")
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_silence_is_counted_and_every_stage_is_traced(musetalk, job, tmp_path):
+    """Two seconds of digital silence between two halves of a second of speech."""
+    parts = speech(0.5), np.zeros(32_000, np.float32), speech(0.5)
+    sound = write_sound(tmp_path / "in.wav", *parts)
+    trace = tmp_path / "trace.json"
+    arguments = ["--audio", sound, "--no-pace", "--trace", trace, "--json"]
+    code, out, err = musetalk("realtime", *job, *arguments, "--output", tmp_path / "out.mp4")
+    assert code == 0, err
+    report, _ = report_in(out)
+    assert (report["frames"], report["dropped_frames"], report["failures"]) == (30, 0, [])
+    assert 12 <= report["idle_frames"] <= 18
+    assert report["idle_share"] == pytest.approx(report["idle_frames"] / 30)
+    assert report["settings"]["silence"] == "-45dB"
+    events = json.loads(trace.read_text())
+    spans = [event for event in events if event["ph"] == "X"]
+    assert {"audio", "features", "unet", "vae", "blend", "sink"} <= {event["name"] for event in spans}
+    assert all(event["dur"] >= 0 for event in spans)
+    counters = {event["name"] for event in events if event["ph"] == "C"}
+    assert counters == {"sound", "requests", "frames"}
+    assert sum(event["name"] == "sink" for event in spans) == 30
+    recording = read_back(tmp_path / "out.mp4")
+    assert_together(recording, 30)
+    assert level(recording.sound[12_000:36_000]) < -80
+    arguments[-3:] = ["--silence", "off", "--json"]
+    code, out, err = musetalk("realtime", *job, *arguments)
+    assert code == 0, err
+    assert report_in(out)[0]["idle_frames"] == 0
+
+
+def test_an_interrupt_silences_what_was_said_and_the_file_goes_on(musetalk, job, watched, tmp_path):
+    path = tmp_path / "socket"
+    sound = write_sound(tmp_path / "in.wav", speech(3))
+
+    def interrupt():
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            client.sendall(b"interrupt\n")
+
+    watched.when = lambda now: now.frames >= 8
+    watched.then = interrupt
+    arguments = ["--audio", sound, "--control", path, "--output", tmp_path / "out.mp4", "--json"]
+    code, out, err = musetalk("realtime", *job, *arguments)
+    assert code == 0, err
+    report, _ = report_in(out)
+    assert report["frames"] == 30
+    assert report["idle_frames"] >= 2
+    assert not path.exists()
+    recording = read_back(tmp_path / "out.mp4")
+    assert_together(recording, 30)
+    windows = np.array([level(part) for part in np.split(recording.sound[: 150 * 320], 150)])
+    silent = np.flatnonzero(windows < -60)
+    assert 40 <= silent[0] <= 100
+    assert 10 <= len(silent) <= 60
+    np.testing.assert_array_equal(silent, np.arange(silent[0], silent[0] + len(silent)))
+    after = (silent[-1] + 5) * 320
+    assert delay_of(speech(3)[after:47_000], recording.sound) == (
+        pytest.approx(after / 16_000, abs=0.001), pytest.approx(1, abs=0.1)
+    )  # fmt: skip
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """Networks that take a fifth of a second for a batch; the frames they made."""
+    made, real, never = [], Generator.unet, threading.Event()
+
+    def unet(self, tokens, latents):
+        made.append(len(tokens))
+        never.wait(0.2)
+        return real(self, tokens, latents)
+
+    monkeypatch.setattr(Generator, "unet", unet)
+    return made
+
+
+@pytest.mark.parametrize("when_late", ["wait", "drop", "auto"])
+def test_a_slow_model_drops_frames_or_waits_and_keeps_every_place(musetalk, job, slow, tmp_path, when_late):
+    sound = write_sound(tmp_path / "in.wav", speech(2))
+    arguments = ["--audio", sound, "--when-late", when_late, "--batch-size", 1, "--json"]
+    code, out, err = musetalk("realtime", *job, *arguments, "--output", tmp_path / "out.mp4")
+    assert code == 0, err
+    report, _ = report_in(out)
+    recording = read_back(tmp_path / "out.mp4")
+    assert report["frames"] == 20
+    assert_together(recording, 20)
+    assert delay_of(speech(2), recording.sound) == (0, pytest.approx(1, abs=0.1))
+    if when_late == "wait":
+        assert report["dropped_frames"] == 0
+        assert len(set(recording.hashes)) == 20
+    else:
+        assert 1 <= report["dropped_frames"] <= 19
+        warm_up = sum(slow) - (20 - report["dropped_frames"])
+        assert 0 <= warm_up <= 2
+
+
+def test_a_full_disk_is_one_sentence_and_what_was_written_is_playable(musetalk, job, tmp_path):
+    sound = write_sound(tmp_path / "in.wav", speech(8))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, hard))
+    try:
+        code, out, err = musetalk(
+            "realtime", *job, "--audio", sound, "--no-pace", "--output", tmp_path / "out.mp4", "--json"
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert code == 1, err
+    assert_one_sentence(err, "out.mp4 cannot be written: ")
+    report, _ = report_in(out)
+    assert len(report["failures"]) == 1
+    assert (tmp_path / "out.mp4").stat().st_size <= 400_000
+    recording = read_back(tmp_path / "out.mp4")
+    assert 10 <= len(recording.times) <= report["frames"] < 80
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["in.wav", "out.mp4"]
+
+
+@contextmanager
+def child(*arguments, **pipes):
+    """`musetalk realtime` as a process of its own; killed at the end if it is still there."""
+    command = [sys.executable, "-m", "musetalk_cli", "realtime", *map(str, arguments)]
+    kinds = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | pipes
+    with subprocess.Popen(command, bufsize=0, **kinds) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def has(stream, most=LIMIT_S):
+    assert select.select([stream], [], [], most)[0], "nothing came"
+    return stream
+
+
+@contextmanager
+def every_ffmpeg_of(process):
+    """All ffmpegs that a process has started are gone soon after the statement."""
+    listed = subprocess.run(
+        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(process.pid)], capture_output=True, text=True
+    ).stdout
+    pids = [int(line.split()[0]) for line in listed.splitlines() if ffmpeg.executable() in line]
+    assert pids
+    found = []
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            found.append(os.pidfd_open(pid))
+    try:
+        yield
+        for descriptor in found:
+            has(descriptor)
+    finally:
+        for descriptor in found:
+            os.close(descriptor)
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_in_the_middle_leaves_a_playable_file_and_no_process(job, tmp_path, kind):
+    sound = write_sound(tmp_path / "in.wav", speech(100))
+    outputs = ["--output", "-", "-o", tmp_path / "out.mp4", "--json"]
+    with child(*job, "--audio", sound, *outputs) as process:
+        data = b""
+        while len(data) < 60_000:
+            data += has(process.stdout).read(1 << 16)
+        with every_ffmpeg_of(process):
+            process.send_signal(kind)
+            while piece := has(process.stdout).read(1 << 16):
+                data += piece
+        err = process.stderr.read().decode()
+        code = process.wait(LIMIT_S)
+    streamed = read_back(data=data)
+    recorded = read_back(tmp_path / "out.mp4")
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["in.wav", "out.mp4"]
+    if kind == signal.SIGKILL:
+        assert code == -kind
+        assert len(streamed.times) >= 5
+        assert len(recorded.times) >= 5
+        return
+    assert code == 130, err
+    report, said = report_in(err)
+    assert "Traceback" not in said
+    assert report["interrupted"] is True
+    assert 5 <= report["frames"] < 900
+    assert_together(streamed, report["frames"], 0.001)
+    assert_together(recorded, report["frames"])
+
+
+def test_a_signal_before_the_first_frame_leaves_no_file(job, tmp_path):
+    arguments = ["--audio", "-", "--output", tmp_path / "out.mp4", "--json"]
+    with child(*job, *arguments, stdin=subprocess.PIPE) as process:
+        assert has(process.stderr).read(1 << 12).startswith(b"chunks of 0.2 s")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 130, err
+    assert b"Traceback" not in err
+    report, _ = report_in(out.decode())
+    assert (report["frames"], report["interrupted"], report["failures"]) == (0, True, [])
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,370 @@
+"""What a stream does in silence, after an interrupt and under load; with real networks, narrow ones."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from clocks import FakeClock
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from musetalk_cli.bench.synthetic import synthetic_avatar, synthetic_sound
+from musetalk_cli.config import JobConfig, SilenceLevel
+from musetalk_cli.engine import Engine
+from musetalk_cli.features import FeatureStream
+from musetalk_cli.session import Manners, Session
+from musetalk_cli.timeline import Timeline, mirrored
+from musetalk_cli.timing import StageStats
+from musetalk_cli.types import Shown, StreamFormat
+
+JOB = JobConfig(batch_sizes=(4,), image_ops="cpu")
+FPS = Fraction(25)
+HALF = Fraction(1, 2)
+RATE = 16_000
+
+
+@pytest.fixture(scope="module")
+def avatar():
+    return synthetic_avatar(160, 120, 64, 7)
+
+
+class Stream:
+    """One session of an engine of its own, fed as a microphone does: each piece at its time."""
+
+    def __init__(self, bundle, avatar, *, hop=HALF, context=None, fps=FPS, rate=RATE, channels=1, **manners):
+        self.clock = FakeClock(0.0)
+        self.engine = Engine(bundle, JOB, StageStats(self.clock))
+        self.bundle = bundle
+        self.session = self.engine.open(avatar, fps, hop, context, rate, channels, Manners(**manners))
+        self.rate = rate
+        self.frames = []
+
+    def deaf(self):
+        """The same without an encoder: what is heard does not matter, when it is asked for does."""
+        rows = torch.zeros(1500, self.bundle.layers, self.bundle.token_width)
+        self.engine._encode = lambda _: rows
+        return self
+
+    def say(self, sound, piece=0.02):
+        """Feed all of it in real time, stepping whenever there is work; returns the frames so far."""
+        size = round(piece * self.rate)
+        for start in range(0, len(sound), size):
+            part = sound[start : start + size]
+            self.clock.time += len(part) / self.rate
+            self.session.feed(part, self.clock.time)
+            self.run()
+        return self.frames
+
+    def end(self):
+        self.session.finish(self.clock.time)
+        self.run()
+        assert self.session.done
+        return self.frames
+
+    def run(self):
+        while self.engine.step():
+            self.take()
+        self.take()
+
+    def take(self):
+        while self.session.finished:
+            self.frames.append(self.session.finished.popleft())
+
+    def encodings(self):
+        found = self.engine.stats.summary(()).get("features")
+        return 0 if found is None else found.count
+
+
+def speech(seconds, rate=RATE):
+    """Noise at -20 dB of full scale."""
+    count = int(seconds * rate)
+    return (0.1 * np.random.default_rng(1).standard_normal((count, 1))).astype(np.float32)
+
+
+def quiet(seconds, rate=RATE):
+    """Noise at -60 dB, as a room has."""
+    count = int(seconds * rate)
+    return (0.001 * np.random.default_rng(2).standard_normal((count, 1))).astype(np.float32)
+
+
+def kinds(frames):
+    return "".join(frame.shown.name[0] for frame in frames)
+
+
+def test_silence_is_shown_without_model_work(tiny_bundle, avatar):
+    stream = Stream(tiny_bundle, avatar, silence=SilenceLevel())
+    stream.say(quiet(4))
+    frames = stream.end()
+    assert len(frames) == 100
+    assert kinds(frames) == "I" * 100
+    for frame in frames:
+        assert np.array_equal(frame.image, avatar.frames[mirrored(frame.request.index, 7)])
+    stages = stream.engine.stats.summary(())
+    assert not {"features", "unet", "vae", "resize", "blend"} & set(stages)
+
+
+def test_speech_is_made_and_fades_on_both_sides(tiny_bundle, avatar):
+    """Quiet, two seconds of speech from 3.0 s on, quiet: the face is there from 3.0 s to the end of the hang-over."""
+    stream = Stream(tiny_bundle, avatar, silence=SilenceLevel()).deaf()
+    stream.say(np.concatenate([quiet(3), speech(2), quiet(2)]))
+    frames = stream.end()
+    weights = [frame.request.weight for frame in frames]
+    assert weights[:73] == [0] * 73
+    assert weights[73:76] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert set(weights[75:133]) == {1}
+    assert weights[-30:] == [0] * 30
+    for before, after in zip(weights, weights[1:], strict=False):
+        assert abs(after - before) <= 1 / 3 + 1e-9
+
+
+def test_the_fade_is_inside_the_patch_and_between_both_pictures(tiny_bundle, avatar):
+    """Each faded frame is held to the same frame of a stream that makes every frame of the same sound."""
+    sound = np.concatenate([quiet(1), speech(1), quiet(1)])
+    gated = Stream(tiny_bundle, avatar, silence=SilenceLevel()).deaf()
+    always = Stream(tiny_bundle, avatar).deaf()
+    gated.say(sound), always.say(sound)
+    faded = 0
+    for frame, made in zip(gated.end(), always.end(), strict=True):
+        weight = frame.request.weight
+        number = mirrored(frame.request.index, 7)
+        source, patch = avatar.frames[number].astype(float), avatar.patches[number].box.slices()
+        outside = np.ones(source.shape[:2], bool)
+        outside[patch] = False
+        assert np.array_equal(frame.image[outside], avatar.frames[number][outside])
+        expected = weight * made.image[patch] + (1 - weight) * source[patch]
+        assert np.abs(frame.image[patch] - expected).max() <= 1
+        faded += 0 < weight < 1
+    assert faded == 4
+
+
+def test_an_encoded_hop_hears_all_its_frames_need_after_silence(tiny_bundle):
+    """Rows of hops that were skipped are there when the next frames need them: they say where they come from."""
+    encoded = []
+
+    def positions(samples):
+        encoded.append(len(samples))
+        rows = torch.zeros(1500, 2, 1)
+        heard = torch.from_numpy(samples[: len(samples) // 320 * 320 : 320].copy())
+        rows[: len(heard), :, 0] = heard[:, None]
+        return rows
+
+    for context in (Fraction(0), Fraction(1, 10), Fraction(1), None):
+        stream = FeatureStream(positions, Timeline(FPS), HALF, context)
+        stream.cutter.feed(np.arange(1, 8000 * 12 + 1, dtype=np.float32))
+        for number in range(11):
+            hop = stream.cutter.due()
+            frames = stream.frames(hop)
+            if number in {0, 1, 2, 5, 6, 9}:
+                stream.skip(hop, frames)
+                continue
+            for frame, tokens in zip(frames, stream.advance(hop, frames), strict=True):
+                rows = np.arange(stream._timeline.first_row(frame), stream._timeline.last_row(frame))
+                expected = np.where(rows >= 0, rows * 320 + 1, 0)
+                assert np.array_equal(tokens.reshape(10, 2)[:, 0].numpy(), expected)
+    assert max(encoded) <= 8000 * 11
+
+
+def test_an_idle_clip_is_shown_in_silence_and_faded_as_a_whole(tiny_bundle, avatar):
+    clip = [np.full((120, 160, 3), level, np.uint8) for level in (10, 20, 30)]
+    stream = Stream(tiny_bundle, avatar, silence=SilenceLevel(), idle=clip)
+    stream.say(np.concatenate([quiet(1), speech(1)]))
+    frames = stream.end()
+    idle = [frame for frame in frames if frame.shown is Shown.IDLE]
+    assert len(idle) == 23
+    for frame in idle:
+        assert np.array_equal(frame.image, clip[mirrored(frame.request.index, 3)])
+    first = frames[23]
+    assert 0 < first.request.weight < 1
+    source = avatar.frames[mirrored(23, 7)].astype(float)
+    mixed = source / 3 + clip[mirrored(23, 3)].astype(float) * 2 / 3
+    corner = slice(0, 10), slice(0, 10)
+    assert np.abs(first.image[corner] - mixed[corner]).max() <= 1
+
+
+def test_an_interrupt_discards_what_was_said(tiny_bundle, avatar):
+    """Nothing of the sound before it is in a frame after it, and no time is lost or won."""
+    stream = Stream(tiny_bundle, avatar, silence=SilenceLevel())
+    said = speech(1.2)
+    stream.say(said)
+    shown = len(stream.frames)
+    stream.session.interrupt()
+    stream.say(quiet(1))
+    frames = stream.end()
+    after = frames[shown:]
+    assert [frame.request.index for frame in frames] == list(range(55))
+    assert kinds(after) == "I" * len(after)
+    heard = np.concatenate([frame.request.audio for frame in after])
+    rest = len(said) - sum(len(frame.request.audio) for frame in frames[:shown])
+    assert rest > 0
+    assert not heard[:rest].any()
+    assert np.array_equal(heard[rest:], quiet(1))
+
+
+def test_speech_after_an_interrupt_is_that_of_a_new_stream(tiny_bundle, avatar):
+    """Frames after it equal those of a stream that heard silence before: the old words are forgotten."""
+    interrupted = Stream(tiny_bundle, avatar, silence=SilenceLevel())
+    silent = Stream(tiny_bundle, avatar, silence=SilenceLevel())
+    interrupted.say(speech(2))
+    interrupted.session.interrupt()
+    silent.say(np.zeros((2 * RATE, 1), np.float32))
+    for stream in (interrupted, silent):
+        stream.say(np.concatenate([np.zeros((RATE, 1), np.float32), speech(1)]))
+    ours, theirs = interrupted.end(), silent.end()
+    for mine, other in zip(ours[55:], theirs[55:], strict=True):
+        assert mine.request.weight == other.request.weight
+        assert np.array_equal(mine.image, other.image)
+
+
+def test_requests_that_wait_are_not_made_after_an_interrupt(tiny_bundle, avatar):
+    stream = Stream(tiny_bundle, avatar)
+    stream.session.feed(speech(2), 0.0)
+    stream.engine.step()
+    made = stream.engine.stats.summary(())["unet"].count
+    assert stream.session.ready
+    stream.session.interrupt()
+    waiting = len(stream.session.ready)
+    while stream.session.ready and stream.session.ready[0].epoch == 0:
+        stream.engine.step()
+    stream.take()
+    old = [frame for frame in stream.frames if frame.request.epoch == 0]
+    assert kinds(old[-waiting:]) == "I" * waiting
+    assert made == 1
+
+
+class Slow:
+    """A generator that needs `seconds` of the fake clock for each batch, and no time of its own."""
+
+    def __init__(self, monkeypatch, stream):
+        self.seconds = 0.0
+        self._clock = stream.clock
+        monkeypatch.setattr(stream.engine, "_generator", self)
+
+    def unet(self, tokens, latents):
+        self._clock.time += self.seconds
+        return latents
+
+    def decode(self, latents):
+        return torch.zeros(len(latents), 256, 256, 3, dtype=torch.uint8)
+
+
+def simulate(stream, seconds, chunk):
+    """Sound at its own pace for so long, whatever the engine takes; what waits is fed when the engine returns."""
+    piece = speech(0.02)
+    end = stream.clock.time + seconds
+    fed = getattr(stream, "fed", stream.clock.time)
+    while stream.clock.time < end:
+        while fed + 0.02 <= stream.clock.time + 1e-9:
+            fed += 0.02
+            stream.session.feed(piece, fed)
+        if not stream.engine.step():
+            stream.clock.time = max(stream.clock.time, fed + 0.02)
+        stream.take()
+    stream.fed = fed
+
+
+def delays(frames):
+    return [frame.composited - frame.request.ready for frame in frames]
+
+
+@pytest.mark.parametrize("chunk", [Fraction(1, 5), HALF, Fraction(1)])
+def test_delay_stays_bounded_under_overload_and_is_back_within_a_chunk(
+    tiny_bundle, avatar, monkeypatch, chunk
+):
+    """A generator at half the speed that is needed for a minute; then it is fast again."""
+    stream = Stream(tiny_bundle, avatar, hop=chunk, context=Fraction(0), late_after=float(chunk)).deaf()
+    slow = Slow(monkeypatch, stream)
+    slow.seconds = 4 / 25 * 0.5
+    simulate(stream, 5, chunk)
+    assert kinds(stream.frames) == "S" * len(stream.frames)
+    slow.seconds = 4 / 25 * 2
+    simulate(stream, 60, chunk)
+    overloaded = stream.frames[-1400:]
+    dropped = kinds(overloaded).count("H")
+    assert 0.4 < dropped / len(overloaded) < 0.8
+    assert max(delays(overloaded)) < 2 * float(chunk) + 2 * slow.seconds
+    slow.seconds = 4 / 25 * 0.5
+    recovered = stream.clock.time
+    simulate(stream, 5, chunk)
+    after = [frame for frame in stream.frames if frame.request.ready > recovered + float(chunk)]
+    assert max(delays(after)) <= float(chunk) + 1e-6
+    assert kinds(after) == "S" * len(after)
+    assert [frame.request.index for frame in stream.frames] == list(range(len(stream.frames)))
+
+
+def test_what_is_left_out_keeps_the_picture_before_and_its_own_sound(tiny_bundle, avatar, monkeypatch):
+    stream = Stream(tiny_bundle, avatar, context=Fraction(0), late_after=0.5).deaf()
+    Slow(monkeypatch, stream).seconds = 0.4
+    simulate(stream, 10, HALF)
+    held = [place for place, frame in enumerate(stream.frames) if frame.shown is Shown.HELD]
+    assert held
+    for place in held:
+        assert stream.frames[place].image is stream.frames[place - 1].image
+    heard = np.concatenate([frame.request.audio for frame in stream.frames])
+    piece = speech(0.02)
+    assert np.array_equal(heard, np.tile(piece, (len(heard) // len(piece) + 1, 1))[: len(heard)])
+
+
+def test_a_stall_is_not_caught_up_frame_by_frame(tiny_bundle, avatar):
+    """A process that stood still for ten seconds goes on with the newest chunk, and encodes no other."""
+    stream = Stream(tiny_bundle, avatar, late_after=0.5)
+    stream.say(speech(1))
+    before, shown = stream.encodings(), len(stream.frames)
+    stream.session.feed(speech(10), stream.clock.time)
+    stream.clock.time += 10
+    stream.run()
+    missed = stream.frames[shown:]
+    assert kinds(missed).count("S") <= 13
+    assert stream.encodings() - before <= 1
+    assert len(missed) >= 245
+
+
+def test_waiting_makes_every_frame(tiny_bundle, avatar, monkeypatch):
+    stream = Stream(tiny_bundle, avatar, context=Fraction(0)).deaf()
+    Slow(monkeypatch, stream).seconds = 1.0
+    simulate(stream, 20, HALF)
+    assert set(kinds(stream.frames)) == {"S"}
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    fps=st.sampled_from(
+        [Fraction(n) for n in (1, 10, 24, 25, 30, 50, 60, 120)] + [Fraction(30000, 1001), Fraction("29.97")]
+    ),
+    chunk=st.integers(40, 2000).map(lambda ms: Fraction(ms, 1000)),
+    rate=st.sampled_from([8000, 16000, 22050, 44100, 48000]),
+    seconds=st.floats(1.0, 6.0),
+    data=st.data(),
+)
+def test_the_frames_sound_partitions_the_input(avatar, fps, chunk, rate, seconds, data):
+    """No frame twice, none missing, and their slices put together are the sound, whatever the cuts."""
+    length = max(int(seconds * rate), int(rate / fps) + 1)
+    cuts = sorted(data.draw(st.lists(st.integers(0, length), max_size=10)))
+    sound = np.arange(length, dtype=np.float32)[:, None]
+    timeline = Timeline(fps)
+    features = FeatureStream(lambda _: torch.zeros(1500, 1, 1), timeline, chunk, Fraction(0))
+    session = Session(avatar, features, timeline, StreamFormat(160, 120, fps, rate, 1), Manners())
+    requests = []
+
+    def drain():
+        while session.hop_ready() is not None:
+            session.advance(0.0)
+        requests.extend(session.ready)
+        session.ready.clear()
+
+    for piece in np.split(sound, cuts):
+        session.feed(piece, 0.0)
+        drain()
+    session.finish(0.0)
+    drain()
+    assert [request.index for request in requests] == list(range(len(requests)))
+    assert len(requests) == timeline.frames_in(-(-length * 16000 // rate))
+    assert np.array_equal(np.concatenate([request.audio for request in requests]), sound)
+
+
+def test_half_a_second_at_25_fps_gives_12_and_13_frames_in_turn(tiny_bundle, avatar):
+    stream = Stream(tiny_bundle, avatar).deaf()
+    stream.say(synthetic_sound(5))
+    by_hop = [sum(frame.request.hop == hop for frame in stream.frames) for hop in range(10)]
+    assert by_hop[0] == 10
+    assert by_hop[1:] == [13, 12, 13, 12, 13, 12, 13, 12, 13]
