@@ -154,6 +154,8 @@ def _check_open(descriptor: int) -> int:
 def _listen(path: Path) -> socket.socket:
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        if _is_left_over(path):
+            path.unlink()
         mask = os.umask(0o177)
         try:
             server.bind(str(path))
@@ -168,3 +170,15 @@ def _listen(path: Path) -> socket.socket:
             "Name a path that is not there yet, at most 100 letters.",
         ) from error
     return server
+
+
+def _is_left_over(path: Path) -> bool:
+    """True for a socket that nobody listens at any more: its program was killed."""
+    if not path.is_socket():
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
+        try:
+            trial.connect(str(path))
+        except ConnectionRefusedError:
+            return True
+    return False

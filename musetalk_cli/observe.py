@@ -76,7 +76,7 @@ class Outcome:
         dropped: Those of them that were late and are shown as the picture before them.
         samples: Samples of each channel of their sound.
         lost_samples: Samples of each channel that the source could not keep.
-        wall_s: Seconds from start to end, the completion of files included.
+        wall_s: Seconds from when every sink was open to the end, the completion of files included.
         waiting_s: Seconds the device had nothing to do: a live source had not delivered, frames were early.
         interrupted: True where the run was stopped before the sound ended.
         failures: What failed on the way, in order.

@@ -43,7 +43,7 @@ class Outlet:
         clock: Where time comes from.
         stats: Where the time of writing goes.
         written: Told of every frame.
-        failed: Told once, from the outlet's thread, when the sink has failed and was ended.
+        failed: Told once, from the outlet's thread, when the sink has failed after it was open.
 
     Attributes:
         failure: What the sink failed with, or None.
@@ -147,8 +147,9 @@ class Outlet:
         if failure is not None:
             self._queue.close(failure)
         self._let_go()
+        was_open = self._opened.is_set()
         self._opened.set()
-        if failure is not None:
+        if failure is not None and was_open:
             self._failed(self, failure)
 
     def _let_go(self) -> None:

@@ -10,6 +10,7 @@ every sink. What is full waits. Whatever ends a run, no thread is left behind:
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -86,6 +87,8 @@ class Pipeline:
         self._made = False
         self._ended = False
         self._flush = threading.Event()
+        self._interrupted_at = -math.inf
+        session.on_interrupt = self._interrupt
         self._watch: Watch | None = None
 
     def run(self, stop: threading.Event, watch: Watch | None = None) -> Outcome:
@@ -95,7 +98,6 @@ class Pipeline:
             MuseTalkError: Source, engine or a sink failed before the first frame, or offline.
         """
         self._watch = watch
-        outcome = self._observer.start()
         threads = [
             threading.Thread(target=self._arrive, name="arrival", daemon=True),
             threading.Thread(target=self._present, name="presentation", daemon=True),
@@ -103,6 +105,7 @@ class Pipeline:
         try:
             for outlet in self._outlets:
                 outlet.open()
+            outcome = self._observer.start()
             for thread in threads:
                 thread.start()
             try:
@@ -160,23 +163,21 @@ class Pipeline:
                 thread.join()
 
     def _arrive(self) -> None:
-        """The arrival thread: every piece carries the epoch it came in.
-
-        The first one after an interrupt may have been on its way before it: it is old, and so is all that the
-        source has not given yet.
-        """
-        epoch = self._session.epoch
+        """The arrival thread: every piece carries the epoch it came in."""
         try:
             for piece in self._source:
-                came_in, epoch = epoch, self._session.epoch
-                if came_in != epoch:
-                    self._source.discard()
-                self._arrivals.put((came_in, piece))
+                is_old = piece.arrived < self._interrupted_at
+                self._arrivals.put((self._session.epoch - is_old, piece))
         except HandoffClosed:
             return
         except BaseException as error:
             self._source_failure = error
         self._arrivals.close()
+
+    def _interrupt(self) -> None:
+        """Called by whoever interrupts the session, before its epoch changes."""
+        self._interrupted_at = self._clock.now()
+        self._source.discard()
 
     def _present(self) -> None:
         """The presentation thread."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -53,6 +53,7 @@ class Session:
         ready: Requests in order, for the engine to take.
         served_until: Where the session stands in served time, in seconds; the scheduler's to keep.
         busy: True while it has work; the scheduler's to keep.
+        on_interrupt: Called by `interrupt` before anything else, to discard what has not reached the session.
         shown: The last picture delivered since the last interrupt, or None.
     """
 
@@ -72,6 +73,7 @@ class Session:
         self.ready: deque[FrameRequest] = deque()
         self.served_until = 0.0
         self.busy = False
+        self.on_interrupt: Callable[[], None] = lambda: None
         self.shown: Image | None = None
         self._manners = manners
         self._presence = Presence(timeline, manners.silence)
@@ -96,6 +98,7 @@ class Session:
         Time goes on: the frames that were due keep their places, as idle ones, and the sound its length, as
         silence. So picture and sound stay together, and nothing has to be caught up.
         """
+        self.on_interrupt()
         self._epoch += 1
 
     def settle(self) -> None:

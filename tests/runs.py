@@ -30,6 +30,7 @@ class Session:
         self.ended = False
 
     def interrupt(self):
+        self.on_interrupt()
         self.epoch += 1
 
     def feed(self, samples, arrived):

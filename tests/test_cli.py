@@ -102,6 +102,7 @@ def test_the_version_is_one_line(musetalk):
         ["realtime", "--mic", "--audio", "x.wav"],
         ["realtime", "--audio", "-", "--listen", "9000"],
         ["realtime", "--mic", "usb", "--listen", "9000"],
+        ["realtime", "--audio", "-", "--control", "0"],
         ["realtime", "--avatar", "x", "--audio", "x.wav", "--when-late", "never"],
         ["bench", "--seconds", "2", "realtime"],
         ["bench", "realtime", "--seconds", "0.5"],

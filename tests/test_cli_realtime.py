@@ -172,6 +172,24 @@ def test_without_a_microphone_a_sentence_says_so(musetalk, job, monkeypatch):
     assert_one_sentence(err, "There is no microphone.")
 
 
+def test_microphones_are_listed(musetalk, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sounddevice", SoundDevice())
+    code, out, err = musetalk("realtime", "--list-devices")
+    assert (code, err) == (0, "")
+    assert re.search(r"\b1 +pulse +32 +48000 +\*", out)
+    assert re.search(rf"\b3 +{BUILT_IN} +1 +16000 *\n", out)
+    assert "HDMI" not in out
+
+
+def test_a_terminal_is_no_sound(musetalk, job, monkeypatch):
+    first, second = os.openpty()
+    with os.fdopen(first), os.fdopen(second) as terminal:
+        monkeypatch.setattr(sys, "stdin", terminal)
+        code, out, err = musetalk("realtime", *job, "--audio", "-")
+    assert (code, out) == (1, "")
+    assert_one_sentence(err, "standard input is a terminal")
+
+
 def test_a_microphone_is_recorded_until_it_is_unplugged(musetalk, job, monkeypatch, tmp_path):
     """The default one, since none is named; everything it gave is made before the run ends."""
     card = PlayingDevice(lambda rate: speech(1.5, rate), lambda stream: stream.unplug())
@@ -211,7 +229,6 @@ def test_a_chosen_microphone_is_recorded_until_it_is_told_to_stop(
     at, alike = delay_of(speech(1.5, rate)[rate // 10 : rate // 2], recording.sound, rate)
     assert abs(at - 0.1) < FRAME_S
     assert alike > 0.9
-    assert card.infos[3]["name"] == BUILT_IN
 
 
 def test_a_client_is_heard_and_the_face_rests_after_it(musetalk, job, control, watched, tmp_path):
@@ -338,11 +355,20 @@ def test_a_server_that_refuses_leaves_the_file_complete(musetalk, job, tmp_path)
         (["--output", "srt://host"], "names no port"),
         (["--output", ""], "--output is empty"),
         (["--output", "nowhere/out.mp4"], "folder of --output"),
-        (["-o", "ok.mp4", "-o", "in.wav"], "is the sound itself"),
+        (["-o", "ok.mp4", "-o", "in.wav"], "--output in.wav is the sound itself"),
+        (["--trace", "in.wav"], "--trace in.wav is the sound itself"),
+        (["-o", "ok.mp4", "-o", "null", "-o", "./ok.mp4"], "--output ./ok.mp4 is named twice"),
+        (["-o", "-", "-o", "-"], "--output - is named twice"),
+        (["-o", "ok.mp4", "--trace", "ok.mp4"], "--trace ok.mp4 is named twice"),
+        (["--virtual-camera"], r"pip install 'musetalk-cli\[camera\]'"),
+        (["--display"], "There is no screen here|built without windows"),
     ],
 )
 def test_a_bad_value_is_one_sentence_and_leaves_nothing(musetalk, job, monkeypatch, tmp_path, options, words):
     monkeypatch.chdir(tmp_path)
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setitem(sys.modules, "pyvirtualcam", None)
     sound = write_sound(tmp_path / "in.wav", speech(0.5))
     before = sound.read_bytes()
     code, out, err = musetalk("realtime", *job, "--audio", "in.wav", *options)
@@ -456,7 +482,7 @@ def slow(monkeypatch):
     return made
 
 
-@pytest.mark.parametrize("when_late", ["wait", "drop", "auto"])
+@pytest.mark.parametrize("when_late", ["wait", "drop"])
 def test_a_slow_model_drops_frames_or_waits_and_keeps_every_place(musetalk, job, slow, tmp_path, when_late):
     sound = write_sound(tmp_path / "in.wav", speech(2))
     arguments = ["--audio", sound, "--when-late", when_late, "--batch-size", 1, "--json"]
@@ -477,9 +503,9 @@ def test_a_slow_model_drops_frames_or_waits_and_keeps_every_place(musetalk, job,
 
 
 def test_a_full_disk_is_one_sentence_and_what_was_written_is_playable(musetalk, job, tmp_path):
-    sound = write_sound(tmp_path / "in.wav", speech(8))
+    sound = write_sound(tmp_path / "in.wav", speech(6))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
     try:
         code, out, err = musetalk(
             "realtime", *job, "--audio", sound, "--no-pace", "--output", tmp_path / "out.mp4", "--json"
@@ -490,9 +516,9 @@ def test_a_full_disk_is_one_sentence_and_what_was_written_is_playable(musetalk, 
     assert_one_sentence(err, "out.mp4 cannot be written: ")
     report, _ = report_in(out)
     assert len(report["failures"]) == 1
-    assert (tmp_path / "out.mp4").stat().st_size <= 400_000
+    assert (tmp_path / "out.mp4").stat().st_size <= 200_000
     recording = read_back(tmp_path / "out.mp4")
-    assert 10 <= len(recording.times) <= report["frames"] < 80
+    assert 10 <= len(recording.times) <= report["frames"] < 60
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["in.wav", "out.mp4"]
 
 
@@ -536,11 +562,11 @@ def every_ffmpeg_of(process):
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_signal_in_the_middle_leaves_a_playable_file_and_no_process(job, tmp_path, kind):
-    sound = write_sound(tmp_path / "in.wav", speech(100))
+    sound = write_sound(tmp_path / "in.wav", speech(30))
     outputs = ["--output", "-", "-o", tmp_path / "out.mp4", "--json"]
     with child(*job, "--audio", sound, *outputs) as process:
         data = b""
-        while len(data) < 60_000:
+        while len(data) < 40_000:
             data += has(process.stdout).read(1 << 16)
         with every_ffmpeg_of(process):
             process.send_signal(kind)
@@ -560,7 +586,7 @@ def test_a_signal_in_the_middle_leaves_a_playable_file_and_no_process(job, tmp_p
     report, said = report_in(err)
     assert "Traceback" not in said
     assert report["interrupted"] is True
-    assert 5 <= report["frames"] < 900
+    assert 5 <= report["frames"] < 300
     assert_together(streamed, report["frames"], 0.001)
     assert_together(recorded, report["frames"])
 

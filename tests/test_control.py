@@ -265,3 +265,16 @@ def test_a_socket_that_cannot_be_made_is_said(tmp_path, remote, name, reason):
         ControlLines(str(tmp_path / name), remote)
     assert caught.value.hint
     assert not list(tmp_path.iterdir())
+
+
+def test_a_socket_that_a_killed_run_left_is_used_again(path, remote):
+    left = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    left.bind(str(path))
+    left.close()
+    assert path.is_socket()
+    with ControlLines(str(path), remote):
+        client = connect(path)
+        client.sendall(b"stop\n")
+        assert remote.stop.wait(TIMEOUT_S)
+        client.close()
+    assert not path.exists()

@@ -208,7 +208,7 @@ def test_without_silence_every_frame_is_made(run, tmp_path):
 
 @pytest.mark.skipif(not DATA, reason="MUSETALK_TEST_DATA does not name a folder with footage/eng.wav")
 def test_sound_and_picture_of_real_speech_do_not_drift(models, tmp_path):
-    """Ten seconds of a recording at its own speed, on a face from footage; it is quiet for the first three."""
+    """Ten seconds of a recording at its own speed, on a face from footage; the first three are quiet."""
     import soundfile
 
     sound, rate = soundfile.read(Path(DATA) / "footage" / "eng.wav", dtype="float32", frames=10 * RATE)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from musetalk_cli.errors import OutputError
+
 if TYPE_CHECKING:
     from musetalk_cli.control import Remote
     from musetalk_cli.observe import Snapshot
@@ -42,14 +44,36 @@ class Screen:
         )
 
 
-def make_sinks(
-    outputs: Sequence[str], audio: str | None, screen: Screen | None, *, virtual_camera: bool
-) -> list[Sink]:
+def check_names(outputs: Sequence[str], trace: Path | None, audio: str | None) -> None:
+    """Refuse two results in one place, and one in place of the sound.
+
+    Args:
+        outputs: Values of `--output`.
+        trace: Value of `--trace`.
+        audio: Value of `--audio`.
+
+    Raises:
+        OutputError: Two of them are the same.
+    """
+    from musetalk_cli.sinks import check_not_input
+
+    named = [("--output", text) for text in outputs if text != "null"]
+    named += [] if trace is None else [("--trace", str(trace))]
+    places: set[str] = set()
+    for option, text in named:
+        place = text if text == "-" else str(Path(text).resolve())
+        if place in places:
+            raise OutputError(f"{option} {text} is named twice.", "Give each result a place of its own.")
+        places.add(place)
+        if audio not in {None, "-"}:
+            check_not_input(Path(text), Path(str(audio)), option)
+
+
+def make_sinks(outputs: Sequence[str], screen: Screen | None, *, virtual_camera: bool) -> list[Sink]:
     """The sinks that were asked for; none where no frame is to be kept.
 
     Args:
         outputs: Values of `--output`.
-        audio: The sound, if it is a file, which no output may replace.
         screen: A window is wanted, with this on it; None is no window.
         virtual_camera: A virtual camera is wanted.
 
@@ -58,11 +82,7 @@ def make_sinks(
     """
     from musetalk_cli import sinks
 
-    made: list[Sink] = []
-    for text in outputs:
-        if audio not in {None, "-"}:
-            sinks.check_not_input(Path(text), Path(str(audio)))
-        made.append(sinks.parse_output(text))
+    made = [sinks.parse_output(text) for text in outputs]
     if screen is not None:
         made.append(sinks.DisplaySink(screen.overlay, screen.remote.interrupt, screen.remote.stop.set))
     if virtual_camera:

@@ -15,7 +15,7 @@ from musetalk_cli.cli import realtime_options as given
 from musetalk_cli.cli.interrupt import stop_on_interrupt
 from musetalk_cli.cli.live import live_panel
 from musetalk_cli.cli.options import Common, common_options
-from musetalk_cli.cli.outputs import Screen, make_sinks
+from musetalk_cli.cli.outputs import Screen, check_names, make_sinks
 from musetalk_cli.cli.render import end_run
 from musetalk_cli.cli.speaker import AvatarOption, choose
 from musetalk_cli.config import JobConfig, parse_sharpen, parse_silence
@@ -67,7 +67,7 @@ def realtime(
         when_late=when_late.value,
     )
     ends = _Ends(mic, audio, listen, input_rate, input_channels, pace, output or [], display, virtual_camera)
-    ends.check()
+    ends.check(control)
     speaker = choose(common.run, avatar, ends.source_name)
     _run(common, job, speaker.avatar, ends, control, trace, live=live)
 
@@ -90,12 +90,16 @@ class _Ends:
     def source_name(self) -> str:
         return self.audio or self.listen or self.mic or given.DEFAULT_DEVICE
 
-    def check(self) -> None:
-        """Refuse more than one source, and a terminal in place of a pipe."""
+    def check(self, control: str | None) -> None:
+        """Refuse more than one source, a terminal in place of a pipe, and commands in place of the sound."""
         sources = {"--mic": self.mic, "--audio": self.audio, "--listen": self.listen}
         named = [option for option, value in sources.items() if value is not None]
         if len(named) > 1:
             raise typer.BadParameter(f"{' and '.join(named)} exclude each other: one stream has one source.")
+        if self.audio == "-" and control == "0":
+            raise typer.BadParameter(
+                "--audio - and --control 0 exclude each other: both read standard input."
+            )
         if self.audio == "-" and sys.stdin.isatty():
             raise InputError(
                 "--audio - reads sound from a pipe, and standard input is a terminal.", "Pipe PCM into it."
@@ -139,9 +143,8 @@ def _run(
     with ExitStack() as stack:
         remote = Remote(stack.enter_context(stop_on_interrupt()))
         screen = Screen(remote)
-        sinks = make_sinks(
-            ends.outputs, ends.audio, screen if ends.display else None, virtual_camera=ends.virtual_camera
-        )
+        check_names(ends.outputs, trace, ends.audio)
+        sinks = make_sinks(ends.outputs, screen if ends.display else None, virtual_camera=ends.virtual_camera)
         source = stack.enter_context(closing(ends.source(clock)))
         if control is not None:
             stack.enter_context(ControlLines(control, remote))

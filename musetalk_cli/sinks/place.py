@@ -51,14 +51,14 @@ def check_writable(folder: Path, what: str) -> None:
         raise OutputError(f"{what} cannot be written: {error.strerror}.", "Choose another folder.") from error
 
 
-def check_not_input(path: Path, audio: Path) -> None:
+def check_not_input(path: Path, audio: Path, option: str = "--output") -> None:
     """Make sure that a result does not replace the sound it is made from.
 
     Raises:
         OutputError: It would.
     """
     if path.exists() and audio.exists() and path.samefile(audio):
-        raise OutputError(f"--output {path} is the sound itself.", "Choose another name for the video.")
+        raise OutputError(f"{option} {path} is the sound itself.", "Choose another name for the result.")
 
 
 def partial_name(folder: Path) -> Path:
