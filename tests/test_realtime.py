@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lives import RATE, delay_of, level, pcm, read_back, save_bundle, speech, write_sound
+from lives import RATE, at_the_latest, delay_of, level, pcm, read_back, save_bundle, speech, write_sound
 
 from musetalk_cli.avatar.upstream import import_avatar
 from musetalk_cli.config import JobConfig, Place, RunConfig, SilenceLevel
@@ -87,7 +87,7 @@ def test_a_client_speaks_pauses_and_speaks_again(run, tmp_path):
     sentences = [speech(1, seed=0), speech(1, seed=1)]
     acts = iter(["speak", "stop"])
     rested = 0
-    with socket.create_connection((host, int(port))) as client:
+    with at_the_latest(remote.stop.set), socket.create_connection((host, int(port))) as client:
         client.sendall(pcm(sentences[0]))
 
         def watch(now):
