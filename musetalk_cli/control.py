@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 POLL_S = 0.1
 CLIENTS = 8
 """Connections to a control socket that are served at once; more are closed."""
+WARNINGS = 10
+"""Unknown commands that are warned of; more are passed over."""
 LINE_BYTES = 256
 """A longer line is no command, and its rest is not kept."""
 
@@ -35,15 +37,22 @@ class Remote:
 
     Attributes:
         stop: Set to end the stream; what was made so far is completed.
+        ended: True where `end` was called.
     """
 
     def __init__(self, stop: threading.Event | None = None) -> None:
         self.stop = stop or threading.Event()
+        self.ended = False
         self._session: Interruptible | None = None
 
     def bind(self, session: Interruptible) -> None:
         """Say which session interrupts go to."""
         self._session = session
+
+    def end(self) -> None:
+        """End the stream by the user's wish, which is no interruption."""
+        self.ended = True
+        self.stop.set()
 
     def interrupt(self) -> None:
         """Discard everything that was said and not yet shown; nothing where the stream has not begun."""
@@ -70,6 +79,7 @@ class ControlLines:
         self._lines: dict[int, bytes] = {}
         self._clients: dict[int, socket.socket] = {}
         self._ended = threading.Event()
+        self._unknown = 0
         if target.isdecimal():
             self._lines[_check_open(int(target))] = b""
         else:
@@ -135,8 +145,9 @@ class ControlLines:
         if command == "interrupt":
             self._remote.interrupt()
         elif command == "stop":
-            self._remote.stop.set()
-        elif command:
+            self._remote.end()
+        elif command and self._unknown < WARNINGS:
+            self._unknown += 1
             log.warning("--control does not know %r; it knows interrupt and stop.", command[:40])
 
 

@@ -173,11 +173,6 @@ class HopCutter:
     def _next_end(self) -> int:
         return int((self._number + 1) * self._hop)
 
-    @property
-    def overtaken(self) -> bool:
-        """True where the sound of the hop after the due one is complete too."""
-        return self._total >= int((self._number + 2) * self._hop)
-
     def due(self) -> Hop | None:
         """The next hop if its sound is complete; the same one until `take` or `skip` is called."""
         end = self._next_end()

@@ -74,6 +74,7 @@ class Outcome:
         frames: Frames presented.
         idle: Those of them that took no model work, because nothing was said or there was no face.
         dropped: Those of them that were late and are shown as the picture before them.
+        held: Pictures that a sink was too slow for, over all sinks.
         samples: Samples of each channel of their sound.
         lost_samples: Samples of each channel that the source could not keep.
         wall_s: Seconds from when every sink was open to the end, the completion of files included.
@@ -87,6 +88,7 @@ class Outcome:
     frames: int = 0
     idle: int = 0
     dropped: int = 0
+    held: int = 0
     samples: int = 0
     lost_samples: int = 0
     wall_s: float = 0.0

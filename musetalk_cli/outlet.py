@@ -16,12 +16,14 @@ import numpy as np
 from musetalk_cli.handoff import Handoff, HandoffClosed
 from musetalk_cli.session import Session
 from musetalk_cli.timing import Clock, StageStats
-from musetalk_cli.types import Frame, Samples, Shown, Sink
+from musetalk_cli.types import Frame, Image, Samples, Shown, Sink
 
 log = logging.getLogger(__name__)
 
 ABORT_S = 0.5
 """How long a sink may take to let go by itself before it is ended from outside."""
+BEHIND_S = 10
+"""How far a sink may fall behind where nobody can wait for it."""
 MUTE_S = 0.01
 """Over how much time the sound dies away at an interrupt."""
 
@@ -44,9 +46,12 @@ class Outlet:
         stats: Where the time of writing goes.
         written: Told of every frame.
         failed: Told once, from the outlet's thread, when the sink has failed after it was open.
+        waits: Whoever hands over a frame waits while the queue is full. Where nobody can wait, frames beyond
+            it keep their slot and their sound, and hold the picture before them, for `BEHIND_S` at most.
 
     Attributes:
         failure: What the sink failed with, or None.
+        held: Frames whose own picture the sink was too slow for.
     """
 
     def __init__(
@@ -58,7 +63,11 @@ class Outlet:
         stats: StageStats,
         written: Written,
         failed: Callable[[Outlet, BaseException], None],
+        *,
+        waits: bool = True,
     ) -> None:
+        self.held = 0
+        self._holds = not waits
         self.failure: BaseException | None = None
         self._sink = sink
         self._session = session
@@ -66,7 +75,10 @@ class Outlet:
         self._stats = stats
         self._written = written
         self._failed = failed
-        self._queue: Handoff[Frame] = Handoff(capacity)
+        self._pictures = capacity
+        behind = 0 if waits else int(BEHIND_S * session.stream.fps)
+        self._queue: Handoff[Frame] = Handoff(capacity + behind)
+        self._newest: Image | None = None
         self._opened = threading.Event()
         self._faded = False
         self._abandoned = False
@@ -94,7 +106,13 @@ class Outlet:
             raise self.failure
 
     def put(self, frame: Frame) -> None:
-        """Hand over a frame, waiting while the queue is full; a sink that has failed takes and forgets it."""
+        """Hand over a frame; a sink that has failed takes and forgets it."""
+        if len(self._queue) >= self._pictures and self._newest is not None and self._holds:
+            frame = replace(frame, image=self._newest, shown=Shown.HELD)
+            if not self.held:
+                log.warning("%s takes frames too slowly; pictures are left out there.", self.name)
+            self.held += 1
+        self._newest = frame.image
         try:
             self._queue.put(frame)
         except HandoffClosed:

@@ -79,7 +79,14 @@ class Pipeline:
         self._frames: Handoff[Frame] = Handoff(max(FRAMES_PER_BATCH_WAITING * batch, ahead))
         self._outlets = [
             Outlet(
-                sink, session, max(OUTLET_FRAMES, room), clock, engine.stats, self._written, self._sink_failed
+                sink,
+                session,
+                max(OUTLET_FRAMES, room),
+                clock,
+                engine.stats,
+                self._written,
+                self._sink_failed,
+                waits=playout is None or source.patient,
             )
             for sink in sinks
         ]
@@ -118,6 +125,7 @@ class Pipeline:
             raise
         self._close(threads)
         outcome.lost_samples = self._source.lost_samples
+        outcome.held = sum(outlet.held for outlet in self._outlets)
         self._observer.end(self._depths(), watch)
         return outcome
 

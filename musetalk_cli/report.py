@@ -35,6 +35,7 @@ class Report:
         mouth_to_eye_ms: A sample's arrival to the frame it belongs to in the sink.
         late_frames: Frames composited later than a chunk lasts after their own was complete; 0 offline.
         dropped_frames: Frames that were late and were shown as the picture before them.
+        held_frames: Pictures that a sink was too slow for, over all sinks.
         idle_frames: Frames that took no model work: nothing was said, or there was no face.
         idle_share: The share of frames so saved, 0..1.
         lost_sound_s: Seconds of sound that came and could not be kept.
@@ -60,6 +61,7 @@ class Report:
     mouth_to_eye_ms: Percentiles
     late_frames: int
     dropped_frames: int
+    held_frames: int
     idle_frames: int
     idle_share: float
     lost_sound_s: float
@@ -110,6 +112,7 @@ def make_report(
         mouth_to_eye_ms=latencies.mouth_to_eye.percentiles(),
         late_frames=latencies.late,
         dropped_frames=outcome.dropped,
+        held_frames=outcome.held,
         idle_frames=outcome.idle,
         idle_share=outcome.idle / outcome.frames if outcome.frames else 0.0,
         lost_sound_s=outcome.lost_samples / outcome.sample_rate,

@@ -152,12 +152,11 @@ class Session:
             self._marks.popleft()
         return self._marks[-1][1] if hop.final else self._marks[0][1]
 
-    def advance(self, now: float, *, make: bool = True) -> None:
+    def advance(self, now: float) -> None:
         """Turn a due hop into frame requests; it is encoded where one of its frames is made.
 
         Args:
             now: Monotonic seconds; a frame that is late by now is left out.
-            make: False leaves all its frames out.
         """
         hop, ready = self.features.cutter.due(), self.hop_ready()
         if hop is None or ready is None:
@@ -166,10 +165,7 @@ class Session:
         weights = self._presence.weights(frames)
         first = ready + self._manners.late_after
         deadlines = [first + number * self._period for number in range(len(frames))]
-        made = [
-            make and weight > 0 and deadline >= now
-            for weight, deadline in zip(weights, deadlines, strict=True)
-        ]
+        made = [weight > 0 and deadline >= now for weight, deadline in zip(weights, deadlines, strict=True)]
         tokens = self._tokens(hop, frames, encode=any(made))
         arrivals = [self._sound.arrival(frame) for frame in frames]
         slices = self._sound.cut(frames, final=hop.final)
@@ -185,22 +181,13 @@ class Session:
         self._open_frames += len(frames)
 
     def drop_late(self, now: float) -> None:
-        """The one place where frames are left out: where one is late, all but those of the newest chunk.
+        """The one place where frames that wait are left out: those that cannot be shown in time any more.
 
-        A late frame of the newest chunk goes too. What is left out is shown as the picture before it, with
-        its own sound, and costs no model work. Sound is never left out.
+        What is left out is shown as the picture before it, with its own sound, and costs no model work, so
+        that the newest come next. Sound is never left out.
         """
-        waiting = self.hop_ready()
-        if not any(_is_late(request, now) for request in self.ready) and (
-            waiting is None or waiting + self._manners.late_after >= now
-        ):
-            return
-        while self.features.cutter.overtaken:
-            self.advance(now, make=False)
-        due = self.features.cutter.due()
-        newest = self.ready[-1].hop if due is None else due.number
         for place, request in enumerate(self.ready):
-            if request.tokens is not None and (request.hop < newest or _is_late(request, now)):
+            if request.tokens is not None and request.deadline < now:
                 self.ready[place] = replace(request, tokens=None, dropped=True)
 
     def idle_picture(self, request: FrameRequest) -> Image:
@@ -240,7 +227,3 @@ class Session:
             return self.features.advance(hop, frames)
         self.features.skip(hop, frames)
         return [None] * len(frames)
-
-
-def _is_late(request: FrameRequest, now: float) -> bool:
-    return request.tokens is not None and request.deadline < now

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -50,6 +51,8 @@ def _top(
 
 def run() -> int:
     """Run the command that was asked for; returns the exit code."""
+    if sys.stdout is None:  # closed by whoever started it
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the program runs
     try:
         app(prog_name="musetalk")
     except MuseTalkError as error:

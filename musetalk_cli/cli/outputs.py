@@ -84,7 +84,7 @@ def make_sinks(outputs: Sequence[str], screen: Screen | None, *, virtual_camera:
 
     made = [sinks.parse_output(text) for text in outputs]
     if screen is not None:
-        made.append(sinks.DisplaySink(screen.overlay, screen.remote.interrupt, screen.remote.stop.set))
+        made.append(sinks.DisplaySink(screen.overlay, screen.remote.interrupt, screen.remote.end))
     if virtual_camera:
         made.append(sinks.VirtualCameraSink())
     return made

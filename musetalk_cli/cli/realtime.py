@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -158,6 +158,8 @@ def _run(
         gpu = None if common.run.device == "cpu" else GpuMonitor()
         panel = stack.enter_context(live_panel(f"{avatar}: {ends.source_name}", enabled=live, gpu=gpu))
         report = run(common.run, job, avatar, source, sinks, remote, screen.watching(panel), events, clock)
+    if remote.ended:
+        report = replace(report, interrupted=False)
     end_run(report, as_json=common.json, aside="-" in ends.outputs)
 
 

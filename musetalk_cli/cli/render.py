@@ -197,7 +197,7 @@ def show_report(report: Report) -> None:
     out.print(
         f"late {report.late_frames}, dropped {report.dropped_frames}, fallbacks {report.fallbacks}, "
         f"without model work {report.idle_frames} ({100 * report.idle_share:.1f} %), "
-        f"sound lost {report.lost_sound_s:.2f} s; "
+        f"held for slow outputs {report.held_frames}, sound lost {report.lost_sound_s:.2f} s; "
         f"peak memory {mebibytes(report.peak_host_bytes)} host, "
         f"{mebibytes(report.peak_device_bytes)} device; {report.device}, {report.settings['precision']}"
     )
