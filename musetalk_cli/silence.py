@@ -24,8 +24,8 @@ class SilenceGate:
         self._closes = 10 ** ((level.opens_db - level.hysteresis_db) / 20)
         self._hang_over = round(level.hang_over_s * ROWS_PER_SECOND)
         self._rest: Samples = np.zeros(0, np.float32)
-        self._rows: deque[bool] = deque()
-        self._first = 0
+        self._open_rows: deque[int] = deque()
+        self._heard = 0
         self._open_for = 0
 
     def feed(self, samples: Samples) -> None:
@@ -35,7 +35,9 @@ class SilenceGate:
         whole = held[: rows * SAMPLES_PER_ROW].reshape(rows, SAMPLES_PER_ROW)
         self._rest = held[rows * SAMPLES_PER_ROW :].copy()
         for level in np.sqrt(np.mean(np.square(whole, dtype=np.float64), axis=1)):
-            self._rows.append(self._step(float(level)))
+            if self._step(float(level)):
+                self._open_rows.append(self._heard)
+            self._heard += 1
 
     def _step(self, level: float) -> bool:
         """Whether the next row is open: those of the hang-over are."""
@@ -48,19 +50,14 @@ class SilenceGate:
     def close(self) -> None:
         """Take all that was heard for silence."""
         self._rest = np.zeros_like(self._rest)
-        self._rows = deque([False] * len(self._rows))
+        self._open_rows.clear()
         self._open_for = 0
 
     def is_open(self, first: int, last: int) -> bool:
         """True where a row of `[first, last)` is; one never heard is not. To be called in ascending order."""
-        while self._first < first and self._rows:
-            self._rows.popleft()
-            self._first += 1
-        return any(self._rows[row - self._first] for row in range(self._first, min(last, self._heard)))
-
-    @property
-    def _heard(self) -> int:
-        return self._first + len(self._rows)
+        while self._open_rows and self._open_rows[0] < first:
+            self._open_rows.popleft()
+        return bool(self._open_rows) and self._open_rows[0] < last
 
 
 class Presence:

@@ -32,8 +32,9 @@ class Day:
     """A source whose clock is off and whose delivery is late at random, a device, and presentation.
 
     Attributes:
-        offsets: Largest distance between a frame's PTS and the sound handed over before it, in seconds.
-        delays: Time from a frame's first sample, on the source's own clock, to the frame being shown, by hour.
+        offset: Largest distance between a frame's PTS and the sound handed over before it, in seconds.
+        delays: Seconds from a frame's first sample, on the source's own clock, to its being shown: the least and
+            the most, by hour.
         deepest: Most frames that waited for their time at once.
     """
 
@@ -41,7 +42,7 @@ class Day:
         self.fps = fps
         self.timeline = Timeline(fps)
         self.random = np.random.default_rng(0)
-        self.second = (1 + ppm * 1e-6)
+        self.second = 1 + ppm * 1e-6
         rows = torch.zeros(1500, 1, 1)
         features = FeatureStream(lambda _: rows, self.timeline, CHUNK, Fraction(1))
         stream = StreamFormat(160, 120, fps, RATE, 1)

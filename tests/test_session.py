@@ -105,7 +105,7 @@ def test_silence_is_shown_without_model_work(tiny_bundle, avatar):
 
 
 def test_speech_is_made_and_fades_on_both_sides(tiny_bundle, avatar):
-    """Quiet, two seconds of speech from 3.0 s on, quiet: the face is there from 3.0 s to the end of the hang-over."""
+    """Quiet, speech from 3.0 to 5.0 s, quiet: the face is there from 3.0 s to the end of the hang-over."""
     stream = Stream(tiny_bundle, avatar, silence=SilenceLevel()).deaf()
     stream.say(np.concatenate([quiet(3), speech(2), quiet(2)]))
     frames = stream.end()
@@ -139,7 +139,7 @@ def test_the_fade_is_inside_the_patch_and_between_both_pictures(tiny_bundle, ava
 
 
 def test_an_encoded_hop_hears_all_its_frames_need_after_silence(tiny_bundle):
-    """Rows of hops that were skipped are there when the next frames need them: they say where they come from."""
+    """Rows of hops that were skipped are there when the next frames need them; they say where they are from."""
     encoded = []
 
     def positions(samples):
@@ -248,8 +248,8 @@ class Slow:
         return torch.zeros(len(latents), 256, 256, 3, dtype=torch.uint8)
 
 
-def simulate(stream, seconds, chunk):
-    """Sound at its own pace for so long, whatever the engine takes; what waits is fed when the engine returns."""
+def simulate(stream, seconds):
+    """Sound at its own pace for so long, whatever the engine takes; what waits is fed when it returns."""
     piece = speech(0.02)
     end = stream.clock.time + seconds
     fed = getattr(stream, "fed", stream.clock.time)
@@ -275,17 +275,17 @@ def test_delay_stays_bounded_under_overload_and_is_back_within_a_chunk(
     stream = Stream(tiny_bundle, avatar, hop=chunk, context=Fraction(0), late_after=float(chunk)).deaf()
     slow = Slow(monkeypatch, stream)
     slow.seconds = 4 / 25 * 0.5
-    simulate(stream, 5, chunk)
+    simulate(stream, 5)
     assert kinds(stream.frames) == "S" * len(stream.frames)
     slow.seconds = 4 / 25 * 2
-    simulate(stream, 60, chunk)
+    simulate(stream, 60)
     overloaded = stream.frames[-1400:]
     dropped = kinds(overloaded).count("H")
     assert 0.4 < dropped / len(overloaded) < 0.8
     assert max(delays(overloaded)) < 2 * float(chunk) + 2 * slow.seconds
     slow.seconds = 4 / 25 * 0.5
     recovered = stream.clock.time
-    simulate(stream, 5, chunk)
+    simulate(stream, 5)
     after = [frame for frame in stream.frames if frame.request.ready > recovered + float(chunk)]
     assert max(delays(after)) <= float(chunk) + 1e-6
     assert kinds(after) == "S" * len(after)
@@ -295,7 +295,7 @@ def test_delay_stays_bounded_under_overload_and_is_back_within_a_chunk(
 def test_what_is_left_out_keeps_the_picture_before_and_its_own_sound(tiny_bundle, avatar, monkeypatch):
     stream = Stream(tiny_bundle, avatar, context=Fraction(0), late_after=0.5).deaf()
     Slow(monkeypatch, stream).seconds = 0.4
-    simulate(stream, 10, HALF)
+    simulate(stream, 10)
     held = [place for place, frame in enumerate(stream.frames) if frame.shown is Shown.HELD]
     assert held
     for place in held:
@@ -322,7 +322,7 @@ def test_a_stall_is_not_caught_up_frame_by_frame(tiny_bundle, avatar):
 def test_waiting_makes_every_frame(tiny_bundle, avatar, monkeypatch):
     stream = Stream(tiny_bundle, avatar, context=Fraction(0)).deaf()
     Slow(monkeypatch, stream).seconds = 1.0
-    simulate(stream, 20, HALF)
+    simulate(stream, 20)
     assert set(kinds(stream.frames)) == {"S"}
 
 

@@ -204,6 +204,6 @@ def test_memory_is_bounded_over_hours():
         while (frame + 4) * 640 <= (hop + 1) * 8000:
             frame += 1
         presence.weights(range(first, frame))
-        most = max(most, len(presence._gate._rows))
+        most = max(most, len(presence._gate._open_rows))
     assert most <= 2 * 25 + 10
     assert len(presence._gate._rest) < ROW
