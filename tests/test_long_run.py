@@ -33,8 +33,8 @@ class Day:
 
     Attributes:
         offset: Largest distance between a frame's PTS and the sound handed over before it, in seconds.
-        delays: Seconds from a frame's first sample, on the source's own clock, to its being shown: the least and
-            the most, by hour.
+        delays: Seconds from a frame's first sample, on the source's own clock, to its being shown: the least
+            and the most, by hour.
         deepest: Most frames that waited for their time at once.
     """
 

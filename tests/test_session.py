@@ -1,6 +1,7 @@
 """What a stream does in silence, after an interrupt and under load; with real networks, narrow ones."""
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -114,7 +115,7 @@ def test_speech_is_made_and_fades_on_both_sides(tiny_bundle, avatar):
     assert weights[73:76] == pytest.approx([1 / 3, 2 / 3, 1])
     assert set(weights[75:133]) == {1}
     assert weights[-30:] == [0] * 30
-    for before, after in zip(weights, weights[1:], strict=False):
+    for before, after in pairwise(weights):
         assert abs(after - before) <= 1 / 3 + 1e-9
 
 
@@ -139,7 +140,7 @@ def test_the_fade_is_inside_the_patch_and_between_both_pictures(tiny_bundle, ava
 
 
 def test_an_encoded_hop_hears_all_its_frames_need_after_silence(tiny_bundle):
-    """Rows of hops that were skipped are there when the next frames need them; they say where they are from."""
+    """Rows of hops that were skipped are there when frames need them, and say where they are from."""
     encoded = []
 
     def positions(samples):
