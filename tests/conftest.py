@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,22 @@ def musetalk(monkeypatch, capfd):
     yield call
     log.handlers, log.propagate = before[:2]
     log.setLevel(before[2])
+
+
+@pytest.fixture
+def no_thread_is_left():
+    """Whatever a test started has ended with it."""
+    before = set(threading.enumerate())
+    yield
+    assert set(threading.enumerate()) == before
+
+
+@pytest.fixture(scope="session")
+def models(tiny_bundle, golden, tmp_path_factory):
+    """The tiny networks in a folder of their own; read only."""
+    from lives import save_bundle
+
+    return save_bundle(tiny_bundle, golden, tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from lives import save_bundle
 
 from musetalk_cli.bench.live import LiveOptions, bench_live
 from musetalk_cli.bench.synthetic import SyntheticSource, synthetic_sound
@@ -16,16 +15,7 @@ from musetalk_cli.timing import MonotonicClock
 SMALL = "--device cpu --fps 5 --frame-size 128x128 --face-size 64 --avatar-frames 2 --context 0 --sharpen off"
 
 
-@pytest.fixture(autouse=True)
-def no_thread_is_left():
-    before = set(threading.enumerate())
-    yield
-    assert set(threading.enumerate()) == before
-
-
-@pytest.fixture(scope="module")
-def models(tiny_bundle, golden, tmp_path_factory):
-    return save_bundle(tiny_bundle, golden, tmp_path_factory.mktemp("models"))
+pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 
 @pytest.fixture

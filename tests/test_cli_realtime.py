@@ -15,7 +15,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from lives import LIMIT_S, at_the_latest, delay_of, level, pcm, read_back, save_bundle, speech, write_sound
+from lives import LIMIT_S, at_the_latest, delay_of, level, pcm, read_back, speech, write_sound
 from soundcards import BUILT_IN, PlayingDevice, SoundDevice
 
 from musetalk_cli.generator import Generator
@@ -25,16 +25,7 @@ FPS = 10
 FRAME_S = 1 / FPS
 
 
-@pytest.fixture(autouse=True)
-def no_thread_is_left():
-    before = set(threading.enumerate())
-    yield
-    assert set(threading.enumerate()) == before
-
-
-@pytest.fixture(scope="module")
-def models(tiny_bundle, golden, tmp_path_factory):
-    return save_bundle(tiny_bundle, golden, tmp_path_factory.mktemp("models"))
+pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 
 @pytest.fixture

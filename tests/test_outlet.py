@@ -19,11 +19,7 @@ PATCH = slice(3, 9), slice(4, 12)
 TIMEOUT_S = 30
 
 
-@pytest.fixture(autouse=True)
-def no_thread_is_left():
-    before = set(threading.enumerate())
-    yield
-    assert set(threading.enumerate()) == before
+pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 
 class Sink:

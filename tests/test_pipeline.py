@@ -8,12 +8,7 @@ from musetalk_cli.errors import InputError, OutputError
 from musetalk_cli.observe import Observer
 from musetalk_cli.pipeline import ARRIVALS, FRAMES_PER_BATCH_WAITING, OUTLET_FRAMES, Pipeline
 
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left():
-    before = set(threading.enumerate())
-    yield
-    assert set(threading.enumerate()) == before
+pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 
 def pipeline(source, sinks, failure=None, *, offline=True):

@@ -19,11 +19,7 @@ from musetalk_cli.types import AudioChunk
 TIMEOUT_S = 30
 
 
-@pytest.fixture(autouse=True)
-def no_thread_is_left():
-    before = set(threading.enumerate())
-    yield
-    assert set(threading.enumerate()) == before
+pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 
 class Run:

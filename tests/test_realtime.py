@@ -2,14 +2,13 @@
 
 import os
 import socket
-import threading
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
-from lives import RATE, at_the_latest, delay_of, level, pcm, read_back, save_bundle, speech, write_sound
+from lives import RATE, at_the_latest, delay_of, level, pcm, read_back, speech, write_sound
 
 from musetalk_cli.avatar.upstream import import_avatar
 from musetalk_cli.config import JobConfig, Place, RunConfig, SilenceLevel
@@ -28,16 +27,7 @@ JOB = JobConfig(
 DATA = os.environ.get("MUSETALK_TEST_DATA")
 
 
-@pytest.fixture(autouse=True)
-def no_thread_is_left():
-    before = set(threading.enumerate())
-    yield
-    assert set(threading.enumerate()) == before
-
-
-@pytest.fixture(scope="module")
-def models(tiny_bundle, golden, tmp_path_factory):
-    return save_bundle(tiny_bundle, golden, tmp_path_factory.mktemp("models"))
+pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 
 @pytest.fixture
