@@ -74,7 +74,7 @@ class Pipeline:
         self._offline = offline
         batch = engine.batch_sizes[-1]
         ahead = 0 if playout is None else int(observer.outcome.latencies.chunk_s * session.stream.fps) + batch
-        room = OUTLET_FRAMES if playout is None else int(session.stream.fps / 2)
+        room = OUTLET_FRAMES if playout is None else int(session.stream.fps)
         self._arrivals: Handoff[tuple[int, AudioChunk]] = Handoff(ARRIVALS)
         self._frames: Handoff[Frame] = Handoff(max(FRAMES_PER_BATCH_WAITING * batch, ahead))
         self._outlets = [
