@@ -208,10 +208,12 @@ def test_a_microphone_is_recorded_until_it_is_unplugged(musetalk, job, monkeypat
     ("options", "device", "rate"), [(["--mic"], 1, 48_000), (["--mic", "pro"], 3, 16_000)]
 )
 def test_a_chosen_microphone_is_recorded_until_it_is_told_to_stop(
-    musetalk, job, monkeypatch, control, tmp_path, options, device, rate
+    musetalk, job, monkeypatch, control, watched, tmp_path, options, device, rate
 ):
     control_options, writer = control
-    card = PlayingDevice(lambda rate: speech(1.5, rate), lambda stream: writer.write(b"stop\n"))
+    card = PlayingDevice(lambda rate: speech(1.5, rate), lambda stream: None)
+    watched.when = lambda now: now.frames >= 12
+    watched.then = lambda: writer.write(b"stop\n")
     monkeypatch.setitem(sys.modules, "sounddevice", card)
     code, out, err = musetalk(
         "realtime", *job, *control_options, *options, "--output", tmp_path / "out.mp4", "--json"
@@ -454,8 +456,8 @@ def test_an_interrupt_silences_what_was_said_and_the_file_goes_on(musetalk, job,
     assert_together(recording, 30)
     windows = np.array([level(part) for part in np.split(recording.sound[: 150 * 320], 150)])
     silent = np.flatnonzero(windows < -60)
-    assert 40 <= silent[0] <= 100
-    assert 10 <= len(silent) <= 60
+    assert 10 <= silent[0] <= 110
+    assert 10 <= len(silent) <= 90
     np.testing.assert_array_equal(silent, np.arange(silent[0], silent[0] + len(silent)))
     after = (silent[-1] + 5) * 320
     assert delay_of(speech(3)[after:47_000], recording.sound) == (
