@@ -339,7 +339,8 @@ def test_a_server_gets_every_frame_with_its_sound(tmp_path, scheme):
     finally:
         server.kill()
         server.communicate()
-    assert len(pictures(path)) == 300
+    too_late = 3 if scheme == "srt" else 0  # SRT gives up packets that come after their time
+    assert 300 - too_late <= len(pictures(path)) <= 300
     check_together(path, STREAM, 12)
 
 
