@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -26,7 +25,7 @@ from musetalk_cli.scheduler import Batch, Scheduler
 from musetalk_cli.session import Manners, Session
 from musetalk_cli.timeline import ROWS_PER_FRAME, SAMPLE_RATE, Timeline, ceil_div
 from musetalk_cli.timing import StageStats
-from musetalk_cli.types import Frame, FrameRequest, Image, Samples, Shown, StreamFormat
+from musetalk_cli.types import Frame, FrameRequest, Image, Samples, StreamFormat
 
 if TYPE_CHECKING:
     from musetalk_cli.avatar.data import Avatar
@@ -57,12 +56,10 @@ class _Flight:
 
     Attributes:
         batch: The requests, those for pass-through frames among them.
-        places: What each of them shows.
         fetch: Waits for the patches of those that have a face, in their order.
     """
 
     batch: Batch
-    places: Sequence[Place]
     fetch: Fetch
 
 
@@ -184,13 +181,12 @@ class Engine:
         return FLIGHTS_ON_CUDA if self._on_cuda else 1
 
     def _launch(self, batch: Batch) -> None:
-        places = [(session.avatar, request.source) for session, request in batch]
         animated = [
-            (request, (avatar, source))
-            for (_, request), (avatar, source) in zip(batch, places, strict=True)
-            if request.tokens is not None and avatar.patches[source] is not None
+            (request, (session.avatar, request.source))
+            for session, request in batch
+            if request.tokens is not None and session.avatar.patches[request.source] is not None
         ]
-        self._flights.append(_Flight(batch, places, self._animate(animated) if animated else list))
+        self._flights.append(_Flight(batch, self._animate(animated) if animated else list))
 
     def _animate(self, animated: Sequence[tuple[FrameRequest, Place]]) -> Fetch:
         """Start what gives the patches of source frames that have a face."""
@@ -275,34 +271,10 @@ class Engine:
     def _land(self, flight: _Flight) -> None:
         patches = iter(flight.fetch())
         with self.stats.span("paste"):
-            for (session, request), place in zip(flight.batch, flight.places, strict=True):
-                idle = session.idle_picture(request)
-                image, shown = _picture(session, request, place, patches, idle)
+            for session, request in flight.batch:
+                image, shown, idle = session.picture(request, patches)
                 pts = session.timeline.pts(request.index)
                 session.deliver(Frame(request, image, pts, self.stats.clock.now(), shown, idle))
-
-
-def _picture(
-    session: Session, request: FrameRequest, place: Place, patches: Iterator[Image], idle: Image
-) -> tuple[Image, Shown]:
-    """What a frame shows: a source frame with the next patch pasted in, or what takes no model work."""
-    avatar, source = place
-    patch = avatar.patches[source]
-    if request.tokens is None:
-        if request.dropped and session.shown is not None:
-            return session.shown, Shown.HELD
-        return idle, Shown.HELD if request.dropped else Shown.IDLE
-    if patch is None and not session.idles_elsewhere:
-        return idle, Shown.IDLE
-    image: Image = avatar.frames[source].copy()
-    changed = slice(None), slice(None)
-    if patch is not None:
-        image[patch.box.slices()] = next(patches)
-        changed = changed if session.idles_elsewhere else patch.box.slices()
-    if request.weight < 1:
-        part = image[changed]
-        image[changed] = cv2.addWeighted(part, request.weight, idle[changed], 1 - request.weight, 0)
-    return image, Shown.IDLE if patch is None else Shown.SPEAKING
 
 
 def _first_line(error: BaseException) -> str:

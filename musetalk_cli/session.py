@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
+
+import cv2
 
 from musetalk_cli.config import SilenceLevel
 from musetalk_cli.errors import InputError
@@ -15,7 +17,7 @@ from musetalk_cli.features import FeatureStream, Hop
 from musetalk_cli.silence import Presence
 from musetalk_cli.soundtrack import SoundTrack
 from musetalk_cli.timeline import Loop, Timeline, ceil_div, mirrored
-from musetalk_cli.types import Frame, FrameRequest, Image, Samples, StreamFormat
+from musetalk_cli.types import Frame, FrameRequest, Image, Samples, Shown, StreamFormat
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -190,13 +192,39 @@ class Session:
             if request.tokens is not None and request.deadline < now:
                 self.ready[place] = replace(request, tokens=None, dropped=True)
 
-    def idle_picture(self, request: FrameRequest) -> Image:
-        """What is shown in silence at the place of a frame; a view of a shared picture, not to be written."""
+    def picture(self, request: FrameRequest, patches: Iterator[Image]) -> tuple[Image, Shown, Image]:
+        """A source frame with the next patch pasted in, or what takes no model work.
+
+        Args:
+            request: The frame.
+            patches: Finished patches of the requests that are made and have a face, in their order.
+
+        Returns:
+            The picture, what it is, and the idle picture at its place, a read-only view of a shared one.
+        """
+        idle = self._idle_picture(request)
+        if request.tokens is None:
+            if request.dropped:
+                return idle if self.shown is None else self.shown, Shown.HELD, idle
+            return idle, Shown.IDLE, idle
+        patch = self.avatar.patches[request.source]
+        elsewhere = self._manners.idle is not None
+        if patch is None and not elsewhere:
+            return idle, Shown.IDLE, idle
+        image: Image = self.avatar.frames[request.source].copy()
+        changed = slice(None), slice(None)
+        if patch is not None:
+            image[patch.box.slices()] = next(patches)
+            changed = changed if elsewhere else patch.box.slices()
+        if request.weight < 1:
+            part = image[changed]
+            image[changed] = cv2.addWeighted(part, request.weight, idle[changed], 1 - request.weight, 0)
+        return image, Shown.IDLE if patch is None else Shown.SPEAKING, idle
+
+    def _idle_picture(self, request: FrameRequest) -> Image:
         idle = self._manners.idle
-        picture = (
-            self.avatar.frames[request.source] if idle is None else idle[mirrored(request.index, len(idle))]
-        )
-        view: Image = picture.view()
+        source = self.avatar.frames[request.source]
+        view: Image = (source if idle is None else idle[mirrored(request.index, len(idle))]).view()
         view.flags.writeable = False
         return view
 
@@ -204,11 +232,6 @@ class Session:
     def leaves_out(self) -> bool:
         """True where late frames are left out."""
         return math.isfinite(self._manners.late_after)
-
-    @property
-    def idles_elsewhere(self) -> bool:
-        """True where the idle picture is not the frame that the face is put into."""
-        return self._manners.idle is not None
 
     def deliver(self, frame: Frame) -> None:
         """Take over a finished frame."""

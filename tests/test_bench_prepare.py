@@ -22,7 +22,7 @@ from musetalk_cli.media.video import Selection, read_frames
 from musetalk_cli.preparation.inputs import Source, Tools
 from musetalk_cli.preparation.options import PrepareOptions
 from musetalk_cli.preparation.run import prepare_avatar
-from musetalk_cli.timing import StageRates
+from musetalk_cli.rates import StageRates
 
 SIZE = (320, 240)
 STAGES = {"decode", "detect", "write", "read", "encode", "mask"}

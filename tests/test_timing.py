@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from clocks import FakeClock
 
-from musetalk_cli.timing import KEPT, Figures, Pacer, Percentiles, StageRates, StageStats
+from musetalk_cli.rates import StageRates
+from musetalk_cli.timing import KEPT, Figures, Pacer, Percentiles, StageStats
 
 FRAMES_OF_A_DAY = 30 * 24 * 3600
 

@@ -27,7 +27,7 @@ from musetalk_cli.preparation.imaging import crop_image, face_image, face_mask
 from musetalk_cli.preparation.inputs import Source, Tools
 from musetalk_cli.preparation.options import PrepareOptions
 from musetalk_cli.preparation.plan import Face, Plan, make_plan
-from musetalk_cli.timing import StageRates
+from musetalk_cli.rates import StageRates
 from musetalk_cli.types import Image
 
 

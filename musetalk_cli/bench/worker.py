@@ -26,7 +26,7 @@ from musetalk_cli.preparation.inputs import Source, Tools
 from musetalk_cli.preparation.options import PrepareOptions
 from musetalk_cli.preparation.plan import Plan
 from musetalk_cli.preparation.run import Step, prepare_avatar
-from musetalk_cli.timing import StageRates
+from musetalk_cli.rates import StageRates
 from musetalk_cli.tools import make_tools
 from musetalk_cli.types import Box
 

@@ -26,7 +26,7 @@ from musetalk_cli.preparation.journal import Journal
 from musetalk_cli.preparation.options import PrepareOptions
 from musetalk_cli.preparation.plan import Face, Plan
 from musetalk_cli.preparation.survey import WORKERS
-from musetalk_cli.timing import StageRates
+from musetalk_cli.rates import StageRates
 from musetalk_cli.types import Box, Image
 
 IMAGING_FILE = "imaging.jsonl"

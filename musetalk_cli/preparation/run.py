@@ -27,7 +27,7 @@ from musetalk_cli.preparation.inputs import Source, Tools, resume_key, selected
 from musetalk_cli.preparation.options import PrepareOptions
 from musetalk_cli.preparation.plan import Plan, make_plan
 from musetalk_cli.preparation.survey import SURVEY_FILE, Survey, Surveyor, check_count
-from musetalk_cli.timing import StageRates
+from musetalk_cli.rates import StageRates
 
 log = logging.getLogger(__name__)
 

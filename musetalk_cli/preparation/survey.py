@@ -20,7 +20,7 @@ from musetalk_cli.handoff import ahead, batches, side_by_side
 from musetalk_cli.media.stills import read_image, write_png
 from musetalk_cli.media.video import VideoFrames
 from musetalk_cli.preparation.journal import Journal
-from musetalk_cli.timing import StageRates
+from musetalk_cli.rates import StageRates
 from musetalk_cli.types import Box, Image
 
 SURVEY_FILE = "survey.jsonl"
