@@ -11,18 +11,14 @@ from fractions import Fraction
 import torch
 
 from musetalk_cli.avatar.data import Avatar
+from musetalk_cli.bench.stream import speak_synthetic
 from musetalk_cli.bench.synthetic import SyntheticSource, synthetic_avatar, synthetic_sound
 from musetalk_cli.choice import settle_bench
 from musetalk_cli.config import JobConfig, RunConfig
 from musetalk_cli.engine import Engine
 from musetalk_cli.nets.bundle import open_bundle
-from musetalk_cli.observe import Observer
-from musetalk_cli.pipeline import Pipeline
-from musetalk_cli.playout import Playout
-from musetalk_cli.report import Report, make_report
-from musetalk_cli.session import Manners
-from musetalk_cli.sinks import NullSink
-from musetalk_cli.speak import make_engine, settings
+from musetalk_cli.report import Report
+from musetalk_cli.speak import make_engine
 from musetalk_cli.timeline import SAMPLE_RATE
 from musetalk_cli.timing import MonotonicClock
 
@@ -111,21 +107,7 @@ def bench_live(
 
 
 def _speak(engine: Engine, avatar: Avatar, seconds: float, stop: threading.Event) -> Report:
-    engine.warm_up(avatar)
-    job, clock = engine.job, engine.stats.clock
     sound = synthetic_sound(min(seconds, SOUND_S))
-    source = SyntheticSource(
-        sound, SAMPLE_RATE // PIECES_PER_SECOND, clock, pace=True, samples=int(seconds * SAMPLE_RATE)
-    )
-    session = engine.open(
-        avatar, job.fps, job.chunk, job.context, source.sample_rate, source.channels,
-        Manners(late_after=float(job.chunk)),
-    )  # fmt: skip
-    observer = Observer(clock, float(job.chunk), source.sample_rate)
-    playout = Playout(session.timeline, job.chunk)
-    pipeline = Pipeline(engine, session, source, [NullSink()], clock, observer, playout=playout)
-    try:
-        outcome = pipeline.run(stop)
-    finally:
-        engine.close(session)
-    return make_report(engine, outcome, float(job.fps), settings(engine, job, avatar.meta.name))
+    size, samples = SAMPLE_RATE // PIECES_PER_SECOND, int(seconds * SAMPLE_RATE)
+    source = SyntheticSource(sound, size, engine.stats.clock, pace=True, samples=samples)
+    return speak_synthetic(engine, avatar, source, stop)

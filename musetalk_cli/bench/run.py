@@ -6,7 +6,6 @@ import dataclasses
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from musetalk_cli.avatar.data import Avatar
 from musetalk_cli.bench.measure import Roofline, count_flops, measure_roofline, median_s
+from musetalk_cli.bench.stream import speak_synthetic
 from musetalk_cli.bench.synthetic import SyntheticSource, synthetic_avatar, synthetic_sound
 from musetalk_cli.choice import settle_bench
 from musetalk_cli.compositor import CpuPath, GpuPath, ImagePath
@@ -22,11 +22,8 @@ from musetalk_cli.engine import Engine
 from musetalk_cli.features import AudioEncoder
 from musetalk_cli.generator import Generator
 from musetalk_cli.nets.bundle import open_bundle
-from musetalk_cli.observe import Observer
-from musetalk_cli.pipeline import Pipeline
-from musetalk_cli.report import Report, make_report
-from musetalk_cli.sinks import NullSink
-from musetalk_cli.speak import make_engine, settings
+from musetalk_cli.report import Report
+from musetalk_cli.speak import make_engine
 from musetalk_cli.timeline import ROWS_PER_FRAME, SAMPLE_RATE
 from musetalk_cli.timing import MonotonicClock
 
@@ -219,13 +216,9 @@ class _Stages:
 
 def _stream(engine: Engine, avatar: Avatar, seconds: float) -> Report:
     """Speak a synthetic sound through the engine's own run loop, after a warm-up."""
-    job = engine.job
     if engine.bundle.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(engine.bundle.device)
-    engine.warm_up(avatar)
-    clock = engine.stats.clock
-    source = SyntheticSource(synthetic_sound(seconds), int(job.chunk * SAMPLE_RATE), clock)
-    session = engine.open(avatar, job.fps, job.chunk, job.context, source.sample_rate, source.channels)
-    observer = Observer(clock, float(job.chunk), source.sample_rate)
-    outcome = Pipeline(engine, session, source, [NullSink()], clock, observer).run(threading.Event())
-    return make_report(engine, outcome, float(Fraction(job.fps)), settings(engine, job, avatar.meta.name))
+    source = SyntheticSource(
+        synthetic_sound(seconds), int(engine.job.chunk * SAMPLE_RATE), engine.stats.clock
+    )
+    return speak_synthetic(engine, avatar, source, threading.Event())

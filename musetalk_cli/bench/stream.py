@@ -1,0 +1,41 @@
+"""One synthetic stream through the engine's own run loop."""
+
+from __future__ import annotations
+
+import threading
+
+from musetalk_cli.avatar.data import Avatar
+from musetalk_cli.engine import Engine
+from musetalk_cli.observe import Observer
+from musetalk_cli.pipeline import Pipeline
+from musetalk_cli.playout import Playout
+from musetalk_cli.report import Report, make_report
+from musetalk_cli.session import Manners
+from musetalk_cli.sinks import NullSink
+from musetalk_cli.speak import settings
+from musetalk_cli.types import Source
+
+
+def speak_synthetic(engine: Engine, avatar: Avatar, source: Source, stop: threading.Event) -> Report:
+    """Make every frame of a sound, after a warm-up, and keep none.
+
+    Args:
+        engine: What makes them.
+        avatar: Who speaks.
+        source: The sound; where it does not wait, frames are paced, and those too late are left out.
+        stop: Set from outside to end early.
+    """
+    engine.warm_up(avatar)
+    job, clock = engine.job, engine.stats.clock
+    manners = Manners() if source.patient else Manners(late_after=float(job.chunk))
+    session = engine.open(
+        avatar, job.fps, job.chunk, job.context, source.sample_rate, source.channels, manners
+    )
+    observer = Observer(clock, float(job.chunk), source.sample_rate)
+    playout = None if source.patient else Playout(session.timeline, job.chunk)
+    pipeline = Pipeline(engine, session, source, [NullSink()], clock, observer, playout=playout)
+    try:
+        outcome = pipeline.run(stop)
+    finally:
+        engine.close(session)
+    return make_report(engine, outcome, float(job.fps), settings(engine, job, avatar.meta.name))
