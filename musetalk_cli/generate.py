@@ -53,8 +53,8 @@ def generate(
     """
     sinks: list[Sink] = []
     if output is not None:
-        sinks.append(VideoSink(output))
         check_not_input(output, audio)
+        sinks.append(VideoSink(output))
     if frames_dir is not None:
         sinks.append(FramesSink(frames_dir))
     if not sinks:

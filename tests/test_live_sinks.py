@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_sinks import check_format
 
 from musetalk_cli.errors import OutputError
 from musetalk_cli.media import encode, feed, ffmpeg
@@ -111,8 +112,19 @@ def test_a_minute_of_recording_keeps_picture_and_sound_together(tmp_path, rate, 
     assert len(pictures(path)) == int(60 * fps)
 
 
-def test_a_recording_is_in_fragments_of_a_second_that_reach_the_disk_at_once(tmp_path):
-    path = tmp_path / "out.mp4"
+@pytest.mark.parametrize("suffix", [".MOV", ".mkv", ".webm"])
+def test_a_recording_is_what_its_suffix_says(tmp_path, suffix):
+    path = tmp_path / f"out{suffix}"
+    path.write_bytes(b"older")
+    write(RecordingSink(path), STREAM, 10)
+    check_format(path)
+    check_together(path, STREAM, 10)
+    assert len(pictures(path)) == 250
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm"])
+def test_a_recording_is_in_parts_of_a_second_that_reach_the_disk_at_once(tmp_path, suffix):
+    path = tmp_path / f"out{suffix}"
     sink = RecordingSink(path)
     sink.open(STREAM)
     given = list(frames(STREAM, 8))
@@ -125,8 +137,8 @@ def test_a_recording_is_in_fragments_of_a_second_that_reach_the_disk_at_once(tmp
     for frame in given[180:]:
         sink.write(frame)
     sink.finish()
-    data = path.read_bytes()
-    assert data.count(b"moof") >= 8
+    part = b"moof" if suffix in {".mp4", ".mov"} else b"\x1f\x43\xb6\x75"
+    assert path.read_bytes().count(part) >= 8
     check_together(path, STREAM, 8)
 
 
@@ -147,9 +159,12 @@ KILLED = """
 """
 
 
-@pytest.mark.parametrize("killed", ["ffmpeg", "everything"])
-def test_what_was_recorded_before_a_kill_is_playable(tmp_path, killed):
-    path = tmp_path / "out.mp4"
+@pytest.mark.parametrize(
+    ("killed", "suffix"),
+    [("ffmpeg", ".mp4"), *(("everything", suffix) for suffix in (".mp4", ".mov", ".mkv", ".webm"))],
+)
+def test_what_was_recorded_before_a_kill_is_playable(tmp_path, killed, suffix):
+    path = tmp_path / f"out{suffix}"
     command = [sys.executable, "-c", textwrap.dedent(KILLED), path, killed]
     paths = os.pathsep.join(sys.path)
     done = subprocess.run(
@@ -407,6 +422,8 @@ def test_outputs_are_understood(tmp_path, monkeypatch, text, kind, name):
         ("rtmp://host/app/hunter2 live=1", "a space or a control character"),
         ("srt://host?passphrase=hunter2", r"srt://host names no port"),
         ("nowhere/out.mp4", "is not there"),
+        ("out.avi", r"would be \.avi"),
+        ("out", "has no suffix"),
         (".", "is a folder"),
         ("fifo", "is a pipe or a device"),
     ],

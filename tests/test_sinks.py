@@ -1,3 +1,4 @@
+import re
 import subprocess
 from fractions import Fraction
 
@@ -7,8 +8,9 @@ import pytest
 import torch
 
 from musetalk_cli.errors import OutputError
+from musetalk_cli.media import ffmpeg
 from musetalk_cli.media.audio import probe_sound
-from musetalk_cli.sinks import FramesSink, NullSink, VideoSink, check_not_input
+from musetalk_cli.sinks import FramesSink, NullSink, RecordingSink, VideoSink, check_not_input
 from musetalk_cli.types import Frame, FrameRequest, StreamFormat
 
 STREAM = StreamFormat(63, 48, Fraction(25), 48_000, 2)
@@ -75,6 +77,63 @@ def test_a_video_holds_its_frames_and_their_sound(tmp_path):
     assert sound.duration == pytest.approx(0.4, abs=0.04)
 
 
+WRITTEN = {  # the first bytes hold; ffmpeg finds; the sound's rate
+    ".mp4": (b"ftypisom", "h264", "aac", 48_000),
+    ".mov": (b"ftypqt  ", "h264", "aac", 48_000),
+    ".mkv": (b"matroska", "h264", "aac", 48_000),
+    ".webm": (b"webm", "vp9", "opus", 48_000),
+}
+
+
+def check_format(path):
+    """The file is what its suffix says, tagged with the colours that it holds."""
+    signature, picture, sound, rate = WRITTEN[path.suffix.lower()]
+    assert signature in path.read_bytes()[:64]
+    told = subprocess.run(
+        [ffmpeg.executable(), "-i", path], capture_output=True, stdin=subprocess.DEVNULL, check=False
+    ).stderr.decode()
+    assert re.search(rf"Video: {picture}\b.* yuv420p\(tv, bt709[^)]*\), 64x48", told), told
+    assert re.search(rf"Audio: {sound}\b.* {rate} Hz", told), told
+
+
+@pytest.mark.parametrize("suffix", [*WRITTEN, ".MKV", ".WebM"])
+def test_a_video_is_what_its_suffix_says(tmp_path, suffix):
+    path = tmp_path / f"out{suffix}"
+    path.write_bytes(b"older")
+    sink = VideoSink(path)
+    sink.open(STREAM)
+    for number in range(10):
+        sink.write(frame(number))
+    assert path.read_bytes() == b"older"
+    sink.finish()
+    assert names(tmp_path) == [path.name]
+    check_format(path)
+    capture = cv2.VideoCapture(str(path))
+    assert sum(1 for _ in iter(lambda: capture.read()[0], False)) == 10
+    assert probe_sound(path).duration == pytest.approx(0.4, abs=0.04)
+
+
+@pytest.mark.parametrize("make", [VideoSink, RecordingSink])
+@pytest.mark.parametrize(
+    "name", ["a.avi", "a.gif", "a.mp4.txt", "a", ".mp4", "a.", "a.wmv", "a.mp44", "a.ts"]
+)
+def test_a_format_that_is_not_written_is_refused_before_any_work(tmp_path, make, name):
+    with pytest.raises(OutputError) as caught:
+        make(tmp_path / name)
+    assert name in caught.value.message
+    assert "\n" not in caught.value.message
+    assert caught.value.hint == "Name a file that ends in .mp4, .mov, .mkv or .webm."
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("make", [VideoSink, RecordingSink])
+def test_an_ffmpeg_without_a_codec_is_told_before_any_work(tmp_path, monkeypatch, make):
+    monkeypatch.setattr(ffmpeg, "listed", lambda _: frozenset({"libx264", "aac", "libvpx-vp9"}))
+    make(tmp_path / "out.mkv")
+    with pytest.raises(OutputError, match=r"out\.webm needs libopus, which this ffmpeg has not"):
+        make(tmp_path / "out.webm")
+
+
 def test_pictures_are_lossless_and_replace_numbered_ones_only(tmp_path):
     folder = tmp_path / "out"
     folder.mkdir()
@@ -119,7 +178,7 @@ def test_the_null_sink_counts():
         (VideoSink, "is a folder"),
         (lambda folder: VideoSink(folder / "fifo"), "is a pipe or a device"),
         (lambda folder: FramesSink(folder / "file"), "is a file"),
-        (lambda folder: VideoSink(folder / ("x" * 300)), "cannot be written"),
+        (lambda folder: VideoSink(folder / ("x" * 300 + ".mp4")), "cannot be written"),
         (lambda folder: FramesSink(folder / ("x" * 300)), "cannot be written"),
     ],
 )
@@ -157,6 +216,7 @@ def test_the_sound_itself_is_never_replaced(tmp_path):
             check_not_input(output, sound)
     check_not_input(tmp_path / "out.mp4", sound)
     check_not_input(tmp_path / "out.mp4", tmp_path / "missing.wav")
+    check_not_input(tmp_path / ("x" * 300), sound)
 
 
 def test_sinks_say_what_they_are_called(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from test_video import ffmpeg, picture
 
-from musetalk_cli.media import decode
+from musetalk_cli.media import ffmpeg as ffmpeg_tool
 from musetalk_cli.media.video import Selection, read_frames
 
 BLACK = "put on black"
@@ -126,7 +126,7 @@ def test_a_transparent_video_is_put_on_black(tmp_path, name, pixels, options, to
 
 def test_transparency_that_cannot_be_read(tmp_path, monkeypatch):
     path = encode(tmp_path / "vp9.webm", [blocks(0, 4)], "yuva420p", "libvpx-vp9", "-b:v", "4M")
-    monkeypatch.setattr(decode, "_listed", lambda *_: frozenset())
+    monkeypatch.setattr(ffmpeg_tool, "listed", lambda *_: frozenset())
     frame, video = first(path)
     assert frame.shape == (48, 64, 3)
     assert "left out" in video.notes[0]
@@ -234,7 +234,7 @@ def test_hlg_and_an_ffmpeg_without_the_filters(tmp_path, monkeypatch):
            "-c:v", "ffv1", path)  # fmt: skip
     frame, video = first(path)
     assert "High dynamic range (HLG) was converted" in video.notes[0]
-    monkeypatch.setattr(decode, "_listed", lambda *_: frozenset({"tonemap"}))
+    monkeypatch.setattr(ffmpeg_tool, "listed", lambda *_: frozenset({"tonemap"}))
     plain, video = first(path)
     assert "left as it is" in video.notes[0]
     assert np.abs(plain - 127).max() <= 3

@@ -26,7 +26,9 @@ def generate(
             "--audio", help="Recording to speak; any format ffmpeg reads.", show_default=SAMPLE_SHOWN
         ),
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Video to write (MP4).")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Video to write: .mp4, .mov, .mkv or .webm.")
+    ] = None,
     frames_dir: Annotated[
         Path | None,
         typer.Option("--frames-dir", help="Folder for lossless PNGs, %08d; older numbered ones go."),

@@ -100,8 +100,8 @@ Output = Annotated[
         "--output",
         "-o",
         metavar="FILE|-|URL|null",
-        help="MP4 file, - for Matroska on stdout, rtmp://, rtmps:// or srt://, or null to keep no frame; "
-        "may be given several times.",
+        help="File (.mp4, .mov, .mkv or .webm), - for Matroska on stdout, rtmp://, rtmps:// or srt://, "
+        "or null to keep no frame; may be given several times.",
         show_default="null",
         rich_help_panel=_OUTPUT,
     ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import subprocess
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -224,21 +223,13 @@ def _standard_range(video: Probe) -> list[str]:
 
 
 def _converts_range() -> bool:
-    return {"zscale", "tonemap"} <= _listed(ffmpeg.executable(), "-filters")
+    return {"zscale", "tonemap"} <= ffmpeg.listed("-filters")
 
 
 def _alpha_decoder(video: Probe) -> str | None:
     """The decoder that reads transparency stored as a second picture, where there is one."""
     decoder = _ALPHA_DECODERS.get(video.codec) if video.hidden else None
-    return decoder if decoder in _listed(ffmpeg.executable(), "-decoders") else None
-
-
-@functools.cache
-def _listed(executable: str, what: str) -> frozenset[str]:
-    """Names that an ffmpeg lists."""
-    done = subprocess.run([executable, "-hide_banner", what], capture_output=True, check=False)
-    lines = done.stdout.decode("utf-8", "replace").splitlines()
-    return frozenset(parts[1] for line in lines if len(parts := line.split()) > 1)
+    return decoder if decoder in ffmpeg.listed("-decoders") else None
 
 
 def _read_pixmap(stream: IO[bytes]) -> Pixmap | None:

@@ -1,4 +1,4 @@
-"""H.264 and sound out: frames and their sound through one ffmpeg with two pipes, into some container."""
+"""Pictures and sound out: frames and their sound through one ffmpeg with two pipes, into some container."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import subprocess
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import NoReturn
 
@@ -31,6 +32,14 @@ SOUND_WAITING = 256
 _KNOWN = ("Failed to resolve hostname", *sorted(map(os.strerror, errno.errorcode), key=len, reverse=True))
 
 
+_H264 = "-c:v libx264 -preset veryfast -crf 18"
+_H264_AT_ONCE = f"{_H264} -tune zerolatency"
+_VP9 = "-c:v libvpx-vp9 -crf 24 -b:v 0 -deadline good -cpu-used 4 -row-mt 1"
+_VP9_AT_ONCE = "-c:v libvpx-vp9 -crf 24 -b:v 0 -deadline realtime -cpu-used 8 -row-mt 1 -lag-in-frames 0"
+_OPUS = "-c:a libopus -b:a 128k"
+_EXACT = "-sws_flags accurate_rnd+full_chroma_inp+full_chroma_int"
+
+
 @dataclass(frozen=True, slots=True)
 class Container:
     """What differs between the places that pictures and sound can go to.
@@ -42,6 +51,7 @@ class Container:
 
     Attributes:
         muxer: The muxer with its options, as ffmpeg is told.
+        picture: The picture codec with its options.
         sound: The sound codec with its options.
         live: True where it is read while it is written.
         resampled: True where sound of other rates than 44.1 and 48 kHz is coded at 48 kHz.
@@ -49,6 +59,7 @@ class Container:
     """
 
     muxer: str
+    picture: str = _H264_AT_ONCE
     sound: str = "-c:a aac -b:a 192k"
     live: bool = True
     resampled: bool = True
@@ -56,31 +67,56 @@ class Container:
 
     def options(self, stream: StreamFormat) -> str:
         """What ffmpeg is told of the output for one stream; none of it can hold a space of its own."""
-        told = [self.sound, self.rate]
+        told = [self.picture, self.sound, self.rate]
         if self.resampled and stream.sample_rate not in (44_100, 48_000):
             told.append("-ar 48000")
         if self.live:
-            told.append(f"-tune zerolatency -g {max(1, math.floor(stream.fps))} -flush_packets 1")
+            told.append(f"-g {max(1, math.floor(stream.fps))} -flush_packets 1")
         return " ".join([*filter(None, told), self.muxer])
 
 
-MP4 = Container("-movflags +faststart -f mp4", live=False, resampled=False)
+MP4 = Container("-movflags +faststart -f mp4", _H264, live=False, resampled=False)
 """A file that is complete or nothing."""
 FRAGMENTED = Container("-movflags +frag_keyframe+delay_moov+default_base_moof -f mp4")
 """An MP4 in fragments of at most 1 s: what has reached the disk is playable, whatever happens then."""
-MATROSKA = Container("-cluster_time_limit 0 -f matroska", "-c:a pcm_s16le", resampled=False)
+MATROSKA = Container("-cluster_time_limit 0 -f matroska", sound="-c:a pcm_s16le", resampled=False)
 """For a player at the other end of a pipe."""
+
+FILES = {
+    ".mp4": MP4,
+    ".mov": Container("-movflags +faststart -f mov", _H264, live=False, resampled=False),
+    ".mkv": Container("-f matroska", _H264, live=False, resampled=False),
+    ".webm": Container("-f webm", _VP9, _OPUS, live=False, resampled=False),
+}
+"""By suffix: files that are complete or nothing."""
+_CLUSTERS = "-cluster_time_limit 1000"
+RECORDINGS = {
+    ".mp4": FRAGMENTED,
+    ".mov": Container("-movflags +frag_keyframe+delay_moov -f mov"),
+    ".mkv": Container(f"{_CLUSTERS} -f matroska"),
+    ".webm": Container(f"{_CLUSTERS} -f webm", _VP9_AT_ONCE, _OPUS, resampled=False),
+}
+"""By suffix: files that are playable while they grow, whatever happens, to within their last second."""
 _NETWORK_RATE = "-maxrate 6000k -bufsize 6000k"
 FLV = Container(
-    "-rw_timeout 10000000 -flvflags no_duration_filesize -f flv", "-c:a aac -b:a 160k", rate=_NETWORK_RATE
+    "-rw_timeout 10000000 -flvflags no_duration_filesize -f flv",
+    sound="-c:a aac -b:a 160k",
+    rate=_NETWORK_RATE,
 )
 """For an RTMP server."""
 MPEGTS = Container(
     "-rw_timeout 10000000 -linger 2 -muxdelay 0 -muxpreload 0 -pes_payload_size 0 -f mpegts",
-    "-c:a aac -b:a 160k",
+    sound="-c:a aac -b:a 160k",
     rate=_NETWORK_RATE,
 )
 """For SRT, which throws away what is still on its way when it does not linger."""
+
+
+def missing_codec(container: Container) -> str | None:
+    """An encoder that a container needs and the ffmpeg at hand has not; None where it has all."""
+    words = f"{container.picture} {container.sound}".split()
+    needed = [name for option, name in pairwise(words) if option.startswith("-c:")]
+    return next((name for name in needed if name not in ffmpeg.listed("-encoders")), None)
 
 
 @functools.cache
@@ -106,8 +142,6 @@ class VideoEncoder:
         stream: Format of frames and sound; odd sizes get their last column or row twice.
         container: What is written.
         name: What errors call the destination; of a URL they tell no more than this.
-        crf: Constant rate factor of libx264; smaller is better and larger.
-        preset: Speed preset of libx264.
 
     Raises:
         MuseTalkError: ffmpeg cannot be started.
@@ -119,8 +153,6 @@ class VideoEncoder:
         stream: StreamFormat,
         container: Container = MP4,
         name: str = "The video",
-        crf: int = 18,
-        preset: str = "veryfast",
     ) -> None:
         odd = stream.height % 2, stream.width % 2
         self._border = ((0, odd[0]), (0, odd[1]), (0, 0)) if any(odd) else None
@@ -129,7 +161,7 @@ class VideoEncoder:
         self._name = name
         self._lock = threading.RLock()
         pictures, sounds = os.pipe(), os.pipe()
-        command = _inputs(stream, sounds[0], preset, crf).split() + container.options(stream).split()
+        command = _inputs(stream, sounds[0]).split() + container.options(stream).split()
         try:
             self._process = ffmpeg.start(
                 [*command, _address(destination)],
@@ -251,13 +283,13 @@ def _address(destination: Path | int | str) -> str:
     return "pipe:1" if isinstance(destination, int) else destination
 
 
-def _inputs(stream: StreamFormat, sound: int, preset: str, crf: int) -> str:
-    """What ffmpeg is told of the pipes and the picture: none of it can hold a space."""
+def _inputs(stream: StreamFormat, sound: int) -> str:
+    """What ffmpeg is told of the pipes and the colours: none of it can hold a space."""
     size = f"{stream.width + stream.width % 2}x{stream.height + stream.height % 2}"
     to_bt709 = "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p"
     tags = "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv"
     return (
         f"-y -v error -f rawvideo -pix_fmt bgr24 -s {size} -framerate {stream.fps} -i pipe:0 "
         f"-f f32le -ar {stream.sample_rate} -ac {stream.channels} -i pipe:{sound} -map 0:v -map 1:a "
-        f"-vf {to_bt709},{tags} -c:v libx264 -preset {preset} -crf {crf}"
+        f"-vf {to_bt709},{tags} {_EXACT}"
     )

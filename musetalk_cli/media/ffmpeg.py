@@ -41,6 +41,18 @@ def executable() -> str:
         ) from error
 
 
+@functools.cache
+def listed(what: str) -> frozenset[str]:
+    """Names that it lists: of its `-filters`, `-decoders` or `-encoders`.
+
+    Raises:
+        MuseTalkError: It cannot be started.
+    """
+    process = start([what], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    lines = process.communicate()[0].decode("utf-8", "replace").splitlines()
+    return frozenset(parts[1] for line in lines if len(parts := line.split()) > 1)
+
+
 def start(arguments: Sequence[str], **pipes: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401 - as subprocess takes them
     """Start ffmpeg out of reach of the terminal's Ctrl-C; both are ended by whoever started it.
 

@@ -11,7 +11,9 @@ from musetalk_cli.sinks.stream import SCHEMES, NetworkSink, PipeSink, RecordingS
 from musetalk_cli.types import Sink
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_UNDERSTOOD = "Pass FILE.mp4, - for standard output, rtmp://..., rtmps://..., srt://... or null."
+_UNDERSTOOD = (
+    "Pass FILE.mp4, .mov, .mkv or .webm, - for standard output, rtmp://..., rtmps://..., srt://... or null."
+)
 
 
 def parse_output(text: str) -> Sink:

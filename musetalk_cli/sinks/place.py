@@ -57,7 +57,11 @@ def check_not_input(path: Path, audio: Path, option: str = "--output") -> None:
     Raises:
         OutputError: It would.
     """
-    if path.exists() and audio.exists() and path.samefile(audio):
+    try:
+        same = path.exists() and audio.exists() and path.samefile(audio)
+    except OSError:  # a name that no file can have: whoever opens it says so
+        same = False
+    if same:
         raise OutputError(f"{option} {path} is the sound itself.", "Choose another name for the result.")
 
 

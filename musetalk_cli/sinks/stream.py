@@ -9,7 +9,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from musetalk_cli.errors import OutputError
-from musetalk_cli.media.encode import FLV, FRAGMENTED, MATROSKA, MPEGTS, Container, VideoEncoder, can_send
+from musetalk_cli.media.encode import FLV, MATROSKA, MPEGTS, RECORDINGS, can_send
+from musetalk_cli.sinks.encoded import EncodedSink, container_of
 from musetalk_cli.sinks.place import check_file
 from musetalk_cli.types import Frame, StreamFormat
 
@@ -17,54 +18,8 @@ SCHEMES = {"rtmp": FLV, "rtmps": FLV, "srt": MPEGTS}
 """What a server may be reached by, and what it is sent."""
 
 
-class _LiveSink:
-    """An encoder that starts when the format is known.
-
-    Attributes:
-        name: What messages and reports call it.
-        live: True where somebody watches as the frames come.
-    """
-
-    def __init__(
-        self, destination: Path | int | str, container: Container, name: str, *, told: str, live: bool = True
-    ) -> None:
-        self.name = name
-        self.live = live
-        self._told = told
-        self._destination = destination
-        self._container = container
-        self._encoder: VideoEncoder | None = None
-
-    def open(self, stream: StreamFormat) -> None:
-        """Start the encoder."""
-        self._encoder = VideoEncoder(self._destination, stream, self._container, self._told)
-
-    def write(self, frame: Frame) -> None:
-        """Encode one frame and its sound.
-
-        Raises:
-            OutputError: The encoder has died, its reader went away, or nothing was taken for too long.
-        """
-        if self._encoder is not None:
-            self._encoder.write(frame.image, frame.request.audio)
-
-    def finish(self) -> None:
-        """Send what is left, and the end.
-
-        Raises:
-            OutputError: As for `write`.
-        """
-        if self._encoder is not None:
-            self._encoder.finish()
-
-    def abort(self) -> None:
-        """End at once; what was sent is sent."""
-        if self._encoder is not None:
-            self._encoder.abort()
-
-
-class RecordingSink(_LiveSink):
-    """A fragmented MP4 under its final name, playable while it grows and whatever ends it.
+class RecordingSink(EncodedSink):
+    """A video in the format of its suffix and under its name, playable while it grows and whatever ends it.
 
     The file is made, or an older one replaced, with the first frame.
 
@@ -72,12 +27,13 @@ class RecordingSink(_LiveSink):
         path: The result.
 
     Raises:
-        OutputError: It cannot be written there.
+        OutputError: It cannot be written there, or its suffix is none of `RECORDINGS`.
     """
 
     def __init__(self, path: Path) -> None:
         check_file(path, "--output")
-        super().__init__(path, FRAGMENTED, str(path), told=f"--output {path}", live=False)
+        container = container_of(path, RECORDINGS)
+        super().__init__(path, container, str(path), told=f"--output {path}", live=False)
         self._path = path
         self._stream: StreamFormat | None = None
 
@@ -107,7 +63,7 @@ class RecordingSink(_LiveSink):
                 self._path.unlink()
 
 
-class PipeSink(_LiveSink):
+class PipeSink(EncodedSink):
     """Matroska for a player that reads a pipe: H.264 without delay, and the sound as it is.
 
     Args:
@@ -130,7 +86,7 @@ class PipeSink(_LiveSink):
         super().__init__(descriptor, MATROSKA, name, told="--output -")
 
 
-class NetworkSink(_LiveSink):
+class NetworkSink(EncodedSink):
     """A stream to a server: FLV by RTMP, MPEG-TS by SRT.
 
     Messages name the scheme and the host of its URL and nothing else, since the rest may be a secret.
