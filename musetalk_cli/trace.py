@@ -7,7 +7,6 @@ array without its end, which the format allows.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import math
 import os
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from musetalk_cli import strict_json
 from musetalk_cli.errors import OutputError
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Trace:
         return self._event("M", name=kind, tid=track, args={"name": name})
 
     def _event(self, phase: str, **fields: object) -> str:
-        return json.dumps({"ph": phase, "pid": self._process, **fields}, separators=(",", ":"))
+        return strict_json.dump({"ph": phase, "pid": self._process, **fields}, compact=True)
 
     def _add(self, phase: str, name: str, at: float, track: str | None = None, **fields: object) -> None:
         if self._file is None:

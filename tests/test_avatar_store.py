@@ -380,7 +380,12 @@ PLAIN = {"parameters": {}, "model": {"version": "v15"}, "source": {}}
 SOME = st.sets(st.integers(0, 4), max_size=4)
 
 
-@given(numbers=SOME, rest=SOME, idle=st.integers(0, 3), report=st.dictionaries(st.text(), st.integers()))
+@given(
+    numbers=SOME,
+    rest=SOME,
+    idle=st.integers(0, 3),
+    report=st.dictionaries(st.text(), st.integers(-(2**53), 2**53)),
+)
 @settings(max_examples=25, deadline=None)
 def test_frames_that_pass_through_are_read_back(tmp_path_factory, numbers, rest, idle, report):
     folder = tmp_path_factory.mktemp("avatars")

@@ -192,7 +192,7 @@ def test_missing_parts(folder, tmp_path):
         ("{", "not JSON"),
         ("[]", "not an object"),
         ('{"version": "v9"}', "v9"),
-        ('{"bbox_shift": NaN}', "finite"),
+        ('{"bbox_shift": NaN}', "NaN is not"),
     ],
 )
 def test_wrong_info(folder, info, said):

@@ -41,7 +41,7 @@ def test_an_empty_list_has_no_entries(tmp_path):
     ("content", "said"),
     [
         ("", "not JSON"),
-        ("[" * 100_000, "not JSON"),
+        ("[" * 100_000, "nests deeper"),
         ("\xff", "not JSON"),
         ({"points": POINTS}, "not a list"),
         ([GOOD, 5], "Entry 1 .* must have points and box"),
@@ -51,11 +51,11 @@ def test_an_empty_list_has_no_entries(tmp_path):
         ([{**GOOD, "points": [*POINTS[:67], [1]]}], "Entry 0 .* 68 points"),
         ([{**GOOD, "points": [["1", "2"]] * 68}], "Entry 0 .* 68 points"),
         ([{**GOOD, "points": "points"}], "Entry 0 .* 68 points"),
-        ([{**GOOD, "points": [[10**400, 1]] * 68}], "Entry 0 .* 68 points"),
-        ([{**GOOD, "points": [[0, 0]] * 30 + [[0, float("nan")]] * 38}], "Entry 0 .* point 30 .* not finite"),
+        ([{**GOOD, "points": [[10**400, 1]] * 68}], "number 1000.* too large"),
+        ([{**GOOD, "points": [[0, 0]] * 30 + [[0, float("nan")]] * 38}], "NaN is not a number of JSON"),
         ([{**GOOD, "points": [[0, 1e300]] * 68}], "Entry 0 .* point 0"),
         ([{**GOOD, "box": [1, 2, 3]}], "Entry 0 .* four finite numbers"),
-        ([{**GOOD, "box": [1, 2, 3, float("inf")]}], "Entry 0 .* four finite numbers"),
+        ([{**GOOD, "box": [1, 2, 3, float("inf")]}], "Infinity is not a number of JSON"),
         ([{**GOOD, "box": [5, 5, 5, 9]}], "Entry 0 .* empty box"),
     ],
 )

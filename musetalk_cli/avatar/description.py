@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from musetalk_cli import strict_json
 from musetalk_cli.errors import AvatarError
+from musetalk_cli.strict_json import JsonError
 from musetalk_cli.types import Box
 
 FORMAT = 1
@@ -114,7 +115,7 @@ class AvatarMeta:
             "boxes": self.boxes,
             "crop_boxes": self.crop_boxes,
         }
-        lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in fields.items()]
+        lines = [f"  {strict_json.dump(key)}: {strict_json.dump(value)}" for key, value in fields.items()]
         return "{\n" + ",\n".join(lines) + "\n}\n"
 
     @classmethod
@@ -152,9 +153,9 @@ class AvatarMeta:
 def _read(text: str | bytes) -> Mapping[str, object]:
     """The object in `avatar.json`, with every key we read, where it has our version."""
     try:
-        data = json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise AvatarError(f"avatar.json is not JSON: {error}.", _AGAIN) from None
+        data = strict_json.parse(text)
+    except JsonError as error:
+        raise AvatarError(f"avatar.json {error}.", _AGAIN) from None
     if not isinstance(data, dict):
         raise AvatarError("avatar.json is not an object.", _AGAIN)
     if missing := [key for key in _KEYS if key not in data]:
@@ -177,10 +178,6 @@ def _check_boxes(meta: AvatarMeta, number: int) -> None:
         raise AvatarError(f"Box {number} of avatar.json, {list(box)}, leaves the frame.", _AGAIN)
     if crop is not None and crop.intersect(frame).empty:
         raise AvatarError(f"Crop box {number} of avatar.json lies outside the frame.", _AGAIN)
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a number")
 
 
 def _short(value: object) -> str:

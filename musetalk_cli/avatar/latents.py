@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from musetalk_cli import strict_json
 from musetalk_cli.avatar.data import LATENT_SHAPE
 from musetalk_cli.errors import AvatarError
 
@@ -106,7 +106,7 @@ def _header(frames: int, kind: LatentsFormat, size: int) -> bytes:
     """The head of a safetensors file: the length of its JSON in 8 bytes, and that JSON, filled to 8 bytes."""
     dtype = next(stored for stored, known in _STORED.items() if known == kind)
     entry = {"dtype": dtype, "shape": [frames, *LATENT_SHAPE], "data_offsets": [0, size]}
-    text = json.dumps({LATENTS_KEY: entry}, separators=(",", ":")).encode()
+    text = strict_json.dump({LATENTS_KEY: entry}, compact=True).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from musetalk_cli import strict_json
 from musetalk_cli.avatar.data import LATENT_SHAPE
 from musetalk_cli.avatar.description import AvatarMeta
 from musetalk_cli.avatar.pickles import read_boxes
 from musetalk_cli.avatar.writer import AvatarWriter
 from musetalk_cli.errors import AvatarError
 from musetalk_cli.media.stills import decode_image, digest_of, header_size, is_image
+from musetalk_cli.strict_json import JsonError
 from musetalk_cli.types import Box, Image
 
 if TYPE_CHECKING:
@@ -211,16 +212,16 @@ def _info(path: Path) -> dict[str, str | int | float]:
     if not path.is_file():
         return {}
     try:
-        data = json.loads(path.read_bytes()) if path.stat().st_size <= _MAX_INFO_BYTES else None
-    except (OSError, ValueError, RecursionError) as error:
-        raise AvatarError(f"{path} is not JSON: {error}.", "Repair it or remove it.") from None
+        data = strict_json.read(path, _MAX_INFO_BYTES)
+    except OSError as error:
+        raise AvatarError(f"{path} cannot be read: {error.strerror}.", "Repair it or remove it.") from error
+    except JsonError as error:
+        raise AvatarError(f"{path} {error}.", "Repair it or remove it.") from None
     if not isinstance(data, dict):
         raise AvatarError(f"{path} is not an object.", "Repair it or remove it.")
     info = {key: data[key] for key in _INFO_KEYS if type(data.get(key)) in (str, int, float)}
     if info.get("version", "v15") not in _VERSIONS:
         raise AvatarError(f"{path} names the unknown model version {info['version']}.", "Use v15 or v1.")
-    if not np.isfinite(info["bbox_shift"] if type(info.get("bbox_shift")) in (int, float) else 0):
-        raise AvatarError(f"{path} has a bbox_shift that is not finite.", "Repair it or remove it.")
     return info
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 import tempfile
@@ -11,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
+from musetalk_cli import strict_json
 from musetalk_cli.avatar.description import Json, is_name, validate_name
 from musetalk_cli.avatar.layout import FRAMES_DIR, MASKS_DIR, META_FILE
 from musetalk_cli.errors import AvatarError, MuseTalkError, OutputError
@@ -47,7 +47,7 @@ class Workspace:
     ) -> None:
         self._target = avatars_dir / validate_name(name)
         self._overwrite = overwrite
-        self._key = None if key is None else json.dumps(key, sort_keys=True)
+        self._key = None if key is None else strict_json.dump(key, sort_keys=True)
         self._folder: Path | None = None
         self._lock: int | None = None
         self.resumed = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from musetalk_cli import strict_json
 from musetalk_cli.bench.clip import write_clip
 from musetalk_cli.bench.run import Notice
 from musetalk_cli.bench.task import OURS, UPSTREAM, Measured, Order, Task
@@ -209,7 +209,7 @@ def _measure(task: Task) -> Measured:
 
 def _in_own_process(task: Task) -> Measured:
     """Run a task in a fresh process, so that its memory is its own."""
-    argument = json.dumps(dataclasses.asdict(task))
+    argument = strict_json.dump(dataclasses.asdict(task))
     done = subprocess.run(
         [sys.executable, "-m", "musetalk_cli.bench.worker", argument],
         capture_output=True,
@@ -218,9 +218,9 @@ def _in_own_process(task: Task) -> Measured:
     )
     lines = done.stdout.splitlines()
     if done.returncode == 0 and lines:
-        return Measured(**json.loads(lines[-1]))
+        return Measured(**strict_json.parse(lines[-1]))
     if done.returncode == 1 and lines and lines[-1].startswith("{"):
-        raise MuseTalkError(**json.loads(lines[-1]))
+        raise MuseTalkError(**strict_json.parse(lines[-1]))
     last = (done.stderr.splitlines() or ["it gave no reason"])[-1]
     raise MuseTalkError(
         f"Preparing {task.frames} frames, {name_of(task.order)}, ended with code {done.returncode}: {last}.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from musetalk_cli import strict_json
 from musetalk_cli.bench.memory import forget_peak, peak_bytes, resident_bytes
 from musetalk_cli.bench.one_by_one import prepare_one_by_one
 from musetalk_cli.bench.task import OURS, Measured, Task
@@ -116,10 +116,10 @@ def main() -> int:
     """Measure the task in the only argument; the last line on stdout is the answer."""
     logging.getLogger("musetalk_cli").addHandler(logging.NullHandler())
     try:
-        answer, code = asdict(measure(Task(**json.loads(sys.argv[1])))), 0
+        answer, code = asdict(measure(Task(**strict_json.parse(sys.argv[1])))), 0
     except MuseTalkError as error:
         answer, code = {"message": error.message, "hint": error.hint}, 1
-    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.write(strict_json.dump(strict_json.finite(answer)) + "\n")
     return code
 
 

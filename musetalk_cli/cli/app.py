@@ -2,22 +2,53 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
+from typer.core import TyperGroup
 
 from musetalk_cli import __version__
+from musetalk_cli.budget import is_out_of_memory, out_of_memory
 from musetalk_cli.cli import avatars, bench, generate, models, prepare, realtime
 from musetalk_cli.cli.realtime_options import RealtimeCommand
-from musetalk_cli.cli.render import show_error
+from musetalk_cli.cli.render import put, show_error, unwritten
 from musetalk_cli.errors import MuseTalkError
+from musetalk_cli.text import printable
+
+_UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
+
+
+class _Commands(TyperGroup):
+    """The commands; in a usage error nothing of what was typed is obeyed by the terminal."""
+
+    def make_context(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401 - passed on as they are
+        with _printable_usage():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - passed on as it is
+        with _printable_usage():
+            return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def _printable_usage() -> Iterator[None]:
+    try:
+        yield
+    except _UsageError as error:
+        error.message = printable(error.message, keep="\n")
+        raise
+
 
 app = typer.Typer(
     name="musetalk",
+    cls=_Commands,
     help="Make a prepared face speak, in real time.",
     no_args_is_help=True,
     add_completion=False,
@@ -36,7 +67,7 @@ INTERRUPTED = 130
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"musetalk {__version__}")
+        put(f"musetalk {__version__}")
         raise typer.Exit
 
 
@@ -51,8 +82,20 @@ def _top(
 
 def run() -> int:
     """Run the command that was asked for; returns the exit code."""
-    if sys.stdout is None:  # closed by whoever started it
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the program runs
+    _open_streams()
+    code = _run()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _forget_stdout()
+        return code or 1
+    except OSError as error:
+        _forget_stdout()
+        return code or _failed(unwritten(error))
+    return code
+
+
+def _run() -> int:
     try:
         app(prog_name="musetalk")
     except MuseTalkError as error:
@@ -60,17 +103,34 @@ def run() -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except Exception as error:
-        failure = MuseTalkError(
-            f"Unexpected {type(error).__name__}: {error}.", "Run it again with -v to see where."
-        )
+        failure = out_of_memory() if is_out_of_memory(error) else _unexpected(error)
         failure.__cause__ = error
         return _failed(failure)
     return 0
+
+
+def _open_streams() -> None:
+    """Open what the caller closed, and let no character be too much for a stream."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for as long as the program runs
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _forget_stdout() -> None:
+    """Let what is left in a standard output that cannot be written go nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _unexpected(error: Exception) -> MuseTalkError:
+    return MuseTalkError(f"Unexpected {type(error).__name__}: {error}.", "Run it again with -v to see where.")
 
 
 def _failed(error: MuseTalkError) -> int:

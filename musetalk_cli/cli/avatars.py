@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from musetalk_cli.cli.options import Common, Overwrite, common_options
-from musetalk_cli.cli.render import mebibytes, print_json, print_table
+from musetalk_cli.cli.render import mebibytes, print_json, print_table, put, say
 from musetalk_cli.embedded import DEMO
 from musetalk_cli.errors import AvatarError
 
@@ -49,13 +49,12 @@ def list_(common: Common) -> None:
         columns = ["name", "model", "size", "frames", "fps", "face scale", "where"]
         print_table(f"Avatars in {folder}", columns, [_row(home, meta) for home, meta in found])
     else:
-        typer.echo(f"No avatars in {folder}. `musetalk prepare-avatar` makes one.", err=True)
+        say(f"No avatars in {folder}. `musetalk prepare-avatar` makes one.")
     if unfinished := list_unfinished(folder):
-        typer.echo(
+        say(
             f"Not finished: {', '.join(unfinished)}. "
             "The same prepare-avatar command goes on; `avatars remove` deletes it, with a finished avatar of "
-            "that name.",
-            err=True,
+            "that name."
         )
 
 
@@ -202,7 +201,7 @@ def import_(
     if common.json:
         print_json(_description(meta))
     else:
-        typer.echo(f"Imported {name}: {meta.frames} frames of {meta.width}x{meta.height}.")
+        put(f"Imported {name}: {meta.frames} frames of {meta.width}x{meta.height}.")
 
 
 @app.command()
@@ -216,7 +215,7 @@ def verify(common: Common, name: Name) -> None:
     if common.json:
         print_json({"name": name, "problems": problems})
     elif not problems:
-        typer.echo(f"{name} is complete.")
+        put(f"{name} is complete.")
     if problems:
         raise AvatarError(f"Avatar {name} is broken: {' '.join(problems)}", "Prepare or import it again.")
 
@@ -237,4 +236,4 @@ def remove(common: Common, name: Name) -> None:
     if common.json:
         print_json({"removed": name})
     else:
-        typer.echo(f"Removed {name}.")
+        put(f"Removed {name}.")

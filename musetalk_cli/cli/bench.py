@@ -20,7 +20,7 @@ from musetalk_cli.cli.bench_options import (
     write_json,
 )
 from musetalk_cli.cli.options import Common, common_options
-from musetalk_cli.cli.render import print_table, show_report
+from musetalk_cli.cli.render import print_table, put, say, show_report
 from musetalk_cli.config import JobConfig, parse_sharpen
 from musetalk_cli.timeline import parse_chunk, parse_fps
 
@@ -88,7 +88,7 @@ def bench(
         common.run,
         job,
         BenchOptions(width, height, face_size, avatar_frames, seconds, budget),
-        lambda text: typer.echo(text, err=True),
+        say,
     )
     if json != "-":
         _show(result)
@@ -123,7 +123,5 @@ def _show(result: BenchResult) -> None:
     peaks = (
         f"one large matrix product {roofline.tflops:.2f} TFLOP/s, one copy {roofline.gbytes_per_s:.1f} GB/s"
     )
-    typer.echo(
-        f"{result.gflop_per_frame:.0f} GFLOP a frame; {peaks}; features {result.features_ms:.1f} ms a window"
-    )
+    put(f"{result.gflop_per_frame:.0f} GFLOP a frame; {peaks}; features {result.features_ms:.1f} ms a window")
     show_report(result.stream)

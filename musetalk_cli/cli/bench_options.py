@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from musetalk_cli import strict_json
+from musetalk_cli.cli.render import print_json
 from musetalk_cli.errors import InputError, OutputError
 
 JsonFile = Annotated[str | None, typer.Option("--json", metavar="FILE|-", help="Write the figures there.")]
@@ -53,12 +54,12 @@ def write_json(target: str | None, figures: Mapping[str, object]) -> None:
     if target is None:
         return
     command = " ".join(["musetalk", *sys.argv[1:]])
-    text = json_format.dumps({"command": command, **figures}, indent=2) + "\n"
+    value = {"command": command, **figures}
     if target == "-":
-        sys.stdout.write(text)
+        print_json(value)
         return
     try:
-        Path(target).write_text(text)
+        Path(target).write_text(strict_json.dump(strict_json.finite(value), indent=2) + "\n")
     except OSError as error:
         raise OutputError(
             f"--json {target} cannot be written: {error.strerror}.", "Choose another file."

@@ -9,7 +9,7 @@ import typer
 from musetalk_cli.cli import prepare_options as given
 from musetalk_cli.cli.bench_options import FrameSize, JsonFile, check_json, parse_size, write_json
 from musetalk_cli.cli.options import Common, common_options
-from musetalk_cli.cli.render import mebibytes, print_table
+from musetalk_cli.cli.render import mebibytes, print_table, put, say
 from musetalk_cli.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def prepare(
     options = PreparingOptions(
         lengths, width, height, detector.value, parser.value, batch_size, baseline=baseline
     )
-    result = bench_preparing(common.run, options, lambda text: typer.echo(text, err=True))
+    result = bench_preparing(common.run, options, say)
     if json != "-":
         _show(result)
     write_json(json, result.as_json())
@@ -77,14 +77,14 @@ def _show(result: PreparingResult) -> None:
     first, options = result.runs[0], result.options
     print_table(f"Preparation of {options.width}x{options.height}, frames/s", columns, rows)
     masks = "a face parser" if first.parsed else "the landmarks' outline"
-    typer.echo(
+    put(
         f"{result.model} in {first.precision}, batches of {first.batch_size}; faces by {first.detector}, "
         f"masks by {masks}; {result.device}; models and libraries take {mebibytes(first.models_bytes)}"
     )
     for order in (OURS, UPSTREAM):
         _show_growth(result, order)
     for frames, ratio in result.speed_ups().items():
-        typer.echo(f"{frames} frames: {ratio:.2f} times as fast as upstream's order of work")
+        put(f"{frames} frames: {ratio:.2f} times as fast as upstream's order of work")
 
 
 def _show_growth(result: PreparingResult, order: Order) -> None:
@@ -93,4 +93,4 @@ def _show_growth(result: PreparingResult, order: Order) -> None:
     growth, runs = result.growth_bytes(order), result.of(order)
     if growth is not None:
         lengths = f"from {runs[0].frames} to {runs[-1].frames} frames"
-        typer.echo(f"{name_of(order)}: the peak grows by {growth / 1024:.1f} KiB a frame {lengths}")
+        put(f"{name_of(order)}: the peak grows by {growth / 1024:.1f} KiB a frame {lengths}")

@@ -20,7 +20,7 @@ from musetalk_cli.cli.bench_options import (
 )
 from musetalk_cli.cli.interrupt import stop_on_interrupt
 from musetalk_cli.cli.options import Common, common_options
-from musetalk_cli.cli.render import mebibytes, print_table
+from musetalk_cli.cli.render import mebibytes, print_table, put, say
 from musetalk_cli.config import JobConfig, parse_sharpen
 from musetalk_cli.timeline import parse_chunk, parse_context, parse_fps
 
@@ -62,7 +62,7 @@ def realtime(
 
     measured = LiveOptions(chunks, seconds, width, height, face_size, avatar_frames)
     with stop_on_interrupt() as stop:
-        result = bench_live(common.run, job, measured, lambda text: typer.echo(text, err=True), stop)
+        result = bench_live(common.run, job, measured, say, stop)
         interrupted = stop.is_set()
     if json != "-":
         _show(result, job.fps)
@@ -86,7 +86,7 @@ def _show(result: LiveResult, fps: Fraction) -> None:
     print_table(f"Live at {float(fps):g} fps, latencies p50 / p95 / p99 in ms", columns, rows)
     if result.runs:
         last = result.runs[-1]
-        typer.echo(
+        put(
             f"{last.device}, {last.settings['precision']}, model {last.settings['model']}; peak memory "
             f"{mebibytes(last.peak_host_bytes)} host, {mebibytes(last.peak_device_bytes)} device"
         )

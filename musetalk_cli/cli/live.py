@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from musetalk_cli.cli.render import LINE_EVERY_S
+from musetalk_cli.text import printable
 
 if TYPE_CHECKING:
     from musetalk_cli.gpu import GpuMonitor, GpuUse
@@ -41,6 +42,7 @@ def live_panel(title: str, *, enabled: bool, gpu: GpuMonitor | None = None) -> I
         enabled: Draw a panel where stderr is a terminal; otherwise lines are all there is.
         gpu: Reads the use of the GPU.
     """
+    title = printable(title)
     console = Console(stderr=True)
     if not (enabled and sys.stderr.isatty() and console.is_interactive):
         yield _at_most_every(LINE_EVERY_S, lambda now: log.warning("%s", _line(title, now, _use(gpu))), 0.0)
@@ -59,7 +61,7 @@ def render(title: str, snapshot: Snapshot, gpu_use: GpuUse | None) -> Renderable
     if gpu_use is not None:
         parts.append(_named("GPU", _gpu(gpu_use)))
     if snapshot.failed:
-        parts.append(_named("failed", ", ".join(snapshot.failed), _WRONG))
+        parts.append(_named("failed", printable(", ".join(snapshot.failed)), _WRONG))
     return Panel(Group(*parts), title=Text.assemble((title, "bold"), ": ", state), title_align="left")
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from musetalk_cli.cli.options import Common, common_options
-from musetalk_cli.cli.render import print_json, print_table
+from musetalk_cli.cli.render import print_json, print_table, put, say
 
 app = typer.Typer(help="See, fetch and check model weights.", no_args_is_help=True)
 
@@ -58,11 +58,11 @@ def download(
     from musetalk_cli.weights import download as fetch
 
     root = common.run.models.path
-    fetch(name, root, lambda file, number, count: typer.echo(f"{number}/{count} {file}", err=True))
+    fetch(name, root, lambda file, number, count: say(f"{number}/{count} {file}"))
     if common.json:
         print_json({"model": name, "folder": str(root)})
     else:
-        typer.echo(f"{'Tool' if name in TOOLS else 'Model'} {name} is complete in {root}.")
+        put(f"{'Tool' if name in TOOLS else 'Model'} {name} is complete in {root}.")
 
 
 @app.command()
@@ -95,7 +95,7 @@ def _verify_model(common: Common, name: str) -> None:
     if common.json:
         print_json({"model": name, "version": bundle.version, "parameters": count})
     else:
-        typer.echo(f"Model {name} is complete: {bundle.version}, {count:,} parameters.")
+        put(f"Model {name} is complete: {bundle.version}, {count:,} parameters.")
 
 
 def _verify_tool(common: Common, name: str) -> None:
@@ -115,4 +115,4 @@ def _verify_tool(common: Common, name: str) -> None:
     if common.json:
         print_json({"model": name, "folder": str(files[0].parent)})
     else:
-        typer.echo(f"Tool {name} is complete in {files[0].parent}.")
+        put(f"Tool {name} is complete in {files[0].parent}.")

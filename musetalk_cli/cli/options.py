@@ -16,6 +16,7 @@ import typer
 
 from musetalk_cli.config import Place, RunConfig, default_place
 from musetalk_cli.errors import InputError
+from musetalk_cli.text import printable
 
 log = logging.getLogger("musetalk_cli")
 
@@ -184,10 +185,17 @@ def _origin(ctx: typer.Context, option: str) -> str:
     return {"COMMANDLINE": "flag", "ENVIRONMENT": "environment"}.get(source.name if source else "", "default")
 
 
+class _Printable(logging.Formatter):
+    """Log lines in which nothing is obeyed by a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), keep="\n")
+
+
 def _set_up_log(*, verbose: bool) -> None:
     """Logs go to stderr: warnings always, what was decided with -v."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s" if verbose else "%(message)s"))
+    handler.setFormatter(_Printable("%(levelname)s: %(message)s" if verbose else "%(message)s"))
     log.handlers = [handler]
     log.propagate = False
     log.setLevel(logging.DEBUG if verbose else logging.WARNING)

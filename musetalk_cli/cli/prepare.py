@@ -9,7 +9,7 @@ import typer
 
 from musetalk_cli.cli import prepare_options as given
 from musetalk_cli.cli.options import Common, Overwrite, common_options
-from musetalk_cli.cli.render import print_json, step_progress
+from musetalk_cli.cli.render import print_json, put, say, step_progress
 from musetalk_cli.errors import InputError
 from musetalk_cli.timeline import parse_fps, parse_seconds
 
@@ -107,7 +107,7 @@ def _run(
                 common.run, source, name, options, extras, overwrite=overwrite, progress=advance
             )
     except KeyboardInterrupt:
-        typer.echo("Stopped. The same command goes on from here.", err=True)
+        say("Stopped. The same command goes on from here.")
         raise
     _show(common, name, prepared, extras)
 
@@ -178,15 +178,15 @@ def _show(common: Common, name: str, prepared: Prepared, extras: Extras) -> None
         )
         return
     passing = f", {len(meta.passthrough_frames)} of them without a face" if meta.passthrough_frames else ""
-    typer.echo(f"Prepared {name}: {meta.frames} frames{passing}, in {folder}.")
+    put(f"Prepared {name}: {meta.frames} frames{passing}, in {folder}.")
     jitter = (
         f"{prepared.plan.jitter_before:.2f} px before smoothing, {prepared.plan.jitter_after:.2f} px after"
     )
-    typer.echo(f"Jitter of the box: {jitter}. `musetalk avatars show {name}` says more.")
+    put(f"Jitter of the box: {jitter}. `musetalk avatars show {name}` says more.")
     for key, path in written.items():
         if path is not None:
-            typer.echo(f"Wrote the {key} to {path}.")
+            put(f"Wrote the {key} to {path}.")
     for key in ("notes", "warnings"):
         sentences = meta.report.get(key)
         for sentence in sentences if isinstance(sentences, list) else []:
-            typer.echo(f"{key.removesuffix('s')}: {sentence}", err=True)
+            say(f"{key.removesuffix('s')}: {sentence}")

@@ -16,7 +16,7 @@ from musetalk_cli.cli.interrupt import stop_on_interrupt
 from musetalk_cli.cli.live import live_panel
 from musetalk_cli.cli.options import Common, common_options
 from musetalk_cli.cli.outputs import Screen, check_names, make_sinks
-from musetalk_cli.cli.render import end_run
+from musetalk_cli.cli.render import end_run, say
 from musetalk_cli.cli.speaker import AvatarOption, choose
 from musetalk_cli.config import JobConfig, parse_sharpen, parse_silence
 from musetalk_cli.errors import InputError
@@ -118,7 +118,7 @@ class _Ends:
         if self.listen is not None:
             source = sources.ListenSource(self.listen, self.input_rate, self.input_channels, clock)
             sound = f"16-bit PCM, {source.sample_rate} Hz, channels: {source.channels}"
-            typer.echo(f"listening on {source.address} for {sound}", err=True)
+            say(f"listening on {source.address} for {sound}")
             return source
         return sources.MicSource(None if self.mic in {None, given.DEFAULT_DEVICE} else self.mic, clock)
 
@@ -154,7 +154,7 @@ def _run(
             events = stack.enter_context(closing(Trace(trace)))
         from musetalk_cli.realtime import realtime as run
 
-        typer.echo(contract(job), err=True)
+        say(contract(job))
         gpu = None if common.run.device == "cpu" else GpuMonitor()
         panel = stack.enter_context(live_panel(f"{avatar}: {ends.source_name}", enabled=live, gpu=gpu))
         report = run(common.run, job, avatar, source, sinks, remote, screen.watching(panel), events, clock)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import logging
 import sys
 import time
@@ -25,7 +25,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from musetalk_cli.errors import MuseTalkError
+from musetalk_cli import strict_json
+from musetalk_cli.errors import MuseTalkError, OutputError
+from musetalk_cli.text import printable
 
 if TYPE_CHECKING:
     from musetalk_cli.preparation.run import Step
@@ -42,33 +44,80 @@ def console() -> Console:
 
 def show_error(error: MuseTalkError, *, trace: bool) -> None:
     """One sentence and a hint on stderr; the traceback before them on demand."""
-    if trace:
-        traceback.print_exception(error)
-    target = Console(stderr=True, soft_wrap=True, highlight=False)
-    target.print(f"[bold red]error:[/] {_line(error.message)}")
-    if error.hint:
-        target.print(f"[dim]hint:[/]  {_line(error.hint)}")
+    with contextlib.suppress(OSError):  # where stderr cannot be written, the exit code is all that is left
+        if trace:
+            sys.stderr.write(printable("".join(traceback.format_exception(error)), keep="\n"))
+        target = Console(stderr=True, soft_wrap=True, highlight=False)
+        target.print(f"[bold red]error:[/] {_line(error.message)}")
+        if error.hint:
+            target.print(f"[dim]hint:[/]  {_line(error.hint)}")
+
+
+def say(text: str) -> None:
+    """A line on stderr: what is worth knowing, beside the data."""
+    with contextlib.suppress(OSError):
+        print(printable(text), file=sys.stderr)  # noqa: T201 - the one place that does
+
+
+def put(text: str, keep: str = "") -> None:
+    """A line on stdout, where data goes.
+
+    Args:
+        text: The line.
+        keep: Characters that are meant as they are: the line ends of a text of several.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    with _writing():
+        print(printable(text, keep))  # noqa: T201 - the one place that does
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Turn what a full or broken standard output raises into one sentence.
+
+    Raises:
+        OutputError: It cannot be written.
+        BrokenPipeError: Nobody reads it any more, which is no failure to speak of.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise unwritten(error) from error
+
+
+def unwritten(error: OSError) -> OutputError:
+    """What is said where standard output takes no more."""
+    return OutputError(f"Standard output cannot be written: {error.strerror}.", "Send it elsewhere.")
 
 
 def print_json(value: object) -> None:
-    """One JSON value on stdout."""
-    print(json.dumps(value, indent=2))  # noqa: T201 - stdout is where data goes
+    """One JSON value on stdout; a figure that is not finite is null."""
+    put(strict_json.dump(strict_json.finite(value), indent=2), keep="\n")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on stdout; every column after the first is right-aligned where it holds figures."""
-    table = Table(title=title, title_justify="left", box=box.ROUNDED if sys.stdout.isatty() else box.SIMPLE)
+    table = Table(
+        title=escape(printable(title)),
+        title_justify="left",
+        box=box.ROUNDED if sys.stdout.isatty() else box.SIMPLE,
+    )
     for index, name in enumerate(columns):
         figures = index > 0 and all(not row[index] or row[index][0] in "-0123456789" for row in rows)
         table.add_column(name, justify="right" if figures else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
-    console().print(table)
+        table.add_row(*(escape(printable(cell, keep="\n")) for cell in row))
+    with _writing():
+        console().print(table)
 
 
 def _line(text: str) -> str:
-    """A text on one line, with nothing in it taken for markup."""
-    return escape(" ".join(text.split()))
+    """A text on one line, with nothing in it taken for markup or obeyed by a terminal."""
+    return escape(printable(" ".join(text.split("\n"))))
 
 
 class Advance(Protocol):
@@ -189,12 +238,11 @@ def show_report(report: Report) -> None:
         )
     ]
     print_table(f"Latency, chunks of {report.chunk_s:g} s", ["", "p50 ms", "p95 ms", "p99 ms"], latencies)
-    out = console()
-    out.print(
+    put(
         f"{report.frames} frames at {report.fps:g} fps, {report.duration_s:.2f} s; "
         f"real-time factor {report.real_time_factor:.3f} ({report.throughput_fps:.1f} fps)"
     )
-    out.print(
+    put(
         f"late {report.late_frames}, dropped {report.dropped_frames}, fallbacks {report.fallbacks}, "
         f"without model work {report.idle_frames} ({100 * report.idle_share:.1f} %), "
         f"held for slow outputs {report.held_frames}, sound lost {report.lost_sound_s:.2f} s; "

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from musetalk_cli.cli.render import say
 from musetalk_cli.config import RunConfig
 from musetalk_cli.errors import MissingError
 
@@ -35,5 +36,5 @@ def choose(run: RunConfig, avatar: str | None, audio: str | None) -> Speaker:
     except MissingError as error:
         raise typer.BadParameter(" ".join(filter(None, (error.message, error.hint)))) from None
     if speaker.notice is not None:
-        typer.echo(speaker.notice, err=True)
+        say(speaker.notice)
     return speaker

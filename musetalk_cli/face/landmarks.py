@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,16 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from musetalk_cli import strict_json
+from musetalk_cli.budget import check_budget
 from musetalk_cli.errors import InputError, OutputError
 from musetalk_cli.face.boxes import POINTS
+from musetalk_cli.strict_json import JsonError
 from musetalk_cli.types import Box, Image
 
 _MAX_BYTES = 1 << 29
+_MEMORY_PER_BYTE = 24
+"""Bytes of memory that a byte of JSON takes once read, at most: `[],` is a list and its place in another."""
 _LIMIT = 1e6
 _ENTRY = '{"points": [[x, y] x 68], "box": [x1, y1, x2, y2] or null}, or null'
 
@@ -68,13 +72,12 @@ def read_landmarks(path: Path) -> list[FaceLandmarks | None]:
         InputError: The file cannot be read, or an entry is not what it must be.
     """
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise InputError(f"{path} is larger than {_MAX_BYTES >> 20} MB.", "It must hold landmarks only.")
-        entries = json.loads(path.read_bytes())
+        check_budget(_MEMORY_PER_BYTE * path.stat().st_size, str(path), InputError)
+        entries = strict_json.read(path, _MAX_BYTES)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON: {error}.", f"It must be a list of {_ENTRY}.") from None
+    except JsonError as error:
+        raise InputError(f"{path} {error}.", f"It must be a list of {_ENTRY}.") from None
     if not isinstance(entries, list):
         raise InputError(f"{path} is not a list.", f"It must be a list of {_ENTRY}, one per frame.")
     return [_entry(path, number, entry) for number, entry in enumerate(entries)]
@@ -89,7 +92,9 @@ def write_landmarks(path: Path, faces: Sequence[FaceLandmarks | None]) -> None:
     lines = (
         "null"
         if face is None
-        else json.dumps({"points": face.points.tolist(), "box": face.detection and list(face.detection)})
+        else strict_json.dump(
+            {"points": face.points.tolist(), "box": face.detection and list(face.detection)}
+        )
         for face in faces
     )
     try:

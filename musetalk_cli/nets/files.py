@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from musetalk_cli import strict_json
 from musetalk_cli.embedded import DEMO, embedded_models
 from musetalk_cli.errors import ModelError
+from musetalk_cli.strict_json import JsonError
 from musetalk_cli.weights import LAYOUTS
 
 RANDOM = "random-v15"
@@ -150,20 +151,14 @@ def read_object(path: Path, what: str) -> dict[str, Any]:
         ModelError: It cannot be read, is too large, is not JSON, or holds something else.
     """
     try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            raise ModelError(f"{path} is too large for {what}.")
-        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        data = strict_json.read(path, _MAX_JSON_BYTES)
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is not valid JSON: {error}.") from error
+    except JsonError as error:
+        raise ModelError(f"{path} {error}.") from None
     if not isinstance(data, dict):
         raise ModelError(f"{path} is not {what}: its top level is not an object.")
     return data
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a number of JSON")
 
 
 def _short(value: object) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from musetalk_cli import strict_json
 from musetalk_cli.avatar.description import Json
 
 
@@ -42,8 +42,8 @@ class Journal:
             if not line.endswith(b"\n") or number == keep:
                 break
             try:
-                record = json.loads(line)
-            except ValueError:
+                record = strict_json.parse(line)
+            except strict_json.JsonError:
                 break
             end += len(line)
             yield record
@@ -51,5 +51,5 @@ class Journal:
 
     def append(self, record: Json) -> None:
         """Add a record."""
-        self._file.write(json.dumps(record, separators=(",", ":")).encode() + b"\n")
+        self._file.write(strict_json.dump(record, compact=True).encode() + b"\n")
         self._file.flush()

@@ -1,0 +1,31 @@
+"""Text that came from outside, made fit for a terminal."""
+
+from __future__ import annotations
+
+import unicodedata
+
+_JOINERS = "\u200c\u200d"
+"""Zero-width characters that words of several scripts need; they move no cursor and turn nothing around."""
+_RAW = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""Show what a terminal would obey as an escape instead.
+
+    Control characters (C0 with ESC, DEL, C1), format characters (bidirectional overrides and the like), line
+    and paragraph separators and lone surrogates become `\n`, `\x1b`, `\u202e` or `\udc80`; letters of every
+    script stay as they are.
+
+    Args:
+        text: Any text: a name, a path, a title from a file, an error message.
+        keep: Characters that are meant, like the line ends of a traceback.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_shown(character, keep) for character in text)
+
+
+def _shown(character: str, keep: str) -> str:
+    if character in keep or character in _JOINERS or unicodedata.category(character) not in _RAW:
+        return character
+    return character.encode("unicode_escape").decode("ascii")
