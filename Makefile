@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo demo-model test test-gpu lint format type bench clean
+.PHONY: help install demo demo-model test fuzz test-gpu lint format type bench clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -28,6 +28,10 @@ demo-model: install ## Train the embedded networks and draw their avatars again 
 
 test: install ## Run the tests (no GPU, no network)
 	$(BIN)/pytest
+
+FUZZ ?= fuzz
+fuzz: install ## Try many thousand random inputs; FUZZ=minute for about a minute of it
+	$(BIN)/pytest --hypothesis-profile=$(FUZZ) tests/fuzz
 
 test-gpu: install ## Run the tests that need an NVIDIA GPU
 	$(BIN)/pytest -m gpu tests/gpu

@@ -10,6 +10,15 @@ import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A default run tries the same few examples each time; the others look for new ones.
+settings.register_profile("default", max_examples=25, derandomize=True, deadline=None)
+for _profile, _examples in (("minute", 100), ("fuzz", 2000)):
+    settings.register_profile(
+        _profile, max_examples=_examples, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+settings.load_profile("default")
 
 
 @pytest.fixture(scope="session")

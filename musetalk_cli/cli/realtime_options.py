@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -19,9 +20,10 @@ class RealtimeCommand(TyperCommand):
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         """Read the arguments; an option or the end after `--mic` means the default device."""
-        following = [*args[1:], "-"]
-        alone = [arg == "--mic" and after.startswith("-") for arg, after in zip(args, following, strict=True)]
-        named = [f"--mic={DEFAULT_DEVICE}" if bare else arg for arg, bare in zip(args, alone, strict=True)]
+        named = [
+            f"--mic={DEFAULT_DEVICE}" if arg == "--mic" and after.startswith("-") else arg
+            for arg, after in itertools.pairwise([*args, "-"])
+        ]
         return super().parse_args(ctx, named)
 
 
