@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import select
@@ -108,8 +109,10 @@ class ControlLines:
             server = [] if self._server is None else [self._server.fileno()]
             if not server and not self._lines:
                 return
-            ready, _, _ = select.select([*server, *self._lines], [], [], POLL_S)
-            for descriptor in ready:
+            poll = select.poll()
+            for descriptor in (*server, *self._lines):
+                poll.register(descriptor, select.POLLIN)
+            for descriptor, _ in poll.poll(POLL_S * 1e3):
                 if descriptor in server:
                     self._accept()
                 else:
@@ -188,8 +191,7 @@ def _is_left_over(path: Path) -> bool:
     if not path.is_socket():
         return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
-        try:
-            trial.connect(str(path))
-        except ConnectionRefusedError:
-            return True
+        trial.setblocking(False)  # a program that is alive and lets nobody in would be waited for without end
+        with suppress(BlockingIOError):
+            return trial.connect_ex(str(path)) == errno.ECONNREFUSED
     return False

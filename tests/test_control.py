@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from descriptors import FIRST, crowded
 
 from musetalk_cli.control import CLIENTS, LINE_BYTES, ControlLines, Remote
 from musetalk_cli.errors import InputError
@@ -278,3 +279,48 @@ def test_a_socket_that_a_killed_run_left_is_used_again(path, remote):
         assert remote.stop.wait(TIMEOUT_S)
         client.close()
     assert not path.exists()
+
+
+def test_descriptors_of_any_number_are_read(path, remote, session):
+    """The socket's own, those of its clients, and one that was handed in."""
+    with crowded():
+        reading, writing = os.pipe()
+        with ControlLines(str(path), remote), ControlLines(str(reading), remote), connect(path) as client:
+            assert min(reading, client.fileno()) > FIRST
+            client.sendall(b"interrupt\n")
+            session.wait()
+            os.write(writing, b"interrupt\n")
+            session.wait()
+            client.sendall(b"stop\n")
+            assert remote.stop.wait(TIMEOUT_S)
+        os.close(reading)
+        os.close(writing)
+
+
+def test_a_program_that_lets_nobody_in_is_not_waited_for(path, remote):
+    """Its backlog is full: a connection that waits would wait for ever."""
+    busy = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    busy.bind(str(path))
+    busy.listen(0)
+    waiting = []
+    while not waiting or waiting[-1][1] == 0:
+        client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        client.setblocking(False)
+        waiting.append((client, client.connect_ex(str(path))))
+    said = []
+
+    def start():
+        try:
+            ControlLines(str(path), remote)
+        except InputError as error:
+            said.append(error.message)
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    thread.join(TIMEOUT_S / 6)
+    for client, _ in waiting:
+        client.close()
+    busy.close()
+    thread.join()
+    assert said == [f"--control {path} cannot be made: Address already in use."]
+    assert path.is_socket()

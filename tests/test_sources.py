@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 from clocks import FakeClock
+from descriptors import FIRST, crowded
 
 from musetalk_cli.errors import InputError
 from musetalk_cli.sources import FileSource, PcmSource
@@ -282,3 +283,18 @@ def test_a_descriptor_that_cannot_be_read_is_told():
     os.close(write_end)
     with pytest.raises(InputError, match="cannot be read"):
         list(PcmSource(read_end, 16000, FakeClock()))
+
+
+def test_a_descriptor_of_any_number_is_read():
+    with crowded():
+        pipe = Pipe()
+        assert pipe.read_end > FIRST
+        pieces = iter(pipe.source)
+        pipe.write(b"\x00\x40")
+        np.testing.assert_array_equal(next(pieces).samples, [[0.5]])
+        pipe.write(b"\x00\x40" * 100)
+        pipe.source.discard()
+        pipe.write(b"\x00\x20")
+        pipe.end()
+        np.testing.assert_array_equal(joined(pieces), [[0.25]])
+        os.close(pipe.read_end)

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from descriptors import FIRST, crowded
 
 from musetalk_cli.errors import OutputError
 from musetalk_cli.media import feed
@@ -276,3 +277,13 @@ def test_an_opencv_without_windows_is_told(monkeypatch):
     monkeypatch.setattr(cv2, "getBuildInformation", lambda: "  GUI:                           NONE\n")
     with pytest.raises(OutputError, match="built without windows"):
         make()
+
+
+@needs_screen
+def test_a_window_of_a_program_with_many_open_files(screen):
+    with crowded():
+        told = Told()
+        told.sink.open(STREAM)
+        assert told.sink._said.fileno() > FIRST
+        told.sink.write(frame())
+        told.sink.finish()

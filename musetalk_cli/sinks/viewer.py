@@ -40,9 +40,11 @@ def main(width: int, height: int) -> None:
     cv2.namedWindow(TITLE, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)
     cv2.imshow(TITLE, image)
     _say(READY)
+    poller = select.poll()
+    poller.register(messages, select.POLLIN)
     pressed: dict[int, float] = {}
     while True:
-        if select.select([messages], [], [], _POLL_MS / 1e3)[0]:
+        if poller.poll(_POLL_MS):
             if messages.readinto(message.data) < len(message):
                 return
             text = bytes(message[:TEXT]).rstrip(b"\0").decode("ascii", "replace")

@@ -138,7 +138,7 @@ class DisplaySink:
         Raises:
             OutputError: It ended without the user's wish.
         """
-        while self._said is not None and select.select([self._said], [], [], seconds)[0]:
+        while self._said is not None and _readable(self._said, seconds):
             seconds = 0.0
             told = self._said.read(64) or b""
             if not told:
@@ -165,6 +165,12 @@ class DisplaySink:
             process.kill()
             process.wait()
             said.close()
+
+
+def _readable(stream: IO[bytes], seconds: float) -> bool:
+    poller = select.poll()
+    poller.register(stream, select.POLLIN)
+    return bool(poller.poll(seconds * 1e3))
 
 
 _SCREEN_HINT = "Run it in a desktop session, or without a window."

@@ -92,7 +92,7 @@ class PcmSource:
         """The next samples, none of them where a read brought less than one; None at the end."""
         while not self._closed.is_set():
             try:
-                select.select([self._descriptor], [], [], POLL_S)
+                self._poll(POLL_S)
                 with self._lock:
                     data = self._read(READ_BYTES)
                     if data is not None:
@@ -103,12 +103,18 @@ class PcmSource:
 
     def _read(self, most: int) -> bytes | None:
         """Up to `most` bytes without waiting, empty at the stream's end; None where there are none yet."""
-        if self._closed.is_set() or not select.select([self._descriptor], [], [], 0)[0]:
+        if self._closed.is_set() or not self._poll(0):
             return None
         try:
             return os.read(self._descriptor, most)
         except BlockingIOError:
             return None
+
+    def _poll(self, seconds: float) -> bool:
+        """True where the descriptor can be read, or will tell why not, within so many seconds."""
+        poller = select.poll()
+        poller.register(self._descriptor, select.POLLIN)
+        return bool(poller.poll(seconds * 1e3))
 
     def _decode(self, data: bytes) -> Samples:
         samples = self._decoder.feed(data)
