@@ -10,7 +10,7 @@ import pytest
 from clocks import FakeClock
 
 from musetalk_cli.errors import InputError
-from musetalk_cli.sources import ListenSource
+from musetalk_cli.sources import ListenSource, listen
 
 START = 1000.0
 BOUND_S = 10
@@ -339,3 +339,65 @@ def test_a_client_that_cannot_be_let_in_yet_is_let_in_later(monkeypatch):
         listening.connect().sendall(b"\x00\x40")
         np.testing.assert_array_equal(listening.samples(1), [[0.5]])
     assert not failures
+
+
+def test_a_client_that_sent_at_once_and_closed_does_not_hold_the_place():
+    """Five seconds of sound, of which a quarter is taken now; the next client's comes after it."""
+    first, second = numbers(5 * 16000), numbers(8000, seed=1)
+    with Listening() as listening:
+        client = listening.connect()
+        client.sendall(first.tobytes())
+        client.close()
+        found = [listening.rest()]
+        assert len(found[0]) <= 0.25 * 16000
+        later = listening.connect()
+        later.sendall(second.tobytes())
+        while sum(map(len, found)) < len(first) + len(second):
+            try:
+                found.append(listening._pieces.get(timeout=0.01).samples)
+            except queue.Empty:
+                listening.clock.time += 0.1
+        later.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            later.recv(1)
+    np.testing.assert_array_equal(np.concatenate(found), scaled(np.concatenate([first, second])))
+
+
+@pytest.mark.parametrize("spoke", [False, True])
+def test_a_client_that_is_silent_for_long_gives_its_place_to_the_next(spoke):
+    with Listening() as listening:
+        silent = listening.connect()
+        if spoke:
+            silent.sendall(b"\x00\x10")
+            listening.samples(1)
+        else:
+            listening.rest()
+        listening.clock.time += listen.IDLE_S - 0.01
+        assert listening.connect().recv(1) == b"", "not yet"
+        listening.rest()
+        listening.clock.time += 0.02
+        listening.connect().sendall(b"\x00\x40")
+        assert silent.recv(1) == b""
+        assert listening.rest()[-1] == 0.5
+
+
+def test_a_silent_client_keeps_its_place_while_nobody_wants_it():
+    with Listening() as listening:
+        client = listening.connect()
+        listening.rest()
+        listening.clock.time += 100 * listen.IDLE_S
+        listening.rest()
+        client.sendall(b"\x00\x40")
+        assert listening.rest()[-1] == 0.5
+        assert listening.connect().recv(1) == b"", "it is not silent any more"
+
+
+def test_a_client_whose_sound_waits_is_not_silent():
+    with Listening() as listening:
+        client = listening.connect()
+        client.sendall(bytes(2 * 16000 * 8))
+        listening.rest()
+        for _ in range(40):
+            listening.clock.time += listen.IDLE_S / 60
+            listening.next()
+        assert listening.connect().recv(1) == b""

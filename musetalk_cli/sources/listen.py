@@ -10,15 +10,16 @@ import re
 import select
 import socket
 import threading
+from collections import deque
 from collections.abc import Iterator
 
 import numpy as np
 
 from musetalk_cli.errors import InputError
 from musetalk_cli.sources.live import on_schedule
-from musetalk_cli.sources.s16 import PcmDecoder, check_format
+from musetalk_cli.sources.s16 import BYTES_PER_SAMPLE, PcmDecoder, check_format
 from musetalk_cli.timing import Clock
-from musetalk_cli.types import AudioChunk
+from musetalk_cli.types import AudioChunk, Samples
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,10 @@ DEFAULT_HOST = "127.0.0.1"
 RECEIVE_BUFFER_BYTES = 1 << 16
 """What the system may hold of a client's sound, so that a sender that is too fast soon has to wait."""
 READ_BYTES = 1 << 16
+AHEAD_BYTES = 1 << 19
+"""What is read ahead of the schedule, 16 s at 16 kHz: so the end of a client that sends fast is seen soon."""
+IDLE_S = 10.0
+"""A client of whom nothing was heard for so long gives its place to the next one that comes."""
 DISCARD_BYTES = 1 << 22
 BACKLOG = 8
 KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
@@ -37,8 +42,9 @@ _ADDRESS = re.compile(r"(?:(?P<host>\[[^][]+\]|[^][:]*):)?(?P<port>[0-9]{1,5})")
 class ListenSource:
     """Little-endian signed 16-bit PCM, interleaved, from whoever connects; silence while nothing comes.
 
-    A client that sends faster than its sound lasts is read at the sound's own speed; its part of a sample is
-    dropped when it goes, and the next client may come.
+    The sound of a client that sends faster than it lasts is taken at the sound's own speed. When a client
+    goes, its part of a sample is dropped, the next client may come, and what waits is heard before the next
+    one's sound. A client that was silent for `IDLE_S` keeps its place until another one wants it.
 
     Args:
         address: `HOST:PORT`, `:PORT` or `PORT`; without a host this machine only, port 0 is any free one.
@@ -66,6 +72,9 @@ class ListenSource:
         self._lock = threading.Lock()
         self._client: socket.socket | None = None
         self._decoder = PcmDecoder(channels)
+        self._ahead: deque[Samples] = deque()
+        self._ahead_bytes = 0
+        self._heard = 0.0
         self._discarded = False
         self.address = _written(host, port)
         self.sample_rate = sample_rate
@@ -81,6 +90,8 @@ class ListenSource:
         """Throw away what the client sent and nobody read, up to 4 MiB."""
         with self._lock:
             self._discarded = True
+            self._ahead.clear()
+            self._ahead_bytes = 0
             left = DISCARD_BYTES
             while left > 0 and (data := self._read(min(left, READ_BYTES))):
                 left -= len(data)
@@ -94,42 +105,61 @@ class ListenSource:
             _end(self._listener)
 
     def _receive(self, most: int, seconds: float) -> AudioChunk | None:
-        ready = self._poll(seconds, with_client=most > 0)
+        ready = self._poll(0.0 if most > 0 and self._ahead else seconds)
         with self._lock:
             if self._closed.is_set():
                 return None
-            piece = None
             if self._client is not None and self._client.fileno() in ready:
-                piece = self._take(most)
+                self._read_ahead()
             if self._listener.fileno() in ready:
                 self._accept(seconds)
+            piece = self._take(most)
             if self._discarded:
                 self._discarded = False
                 piece = piece or AudioChunk(np.zeros((0, self.channels), np.float32), self._clock.now())
             return piece
 
-    def _poll(self, seconds: float, *, with_client: bool) -> set[int]:
-        """Descriptors that can be read within so many seconds."""
+    def _poll(self, seconds: float) -> set[int]:
+        """Descriptors that can be read within so many seconds; the client only while there is room."""
         poller = select.poll()
         with self._lock:
             if self._closed.is_set():
                 return set()
             poller.register(self._listener.fileno(), select.POLLIN)
-            if with_client and self._client is not None:
+            if self._client is not None and self._ahead_bytes < AHEAD_BYTES:
                 poller.register(self._client.fileno(), select.POLLIN)
         return {descriptor for descriptor, _ in poller.poll(seconds * 1e3)}
 
-    def _take(self, most: int) -> AudioChunk | None:
-        """What the client sent, up to `most` samples; lets it go where it went."""
-        data = self._read(self._decoder.bytes_for(most))
+    def _read_ahead(self) -> None:
+        """Keep what the client sent; let it go where it went."""
+        data = self._read(READ_BYTES)
         if data is None:
-            return None
+            return
         if not data:
             log.info("The client of %s went away.", self.address)
             self._drop_client()
-            return None
+            return
+        self._heard = self._clock.now()
         samples = self._decoder.feed(data)
-        return AudioChunk(samples, self._clock.now()) if len(samples) else None
+        if len(samples):
+            self._ahead.append(samples)
+            self._ahead_bytes += BYTES_PER_SAMPLE * samples.size
+
+    def _take(self, most: int) -> AudioChunk | None:
+        """What was read, up to `most` samples; None where there is nothing."""
+        taken: list[Samples] = []
+        while most > 0 and self._ahead:
+            samples = self._ahead.popleft()
+            if len(samples) > most:
+                self._ahead.appendleft(samples[most:])
+            taken.append(samples[:most])
+            most -= len(taken[-1])
+        if not taken:
+            return None
+        self._heard = self._clock.now()
+        piece = np.concatenate(taken)
+        self._ahead_bytes -= BYTES_PER_SAMPLE * piece.size
+        return AudioChunk(piece, self._heard)
 
     def _read(self, most: int) -> bytes | None:
         """Up to `most` bytes without waiting, empty where the client went; None where there are none yet."""
@@ -151,7 +181,7 @@ class ListenSource:
             self._clock.wait(seconds, self._closed)  # out of descriptors it would be ready again at once
             return
         name = _written(*peer[:2])
-        if self._client is not None:
+        if not self._has_place():
             client.close()
             log.info("%s was sent away from %s: another client is served.", name, self.address)
             return
@@ -160,8 +190,20 @@ class ListenSource:
         for option, value in KEEP_ALIVE.items():
             if hasattr(socket, option):
                 client.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-        self._client = client
+        self._client, self._heard = client, self._clock.now()
         log.info("Sound comes from %s.", name)
+
+    def _has_place(self) -> bool:
+        """True where a new client can be served: there is none, or one that was silent for too long."""
+        if self._client is not None and self._ahead_bytes < AHEAD_BYTES:
+            self._read_ahead()
+        if self._client is None:
+            return True
+        if self._ahead or self._clock.now() - self._heard < IDLE_S:
+            return False
+        log.info("The client of %s was silent for %g s and lost its place.", self.address, IDLE_S)
+        self._drop_client()
+        return True
 
     def _drop_client(self) -> None:
         if self._client is not None:

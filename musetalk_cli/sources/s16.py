@@ -49,7 +49,3 @@ class PcmDecoder:
         numbers = np.frombuffer(data[:whole], dtype="<i2").reshape(-1, self._channels)
         samples: Samples = numbers.astype(np.float32) / np.float32(32768)
         return samples
-
-    def bytes_for(self, samples: int) -> int:
-        """Bytes that complete so many sample frames, at least 1."""
-        return samples * self._width - len(self._rest)
