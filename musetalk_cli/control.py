@@ -46,6 +46,11 @@ class Remote:
         self.ended = False
         self._session: Interruptible | None = None
 
+    @property
+    def bound(self) -> bool:
+        """True from when the stream runs, so that `stop` is looked at."""
+        return self._session is not None
+
     def bind(self, session: Interruptible) -> None:
         """Say which session interrupts go to."""
         self._session = session

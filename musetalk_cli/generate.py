@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +31,7 @@ def generate(
     audio: Path,
     output: Path | None = None,
     frames_dir: Path | None = None,
-    stop: threading.Event | None = None,
+    remote: Remote | None = None,
     progress: FileProgress | None = None,
 ) -> Report:
     """Make an avatar speak a recording.
@@ -44,7 +43,7 @@ def generate(
         audio: Any file with an audio stream.
         output: Video to write, with the sound at its own rate; or None.
         frames_dir: Folder for lossless pictures; or None.
-        stop: Set from outside to end early; what was made so far is completed.
+        remote: What ends the run early from outside; what was made so far is completed.
         progress: Told a few times a second, and at the end.
 
     Raises:
@@ -70,7 +69,7 @@ def generate(
         FileSource(audio, clock, pace=False),
         sinks,
         clock,
-        Remote(stop),
+        remote or Remote(),
         None if progress is None else lambda snapshot: progress(snapshot.frames, total),
         offline=True,
     )

@@ -71,11 +71,11 @@ def speak(
         session = engine.open(
             avatar, job.fps, job.chunk, job.context, source.sample_rate, source.channels, manners
         )
-        remote.bind(session)
         observer = Observer(clock, float(job.chunk), source.sample_rate, trace, offline=offline)
         paced = not offline and (not source.patient or any(sink.live for sink in sinks))
         playout = Playout(session.timeline, job.chunk) if paced else None
         pipeline = Pipeline(engine, session, source, sinks, clock, observer, playout=playout, offline=offline)
+        remote.bind(session)
         try:
             outcome = pipeline.run(remote.stop, watch)
         finally:

@@ -599,6 +599,5 @@ def test_a_signal_before_the_first_frame_leaves_no_file(job, tmp_path):
         out, err = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 130, err
     assert b"Traceback" not in err
-    report, _ = report_in(out.decode())
-    assert (report["frames"], report["interrupted"], report["failures"]) == (0, True, [])
+    assert out == b""
     assert list(tmp_path.iterdir()) == []

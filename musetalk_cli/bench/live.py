@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,6 +14,7 @@ from musetalk_cli.bench.stream import speak_synthetic
 from musetalk_cli.bench.synthetic import SyntheticSource, synthetic_avatar, synthetic_sound
 from musetalk_cli.choice import settle_bench
 from musetalk_cli.config import JobConfig, RunConfig
+from musetalk_cli.control import Remote
 from musetalk_cli.engine import Engine
 from musetalk_cli.nets.bundle import open_bundle
 from musetalk_cli.report import Report
@@ -73,7 +73,7 @@ def missed(run: Report) -> int:
 
 @torch.inference_mode()
 def bench_live(
-    run: RunConfig, job: JobConfig, options: LiveOptions, notice: Callable[[str], None], stop: threading.Event
+    run: RunConfig, job: JobConfig, options: LiveOptions, notice: Callable[[str], None], remote: Remote
 ) -> LiveResult:
     """Speak a synthetic sound as a microphone delivers it, frame by frame at its time.
 
@@ -84,7 +84,7 @@ def bench_live(
         job: Frame rate, context, batch sizes and sharpening.
         options: Lengths and sizes.
         notice: Told what comes next.
-        stop: Set from outside to end early; runs that were not begun are left out.
+        remote: Ends it early, from outside; runs that were not begun are left out.
 
     Raises:
         MuseTalkError: The device is not there, the model cannot be loaded, or the sizes do not fit.
@@ -98,16 +98,16 @@ def bench_live(
     bundle = open_bundle(run)
     reports = []
     for chunk in options.chunks:
-        if stop.is_set():
+        if remote.stop.is_set():
             break
         notice(f"speaking {options.seconds:g} s in chunks of {float(chunk):g} s")
         engine = make_engine(bundle, dataclasses.replace(job, chunk=chunk), clock)
-        reports.append(_speak(engine, avatar, options.seconds, stop))
+        reports.append(_speak(engine, avatar, options.seconds, remote))
     return LiveResult(reports, bundle.random)
 
 
-def _speak(engine: Engine, avatar: Avatar, seconds: float, stop: threading.Event) -> Report:
+def _speak(engine: Engine, avatar: Avatar, seconds: float, remote: Remote) -> Report:
     sound = synthetic_sound(min(seconds, SOUND_S))
     size, samples = SAMPLE_RATE // PIECES_PER_SECOND, int(seconds * SAMPLE_RATE)
     source = SyntheticSource(sound, size, engine.stats.clock, pace=True, samples=samples)
-    return speak_synthetic(engine, avatar, source, stop)
+    return speak_synthetic(engine, avatar, source, remote)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from musetalk_cli.bench.synthetic import SyntheticSource, synthetic_avatar, synt
 from musetalk_cli.choice import settle_bench
 from musetalk_cli.compositor import CpuPath, GpuPath, ImagePath
 from musetalk_cli.config import JobConfig, RunConfig
+from musetalk_cli.control import Remote
 from musetalk_cli.engine import Engine
 from musetalk_cli.features import AudioEncoder
 from musetalk_cli.generator import Generator
@@ -221,4 +221,4 @@ def _stream(engine: Engine, avatar: Avatar, seconds: float) -> Report:
     source = SyntheticSource(
         synthetic_sound(seconds), int(engine.job.chunk * SAMPLE_RATE), engine.stats.clock
     )
-    return speak_synthetic(engine, avatar, source, threading.Event())
+    return speak_synthetic(engine, avatar, source, Remote())

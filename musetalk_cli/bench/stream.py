@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-
 from musetalk_cli.avatar.data import Avatar
+from musetalk_cli.control import Remote
 from musetalk_cli.engine import Engine
 from musetalk_cli.observe import Observer
 from musetalk_cli.pipeline import Pipeline
@@ -16,14 +15,14 @@ from musetalk_cli.speak import settings
 from musetalk_cli.types import Source
 
 
-def speak_synthetic(engine: Engine, avatar: Avatar, source: Source, stop: threading.Event) -> Report:
+def speak_synthetic(engine: Engine, avatar: Avatar, source: Source, remote: Remote) -> Report:
     """Make every frame of a sound, after a warm-up, and keep none.
 
     Args:
         engine: What makes them.
         avatar: Who speaks.
         source: The sound; where it does not wait, frames are paced, and those too late are left out.
-        stop: Set from outside to end early.
+        remote: Ends it early, from outside.
     """
     engine.warm_up(avatar)
     job, clock = engine.job, engine.stats.clock
@@ -34,8 +33,9 @@ def speak_synthetic(engine: Engine, avatar: Avatar, source: Source, stop: thread
     observer = Observer(clock, float(job.chunk), source.sample_rate)
     playout = None if source.patient else Playout(session.timeline, job.chunk)
     pipeline = Pipeline(engine, session, source, [NullSink()], clock, observer, playout=playout)
+    remote.bind(session)
     try:
-        outcome = pipeline.run(stop)
+        outcome = pipeline.run(remote.stop)
     finally:
         engine.close(session)
     return make_report(engine, outcome, float(job.fps), settings(engine, job, avatar.meta.name))

@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from musetalk_cli import __version__
 from musetalk_cli.budget import is_out_of_memory, out_of_memory
 from musetalk_cli.cli import avatars, bench, generate, models, prepare, realtime
+from musetalk_cli.cli.interrupt import INTERRUPTED
 from musetalk_cli.cli.realtime_options import RealtimeCommand
 from musetalk_cli.cli.render import put, show_error, unwritten
 from musetalk_cli.errors import MuseTalkError
@@ -61,8 +62,6 @@ app.command("generate")(generate.generate)
 app.command("realtime", cls=RealtimeCommand)(realtime.realtime)
 app.add_typer(bench.app, name="bench")
 app.add_typer(models.app, name="models")
-
-INTERRUPTED = 130
 
 
 def _version(wanted: bool) -> None:

@@ -18,7 +18,7 @@ from musetalk_cli.cli.bench_options import (
     parse_size,
     write_json,
 )
-from musetalk_cli.cli.interrupt import stop_on_interrupt
+from musetalk_cli.cli.interrupt import stop_on_signals
 from musetalk_cli.cli.options import Common, common_options
 from musetalk_cli.cli.render import mebibytes, print_table, put, say
 from musetalk_cli.config import JobConfig, parse_sharpen
@@ -61,9 +61,9 @@ def realtime(
     from musetalk_cli.bench.live import LiveOptions, bench_live
 
     measured = LiveOptions(chunks, seconds, width, height, face_size, avatar_frames)
-    with stop_on_interrupt() as stop:
-        result = bench_live(common.run, job, measured, say, stop)
-        interrupted = stop.is_set()
+    with stop_on_signals() as remote:
+        result = bench_live(common.run, job, measured, say, remote)
+        interrupted = remote.stop.is_set()
     if json != "-":
         _show(result, job.fps)
     write_json(json, result.as_json())

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from musetalk_cli.cli import options
-from musetalk_cli.cli.interrupt import stop_on_interrupt
+from musetalk_cli.cli.interrupt import stop_on_signals
 from musetalk_cli.cli.options import Common, common_options
 from musetalk_cli.cli.render import end_run, progress
 from musetalk_cli.cli.speaker import SAMPLE_SHOWN, AvatarOption, choose
@@ -50,6 +50,8 @@ def generate(
     speaker = choose(common.run, avatar, None if audio is None else str(audio))
     from musetalk_cli.generate import generate as run
 
-    with stop_on_interrupt() as stop, progress("speaking") as advance:
-        report = run(common.run, job, speaker.avatar, Path(speaker.audio), output, frames_dir, stop, advance)
+    with stop_on_signals() as remote, progress("speaking") as advance:
+        report = run(
+            common.run, job, speaker.avatar, Path(speaker.audio), output, frames_dir, remote, advance
+        )
     end_run(report, as_json=common.json)

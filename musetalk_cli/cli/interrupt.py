@@ -1,27 +1,60 @@
-"""Ctrl-C or SIGTERM: the first one asks the work to end and complete its files, the second one ends it."""
+"""Ctrl-C, SIGTERM and a terminal that goes away: the program ends with 130, and its files are complete.
+
+While nothing is being written the first of them ends it at once. While a stream runs the first one asks it to
+end and complete its files, and the second one ends it.
+"""
 
 from __future__ import annotations
 
 import signal
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
+
+from musetalk_cli.control import Remote
+
+Handler = Callable[[int, "FrameType | None"], None]
+
+INTERRUPTED = 130
+"""What the program ends with, whichever signal it was."""
 
 
 @contextmanager
-def stop_on_interrupt() -> Iterator[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets; the second raises KeyboardInterrupt."""
-    stop = threading.Event()
+def end_on_signals() -> Iterator[None]:
+    """Each of the signals raises KeyboardInterrupt, wherever the main thread is."""
+    with _handled(_raise):
+        yield
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Remote]:
+    """What ends a stream from outside: the first signal does so once it runs, and every other one raises."""
+    remote = Remote()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            signal.default_int_handler(number, frame)
-        stop.set()
+        at_once = remote.stop.is_set() or not remote.bound
+        remote.stop.set()
+        if at_once:
+            _raise(number, frame)
 
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    with _handled(handle):
+        yield remote
+
+
+def _raise(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _handled(handler: Handler) -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGHUP go to a handler; a SIGHUP that is ignored stays so, as `nohup` wants it."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, handler) for number in numbers}
     try:
-        yield stop
+        yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for number, former in previous.items():
+            signal.signal(number, former)

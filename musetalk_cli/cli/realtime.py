@@ -12,7 +12,7 @@ import typer
 
 from musetalk_cli.cli import options
 from musetalk_cli.cli import realtime_options as given
-from musetalk_cli.cli.interrupt import stop_on_interrupt
+from musetalk_cli.cli.interrupt import stop_on_signals
 from musetalk_cli.cli.live import live_panel
 from musetalk_cli.cli.options import Common, common_options
 from musetalk_cli.cli.outputs import Screen, check_names, make_sinks
@@ -133,7 +133,7 @@ def _run(
     *,
     live: bool,
 ) -> None:
-    from musetalk_cli.control import ControlLines, Remote
+    from musetalk_cli.control import ControlLines
     from musetalk_cli.gpu import GpuMonitor
     from musetalk_cli.sinks.place import check_parent
     from musetalk_cli.timing import MonotonicClock
@@ -141,7 +141,7 @@ def _run(
 
     clock = MonotonicClock()
     with ExitStack() as stack:
-        remote = Remote(stack.enter_context(stop_on_interrupt()))
+        remote = stack.enter_context(stop_on_signals())
         screen = Screen(remote)
         check_names(ends.outputs, trace, ends.audio)
         sinks = make_sinks(ends.outputs, screen if ends.display else None, virtual_camera=ends.virtual_camera)

@@ -193,7 +193,7 @@ def step_progress() -> Iterator[Callable[[Step], None]]:
 
 
 def end_run(report: Report, *, as_json: bool, aside: bool = False) -> None:
-    """Print what a finished run took.
+    """Print what a finished run took; a run that was stopped before its first frame has nothing to say.
 
     Args:
         report: The figures.
@@ -202,8 +202,11 @@ def end_run(report: Report, *, as_json: bool, aside: bool = False) -> None:
 
     Raises:
         MuseTalkError: Something failed on the way, and the rest is complete.
-        KeyboardInterrupt: The run was stopped by one, and its files are complete.
+        KeyboardInterrupt: The run was stopped by one, or by a signal that counts as one; its files are
+            complete.
     """
+    if report.interrupted and not report.frames:
+        raise KeyboardInterrupt
     with redirect_stdout(sys.stderr) if aside else nullcontext():
         if as_json:
             print_json(report.as_json())
