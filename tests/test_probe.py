@@ -101,7 +101,8 @@ def test_every_container_says_its_rate_and_its_count(tmp_path, suffix, rate):
     ffmpeg("-f", "lavfi", "-i", f"testsrc=size=64x48:rate={rate}", "-frames:v", 47, path)
     found = probe(path)
     with read_frames(path) as video:
-        assert bool(video.notes) == (suffix == "gif")
+        assert any("black" in note for note in video.notes) == (suffix == "gif")
+        assert not any("resampled" in note for note in video.notes)
         assert sum(1 for _ in video) == found.count == video.expected == 47
     assert found.cadence.constant
     assert found.cadence.rate == Fraction(rate)
@@ -125,7 +126,7 @@ def test_frames_that_an_edit_hides_are_not_counted(tmp_path):
     ffmpeg("-ss", "0.6", "-i", tmp_path / "whole.mp4", "-c", "copy", tmp_path / "cut.mp4")
     with read_frames(tmp_path / "cut.mp4") as video:
         assert sum(1 for _ in video) == video.expected == 45
-        assert video.notes == ()
+        assert not any("resampled" in note for note in video.notes)
 
 
 def test_sound_is_no_video(tmp_path):

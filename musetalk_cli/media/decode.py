@@ -22,6 +22,11 @@ SEEK_MARGIN = Fraction(10)
 
 _SEEKABLE = ("mp4", "matroska")
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+_MATRICES = frozenset({"bt709", "fcc", "bt470bg", "smpte170m", "smpte240m", "bt2020nc", "gbr"})
+_WIDE = {"bt2020": "BT.2020", "smpte431": "DCI-P3", "smpte432": "Display P3"}
+_UNTOLD = frozenset({"unknown", "reserved"})
+_HIGH_DEFINITION = 720
+_EXACT = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 _HDR = {"smpte2084": "PQ", "arib-std-b67": "HLG"}
 _BROKEN = ("prematurely", "partial file", "corrupt input packet")
 
@@ -70,9 +75,17 @@ def treatment(video: Probe) -> tuple[str, ...]:
             else "was left as it is, because this ffmpeg cannot convert it: colours will look pale"
         )
         notes.append(f"High dynamic range ({_HDR[video.transfer]}) {done}.")
-    elif video.hidden and _alpha_decoder(video) is None:
+    elif video.primaries in _WIDE:
+        notes.append(
+            f"Colours of a wide gamut ({_WIDE[video.primaries]}) were kept as they are stored: "
+            "they look paler than in the source."
+        )
+    if (matrix := _assumed_matrix(video)) is not None:
+        name, lines = ("709", "720 lines or more") if matrix == "bt709" else ("601", "fewer than 720 lines")
+        notes.append(f"The video does not say how its colours are stored: taken as BT.{name} ({lines}).")
+    if video.hidden and _alpha_decoder(video) is None:
         notes.append("Transparency was left out, because this ffmpeg cannot read it.")
-    elif video.alpha:
+    elif video.alpha and video.transfer not in _HDR:
         notes.append("Transparent parts, where there are any, were put on black.")
     if video.aspect != 1:
         aspect = f"{video.aspect.numerator}:{video.aspect.denominator}"
@@ -90,6 +103,11 @@ def decode(source: Path, video: Probe, cut: Cut) -> Generator[Pixmap]:
     Raises:
         InputError: Nothing can be decoded, or the file is damaged or cut off.
     """
+    if video.chroma and video.transfer not in _HDR and video.matrix not in _MATRICES | _UNTOLD:
+        raise InputError(
+            f"{source} stores colours by the matrix {video.matrix}, which cannot be read.",
+            "Convert the video to BT.709.",
+        )
     begin = cut.first / cut.rate - SEEK_MARGIN
     container = video.container.split(",")
     can_seek = video.begin is not None and any(name in container for name in _SEEKABLE)
@@ -155,6 +173,7 @@ def _arguments(source: Path, video: Probe, cut: Cut, seek: Fraction | None) -> l
     filters = [*_choice(video, cut, seek), *_look(video, cut)]
     if filters:
         arguments += ["-vf", ",".join(filters)]
+    arguments += ["-sws_flags", _EXACT]
     if cut.limit is not None:
         arguments += ["-frames:v", str(cut.limit if not cut.skip else max(cut.limit - cut.skip, 0) + 1)]
     arguments += ["-fps_mode", "passthrough", "-pix_fmt", "rgb24", "-c:v", "ppm"]
@@ -190,6 +209,8 @@ def _choice(video: Probe, cut: Cut, seek: Fraction | None) -> list[str]:
 def _look(video: Probe, cut: Cut) -> list[str]:
     """Filters that make frames what a player shows: standard range, opaque, square pixels, not too large."""
     filters = []
+    if (matrix := _assumed_matrix(video)) is not None:
+        filters.append(f"setparams=colorspace={matrix}")
     if video.transfer in _HDR:
         if _converts_range():
             filters += _standard_range(video)
@@ -198,10 +219,15 @@ def _look(video: Probe, cut: Cut) -> list[str]:
     if video.aspect != 1 or cut.max_size is not None:
         width, height = "iw*max(sar,1)", "ih/min(sar,1)"
         factor = f"min(1,{cut.max_size}/max({width},{height}))" if cut.max_size is not None else "1"
-        filters.append(
-            f"scale=w='max(1,round({width}*{factor}))':h='max(1,round({height}*{factor}))':flags=bicubic"
-        )
+        filters.append(f"scale=w='max(1,round({width}*{factor}))':h='max(1,round({height}*{factor}))'")
     return filters
+
+
+def _assumed_matrix(video: Probe) -> str | None:
+    """The colour matrix of a video that states none, by the custom that its height decides; else None."""
+    if not video.chroma or video.matrix not in _UNTOLD or video.transfer in _HDR:
+        return None
+    return "bt709" if video.height >= _HIGH_DEFINITION else "smpte170m"
 
 
 def _standard_range(video: Probe) -> list[str]:

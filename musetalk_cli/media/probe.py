@@ -28,6 +28,7 @@ _DISCARD = 4
 _ANIMATIONS = {".png": "apng", ".webp": "webp_anim"}
 _PART = re.compile(r"(?:[^,(\[]|\([^)]*\)|\[[^\]]*\])+")
 _ALPHA = re.compile(r"yuva|gbrap|rgba|bgra|argb|abgr|ya8|ya16|ayuv|vuya")
+_LUMA_CHROMA = re.compile(r"yuv|ayuv|vuy|uyv|uyyv|yvyu|nv\d|p[024]\d\d|y2\d\d|xv\d\d")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,8 @@ class Probe:
         codec: Name of the codec.
         alpha: True where frames carry transparency, `hidden` or not.
         hidden: True where the transparency is a second picture, which not every decoder reads.
-        matrix: The colour matrix, or `unknown`; `primaries` and `transfer` likewise.
+        chroma: True where pixels are stored as luma and colour differences, which a matrix makes colours of.
+        matrix: That colour matrix, or `unknown`; `primaries` and `transfer` likewise.
         primaries: The primary colours.
         transfer: The transfer curve.
         width: Columns as stored, before rotation; 0 where unknown.
@@ -55,6 +57,7 @@ class Probe:
     codec: str
     alpha: bool
     hidden: bool
+    chroma: bool
     matrix: str
     primaries: str
     transfer: str
@@ -169,6 +172,7 @@ def _described(source: Path, lines: list[str], packets: _Packets) -> Probe:
         codec=re.split(r"\W", text, maxsplit=1)[0],
         alpha=hidden or bool(layout and _ALPHA.match(layout[1])),
         hidden=hidden,
+        chroma=bool(layout and _LUMA_CHROMA.match(layout[1])),
         matrix=colours[0],
         primaries=colours[1],
         transfer=colours[2],
