@@ -17,21 +17,32 @@ from PIL import Image as Pictures
 from PIL import TiffImagePlugin
 
 from musetalk_cli.errors import InputError, OutputError
+from musetalk_cli.media import heif
+from musetalk_cli.media.profiles import Profile, profile_of
 from musetalk_cli.types import Image
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".heic", ".heif", ".hif", ".avif"}
+)
 MAX_PIXELS = 1 << 26
 """Pixels of the largest image that is decoded: twice a frame of 8K."""
 
 _BLOCK = 1 << 20
 _ANIMATED = frozenset({".png", ".webp"})
 _ORIENTATION = 0x0112
+_BY_PILLOW = frozenset({"HEIF", "AVIF"})
+_Deep = NDArray[np.uint8] | NDArray[np.uint16]
 _DEEPEST = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
 
 def is_image(path: Path) -> bool:
     """True where the name is that of an image file."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def is_still(path: Path) -> bool:
+    """True for the file of one picture: by its name, or a HEIC or AVIF by its beginning."""
+    return (is_image(path) and not is_animated(path)) or heif.kind_of(_head(path)) is not None
 
 
 def natural_key(path: Path) -> tuple[tuple[int, str], ...]:
@@ -101,8 +112,14 @@ def has_alpha(path: Path) -> bool:
         return picture is not None and _transparent(picture)
 
 
+def colour_profile(path: Path) -> Profile | None:
+    """The colour profile of an image file, from its header; None where it says sRGB, or nothing."""
+    with _header(path) as picture:
+        return None if picture is None else profile_of(picture)
+
+
 def read_image(path: Path) -> Image:
-    """Read an image file given by the user, upright, in 8 bits, and on black where it is transparent.
+    """Read an image file given by the user, upright, in 8 bits of sRGB, and on black where it is transparent.
 
     Returns:
         uint8 `[height, width, 3]`, BGR.
@@ -114,8 +131,10 @@ def read_image(path: Path) -> Image:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
-    size = header_size(data)
-    image = _decode_deep(data, path) if size is not None and 0 < size[0] * size[1] <= MAX_PIXELS else None
+    heif.check_readable(path, data)
+    with _header(path) as picture:
+        decodable = picture is not None and 0 < picture.width * picture.height <= MAX_PIXELS
+        image = _decode_deep(data, picture) if decodable and picture is not None else None
     if image is None:
         raise InputError(f"{path} is not an image that can be read.", "Pass a PNG or JPEG file.")
     return image
@@ -128,25 +147,60 @@ def shrink(image: Image, size: tuple[int, int]) -> Image:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _decode_deep(data: bytes, path: Path) -> Image | None:
+def _decode_deep(data: bytes, picture: Pictures.Image) -> Image | None:
     """Decode an image of any depth, upright and opaque; None where it cannot be decoded."""
+    profile = profile_of(picture)
+    # OpenCV turns a TIFF in any case, other formats not where it keeps the transparency.
+    turned = 1 if picture.format == "TIFF" else picture.getexif().get(_ORIENTATION, 1)
+    if picture.format in _BY_PILLOW or picture.mode == "CMYK":
+        image = _by_pillow(picture, profile)
+        if image is None or (picture.mode == "CMYK" and profile is not None):
+            return None if image is None else np.ascontiguousarray(_upright(image, turned))
+        deep: _Deep = image
+    else:
+        found = _by_opencv(data, straight=_straight_alpha(picture))
+        if found is None:
+            return None
+        deep = found
+        turned = turned if deep.shape[2] == 4 else 1
+    if profile is not None:
+        deep = np.dstack([profile.convert(_in_8_bits(deep[..., :3])), _in_8_bits(deep[..., 3:])])
+    opaque = _on_black(deep) if deep.shape[2] == 4 else _in_8_bits(deep)
+    return np.ascontiguousarray(_upright(opaque, turned))
+
+
+def _by_opencv(data: bytes, *, straight: bool) -> _Deep | None:
+    """Blue, green, red in 8 or 16 bits, upright; or with the alpha, not upright."""
     raw = np.frombuffer(data, np.uint8)
-    with _header(path) as picture:
-        straight = picture is not None and _straight_alpha(picture)
-        # OpenCV turns a TIFF in any case, other formats not where it keeps the transparency.
-        turned = 1 if picture is None or picture.format == "TIFF" else picture.getexif().get(_ORIENTATION, 1)
     try:
         image = cv2.imdecode(raw, cv2.IMREAD_UNCHANGED) if straight else None
         if image is not None and image.ndim == 3 and image.shape[2] == 4 and image.dtype in _DEEPEST:
-            return np.ascontiguousarray(_upright(_on_black(image), turned))
+            return np.asarray(image)
         image = cv2.imdecode(raw, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-        if image is not None and image.dtype == np.uint16:
-            return np.asarray((image.astype(np.uint32) + 128) // 257, np.uint8)
-        if image is not None and image.dtype != np.uint8:
+        if image is not None and image.dtype not in _DEEPEST:
             image = cv2.imdecode(raw, cv2.IMREAD_COLOR)
     except cv2.error:
         return None
-    return None if image is None else np.asarray(image, np.uint8)
+    return None if image is None else np.asarray(image)
+
+
+def _by_pillow(picture: Pictures.Image, profile: Profile | None) -> Image | None:
+    """Blue, green, red and perhaps alpha, as stored; only printing inks are converted here."""
+    try:
+        if picture.mode == "CMYK" and profile is not None and profile.takes:
+            whole = profile.to_srgb(picture)
+        else:
+            whole = picture.convert("RGBA" if _transparent(picture) else "RGB")
+        pixels = np.asarray(whole)
+    except (OSError, ValueError, SyntaxError, RuntimeError, EOFError):
+        return None
+    return pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
+
+
+def _in_8_bits(image: _Deep) -> Image:
+    if image.dtype == np.uint8:
+        return np.asarray(image, np.uint8)
+    return np.asarray((image.astype(np.uint32) + 128) // 257, np.uint8)
 
 
 def _on_black(image: NDArray[np.uint8] | NDArray[np.uint16]) -> Image:
@@ -165,13 +219,24 @@ def _upright(image: Image, orientation: int) -> Image:
     return image[:, ::-1] if orientation in {2, 3, 6, 7} else image
 
 
+def _head(path: Path) -> bytes:
+    """The beginning of a file; nothing where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(heif.HEAD)
+    except OSError:
+        return b""
+
+
 @contextlib.contextmanager
 def _header(path: Path) -> Iterator[Pictures.Image | None]:
     """An image file whose pixels are not decoded; None where it is none."""
     with contextlib.ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            picture: Pictures.Image | None = stack.enter_context(Pictures.open(path))
+            heic = heif.kind_of(_head(path)) == "HEIC"
+            opened = heif.open_heic(path) if heic else Pictures.open(path)
+            picture: Pictures.Image | None = stack.enter_context(opened)
         except (OSError, ValueError, SyntaxError, Pictures.DecompressionBombError):
             picture = None
         yield picture

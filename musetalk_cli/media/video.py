@@ -104,7 +104,7 @@ def read_frames(source: Path, selection: Selection = EVERYTHING, *, skip: int = 
         InputError: There is nothing there, nothing that can be read as a picture, or nothing left to take.
     """
     files = source_files(source)
-    if source.is_dir() or (stills.is_image(source) and not stills.is_animated(source)):
+    if source.is_dir() or stills.is_still(source):
         return _open_images(source, files, selection, skip)
     return _open_video(source, selection, skip)
 
@@ -125,10 +125,22 @@ def _open_images(source: Path, files: list[Path], selection: Selection, skip: in
         notes.append(f"{_rates(DEFAULT_FPS, rate)}.")
     if any(stills.has_alpha(path) for path in dict.fromkeys(chosen)):
         notes.append("Transparent parts, where there are any, were put on black.")
+    notes += _profile_notes(chosen)
     if target != size:
         notes.append(_scaled(size, target))
     frames = _images(chosen[skip:], files[0], size, target)
     return VideoFrames(_primed(frames), rate, target, count, tuple(notes))
+
+
+def _profile_notes(files: list[Path]) -> list[str]:
+    """What is done about the colour profiles of images."""
+    found = {profile for path in dict.fromkeys(files) if (profile := stills.colour_profile(path)) is not None}
+    used = sorted({profile.name for profile in found if profile.takes})
+    left = sorted({profile.name for profile in found if not profile.takes})
+    notes = [f"Colours were converted to sRGB from the profile {', '.join(used)}."] if used else []
+    if left:
+        notes.append(f"The colour profile {', '.join(left)} cannot be used: colours were left as they are.")
+    return notes
 
 
 def _open_video(source: Path, selection: Selection, skip: int) -> VideoFrames:

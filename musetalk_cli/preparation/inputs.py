@@ -24,7 +24,7 @@ Encode = Callable[[Image], "Tensor"]
 Parse = Callable[[Sequence[Image]], Image]
 """uint8 `[height, width, 3]` BGR crops to uint8 `[B, 512, 512]` BiSeNet labels."""
 
-_VERSION = 1
+_VERSION = 2
 """Of the arithmetic: raised where the same inputs give another result."""
 
 
