@@ -94,7 +94,7 @@ def test_a_file_that_was_never_read_leaves_no_decoder(sound):
     source = FileSource(sound[0], FakeClock(), pace=True)
     source.close()
     source.close()
-    assert source._reader._process.returncode is not None
+    assert source._reader._decoder.process.returncode is not None
     assert list(source) == []
 
 
