@@ -59,13 +59,19 @@ def choose_speaker(run: RunConfig, avatar: str | None, audio: str | None) -> Spe
         taken.append(_why_demo(run))
         log.debug("avatar: %s (embedded)", DEMO)
     if audio is None:
-        sample = demo_sample() if avatar in {None, DEMO} and _has_demo(run) else None
+        sample = demo_sample() if _is_demo_avatar(avatar) and _has_demo(run) else None
         if sample is None:
             raise MissingError("--audio is missing.", "Pass the sound to speak.")
         taken.append(f"no --audio: speaking the sample {sample}")
         log.debug("audio: %s (embedded)", sample)
         audio = str(sample)
     return Speaker(DEMO if avatar is None else avatar, audio, "; ".join(taken) or None)
+
+
+def _is_demo_avatar(avatar: str | None) -> bool:
+    from musetalk_cli.avatar.names import same_name
+
+    return avatar is None or same_name(avatar, DEMO)
 
 
 def settle(run: RunConfig, avatar: str) -> RunConfig:

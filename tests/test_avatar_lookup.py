@@ -11,11 +11,13 @@ from musetalk_cli.errors import AvatarError
 
 def test_the_chosen_folder_comes_first(embedded, avatars_dir, tmp_path):
     own = embedded / "avatars"
-    assert find_avatar(avatars_dir, "synthetic") == Home("synthetic", avatars_dir, False)
-    assert find_avatar(avatars_dir, "demo2") == Home("demo2", own, True)
-    assert find_avatar(tmp_path / "none", "demo") == Home("demo", own, True)
+    assert find_avatar(avatars_dir, "synthetic") == Home(
+        "synthetic", avatars_dir, avatars_dir / "synthetic", False
+    )
+    assert find_avatar(avatars_dir, "demo2") == Home("demo2", own, own / "demo2", True)
+    assert find_avatar(tmp_path / "none", "demo") == Home("demo", own, own / "demo", True)
     shutil.copytree(avatars_dir / "synthetic", tmp_path / "demo")
-    assert find_avatar(tmp_path, "demo") == Home("demo", tmp_path, False)
+    assert find_avatar(tmp_path, "demo") == Home("demo", tmp_path, tmp_path / "demo", False)
     assert verify(own, "demo") == []
 
 
@@ -27,12 +29,15 @@ def test_a_folder_that_is_no_avatar_hides_none(embedded, tmp_path):
 def test_all_are_listed_once(embedded, avatars_dir, tmp_path):
     own = embedded / "avatars"
     assert [home.name for home in find_all(avatars_dir)] == ["demo", "demo2", "synthetic"]
-    assert find_all(own) == [Home("demo", own, True), Home("demo2", own, True)]
+    assert find_all(own) == [Home("demo", own, own / "demo", True), Home("demo2", own, own / "demo2", True)]
     link = tmp_path / "link"
     link.symlink_to(own, target_is_directory=True)
-    assert find_all(link) == [Home("demo", link, True), Home("demo2", link, True)]
+    assert find_all(link) == [
+        Home("demo", link, link / "demo", True),
+        Home("demo2", link, link / "demo2", True),
+    ]
     shutil.copytree(avatars_dir / "synthetic", tmp_path / "demo")
-    assert find_all(tmp_path)[0] == Home("demo", tmp_path, False)
+    assert find_all(tmp_path)[0] == Home("demo", tmp_path, tmp_path / "demo", False)
     assert find_all(tmp_path / "none") == find_all(own)
 
 
@@ -59,7 +64,7 @@ def test_an_unknown_name_lists_what_there_is(embedded, avatars_dir, tmp_path):
 
 @pytest.mark.usefixtures("nothing_embedded")
 def test_without_embedded_avatars(avatars_dir, tmp_path):
-    assert find_all(avatars_dir) == [Home("synthetic", avatars_dir, False)]
+    assert find_all(avatars_dir) == [Home("synthetic", avatars_dir, avatars_dir / "synthetic", False)]
     assert find_all(tmp_path) == []
     with pytest.raises(AvatarError) as caught:
         find_avatar(tmp_path, "demo")
@@ -68,7 +73,7 @@ def test_without_embedded_avatars(avatars_dir, tmp_path):
 
 @pytest.mark.parametrize("name", ["", "..", "../demo", "demo/../demo", "/demo"])
 def test_names_that_leave_the_folder(embedded, tmp_path, name):
-    with pytest.raises(AvatarError, match="leaves its folder"):
+    with pytest.raises(AvatarError, match="cannot name an avatar"):
         find_avatar(tmp_path, name)
 
 

@@ -1,4 +1,4 @@
-"""What an avatar is on disk: its name, and the description that lies in `avatar.json`."""
+"""What an avatar is on disk: the description that lies in `avatar.json`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from musetalk_cli import strict_json
+from musetalk_cli.avatar.names import validate_name
 from musetalk_cli.errors import AvatarError
 from musetalk_cli.strict_json import JsonError
 from musetalk_cli.types import Box
@@ -20,32 +21,12 @@ FACE_SIZE = 256
 MAX_FRAMES = 1_000_000
 MAX_SIDE = 16_384
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 _RATE = re.compile(r"\d{1,9}(\.\d{1,17}|/\d{1,9})?")
 _KEYS = ("format", "name", "fps", "width", "height", "frames", "boxes", "crop_boxes", "parameters", "model",
          "source")  # fmt: skip
 _AGAIN = "The avatar is broken; prepare or import it again."
 
 Json = str | int | float | bool | None | Sequence["Json"] | Mapping[str, "Json"]
-
-
-def is_name(name: str) -> bool:
-    """True where the text can name an avatar."""
-    return _NAME.fullmatch(name) is not None
-
-
-def validate_name(name: str) -> str:
-    """The name, where it can name a folder inside the avatars' folder.
-
-    Raises:
-        AvatarError: It could leave that folder, or holds anything but letters, digits, `.`, `_` and `-`.
-    """
-    if not is_name(name):
-        raise AvatarError(
-            f"{name!r} is not an avatar's name: a name that leaves its folder is refused.",
-            "Use up to 64 letters, digits, '.', '_' and '-', starting with a letter, a digit or '_'.",
-        )
-    return name
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from musetalk_cli.avatar.description import validate_name
-from musetalk_cli.avatar.layout import META_FILE
+from musetalk_cli.avatar.names import find_folder, same_name, validate_name
 from musetalk_cli.avatar.store import list_avatars
 from musetalk_cli.embedded import AVATARS, embedded_avatars
 from musetalk_cli.errors import AvatarError
@@ -17,13 +16,15 @@ class Home:
     """Where an avatar is.
 
     Attributes:
-        name: Name of the avatar.
+        name: Name of the avatar, in its own spelling.
         avatars_dir: The folder of avatars that holds it.
+        folder: Its own folder in there.
         embedded: True where it came with the program.
     """
 
     name: str
     avatars_dir: Path
+    folder: Path
     embedded: bool
 
 
@@ -34,15 +35,17 @@ def find_avatar(avatars_dir: Path, name: str) -> Home:
         AvatarError: The name is not allowed, or there is no such avatar in the chosen folder or embedded.
     """
     embedded = _embedded()
-    if _is_there(avatars_dir, validate_name(name)):
-        is_embedded = name in embedded and avatars_dir.resolve() == embedded[name].resolve()
-        return Home(name, avatars_dir, is_embedded)
-    if name in embedded:
-        return Home(name, embedded[name], True)
+    own = next((known for known in embedded if same_name(known, name)), None)
+    if (folder := find_folder(avatars_dir, name)) is not None:
+        spelling = validate_name(folder.name)
+        is_embedded = spelling in embedded and avatars_dir.resolve() == embedded[spelling].resolve()
+        return Home(spelling, avatars_dir, folder, is_embedded)
+    if own is not None:
+        return Home(own, embedded[own], embedded[own] / own, True)
     groups = {"There are": list_avatars(avatars_dir), "embedded are": list(embedded)}
     there = "; ".join(f"{words}: {', '.join(names)}" for words, names in groups.items() if names)
     raise AvatarError(
-        f"There is no avatar {name} in {avatars_dir}.",
+        f"There is no avatar {validate_name(name)} in {avatars_dir}.",
         f"{there}." if there else "There are none; import or prepare one first.",
     )
 
@@ -65,14 +68,12 @@ def check_removable(avatars_dir: Path, name: str) -> None:
     """
     home = find_avatar(avatars_dir, name)
     if home.embedded:
-        raise AvatarError(f"Avatar {name} came with the program, in {home.avatars_dir}, and is not removed.")
+        raise AvatarError(
+            f"Avatar {home.name} came with the program, in {home.avatars_dir}, and is not removed."
+        )
 
 
 def _embedded() -> dict[str, Path]:
     """The folder of avatars that holds each embedded avatar."""
     folder = embedded_avatars()
-    return {} if folder is None else {name: folder for name in AVATARS if _is_there(folder, name)}
-
-
-def _is_there(avatars_dir: Path, name: str) -> bool:
-    return (avatars_dir / name / META_FILE).is_file()
+    return {} if folder is None else {name: folder for name in AVATARS if find_folder(folder, name)}

@@ -11,16 +11,19 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import unicodedata
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from musetalk_cli.avatar.data import Avatar, AvatarMemory, memory_of, pixels_of
-from musetalk_cli.avatar.description import AvatarMeta, is_name, validate_name
+from musetalk_cli.avatar.description import AvatarMeta
 from musetalk_cli.avatar.latents import LatentsFormat, read_format, read_latents
 from musetalk_cli.avatar.layout import META_FILE
+from musetalk_cli.avatar.names import find_folder, is_name, quoted, validate_name
 from musetalk_cli.avatar.pictures import check_idle, file_problems, read_frame, read_idle, read_patch
 from musetalk_cli.errors import AvatarError, OutputError
 from musetalk_cli.types import Image
@@ -56,11 +59,11 @@ def list_avatars(avatars_dir: Path) -> list[str]:
         raise AvatarError(
             f"{avatars_dir} cannot be read: {error.strerror}.", "Check its permissions."
         ) from error
-    return sorted(name for name in found if is_name(name))
+    return sorted({unicodedata.normalize("NFC", name) for name in found if is_name(name)})
 
 
 def load_meta(avatars_dir: Path, name: str) -> AvatarMeta:
-    """Read and check an avatar's description.
+    """Read and check an avatar's description, with the name of the folder it is in.
 
     Raises:
         AvatarError: There is no such avatar, or its description is broken.
@@ -70,7 +73,8 @@ def load_meta(avatars_dir: Path, name: str) -> AvatarMeta:
         path = folder / META_FILE
         if path.stat().st_size > _MAX_META_BYTES:
             raise AvatarError(f"{path} is too large to be an avatar's description.", _again(name))
-        return AvatarMeta.from_json(path.read_bytes())
+        meta = AvatarMeta.from_json(path.read_bytes())
+        return replace(meta, name=unicodedata.normalize("NFC", folder.name))
     except OSError as error:
         raise AvatarError(f"{error.filename} cannot be read: {error.strerror}.", _again(name)) from error
     except AvatarError as error:
@@ -87,8 +91,7 @@ def load_avatar(avatars_dir: Path, name: str) -> Avatar:
     """
     import torch
 
-    meta = load_meta(avatars_dir, name)
-    folder = avatars_dir / name
+    meta, folder = load_meta(avatars_dir, name), _folder_of(avatars_dir, name)
     for problem in file_problems(folder, meta):
         raise AvatarError(f"Avatar {name}: {problem}", _again(name))
     try:
@@ -110,7 +113,7 @@ def load_idle(avatars_dir: Path, meta: AvatarMeta) -> list[Image]:
     Raises:
         AvatarError: A file is missing or broken.
     """
-    folder = avatars_dir / meta.name
+    folder = _folder_of(avatars_dir, meta.name)
     read, count = (read_idle, meta.idle_frames) if meta.idle_frames else (read_frame, meta.frames)
     try:
         return _each(range(count), partial(read, folder, meta))
@@ -124,8 +127,7 @@ def measure(avatars_dir: Path, name: str) -> AvatarMemory:
     Raises:
         AvatarError: There is no such avatar, or a file is missing or broken.
     """
-    meta = load_meta(avatars_dir, name)
-    folder = avatars_dir / name
+    meta, folder = load_meta(avatars_dir, name), _folder_of(avatars_dir, name)
     for problem in file_problems(folder, meta):
         raise AvatarError(f"Avatar {name}: {problem}", _again(name))
     try:
@@ -142,7 +144,7 @@ def latents_format(avatars_dir: Path, name: str) -> LatentsFormat:
         AvatarError: There is no such avatar, or its description or latents are broken.
     """
     meta = load_meta(avatars_dir, name)
-    return read_format(avatars_dir / name, meta.frames, _again(name))
+    return read_format(_folder_of(avatars_dir, name), meta.frames, _again(name))
 
 
 def verify(avatars_dir: Path, name: str) -> list[str]:
@@ -184,8 +186,8 @@ def remove(avatars_dir: Path, name: str) -> None:
         if folder.is_symlink():
             folder.unlink()
             return
-        aside = Path(tempfile.mkdtemp(prefix=f".{name}.old-", dir=avatars_dir))
-        folder.rename(aside / name)
+        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old-", dir=avatars_dir))
+        folder.rename(aside / folder.name)
         shutil.rmtree(aside)
     except OSError as error:
         raise OutputError(
@@ -195,15 +197,15 @@ def remove(avatars_dir: Path, name: str) -> None:
 
 
 def _again(name: str) -> str:
-    return f"Run musetalk avatars verify {name}, then prepare or import it again."
+    return f"Run musetalk avatars verify {quoted(name)}, then prepare or import it again."
 
 
 def _folder_of(avatars_dir: Path, name: str) -> Path:
-    folder = avatars_dir / validate_name(name)
-    if not (folder / META_FILE).is_file():
+    folder = find_folder(avatars_dir, name)
+    if folder is None:
         names = list_avatars(avatars_dir)
         there = f"There are: {', '.join(names)}." if names else "There are none; import or prepare one first."
-        raise AvatarError(f"There is no avatar {name} in {avatars_dir}.", there)
+        raise AvatarError(f"There is no avatar {validate_name(name)} in {avatars_dir}.", there)
     return folder
 
 

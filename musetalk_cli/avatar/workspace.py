@@ -11,8 +11,9 @@ from pathlib import Path
 from types import TracebackType
 
 from musetalk_cli import strict_json
-from musetalk_cli.avatar.description import Json, is_name, validate_name
+from musetalk_cli.avatar.description import Json
 from musetalk_cli.avatar.layout import FRAMES_DIR, MASKS_DIR, META_FILE
+from musetalk_cli.avatar.names import find_folder, folders_named, is_name, validate_name
 from musetalk_cli.errors import AvatarError, MuseTalkError, OutputError
 
 RESUME_FILE = "resume.json"
@@ -30,7 +31,8 @@ class Workspace:
 
     Args:
         avatars_dir: Folder of avatars; made if it is not there.
-        name: Name of the new avatar.
+        name: Name of the new avatar. Where an avatar, or work on one, is there in another spelling of it,
+            that spelling stays.
         overwrite: Replace an avatar of that name; it stays in place until the new one is complete.
         key: What the content depends on; None for work that is not worth resuming.
 
@@ -45,7 +47,7 @@ class Workspace:
     def __init__(
         self, avatars_dir: Path, name: str, *, overwrite: bool = False, key: Mapping[str, Json] | None = None
     ) -> None:
-        self._target = avatars_dir / validate_name(name)
+        self._target = _spelled(avatars_dir, validate_name(name))
         self._overwrite = overwrite
         self._key = None if key is None else strict_json.dump(key, sort_keys=True)
         self._folder: Path | None = None
@@ -56,7 +58,7 @@ class Workspace:
     @property
     def name(self) -> str:
         """Name of the avatar."""
-        return self._target.name
+        return validate_name(self._target.name)
 
     @property
     def target(self) -> Path:
@@ -201,12 +203,20 @@ class Workspace:
             self._lock = None
 
 
+def _spelled(avatars_dir: Path, name: str) -> Path:
+    """Where an avatar of that name is, is being made, or will be."""
+    if (folder := find_folder(avatars_dir, name)) is not None:
+        return folder
+    partial = next(folders_named(avatars_dir, name, ".", _PARTIAL), None)
+    return avatars_dir / (name if partial is None else partial.name[1 : -len(_PARTIAL)])
+
+
 def list_unfinished(avatars_dir: Path) -> list[str]:
     """Names of the avatars whose preparation was interrupted, or goes on right now; sorted."""
     if not avatars_dir.is_dir():
         return []
     found = (path.name[1 : -len(_PARTIAL)] for path in avatars_dir.glob(f".*{_PARTIAL}") if path.is_dir())
-    return sorted(name for name in found if is_name(name))
+    return sorted(validate_name(name) for name in found if is_name(name))
 
 
 def discard_unfinished(avatars_dir: Path, name: str) -> bool:
@@ -215,8 +225,9 @@ def discard_unfinished(avatars_dir: Path, name: str) -> bool:
     Raises:
         OutputError: It goes on right now, or cannot be removed.
     """
-    folder = avatars_dir / f".{validate_name(name)}{_PARTIAL}"
-    if not folder.is_dir() or folder.is_symlink():
+    found = folders_named(avatars_dir, validate_name(name), ".", _PARTIAL)
+    folder = next((path for path in found if path.is_dir() and not path.is_symlink()), None)
+    if folder is None:
         return False
     handle = _locked(folder)
     if handle is None:

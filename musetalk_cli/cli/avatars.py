@@ -80,7 +80,7 @@ def _entry(home: Home, meta: AvatarMeta | AvatarError) -> dict[str, object]:
 
 
 def _place(home: Home) -> dict[str, object]:
-    return {"folder": str(home.avatars_dir / home.name), "embedded": home.embedded}
+    return {"folder": str(home.folder), "embedded": home.embedded}
 
 
 def _description(meta: AvatarMeta) -> dict[str, object]:
@@ -103,6 +103,7 @@ def show(common: Common, name: Name) -> None:
     from musetalk_cli.avatar.store import latents_format, load_meta, measure
 
     home = find_avatar(common.run.avatars.path, name)
+    name = home.name
     meta = load_meta(home.avatars_dir, name)
     memory = measure(home.avatars_dir, name)
     latents = latents_format(home.avatars_dir, name)
@@ -122,7 +123,7 @@ def show(common: Common, name: Name) -> None:
         ["idle frames", str(meta.idle_frames)],
         ["parameters", ", ".join(f"{key} {value}" for key, value in meta.parameters.items())],
         ["source", ", ".join(f"{key} {value}" for key, value in meta.source.items())],
-        ["folder", f"{home.avatars_dir / name}{', embedded' if home.embedded else ''}"],
+        ["folder", f"{home.folder}{', embedded' if home.embedded else ''}"],
     ]
     print_table(f"Avatar {name}", ["", ""], rows)
     if meta.report:
@@ -201,7 +202,7 @@ def import_(
     if common.json:
         print_json(_description(meta))
     else:
-        put(f"Imported {name}: {meta.frames} frames of {meta.width}x{meta.height}.")
+        put(f"Imported {meta.name}: {meta.frames} frames of {meta.width}x{meta.height}.")
 
 
 @app.command()
@@ -211,7 +212,9 @@ def verify(common: Common, name: Name) -> None:
     from musetalk_cli.avatar.lookup import find_avatar
     from musetalk_cli.avatar.store import verify as find_problems
 
-    problems = find_problems(find_avatar(common.run.avatars.path, name).avatars_dir, name)
+    home = find_avatar(common.run.avatars.path, name)
+    name = home.name
+    problems = find_problems(home.avatars_dir, name)
     if common.json:
         print_json({"name": name, "problems": problems})
     elif not problems:
@@ -225,12 +228,12 @@ def verify(common: Common, name: Name) -> None:
 def remove(common: Common, name: Name) -> None:
     """Delete an avatar, and what an interrupted preparation left; one that came with the program is kept."""
     from musetalk_cli.avatar.lookup import check_removable
-    from musetalk_cli.avatar.store import list_avatars
+    from musetalk_cli.avatar.names import find_folder
     from musetalk_cli.avatar.store import remove as delete
     from musetalk_cli.avatar.workspace import discard_unfinished
 
     folder = common.run.avatars.path
-    if not discard_unfinished(folder, name) or name in list_avatars(folder):
+    if not discard_unfinished(folder, name) or find_folder(folder, name) is not None:
         check_removable(folder, name)
         delete(folder, name)
     if common.json:

@@ -90,7 +90,7 @@ def _run(
     *,
     overwrite: bool,
 ) -> None:
-    from musetalk_cli.avatar.description import validate_name
+    from musetalk_cli.avatar.names import validate_name
     from musetalk_cli.face.landmarks import read_landmarks
     from musetalk_cli.media.video import source_files
     from musetalk_cli.preparation.inputs import Source
