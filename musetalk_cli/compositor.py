@@ -63,6 +63,9 @@ class ImagePath(Protocol):
     def blend(self, faces: list[Picture], targets: Sequence[Target]) -> list[Picture]:
         """Blend the faces into their parts."""
 
+    def marks(self, faces: Tensor) -> Picture:
+        """One mark for each face, bool `[B]` on the device, as a picture that goes down with the patches."""
+
     def download(self, patches: list[Picture]) -> Fetch:
         """Start the way to host memory."""
 
@@ -102,6 +105,11 @@ class CpuPath:
             reference.gpu_image_blending(target.body, face, target.face, target.mask, _whole(target.body))
             for face, target in zip(faces, targets, strict=True)
         ]
+
+    def marks(self, faces: Tensor) -> Image:
+        """The marks on the host, where the faces are."""
+        marks: Image = faces.to(torch.uint8).cpu().numpy()
+        return marks
 
     def download(self, patches: list[Image]) -> Fetch:
         """Nothing to move."""
@@ -173,6 +181,10 @@ class GpuPath:
             )
             for face, target in zip(faces, targets, strict=True)
         ]
+
+    def marks(self, faces: Tensor) -> Tensor:
+        """The marks where they are; nobody waits for them."""
+        return faces.to(torch.uint8)
 
     def download(self, patches: list[Tensor]) -> Fetch:
         """One copy for all patches: asynchronous through pinned memory on CUDA."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from musetalk_cli.compositor import CpuPath, Fetch, GpuPath, ImagePath, Target
 from musetalk_cli.config import JobConfig
 from musetalk_cli.features import AudioEncoder, FeatureStream
 from musetalk_cli.generator import Generator
+from musetalk_cli.repair import Place, Repair
 from musetalk_cli.scheduler import Batch, Scheduler
 from musetalk_cli.session import Manners, Session
 from musetalk_cli.timeline import ROWS_PER_FRAME, SAMPLE_RATE, Timeline, ceil_div
@@ -30,9 +31,6 @@ from musetalk_cli.types import Frame, FrameRequest, Image, Samples, StreamFormat
 if TYPE_CHECKING:
     from musetalk_cli.avatar.data import Avatar
     from musetalk_cli.nets.bundle import Bundle
-
-Place = tuple["Avatar", int]
-"""An avatar and the number of one of its source frames."""
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +54,12 @@ class _Flight:
 
     Attributes:
         batch: The requests, those for pass-through frames among them.
-        fetch: Waits for the patches of those that have a face, in their order.
+        animated: Those that have a face, with their places.
+        fetch: Waits for the patches of these, in their order, and for the marks of `ImagePath.marks`.
     """
 
     batch: Batch
+    animated: Sequence[tuple[FrameRequest, Place]]
     fetch: Fetch
 
 
@@ -74,6 +74,7 @@ class Engine:
     Attributes:
         batch_sizes: Sizes a batch may have, ascending.
         fallbacks: How often the device's image path was given up for the CPU's: 0 or 1.
+        repair: What is done about faces that are not numbers.
     """
 
     def __init__(self, bundle: Bundle, job: JobConfig, stats: StageStats) -> None:
@@ -87,6 +88,7 @@ class Engine:
         self.batch_sizes = job.batch_sizes or (BATCHES_ON_CUDA if self._on_cuda else (whole,))
         self._encode = AudioEncoder(bundle)
         self._generator = Generator(bundle)
+        self.repair = Repair(bundle, self._generator)
         on_device = job.image_ops == "gpu" or (job.image_ops == "auto" and self._on_cuda)
         self._images: ImagePath = GpuPath(bundle.device, FLIGHTS_ON_CUDA + 1) if on_device else CpuPath()
         self._residents: dict[Avatar, _Resident] = {}
@@ -137,6 +139,9 @@ class Engine:
         """Do once what a stream will do, for every batch size, so that its first chunk is like the others.
 
         Without CUDA one batch of the smallest size is enough: what a shape costs once is little there.
+
+        Raises:
+            ModelError: The networks make no face of this avatar.
         """
         self._encode(np.zeros(SAMPLE_RATE, np.float32))
         source = next(number for number, patch in enumerate(avatar.patches) if patch is not None)
@@ -144,12 +149,17 @@ class Engine:
         tokens = latents.new_zeros(1, ROWS_PER_FRAME * self.bundle.layers, self.bundle.token_width)
         for size in self.batch_sizes if self._on_cuda else self.batch_sizes[:1]:
             predicted = self._generator.unet(tokens.expand(size, -1, -1), latents.expand(size, -1, -1, -1))
-            self._composite([(avatar, source)] * size, self._generator.decode(predicted))()
+            *_, marks = self._composite([(avatar, source)] * size, *self._generator.faces(predicted))()
+            if not marks.all():
+                self.repair.check(avatar, tokens[0])
         self.stats.clear()
 
     @torch.inference_mode()
     def step(self) -> bool:
         """Do one round of work: a due hop, and more until a batch is full; one batch; one delivery.
+
+        Raises:
+            ModelError: The networks make no face of an avatar, and have made none before.
 
         Returns:
             False where there was nothing to do until more sound comes.
@@ -186,7 +196,7 @@ class Engine:
             for session, request in batch
             if request.tokens is not None and session.avatar.patches[request.source] is not None
         ]
-        self._flights.append(_Flight(batch, self._animate(animated) if animated else list))
+        self._flights.append(_Flight(batch, animated, self._animate(animated) if animated else list))
 
     def _animate(self, animated: Sequence[tuple[FrameRequest, Place]]) -> Fetch:
         """Start what gives the patches of source frames that have a face."""
@@ -196,8 +206,8 @@ class Engine:
         with self.stats.device_span("unet"):
             predicted = self._generator.unet(self._pad(tokens), self._pad(latents))
         with self.stats.device_span("vae"):
-            faces = self._generator.decode(predicted)[: len(animated)]
-        return self._composite(places, faces)
+            faces, finite = self._generator.faces(predicted)
+        return self._composite(places, faces[: len(animated)], finite[: len(animated)])
 
     def _pad(self, rows: Tensor) -> Tensor:
         """Repeat the last row up to the next batch size, so that the networks see few shapes."""
@@ -225,15 +235,15 @@ class Engine:
                 targets.append(target)
         return targets
 
-    def _composite(self, places: Sequence[Place], faces: Tensor) -> Fetch:
+    def _composite(self, places: Sequence[Place], faces: Tensor, finite: Tensor) -> Fetch:
         """Run the image steps; where the device fails them, then or on the way, use the CPU for good."""
         try:
-            fetch = self._run_images(places, faces)
+            fetch = self._run_images(places, faces, finite)
         except RuntimeError as error:
             if isinstance(self._images, CpuPath):
                 raise
             self._fall_back(error)
-            return self._run_images(places, faces)
+            return self._run_images(places, faces, finite)
 
         def fetch_or_fall_back() -> list[Image]:
             try:
@@ -241,11 +251,11 @@ class Engine:
             except RuntimeError as error:
                 if not isinstance(self._images, CpuPath):
                     self._fall_back(error)
-                return self._run_images(places, faces)()
+                return self._run_images(places, faces, finite)()
 
         return fetch_or_fall_back
 
-    def _run_images(self, places: Sequence[Place], faces: Tensor) -> Fetch:
+    def _run_images(self, places: Sequence[Place], faces: Tensor, finite: Tensor) -> Fetch:
         path, span = self._images, self.stats.device_span
         targets = self._targets(places)
         with span("resize"):
@@ -256,7 +266,7 @@ class Engine:
         with span("blend"):
             patches = path.blend(resized, targets)
         with span("download"):
-            return path.download(patches)
+            return path.download([*patches, path.marks(finite)])
 
     def _fall_back(self, error: RuntimeError) -> None:
         """Change to the CPU's image path, for good."""
@@ -269,7 +279,9 @@ class Engine:
         self.fallbacks += 1
 
     def _land(self, flight: _Flight) -> None:
-        patches = iter(flight.fetch())
+        patches: Iterator[Image | None] = iter(())
+        if flight.animated:
+            patches = iter(self.repair.mend(flight.animated, flight.fetch(), self._composite))
         with self.stats.span("paste"):
             for session, request in flight.batch:
                 image, shown, idle = session.picture(request, patches)

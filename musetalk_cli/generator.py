@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -89,10 +91,33 @@ class Generator:
         Returns:
             uint8 `[B, 256, 256, 3]`, BGR, contiguous, on the device.
         """
+        return self.faces(latents)[0]
+
+    @torch.inference_mode()
+    def faces(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Faces of latents, and which of them are numbers.
+
+        Args:
+            latents: As for `decode`.
+
+        Returns:
+            The faces as `decode` gives them, and bool `[B]` on the device: False where a value of the face is
+            not finite, so that its picture means nothing.
+        """
         sample = (latents / self._scale).to(self._bundle.dtype, memory_format=self._layout)
         image: Tensor = self._bundle.vae.decode(sample, return_dict=False)[0]
+        finite = image.flatten(1).isfinite().all(dim=1)
         levels = (image.float() / 2 + 0.5).clamp(0, 1).mul(255).round()
-        return levels.to(torch.uint8).flip(1).permute(0, 2, 3, 1).contiguous()
+        return levels.to(torch.uint8).flip(1).permute(0, 2, 3, 1).contiguous(), finite
+
+    def exact(self) -> Generator:
+        """The same with a copy of the networks in fp32."""
+        device, layout = self._bundle.device, conv_layout(self._bundle.device, torch.float32)
+        unet, vae = (
+            copy.deepcopy(network).to(device, torch.float32, memory_format=layout)
+            for network in (self._bundle.unet, self._bundle.vae)
+        )
+        return Generator(replace(self._bundle, unet=unet, vae=vae, dtype=torch.float32))
 
 
 class FaceEncoder:

@@ -73,6 +73,7 @@ class Outcome:
         sample_rate: Samples per second of their sound.
         frames: Frames presented.
         idle: Those of them that took no model work, because nothing was said or there was no face.
+        broken: Those of them that show the source frame, since the face made for them is not a number.
         dropped: Those of them that were late and are shown as the picture before them.
         held: Pictures that a sink was too slow for, over all sinks.
         samples: Samples of each channel of their sound.
@@ -87,6 +88,7 @@ class Outcome:
     sample_rate: int
     frames: int = 0
     idle: int = 0
+    broken: int = 0
     dropped: int = 0
     held: int = 0
     samples: int = 0
@@ -201,6 +203,7 @@ class Observer:
         outcome.latencies.composited(frame)
         outcome.frames += 1
         outcome.idle += frame.shown is Shown.IDLE
+        outcome.broken += frame.shown is Shown.BROKEN
         outcome.dropped += frame.shown is Shown.HELD
         outcome.samples += len(frame.request.audio)
         self._speaking = frame.shown is Shown.SPEAKING

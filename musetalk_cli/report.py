@@ -40,6 +40,8 @@ class Report:
         idle_share: The share of frames so saved, 0..1.
         lost_sound_s: Seconds of sound that came and could not be kept.
         fallbacks: How often the device's image path was given up.
+        broken_frames: Frames that show the source frame, since the face made for them is not a number.
+        remade_frames: Faces that were not a number in the networks' format, and were made again in fp32.
         interrupted: True where the run was stopped early.
         failures: What failed on the way: sinks that were closed, or what ended the run.
         peak_host_bytes: Largest resident size of the process.
@@ -66,6 +68,8 @@ class Report:
     idle_share: float
     lost_sound_s: float
     fallbacks: int
+    broken_frames: int
+    remade_frames: int
     interrupted: bool
     failures: list[str]
     peak_host_bytes: int
@@ -117,6 +121,8 @@ def make_report(
         idle_share=outcome.idle / outcome.frames if outcome.frames else 0.0,
         lost_sound_s=outcome.lost_samples / outcome.sample_rate,
         fallbacks=engine.fallbacks,
+        broken_frames=outcome.broken,
+        remade_frames=engine.repair.remade,
         interrupted=outcome.interrupted,
         failures=[str(failure) for failure in outcome.failures],
         peak_host_bytes=peak_host_bytes(),

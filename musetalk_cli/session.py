@@ -192,12 +192,13 @@ class Session:
             if request.tokens is not None and request.deadline < now:
                 self.ready[place] = replace(request, tokens=None, dropped=True)
 
-    def picture(self, request: FrameRequest, patches: Iterator[Image]) -> tuple[Image, Shown, Image]:
+    def picture(self, request: FrameRequest, patches: Iterator[Image | None]) -> tuple[Image, Shown, Image]:
         """A source frame with the next patch pasted in, or what takes no model work.
 
         Args:
             request: The frame.
-            patches: Finished patches of the requests that are made and have a face, in their order.
+            patches: Finished patches of the requests that are made and have a face, in their order; None for
+                a face that is not a number.
 
         Returns:
             The picture, what it is, and the idle picture at its place, a read-only view of a shared one.
@@ -208,18 +209,20 @@ class Session:
                 return idle if self.shown is None else self.shown, Shown.HELD, idle
             return idle, Shown.IDLE, idle
         patch = self.avatar.patches[request.source]
+        made = None if patch is None else next(patches)
+        instead = Shown.IDLE if patch is None else Shown.BROKEN
         elsewhere = self._manners.idle is not None
-        if patch is None and not elsewhere:
-            return idle, Shown.IDLE, idle
+        if made is None and not elsewhere:
+            return idle, instead, idle
         image: Image = self.avatar.frames[request.source].copy()
         changed = slice(None), slice(None)
-        if patch is not None:
-            image[patch.box.slices()] = next(patches)
+        if patch is not None and made is not None:
+            image[patch.box.slices()] = made
             changed = changed if elsewhere else patch.box.slices()
         if request.weight < 1:
             part = image[changed]
             image[changed] = cv2.addWeighted(part, request.weight, idle[changed], 1 - request.weight, 0)
-        return image, Shown.IDLE if patch is None else Shown.SPEAKING, idle
+        return image, instead if made is None else Shown.SPEAKING, idle
 
     def _idle_picture(self, request: FrameRequest) -> Image:
         idle = self._manners.idle

@@ -113,6 +113,8 @@ class Shown(enum.Enum):
     """A made face, or the cross-fade between one and the idle picture."""
     IDLE = enum.auto()
     """The idle picture, or a source frame without a face; no model work."""
+    BROKEN = enum.auto()
+    """The source frame, since the face that was made for it is not a number."""
     HELD = enum.auto()
     """The picture before it, since its own would have been late."""
 

@@ -38,7 +38,7 @@ class Speaker:
         self._count(
             self.engine._generator, "unet", lambda tokens, latents: self.unet_rows.append(len(latents))
         )
-        self._count(self.engine._generator, "decode", lambda latents: self.decoded.append(len(latents)))
+        self._count(self.engine._generator, "faces", lambda latents: self.decoded.append(len(latents)))
         self._count(self.engine._images, "resize", lambda faces, targets: self.resized.append(len(targets)))
 
     @staticmethod

@@ -245,8 +245,8 @@ class Slow:
         self._clock.time += self.seconds
         return latents
 
-    def decode(self, latents):
-        return torch.zeros(len(latents), 256, 256, 3, dtype=torch.uint8)
+    def faces(self, latents):
+        return torch.zeros(len(latents), 256, 256, 3, dtype=torch.uint8), torch.ones(len(latents))
 
 
 def simulate(stream, seconds):

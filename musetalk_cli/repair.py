@@ -1,0 +1,136 @@
+"""What is done about faces that are not numbers: they are made again in fp32, or given up."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from musetalk_cli.compositor import Fetch
+from musetalk_cli.errors import ModelError
+from musetalk_cli.generator import Generator
+from musetalk_cli.types import FrameRequest, Image
+
+if TYPE_CHECKING:
+    from musetalk_cli.avatar.data import Avatar
+    from musetalk_cli.nets.bundle import Bundle
+
+log = logging.getLogger(__name__)
+
+Place = tuple["Avatar", int]
+"""An avatar and the number of one of its source frames."""
+Composite = Callable[[Sequence[Place], Tensor, Tensor], Fetch]
+"""Puts faces, with their marks, into source frames."""
+PROBES = 4
+"""Source frames that are tried before the networks, and not one frame's latents, count as broken."""
+
+
+class Repair:
+    """Makes faces again in fp32, where a half format ran over; each of the two endings is said once.
+
+    The networks in fp32 are a copy, made when it is first needed and kept: what overflows once does so again.
+
+    Args:
+        bundle: The networks.
+        generator: Makes faces with them.
+
+    Attributes:
+        remade: Faces that were made again, and are right.
+        lost: Faces that are no numbers in fp32 either; their source frames are shown.
+    """
+
+    def __init__(self, bundle: Bundle, generator: Generator) -> None:
+        self.remade = 0
+        self.lost = 0
+        self._bundle = bundle
+        self._generator = generator
+        self._exact: Generator | None = None
+        self._made = False
+
+    def mend(
+        self, animated: Sequence[tuple[FrameRequest, Place]], fetched: list[Image], composite: Composite
+    ) -> list[Image | None]:
+        """The patches of a batch, with those made again whose face is not a number; None where it is lost.
+
+        Args:
+            animated: The frames of the batch.
+            fetched: Their patches, and the marks of `ImagePath.marks`.
+            composite: Makes patches of faces.
+
+        Raises:
+            ModelError: No face was made before, and there is none of the avatar's other frames either.
+        """
+        patches: list[Image | None] = [*fetched[:-1]]
+        marks = fetched[-1]
+        self._made = self._made or bool(marks.any())
+        for number in map(int, np.flatnonzero(marks == 0)):
+            request, place = animated[number]
+            assert request.tokens is not None  # noqa: S101 - only such requests are animated
+            face = self._again(request.tokens, *place)
+            if face is None:
+                patches[number] = None
+            else:
+                patches[number] = composite([place], face, torch.ones(1, device=face.device))()[0]
+        return patches
+
+    def _again(self, tokens: Tensor, avatar: Avatar, source: int) -> Tensor | None:
+        face = self._in_fp32(tokens, avatar, source)
+        if face is None:
+            self.check(avatar, tokens)
+            if not self.lost:
+                log.warning(
+                    "The face of frame %d of %s is not a number; where that is so the source frame is shown.",
+                    source,
+                    avatar.meta.name,
+                )
+            self.lost += 1
+            return None
+        if not self.remade:
+            log.warning(
+                "A face is not a number in %s and was made again in fp32; --precision fp32 does so at once.",
+                str(self._bundle.dtype).removeprefix("torch."),
+            )
+        self.remade += 1
+        return face
+
+    def check(self, avatar: Avatar, tokens: Tensor) -> None:
+        """Refuse networks that make no face of an avatar, whichever of its frames is tried.
+
+        Args:
+            avatar: Whose faces are tried.
+            tokens: `[tokens, width]`.
+
+        Raises:
+            ModelError: They make none, and have made none before.
+        """
+        numbers = [number for number, patch in enumerate(avatar.patches) if patch is not None]
+        name = self._bundle.name
+        spread = numbers[:: -(-len(numbers) // PROBES)]
+        self._made = self._made or any(self._makes(tokens, avatar, number) for number in spread)
+        if not self._made:
+            raise ModelError(
+                f"Model {name} makes no face of avatar {avatar.meta.name}: what comes out is not a number, "
+                "in fp32 as well.",
+                "One of them holds numbers that are far too large or too small: fetch the model again, "
+                "and prepare the avatar again.",
+            )
+
+    def _makes(self, tokens: Tensor, avatar: Avatar, source: int) -> bool:
+        latents = avatar.latents[source : source + 1].to(self._bundle.device)
+        _, finite = self._generator.faces(self._generator.unet(tokens[None], latents))
+        return bool(finite.all()) or self._in_fp32(tokens, avatar, source) is not None
+
+    def _in_fp32(self, tokens: Tensor, avatar: Avatar, source: int) -> Tensor | None:
+        if self._bundle.dtype == torch.float32:
+            return None
+        try:
+            self._exact = self._exact or self._generator.exact()
+        except torch.cuda.OutOfMemoryError:
+            return None
+        latents = avatar.latents[source : source + 1].to(self._bundle.device)
+        face, finite = self._exact.faces(self._exact.unet(tokens[None], latents))
+        return face if bool(finite.all()) else None
