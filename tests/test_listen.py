@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import logging
 import queue
@@ -401,3 +402,18 @@ def test_a_client_whose_sound_waits_is_not_silent():
             listening.clock.time += listen.IDLE_S / 60
             listening.next()
         assert listening.connect().recv(1) == b""
+
+
+def test_a_client_that_sends_a_container_is_sent_away_and_the_next_is_heard(caplog):
+    with Listening() as listening:
+        client = listening.connect()
+        client.sendall(b"RIFF\xff\xff\xff\xffWAVEfmt " + bytes(4000))
+        client.settimeout(BOUND_S)
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(1) == b""
+        listening.connect().sendall(struct.pack("<h", 16_384) * 400)
+        found = listening.samples(400)
+        while not np.any(found):
+            found = listening.samples(400)
+        assert set(np.unique(found)) <= {0.0, 0.5}
+    assert sum("WAV came from the client" in record.getMessage() for record in caplog.records) == 1

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from musetalk_cli.errors import InputError
+from musetalk_cli.sources.containers import refusal
 from musetalk_cli.sources.live import on_schedule
 from musetalk_cli.sources.s16 import BYTES_PER_SAMPLE, PcmDecoder, check_format
 from musetalk_cli.timing import Clock
@@ -96,6 +97,7 @@ class ListenSource:
             while left > 0 and (data := self._read(min(left, READ_BYTES))):
                 left -= len(data)
                 self._decoder.feed(data)
+            self._decoder.finish()
 
     def close(self) -> None:
         """Stop listening and let the client go; a waiting iteration ends within a fiftieth of a second."""
@@ -131,19 +133,23 @@ class ListenSource:
         return {descriptor for descriptor, _ in poller.poll(seconds * 1e3)}
 
     def _read_ahead(self) -> None:
-        """Keep what the client sent; let it go where it went."""
+        """Keep what the client sent; let it go where it went, and send it away with anything but PCM."""
         data = self._read(READ_BYTES)
         if data is None:
             return
-        if not data:
-            log.info("The client of %s went away.", self.address)
-            self._drop_client()
-            return
-        self._heard = self._clock.now()
-        samples = self._decoder.feed(data)
+        if data:
+            self._heard = self._clock.now()
+        samples = self._decoder.feed(data) if data else self._decoder.finish()
         if len(samples):
             self._ahead.append(samples)
             self._ahead_bytes += BYTES_PER_SAMPLE * samples.size
+        if self._decoder.container:
+            refused = refusal("the client", self._decoder.container, self.sample_rate, self.channels)
+            log.warning("The client of %s was sent away. %s %s", self.address, refused.message, refused.hint)
+            self._drop_client()
+        elif not data:
+            log.info("The client of %s went away.", self.address)
+            self._drop_client()
 
     def _take(self, most: int) -> AudioChunk | None:
         """What was read, up to `most` samples; None where there is nothing."""

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 
 from musetalk_cli.errors import InputError
+from musetalk_cli.sources.containers import refusal
 from musetalk_cli.sources.s16 import PcmDecoder, check_format
 from musetalk_cli.timing import Clock
 from musetalk_cli.types import AudioChunk, Samples
@@ -63,7 +64,7 @@ class PcmSource:
         """Yield what each read brings.
 
         Raises:
-            InputError: The stream ended without one sample, or cannot be read.
+            InputError: The stream ended without one sample, is a container of sound, or cannot be read.
         """
         while (samples := self._wait()) is not None:
             if len(samples):
@@ -83,6 +84,7 @@ class PcmSource:
             while left > 0 and (data := self._read(min(left, READ_BYTES))):
                 left -= len(data)
                 self._decode(data)
+            self._decode(b"")
 
     def close(self) -> None:
         """End the iteration; a waiting read ends within a tenth of a second."""
@@ -95,10 +97,13 @@ class PcmSource:
                 self._poll(POLL_S)
                 with self._lock:
                     data = self._read(READ_BYTES)
-                    if data is not None:
-                        return self._decode(data) if data else None
+                    samples = None if data is None else self._decode(data)
             except OSError as error:
                 raise InputError(f"{self._name} cannot be read: {error.strerror}.") from error
+            if self._decoder.container:
+                raise refusal(self._name, self._decoder.container, self.sample_rate, self.channels)
+            if samples is not None:
+                return samples if data or len(samples) else None
         return None
 
     def _read(self, most: int) -> bytes | None:
@@ -117,6 +122,6 @@ class PcmSource:
         return bool(poller.poll(seconds * 1e3))
 
     def _decode(self, data: bytes) -> Samples:
-        samples = self._decoder.feed(data)
+        samples = self._decoder.feed(data) if data else self._decoder.finish()
         self._heard = self._heard or len(samples) > 0
         return samples

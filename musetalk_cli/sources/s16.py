@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from musetalk_cli.errors import InputError
+from musetalk_cli.sources.containers import recognise
 from musetalk_cli.types import Samples
 
 SAMPLE_RATES = (4_000, 384_000)
@@ -32,20 +33,46 @@ def check_format(sample_rate: int, channels: int) -> None:
 class PcmDecoder:
     """Little-endian signed 16-bit PCM, interleaved; part of a sample frame waits for the rest of it.
 
+    The first bytes wait too while they may begin a container, which would be heard as noise.
+
     Args:
         channels: Channels of the sound.
+
+    Attributes:
+        container: What the bytes are in place of PCM; empty as long as they are not. From then on nothing
+            is decoded.
     """
 
     def __init__(self, channels: int) -> None:
         self._channels = channels
         self._width = BYTES_PER_SAMPLE * channels
         self._rest = b""
+        self._judged = False
+        self.container = ""
 
     def feed(self, data: bytes) -> Samples:
         """Take bytes, give float32 `[n, channels]`, full scale at 1.0."""
         data = self._rest + data
+        if not self._judged:
+            container = recognise(data)
+            if container is None:
+                self._rest = data
+                return self._samples(b"")
+            self.container, self._judged = container, True
+        if self.container:
+            return self._samples(b"")
         whole = len(data) - len(data) % self._width
         self._rest = data[whole:]
-        numbers = np.frombuffer(data[:whole], dtype="<i2").reshape(-1, self._channels)
+        return self._samples(data[:whole])
+
+    def finish(self) -> Samples:
+        """The whole samples among the bytes that still wait: they become no container any more."""
+        if self.container:
+            return self._samples(b"")
+        self._judged = True
+        return self.feed(b"")
+
+    def _samples(self, data: bytes) -> Samples:
+        numbers = np.frombuffer(data, dtype="<i2").reshape(-1, self._channels)
         samples: Samples = numbers.astype(np.float32) / np.float32(32768)
         return samples
