@@ -14,19 +14,24 @@ import numpy as np
 
 from musetalk_cli.errors import InputError
 from musetalk_cli.media import ffmpeg
-from musetalk_cli.media.probe import FORMATS, Probe, input_arguments
+from musetalk_cli.media.probe import FORMATS, Probe, input_arguments, is_seekable
 from musetalk_cli.types import Image
 
 SEEK_MARGIN = Fraction(10)
 """Seconds that are decoded before the wanted start, so that an inexact seek harms nothing."""
 
-_SEEKABLE = ("mp4", "matroska")
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _MATRICES = frozenset({"bt709", "fcc", "bt470bg", "smpte170m", "smpte240m", "bt2020nc", "gbr"})
 _WIDE = {"bt2020": "BT.2020", "smpte431": "DCI-P3", "smpte432": "Display P3"}
 _UNTOLD = frozenset({"unknown", "reserved"})
 _HIGH_DEFINITION = 720
 _EXACT = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
+_TURNS = {
+    90: (["transpose=cclock"], ["transpose=clock"]),
+    180: (["vflip"], ["vflip"]),
+    270: (["transpose=clock"], ["transpose=cclock"]),
+}
+"""By the turn that ffmpeg has made: filters that undo it, at least for the lines, and make it again."""
 _HDR = {"smpte2084": "PQ", "arib-std-b67": "HLG"}
 _BROKEN = ("prematurely", "partial file", "corrupt input packet")
 
@@ -42,6 +47,8 @@ class Cut:
         limit: At most so many frames from the first, or None.
         skip: Frames from the first that are not wanted after all.
         max_size: Pixels of the longer side at most, or None.
+        fields: `tff` or `bff`, the field that comes first, or `auto`, as each frame says: frames are
+            deinterlaced. None leaves them.
     """
 
     rate: Fraction
@@ -50,6 +57,7 @@ class Cut:
     limit: int | None = None
     skip: int = 0
     max_size: int | None = None
+    fields: str | None = None
 
 
 class Pixmap(NamedTuple):
@@ -109,9 +117,7 @@ def decode(source: Path, video: Probe, cut: Cut) -> Generator[Pixmap]:
             "Convert the video to BT.709.",
         )
     begin = cut.first / cut.rate - SEEK_MARGIN
-    container = video.container.split(",")
-    can_seek = video.begin is not None and any(name in container for name in _SEEKABLE)
-    if can_seek and begin > 0:
+    if is_seekable(video) and begin > 0:
         # Where a stream cannot be entered in its middle, it is decoded from its beginning.
         frames = _run(source, video, cut, begin)
         try:
@@ -170,7 +176,7 @@ def _arguments(source: Path, video: Probe, cut: Cut, seek: Fraction | None) -> l
     if (decoder := _alpha_decoder(video)) is not None:
         arguments += ["-c:v", decoder]
     arguments += [*input_arguments(source), "-map", "0:V:0"]
-    filters = [*_choice(video, cut, seek), *_look(video, cut)]
+    filters = [*_whole_frames(video, cut), *_choice(video, cut, seek), *_look(video, cut)]
     if filters:
         arguments += ["-vf", ",".join(filters)]
     arguments += ["-sws_flags", _EXACT]
@@ -178,6 +184,14 @@ def _arguments(source: Path, video: Probe, cut: Cut, seek: Fraction | None) -> l
         arguments += ["-frames:v", str(cut.limit if not cut.skip else max(cut.limit - cut.skip, 0) + 1)]
     arguments += ["-fps_mode", "passthrough", "-pix_fmt", "rgb24", "-c:v", "ppm"]
     return [*arguments, "-f", "image2pipe", "pipe:1"]
+
+
+def _whole_frames(video: Probe, cut: Cut) -> list[str]:
+    """Filters that make whole frames of fields, which are lines of the picture as it is stored."""
+    if cut.fields is None:
+        return []
+    back, again = _TURNS.get(video.turn, ((), ()))
+    return [*back, f"bwdif=mode=send_frame:parity={cut.fields}:deint=all", *again]
 
 
 def _choice(video: Probe, cut: Cut, seek: Fraction | None) -> list[str]:

@@ -28,6 +28,8 @@ _DISCARD = 4
 _ANIMATIONS = {".png": "apng", ".webp": "webp_anim"}
 _PART = re.compile(r"(?:[^,(\[]|\([^)]*\)|\[[^\]]*\])+")
 _ALPHA = re.compile(r"yuva|gbrap|rgba|bgra|argb|abgr|ya8|ya16|ayuv|vuya")
+_SEEKABLE = ("mp4", "matroska")
+_INTERLACED = re.compile(r"(top|bottom) (coded )?first")
 _LUMA_CHROMA = re.compile(r"yuv|ayuv|vuy|uyv|uyyv|yvyu|nv\d|p[024]\d\d|y2\d\d|xv\d\d")
 
 
@@ -44,6 +46,8 @@ class Probe:
         matrix: That colour matrix, or `unknown`; `primaries` and `transfer` likewise.
         primaries: The primary colours.
         transfer: The transfer curve.
+        interlaced: True where the video says so. Which field comes first its frames tell; containers err.
+        turn: Degrees by which a player turns the picture to the right.
         width: Columns as stored, before rotation; 0 where unknown.
         height: Rows as stored, before rotation; 0 where unknown.
         aspect: Width of a pixel divided by its height.
@@ -61,6 +65,8 @@ class Probe:
     matrix: str
     primaries: str
     transfer: str
+    interlaced: bool
+    turn: int
     width: int
     height: int
     aspect: Fraction
@@ -156,7 +162,8 @@ def _described(source: Path, lines: list[str], packets: _Packets) -> Probe:
     text = lines[shown[0]].partition(" Video: ")[2]
     parts = [part.strip() for part in _PART.findall(text)] + ["", ""]
     layout = re.match(r"(\w*)(?:\(([^)]*)\))?", parts[1])
-    colours = _colours(layout[2] if layout and layout[2] else "")
+    told = layout[2] if layout and layout[2] else ""
+    colours = _colours(told)
     size = re.search(r", (\d+)x(\d+)", text)
     aspect = re.search(r"\bSAR (\d+):(\d+)", text)
     hidden = any(re.match(r"(?i)\s*alpha_mode\s*:\s*1", line) for line in lines[shown[0] + 1 : after])
@@ -176,6 +183,8 @@ def _described(source: Path, lines: list[str], packets: _Packets) -> Probe:
         matrix=colours[0],
         primaries=colours[1],
         transfer=colours[2],
+        interlaced=_INTERLACED.search(told) is not None,
+        turn=_turn(lines[shown[0] + 1 : after]),
         width=int(size[1]) if size else 0,
         height=int(size[2]) if size else 0,
         aspect=Fraction(int(aspect[1]), int(aspect[2])) if aspect and aspect[2] != "0" else Fraction(1),
@@ -184,6 +193,16 @@ def _described(source: Path, lines: list[str], packets: _Packets) -> Probe:
         begin=begin,
         seconds=seconds or _declared_seconds(lines),
     )
+
+
+def is_seekable(video: Probe) -> bool:
+    """True where a container can be entered in its middle."""
+    return video.begin is not None and any(name in video.container.split(",") for name in _SEEKABLE)
+
+
+def _turn(lines: list[str]) -> int:
+    found = re.search(r"(?i)display ?matrix: rotation of (-?\d+)", "\n".join(lines))
+    return -int(found[1]) % 360 if found else 0
 
 
 def _is_video(line: str) -> bool:

@@ -11,6 +11,7 @@ from types import TracebackType
 from musetalk_cli.errors import InputError
 from musetalk_cli.media import decode, stills
 from musetalk_cli.media.cadence import DEFAULT_FPS
+from musetalk_cli.media.fields import seen_field_order
 from musetalk_cli.media.probe import FORMATS, Probe, probe
 from musetalk_cli.media.selection import EVERYTHING, Selection
 from musetalk_cli.types import Image
@@ -154,12 +155,18 @@ def _open_video(source: Path, selection: Selection, skip: int) -> VideoFrames:
     # How long ffmpeg shows the last frame of a varying rate is a guess, so `stop` ends it; frames of a
     # constant rate come even where packets promised fewer.
     end = None if times.constant and selection.duration is None else stop
-    pixmaps = decode.decode(
-        source, video, decode.Cut(rate, start, end, selection.max_frames, skip, selection.max_size)
-    )
+    length = video.seconds - selection.start
+    length = min(length, selection.duration) if selection.duration is not None else length
+    seen = seen_field_order(source, video, selection.start, length)
+    fields = seen or ("auto" if video.interlaced else None)
+    cut = decode.Cut(rate, start, end, selection.max_frames, skip, selection.max_size, fields)
+    pixmaps = decode.decode(source, video, cut)
     first = next(pixmaps)
     size = (first.width, first.height)
     notes = [*_rate_notes(video, selection, rate), *decode.treatment(video)]
+    if fields is not None:
+        told = "as it says" if video.interlaced else "as its frames show, though it does not say so"
+        notes.append(f"The video is interlaced, {told}: deinterlaced, at the same frame rate.")
     if selection.max_size is not None and max(shown := _shown_size(video, size)) > selection.max_size:
         notes.append(_scaled(shown, size))
     return VideoFrames(_primed(_converted(first, pixmaps, skip)), rate, size, expected, tuple(notes))
