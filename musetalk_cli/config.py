@@ -7,11 +7,14 @@ import re
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import platformdirs
 
 from musetalk_cli.errors import InputError
+
+if TYPE_CHECKING:
+    from musetalk_cli.types import Alignment
 
 DeviceName = Literal["auto", "cuda", "cpu"]
 PrecisionName = Literal["auto", "fp32", "fp16", "bf16"]
@@ -149,6 +152,8 @@ class JobConfig:
 
     Attributes:
         fps: Frames per second of the result.
+        alignment: Which sound a frame hears: that around its start, as at 25 fps, or at other rates what the
+            published code's padding gives.
         chunk: Seconds of sound per hop of a stream.
         context: Seconds of past sound the encoder hears with each hop; None is as much as its window holds.
         sharpen: Unsharp mask after the resize, or None.
@@ -163,6 +168,7 @@ class JobConfig:
     """
 
     fps: Fraction = Fraction(25)
+    alignment: Alignment = "frame"
     chunk: Fraction = Fraction(1, 2)
     context: Fraction | None = None
     sharpen: Sharpen | None = Sharpen()

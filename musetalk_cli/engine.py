@@ -122,7 +122,7 @@ class Engine:
             manners: How it behaves in silence and under load; without, every frame is made.
         """
         stream = StreamFormat(avatar.meta.width, avatar.meta.height, fps, sample_rate, channels)
-        timeline = Timeline(fps)
+        timeline = Timeline(fps, self.job.alignment)
         features = FeatureStream(self._timed_encode, timeline, hop, context)
         session = Session(avatar, features, timeline, stream, manners or Manners())
         self._scheduler.sessions.append(session)

@@ -63,7 +63,7 @@ class Playout:
 
     def __init__(self, timeline: Timeline, chunk: Fraction) -> None:
         self._chunk = float(chunk)
-        self._wait = float(chunk + timeline.look_ahead)
+        self._wait = float(chunk + timeline.wait)
         self._gap = min(GAP_S, self._chunk / 2)
         self._period = float((1 - Fraction(CATCH_UP)) / timeline.fps)
         self._offsets = Smallest()

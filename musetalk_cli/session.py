@@ -17,7 +17,7 @@ from musetalk_cli.features import FeatureStream, Hop
 from musetalk_cli.silence import Presence
 from musetalk_cli.soundtrack import SoundTrack
 from musetalk_cli.timeline import Loop, Timeline, ceil_div, mirrored
-from musetalk_cli.types import Frame, FrameRequest, Image, Samples, Shown, StreamFormat
+from musetalk_cli.types import Clip, Frame, FrameRequest, Image, Samples, Shown, StreamFormat
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,13 +34,12 @@ class Manners:
 
     Attributes:
         silence: The level that is silence; None makes every frame.
-        idle: Pictures shown in silence, forward then backward, each of the avatar's size; None is the
-            avatar's own frames.
+        idle: Pictures shown in silence, each of the avatar's size; None is the avatar's own frames.
         late_after: Seconds after which a frame that was due is left out; infinite where every frame is made.
     """
 
     silence: SilenceLevel | None = None
-    idle: Sequence[Image] | None = None
+    idle: Clip | None = None
     late_after: float = math.inf
 
 
@@ -82,9 +81,9 @@ class Session:
         self._sound = SoundTrack(timeline, stream.sample_rate, stream.channels)
         self._marks: deque[tuple[int, float]] = deque()
         self._open_frames = 0
-        self._loop = Loop(
-            avatar.meta.frames, avatar.meta.rest_frames, ceil_div(SHORTEST_REST * timeline.fps, 1)
-        )
+        meta = avatar.meta
+        shortest = ceil_div(SHORTEST_REST * meta.fps, 1)
+        self._loop = Loop(meta.frames, timeline, meta.fps, meta.rest_frames, shortest)
         self._period = float(1 / timeline.fps)
         self._epoch = 0
         self._settled = 0
@@ -226,8 +225,11 @@ class Session:
 
     def _idle_picture(self, request: FrameRequest) -> Image:
         idle = self._manners.idle
-        source = self.avatar.frames[request.source]
-        view: Image = (source if idle is None else idle[mirrored(request.index, len(idle))]).view()
+        picture = self.avatar.frames[request.source]
+        if idle is not None:
+            shown = self.timeline.source_frame(request.index, idle.fps)
+            picture = idle.pictures[mirrored(shown, len(idle.pictures))]
+        view: Image = picture.view()
         view.flags.writeable = False
         return view
 

@@ -22,7 +22,7 @@ from musetalk_cli.report import Report, make_report
 from musetalk_cli.session import Manners
 from musetalk_cli.timing import Clock, StageStats
 from musetalk_cli.trace import Trace
-from musetalk_cli.types import Image, Sink, Source
+from musetalk_cli.types import Clip, Sink, Source
 
 
 def make_engine(bundle: Bundle, job: JobConfig, clock: Clock, trace: Trace | None = None) -> Engine:
@@ -95,7 +95,7 @@ def _manners(run: RunConfig, job: JobConfig, avatar: Avatar, source: Source, *, 
     return Manners(job.silence, _idle(run, job, avatar), float(job.chunk) if drops else math.inf)
 
 
-def _idle(run: RunConfig, job: JobConfig, avatar: Avatar) -> list[Image] | None:
+def _idle(run: RunConfig, job: JobConfig, avatar: Avatar) -> Clip | None:
     if job.idle_avatar is None:
         return load_idle(run.avatars.path, avatar.meta) if avatar.meta.idle_frames else None
     home = find_avatar(run.avatars.path, job.idle_avatar)
@@ -121,6 +121,7 @@ def settings(engine: Engine, job: JobConfig, avatar_name: str) -> dict[str, str 
         "context_s": None if job.context is None else float(job.context),
         "batch_sizes": ",".join(str(size) for size in engine.batch_sizes),
         "fps": str(Fraction(job.fps)),
+        "alignment": job.alignment,
         "silence": "off" if job.silence is None else str(job.silence),
         "idle_avatar": job.idle_avatar,
         "when_late": job.when_late,

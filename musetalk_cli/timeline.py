@@ -10,8 +10,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from musetalk_cli.errors import InputError
+
+if TYPE_CHECKING:
+    from musetalk_cli.types import Alignment
 
 SAMPLE_RATE = 16_000
 """Samples per second the audio encoder hears."""
@@ -20,10 +24,12 @@ ROWS_PER_SECOND = 50
 SAMPLES_PER_ROW = SAMPLE_RATE // ROWS_PER_SECOND
 WINDOW_SAMPLES = 30 * SAMPLE_RATE
 """Length of the encoder's window."""
-ROW_MARGIN = 2
-"""Frames of context on each side of a frame (upstream's left and right padding)."""
-ROWS_PER_FRAME = 2 * (2 * ROW_MARGIN + 1)
+ROWS_PER_FRAME = 10
 """Rows a frame is conditioned on."""
+ROWS_BEFORE = 4
+"""Those of them before the row in which the frame starts, as the networks were trained at 25 fps."""
+PADDING_FRAMES = 2
+"""Frames of zero rows that the published code puts in front of a sound."""
 
 _NUMBER = re.compile(r"-?\d{1,9}(\.\d{1,12}|/\d{1,9})?")
 """Short enough that no exponent makes an exact fraction of a billion digits."""
@@ -109,9 +115,11 @@ class Timeline:
 
     Attributes:
         fps: Frames per second, exactly.
+        alignment: Which rows a frame hears; both are the same at 25 fps.
     """
 
     fps: Fraction
+    alignment: Alignment = "frame"
     _frames: int = field(init=False, repr=False, compare=False)
     _seconds: int = field(init=False, repr=False, compare=False)
 
@@ -131,13 +139,23 @@ class Timeline:
         """Seconds from the start of the stream to the start of a frame."""
         return Fraction(frame * self._seconds, self._frames)
 
+    def source_frame(self, frame: int, source_fps: Fraction) -> int:
+        """The frame of a source that is shown when a frame starts, counted from 0 on without an end."""
+        return frame * self._seconds * source_fps.numerator // (self._frames * source_fps.denominator)
+
     def first_row(self, frame: int) -> int:
         """First of the `ROWS_PER_FRAME` encoder rows of a frame; rows below 0 are zero.
 
-        Upstream pads `ceil(50 / fps) * 2` zero rows in front and takes rows from `floor(i * 50 / fps)`.
+        With `r = floor(frame * 50 / fps)`, the row in which the frame starts, it is `r - 4`. The published
+        code puts `ceil(50 / fps) * 2` zero rows in front and takes rows from `r` of all these on.
         """
-        seconds, frames = ROWS_PER_SECOND * self._seconds, self._frames
-        return frame * seconds // frames + (-seconds // frames) * ROW_MARGIN
+        return frame * ROWS_PER_SECOND * self._seconds // self._frames - self._rows_before
+
+    @property
+    def _rows_before(self) -> int:
+        if self.alignment == "frame":
+            return ROWS_BEFORE
+        return ceil_div(ROWS_PER_SECOND * self._seconds, self._frames) * PADDING_FRAMES
 
     def last_row(self, frame: int) -> int:
         """One past the last encoder row of a frame."""
@@ -157,12 +175,20 @@ class Timeline:
 
     @property
     def look_ahead(self) -> Fraction:
-        """Seconds from the start of a frame to where its needed sound ends, at most.
+        """Seconds from the start of a frame to where the sound it hears ends, at most.
 
-        Rows below `frame * 50 / fps` are rounded down, so the bound is the unrounded row.
+        Its rows are counted from one that starts no later than the frame: 0.12 s at every rate, as trained.
+        The published rows end elsewhere away from 25 fps, even before the frame's start: then it is negative.
         """
-        rows = Fraction(ROWS_PER_FRAME - ceil_div(ROWS_PER_SECOND, self.fps) * ROW_MARGIN, ROWS_PER_SECOND)
-        return max(rows, 2 / self.fps + Fraction(1, SAMPLE_RATE))
+        return Fraction(ROWS_PER_FRAME - self._rows_before, ROWS_PER_SECOND)
+
+    @property
+    def wait(self) -> Fraction:
+        """Seconds from the start of a frame to where the sound it waits for (`needed`) ends, at most.
+
+        The look-ahead; where two frames last longer (below 17 fps) these, and a sample.
+        """
+        return max(self.look_ahead, 2 / self.fps + Fraction(1, SAMPLE_RATE))
 
 
 def rows_in(samples: int) -> int:
@@ -182,27 +208,47 @@ def mirrored(frame: int, count: int) -> int:
 class Loop:
     """Which source frame is shown, frame by frame: forward, then backward, as `mirrored`.
 
-    While it rests it stays within frames at rest, once it has come to the nearest ones; it turns at their
-    ends as it does at those of the clip, and goes on from where it is. Nothing ever jumps.
+    The source runs at its own rate. While it rests it stays within frames at rest, once it has come to the
+    nearest ones; it turns at their ends as it does at those of the clip, and goes on from where it is.
+    Nothing ever jumps.
 
     Args:
         count: Forward frames.
+        timeline: Index arithmetic at the rate of what is shown.
+        fps: Frames per second of the source.
         rest: Numbers of those at rest, ascending; without any, resting is no different.
         shortest: Fewest neighbouring frames at rest that are worth staying in.
     """
 
-    def __init__(self, count: int, rest: Sequence[int] = (), shortest: int = 2) -> None:
+    def __init__(
+        self, count: int, timeline: Timeline, fps: Fraction, rest: Sequence[int] = (), shortest: int = 2
+    ) -> None:
         self._count = count
+        self._timeline = timeline
+        self._fps = fps
         self._runs = [run for run in _runs(rest) if len(run) >= shortest]
+        self._frame = 0
+        self._shown = -1
         self._step = -1
 
     def next(self, *, resting: bool) -> int:
         """The source frame of the next frame."""
-        if resting and self._runs and self._step >= 0 and self._turns():
+        shown = self._timeline.source_frame(self._frame, self._fps)
+        if resting and self._runs:
+            for _ in range(self._shown, shown):
+                self._rest()
+        else:
+            self._step = (self._step + shown - self._shown) % (2 * self._count)
+        self._frame += 1
+        self._shown = shown
+        return mirrored(self._step, self._count)
+
+    def _rest(self) -> None:
+        """The next frame of the source: a step on, or a turn."""
+        if self._step >= 0 and self._turns():
             self._step = 2 * self._count - 1 - self._step
         else:
             self._step = (self._step + 1) % (2 * self._count)
-        return mirrored(self._step, self._count)
 
     def _turns(self) -> bool:
         """True at the end of a run, and where the nearest run lies behind."""

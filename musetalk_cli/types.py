@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Image = NDArray[np.uint8]
 Samples = NDArray[np.float32]
+Alignment = Literal["frame", "published"]
+"""Which rows of the audio encoder a frame hears: those around its start at every rate, or upstream's."""
 
 
 class Box(NamedTuple):
@@ -138,6 +140,19 @@ class Frame:
     composited: float
     shown: Shown = Shown.SPEAKING
     idle: Image | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Clip:
+    """Pictures that are shown forward, then backward, at their own rate.
+
+    Attributes:
+        pictures: uint8 `[height, width, 3]`, BGR, each.
+        fps: Frames per second, exactly.
+    """
+
+    pictures: Sequence[Image]
+    fps: Fraction
 
 
 @dataclass(frozen=True, slots=True)

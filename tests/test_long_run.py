@@ -114,7 +114,7 @@ def test_a_day(fps, ppm):
     assert day.offset < 1 / RATE
     smallest, largest = (np.array(day.delays)[:, side] for side in (0, 1))
     assert smallest.min() > float(CHUNK)
-    assert largest.max() < float(2 * CHUNK + day.timeline.look_ahead)
+    assert largest.max() < float(2 * CHUNK + day.timeline.wait)
     assert np.ptp(largest) < 1 / fps
     assert largest[-1] < first_hour[0][1] + 1 / fps
     assert day.deepest <= int((CHUNK + Fraction(1, 2)) * fps)

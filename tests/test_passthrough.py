@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 from fractions import Fraction
+from math import floor
 
 import cv2
 import numpy as np
@@ -75,7 +76,7 @@ def assert_passed_through(frames, avatar, plain, numbers):
     """
     assert [frame.request.index for frame in frames] == list(range(len(plain)))
     for frame, animated in zip(frames, plain, strict=True):
-        source = mirrored(frame.request.index, avatar.meta.frames)
+        source = mirrored(floor(frame.pts * avatar.meta.fps), avatar.meta.frames)
         if source in numbers:
             assert np.array_equal(frame.image, avatar.frames[source])
         else:

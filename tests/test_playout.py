@@ -46,7 +46,7 @@ class Stream:
         seed=0,
     ):
         self.timeline, self.chunk = Timeline(Fraction(fps)), chunk
-        self.look_ahead = float(self.timeline.look_ahead)
+        self.wait = float(self.timeline.wait)
         random = np.random.default_rng(seed)
         hops = int(seconds / chunk)
         pace = 1 + ppm * 1e-6
@@ -104,7 +104,7 @@ PICTURE = np.zeros((1, 1, 3), np.uint8)
 
 def longest(stream):
     """The longest delay where all goes well: the wait, the jitter, and the batches before a frame's own."""
-    return float(stream.chunk) + stream.look_ahead + JITTER_S + 2 * BATCH_S
+    return float(stream.chunk) + stream.wait + JITTER_S + 2 * BATCH_S
 
 
 @pytest.mark.parametrize("ppm", [-200, 200])
@@ -135,7 +135,7 @@ def test_frames_come_at_their_rate_and_in_time(fps, chunk, ppm, jitter, seed):
     assert stream.intervals.min() >= 1 - CATCH_UP - 1e-6
     assert (np.array(stream.shown) >= np.array(stream.composited)).all()
     assert stream.delay.max() <= longest(stream)
-    assert stream.delay.min() >= stream.look_ahead
+    assert stream.delay.min() >= stream.wait
     settled = np.array(stream.shown)[len(stream.shown) // 2 :]
     assert (len(settled) - 1) / (settled[-1] - settled[0]) == pytest.approx(fps, rel=0.021)
 

@@ -17,7 +17,7 @@ from musetalk_cli.features import FeatureStream
 from musetalk_cli.session import Manners, Session
 from musetalk_cli.timeline import Timeline, mirrored
 from musetalk_cli.timing import StageStats
-from musetalk_cli.types import Shown, StreamFormat
+from musetalk_cli.types import Clip, Shown, StreamFormat
 
 JOB = JobConfig(batch_sizes=(4,), image_ops="cpu")
 FPS = Fraction(25)
@@ -168,7 +168,7 @@ def test_an_encoded_hop_hears_all_its_frames_need_after_silence(tiny_bundle):
 
 def test_an_idle_clip_is_shown_in_silence_and_faded_as_a_whole(tiny_bundle, avatar):
     clip = [np.full((120, 160, 3), level, np.uint8) for level in (10, 20, 30)]
-    stream = Stream(tiny_bundle, avatar, silence=SilenceLevel(), idle=clip)
+    stream = Stream(tiny_bundle, avatar, silence=SilenceLevel(), idle=Clip(clip, FPS))
     stream.say(np.concatenate([quiet(1), speech(1)]))
     frames = stream.end()
     idle = [frame for frame in frames if frame.shown is Shown.IDLE]

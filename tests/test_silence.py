@@ -49,7 +49,7 @@ def expected_weights(sound, fps, frames, level=LEVEL):
     for frame in range(frames):
         begin, end = frame / fps, (frame + 1) / fps
         first = math.ceil(begin * RATE) // ROW
-        last = math.floor(frame * 50 / fps) - 2 * math.ceil(50 / fps) + 10
+        last = math.floor(frame * 50 / fps) + 6
         last = max(last, math.ceil(Fraction(math.ceil(end * RATE), ROW)))
         step = min(step + 1, steps) if any(rows[first:last]) else max(step - 1, 0)
         weights.append(step / steps)

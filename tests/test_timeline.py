@@ -1,5 +1,5 @@
 from fractions import Fraction
-from itertools import pairwise
+from itertools import count, pairwise
 from math import ceil, floor
 
 import numpy as np
@@ -26,9 +26,9 @@ RATES = st.one_of(
 
 
 @given(RATES, st.integers(320, 16_000 * 90))
-def test_rows_of_a_frame_are_those_of_the_zero_padded_array(fps, samples):
-    """Section 2 of the specification, done literally on row numbers."""
-    timeline = Timeline(fps)
+def test_published_rows_of_a_frame_are_those_of_the_zero_padded_array(fps, samples):
+    """The published rule, done literally on row numbers."""
+    timeline = Timeline(fps, "published")
     rows, frames, step = rows_in(samples), timeline.frames_in(samples), Fraction(50) / fps
     before, after = ceil(step) * 2, ceil(step) * 3 * 2
     padded = np.concatenate([np.full(before, -1), np.arange(rows), np.full(after + 64, -1)])
@@ -36,6 +36,40 @@ def test_rows_of_a_frame_are_those_of_the_zero_padded_array(fps, samples):
         expected = padded[floor(frame * step) :][:ROWS_PER_FRAME]
         ours = np.arange(timeline.first_row(frame), timeline.last_row(frame))
         assert np.array_equal(np.where((ours < 0) | (ours >= rows), -1, ours), expected)
+
+
+@given(RATES, st.integers(0, 100_000))
+def test_a_frame_hears_four_rows_before_the_one_it_starts_in_and_six_from_there(fps, frame):
+    timeline = Timeline(fps)
+    row = next(row for row in count(floor(frame / fps * 50) - 1) if (row + 1) * Fraction(1, 50) > frame / fps)
+    assert row * Fraction(1, 50) <= frame / fps
+    assert (timeline.first_row(frame), timeline.last_row(frame)) == (row - 4, row + 6)
+
+
+@given(st.integers(0, 100_000))
+def test_both_alignments_are_one_at_25_fps(frame):
+    frames, published = Timeline(Fraction(25)), Timeline(Fraction(25), "published")
+    assert frames.first_row(frame) == published.first_row(frame) == 2 * frame - 4
+    assert frames.look_ahead == published.look_ahead
+
+
+@given(RATES, st.sampled_from(["frame", "published"]))
+def test_the_look_ahead_is_what_the_rows_reach_past_the_start(fps, alignment):
+    """0.12 s at every rate; the published rows of 10 fps end with the frame's start, those of 5 before it."""
+    timeline = Timeline(fps, alignment)
+    ends = [Fraction(timeline.last_row(frame), 50) - frame / fps for frame in range(200)]
+    assert max(ends) == timeline.look_ahead
+    if alignment == "frame":
+        assert timeline.look_ahead == Fraction(12, 100)
+    waits = [Fraction(timeline.needed(frame), 16_000) - frame / fps for frame in range(200)]
+    assert timeline.wait - Fraction(1, 16_000) <= max(waits) <= timeline.wait
+
+
+@given(RATES, RATES, st.integers(0, 100_000))
+def test_the_source_frame_is_the_one_that_a_player_shows(fps, source_fps, frame):
+    """The last one that has begun when the frame starts."""
+    shown = Timeline(fps).source_frame(frame, source_fps)
+    assert shown / source_fps <= frame / fps < (shown + 1) / source_fps
 
 
 @given(RATES, st.integers(0, 48_000 * 20), st.sampled_from([8000, 16_000, 22_050, 44_100, 48_000]))
@@ -109,19 +143,67 @@ def walk(loop, resting):
     return [loop.next(resting=rests) for rests in resting]
 
 
-@given(st.integers(1, 40), st.lists(st.booleans(), max_size=200), st.sets(st.integers(0, 39)))
-def test_the_loop_never_jumps_and_speech_follows_the_mirrored_clip(count, resting, rest):
-    numbers = sorted(number for number in rest if number < count)
-    shown = walk(Loop(count, numbers), resting)
-    assert all(abs(one - other) <= 1 for one, other in pairwise(shown))
-    assert walk(Loop(count, numbers), [False] * 100) == [mirrored(frame, count) for frame in range(100)]
-    assert walk(Loop(count), resting) == [mirrored(frame, count) for frame in range(len(resting))]
+def loop_of(frames, rest=(), shortest=2, *, source_fps=Fraction(25), fps=Fraction(25)):
+    return Loop(frames, Timeline(fps), source_fps, rest, shortest)
+
+
+def played(frames, fps, source_fps, length):
+    """What a player that starts with the output shows of the clip, forward and backward, at each frame."""
+    both = [*range(frames), *reversed(range(frames))]
+    return [both[floor(frame / fps * source_fps) % len(both)] for frame in range(length)]
+
+
+RESTS = st.sets(st.integers(0, 39))
+RESTING = st.lists(st.booleans(), max_size=200)
+
+
+@given(st.integers(1, 40), RESTING, RESTS, RATES, RATES)
+def test_the_loop_never_jumps_and_speech_follows_the_mirrored_clip(frames, resting, rest, fps, source_fps):
+    """Between neighbours lie no more frames of the source than begin in the time of one."""
+    numbers = sorted(number for number in rest if number < frames)
+    rates = {"fps": fps, "source_fps": source_fps}
+    shown = walk(loop_of(frames, numbers, **rates), resting)
+    assert all(abs(one - other) <= ceil(source_fps / fps) for one, other in pairwise(shown))
+    speech = walk(loop_of(frames, numbers, **rates), [False] * 100)
+    assert speech == played(frames, fps, source_fps, 100)
+    assert walk(loop_of(frames, **rates), resting) == played(frames, fps, source_fps, len(resting))
+
+
+@given(st.integers(1, 40), RESTING, RESTS, st.integers(1, 8), RATES)
+def test_at_another_rate_the_loop_is_the_same_walk_seen_more_or_less_often(frames, resting, rest, times, fps):
+    """Rests and turns included: seen `times` less often, every so many frames of the walk at equal rates."""
+    numbers = sorted(number for number in rest if number < frames)
+    seldom = walk(loop_of(frames, numbers, fps=fps, source_fps=times * fps), resting)
+    # The first frame is shown at once; whether it rests does not matter there, and it decides until the next.
+    ahead = [resting[0], *(rests for rests in resting[1:] for _ in range(times))] if resting else []
+    assert seldom == walk(loop_of(frames, numbers), ahead)[::times]
+    often = walk(
+        loop_of(frames, numbers, fps=times * fps, source_fps=fps), [r for r in resting for _ in range(times)]
+    )
+    assert often[::times] == walk(loop_of(frames, numbers), resting)
+    assert all(often[number] == often[number - number % times] for number in range(len(often)))
+
+
+def test_clips_of_60_and_of_10_fps_keep_their_speed_at_25():
+    fast = loop_of(1000, source_fps=Fraction(60))
+    assert walk(fast, [False] * 6) == [0, 2, 4, 7, 9, 12]
+    slow = loop_of(1000, source_fps=Fraction(10))
+    assert walk(slow, [False] * 8) == [0, 0, 0, 1, 1, 2, 2, 2]
+
+
+def test_rests_last_as_long_at_any_rate():
+    """A run of ten frames of a clip of 50 fps is walked in a fifth of a second, whatever is shown."""
+    for fps in (10, 25, 30, 120):
+        loop = loop_of(100, range(20, 30), source_fps=Fraction(50), fps=Fraction(fps))
+        shown = walk(loop, [True] * (4 * fps))
+        assert set(shown[fps:]) <= set(range(20, 30))
+        assert shown[2 * fps :: 2 * fps // 5][:5] == [shown[2 * fps]] * 5
 
 
 def test_silence_stays_in_the_nearest_frames_at_rest():
-    loop = Loop(20, [3, 4, 5, 6, 9, 15, 16, 17], shortest=3)
+    loop = loop_of(20, [3, 4, 5, 6, 9, 15, 16, 17], shortest=3)
     assert walk(loop, [False] * 9) == list(range(9))
     assert walk(loop, [True] * 12) == [8, 7, 6, 5, 4, 3, 3, 4, 5, 6, 6, 5]
     assert walk(loop, [False] * 3) == [4, 3, 2]
     assert walk(loop, [True] * 6) == [2, 3, 4, 5, 6, 6]
-    assert walk(Loop(5, [2], shortest=2), [True] * 7) == [0, 1, 2, 3, 4, 4, 3]
+    assert walk(loop_of(5, [2], shortest=2), [True] * 7) == [0, 1, 2, 3, 4, 4, 3]

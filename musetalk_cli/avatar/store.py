@@ -26,7 +26,7 @@ from musetalk_cli.avatar.layout import META_FILE
 from musetalk_cli.avatar.names import find_folder, is_name, quoted, validate_name
 from musetalk_cli.avatar.pictures import check_idle, file_problems, read_frame, read_idle, read_patch
 from musetalk_cli.errors import AvatarError, OutputError
-from musetalk_cli.types import Image
+from musetalk_cli.types import Clip
 
 __all__ = [
     "latents_format",
@@ -104,11 +104,8 @@ def load_avatar(avatars_dir: Path, name: str) -> Avatar:
     return Avatar(meta, frames, patches, latents)
 
 
-def load_idle(avatars_dir: Path, meta: AvatarMeta) -> list[Image]:
-    """The pictures an avatar shows in silence: its idle clip, or its frames where it has none.
-
-    Returns:
-        uint8 `[height, width, 3]`, BGR, each.
+def load_idle(avatars_dir: Path, meta: AvatarMeta) -> Clip:
+    """What an avatar shows in silence: its idle clip, or its frames where it has none.
 
     Raises:
         AvatarError: A file is missing or broken.
@@ -116,7 +113,7 @@ def load_idle(avatars_dir: Path, meta: AvatarMeta) -> list[Image]:
     folder = _folder_of(avatars_dir, meta.name)
     read, count = (read_idle, meta.idle_frames) if meta.idle_frames else (read_frame, meta.frames)
     try:
-        return _each(range(count), partial(read, folder, meta))
+        return Clip(_each(range(count), partial(read, folder, meta)), meta.fps)
     except (AvatarError, FileNotFoundError) as error:
         raise AvatarError(f"Avatar {meta.name}: {error}", _again(meta.name)) from error
 

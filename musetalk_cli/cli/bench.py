@@ -55,6 +55,7 @@ def _where_nothing_follows(callback: Callable[..., None]) -> Callable[..., None]
 def bench(
     common: Common,
     fps: options.Fps = "25",
+    alignment: options.AlignmentOption = options.Alignment.frame,
     chunk: given.Chunk = "0.5",
     batch_size: options.BatchSize = "auto",
     json: JsonFile = None,
@@ -75,6 +76,7 @@ def bench(
     """Time every stage and the whole on synthetic input; random weights show the cost, never a result."""
     job = JobConfig(
         fps=parse_fps(fps),
+        alignment=alignment.value,
         chunk=parse_chunk(chunk),
         sharpen=parse_sharpen(sharpen),
         batch_sizes=options.parse_batch_sizes(batch_size),

@@ -40,6 +40,7 @@ def realtime(
     chunk: Chunks = "0.1,0.2,0.5",
     seconds: Seconds = 30.0,
     fps: options.Fps = "25",
+    alignment: options.AlignmentOption = options.Alignment.frame,
     context: given.Context = "max",
     batch_size: options.BatchSize = "auto",
     sharpen: options.Sharpen = "on",
@@ -52,6 +53,7 @@ def realtime(
     chunks = tuple(parse_chunk(part.strip()) for part in chunk.split(","))
     job = JobConfig(
         fps=parse_fps(fps),
+        alignment=alignment.value,
         context=parse_context(context),
         sharpen=parse_sharpen(sharpen),
         batch_sizes=options.parse_batch_sizes(batch_size),

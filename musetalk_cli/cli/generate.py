@@ -34,6 +34,7 @@ def generate(
         typer.Option("--frames-dir", help="Folder for lossless PNGs, %08d; older numbered ones go."),
     ] = None,
     fps: options.Fps = "25",
+    alignment: options.AlignmentOption = options.Alignment.frame,
     sharpen: options.Sharpen = "on",
     image_ops: options.ImageOpsOption = options.ImageOps.auto,
     batch_size: options.BatchSize = "auto",
@@ -43,6 +44,7 @@ def generate(
         raise typer.BadParameter("pass --output, --frames-dir or both: there is nowhere to write to.")
     job = JobConfig(
         fps=parse_fps(fps),
+        alignment=alignment.value,
         sharpen=parse_sharpen(sharpen),
         image_ops=image_ops.value,
         batch_sizes=options.parse_batch_sizes(batch_size),

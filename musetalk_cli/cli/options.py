@@ -46,6 +46,13 @@ class ImageOps(str, Enum):
     cpu = "cpu"
 
 
+class Alignment(str, Enum):
+    """Values of --alignment."""
+
+    frame = "frame"
+    published = "published"
+
+
 _COMMON = "Common options"
 _DECIDED_LATER = {"model", "avatar", "audio"}
 """Options that, where they are left out, are decided and told by `musetalk_cli.choice`."""
@@ -76,6 +83,13 @@ Verbose = Annotated[
 
 Fps = Annotated[
     str, typer.Option("--fps", metavar="NUMBER", help="Frames per second, 1..120, like 25 or 30000/1001.")
+]
+AlignmentOption = Annotated[
+    Alignment,
+    typer.Option(
+        "--alignment",
+        help="Sound that a frame hears: around its start at any rate, or, away from 25 fps, as published.",
+    ),
 ]
 Sharpen = Annotated[
     str,

@@ -44,6 +44,7 @@ def realtime(
     live: given.Live = True,
     trace: given.TraceFile = None,
     fps: options.Fps = "25",
+    alignment: options.AlignmentOption = options.Alignment.frame,
     chunk: given.Chunk = "0.5",
     context: given.Context = "max",
     silence: given.Silence = "-45dB",
@@ -57,6 +58,7 @@ def realtime(
     """Make an avatar speak a stream, chunk by chunk, and say how long everything took."""
     job = JobConfig(
         fps=parse_fps(fps),
+        alignment=alignment.value,
         chunk=parse_chunk(chunk),
         context=parse_context(context),
         sharpen=parse_sharpen(sharpen),
@@ -165,9 +167,10 @@ def _run(
 
 def contract(job: JobConfig) -> str:
     """What a stream hears of the past and of the future, and the delay that this means, in one line."""
-    look_ahead = Timeline(job.fps).look_ahead
+    timeline = Timeline(job.fps, job.alignment)
     past = "up to 30 s" if job.context is None else f"{float(job.context):g} s"
     return (
-        f"chunks of {float(job.chunk):g} s, {float(look_ahead):.3g} s look-ahead, {past} of past sound: "
-        f"a sound is seen {float(job.chunk + look_ahead):.3g} s after it is heard, and the time to compute"
+        f"chunks of {float(job.chunk):g} s, {float(timeline.look_ahead):.3g} s look-ahead, "
+        f"{past} of past sound: a sound is seen {float(job.chunk + timeline.wait):.3g} s after it is heard, "
+        "and the time to compute"
     )

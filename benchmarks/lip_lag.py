@@ -1,0 +1,164 @@
+"""How much later the mouth moves at other frame rates than at 25 fps, for both values of --alignment.
+
+    python benchmarks/lip_lag.py --output benchmarks/lip_lag.md
+
+The face is the first frame of an embedded avatar, held still, so that only the mouth moves. Its opening is how
+dark the mouth is: the mean level of those pixels that change at least half as much as the most changing one at
+25 fps, below its largest value. The lag is the shift at which the opening at a rate, frame by frame at the
+frames' starts, correlates best with the opening at 25 fps, drawn as a line between its frames.
+
+The last columns are the opening of the first frame of a second of digital silence, in percent of the widest
+opening of the sample at 25 fps; what silence gives at 25 fps, once it lasts, stands above the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from musetalk_cli.avatar.data import Avatar
+from musetalk_cli.avatar.store import load_avatar
+from musetalk_cli.config import JobConfig, Place, RunConfig
+from musetalk_cli.device import describe_device
+from musetalk_cli.embedded import DEMO, demo_sample, embedded_avatars
+from musetalk_cli.features import OFFLINE_HOP
+from musetalk_cli.media.audio import SoundReader
+from musetalk_cli.nets.bundle import Bundle, open_bundle
+from musetalk_cli.report import versions
+from musetalk_cli.speak import make_engine
+from musetalk_cli.timeline import SAMPLE_RATE, parse_fps
+from musetalk_cli.timing import MonotonicClock
+from musetalk_cli.types import Alignment, Samples
+
+RATES = ("5", "8", "10", "12", "15", "18", "20", "24", "29.97", "30", "50", "60")
+TRAINED = Fraction(25)
+ALIGNMENTS: tuple[Alignment, ...] = get_args(Alignment)
+FURTHEST_MS = 600
+"""How far a lag is searched, on both sides."""
+
+Figures = NDArray[np.float64]
+
+
+def main() -> None:
+    """Speak the sample at every rate, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rates", nargs="+", default=RATES, help="frames per second")
+    parser.add_argument("--avatar", default=DEMO, help="an embedded avatar")
+    parser.add_argument("--output", type=Path, help="file for the table; else it is printed")
+    args = parser.parse_args()
+    home, sample = embedded_avatars(), demo_sample()
+    if home is None or sample is None:
+        raise SystemExit("The embedded avatars are not installed.")
+    run = RunConfig(avatars=Place(home, "embedded"), model=DEMO, device="cpu")
+    bundle, avatar = open_bundle(run), still(load_avatar(home, args.avatar))
+    mouth = Mouth(bundle, avatar, *read(sample))
+    lines = [
+        "# Lag of the lips against 25 fps",
+        "",
+        f"`python benchmarks/lip_lag.py`, avatar {args.avatar}, the demo networks in "
+        f"{str(bundle.dtype).removeprefix('torch.')} on a CPU ({describe_device(bundle.device)}).",
+        ", ".join(f"{name} {number}" for name, number in versions().items()) + ".",
+        "",
+        *__doc__.split("\n\n", 2)[2].strip().splitlines(),
+        "",
+        f"Silence at 25 fps, the last of 25 frames: {100 * mouth.silence(TRAINED, 'frame')[-1]:.1f} %.",
+        "",
+        "| fps | " + " | ".join(f"lag, {name}" for name in ALIGNMENTS)
+        + " | " + " | ".join(f"first of silence, {name}" for name in ALIGNMENTS) + " |",
+        "|---" * (1 + 2 * len(ALIGNMENTS)) + "|",
+    ]  # fmt: skip
+    for text in args.rates:
+        fps = parse_fps(text)
+        cells = [text]
+        cells += [f"{mouth.lag_ms(fps, name):+d} ms" for name in ALIGNMENTS]
+        cells += [f"{100 * mouth.silence(fps, name)[0]:.1f} %" for name in ALIGNMENTS]
+        lines.append("| " + " | ".join(cells) + " |")
+    table = "\n".join(lines) + "\n"
+    if args.output is None:
+        print(table, end="")
+    else:
+        args.output.write_text(table)
+
+
+def still(avatar: Avatar) -> Avatar:
+    """The same with its first frame alone."""
+    meta = dataclasses.replace(
+        avatar.meta, boxes=avatar.meta.boxes[:1], crop_boxes=avatar.meta.crop_boxes[:1], rest_frames=(0,)
+    )
+    return Avatar(meta, avatar.frames[:1], avatar.patches[:1], avatar.latents[:1])
+
+
+def read(path: Path) -> tuple[Samples, int]:
+    """A sound, `[n, channels]`, and its rate."""
+    with SoundReader(path) as reader:
+        return np.concatenate(list(reader.blocks(reader.sample_rate))), reader.sample_rate
+
+
+class Mouth:
+    """The opening of a face's mouth, frame by frame, while it says something.
+
+    Args:
+        bundle: The networks.
+        avatar: The face, one frame.
+        sound: What it says, float32 `[n, channels]`.
+        sample_rate: Samples per second.
+    """
+
+    def __init__(self, bundle: Bundle, avatar: Avatar, sound: Samples, sample_rate: int) -> None:
+        self._bundle, self._avatar = bundle, avatar
+        self._sound, self._sample_rate = sound, sample_rate
+        levels = self._levels(sound, sample_rate, TRAINED, "frame")
+        spread = levels.std(axis=0)
+        self._mouth = spread >= spread.max() / 2
+        grey = levels[:, self._mouth].mean(axis=1)
+        self._shut, self._range = grey.max(), grey.max() - grey.min()
+        self._trained = (self._shut - grey) / self._range
+
+    def opening(self, sound: Samples, sample_rate: int, fps: Fraction, alignment: Alignment) -> Figures:
+        """Opening in each frame of a sound; 0 and 1 are the least and the widest at 25 fps."""
+        levels = self._levels(sound, sample_rate, fps, alignment)
+        return (self._shut - levels[:, self._mouth].mean(axis=1)) / self._range
+
+    def lag_ms(self, fps: Fraction, alignment: Alignment) -> int:
+        """Milliseconds by which the mouth is later than at 25 fps; less than 0 is earlier."""
+        opening = self.opening(self._sound, self._sample_rate, fps, alignment)
+        times = np.arange(len(opening)) / float(fps)
+        trained = np.arange(len(self._trained)) / float(TRAINED)
+        lags = range(-FURTHEST_MS, FURTHEST_MS + 1)
+        alike = [
+            float(np.corrcoef(opening, np.interp(times - lag / 1000, trained, self._trained))[0, 1])
+            for lag in lags
+        ]
+        return lags[int(np.argmax(alike))]
+
+    def silence(self, fps: Fraction, alignment: Alignment) -> Figures:
+        """Opening in each frame of a second of silence."""
+        return self.opening(np.zeros((SAMPLE_RATE, 1), np.float32), SAMPLE_RATE, fps, alignment)
+
+    def _levels(self, sound: Samples, sample_rate: int, fps: Fraction, alignment: Alignment) -> Figures:
+        """Grey levels of the part of the frame that can change, `[frames, rows, columns]`."""
+        (patch,) = self._avatar.patches
+        assert patch is not None
+        job = JobConfig(fps=fps, alignment=alignment, chunk=OFFLINE_HOP)
+        engine = make_engine(self._bundle, job, MonotonicClock())
+        channels = sound.shape[1]
+        session = engine.open(self._avatar, fps, OFFLINE_HOP, Fraction(0), sample_rate, channels)
+        session.feed(sound, 0.0)
+        session.finish(0.0)
+        frames: list[Sequence[float]] = []
+        while engine.step():
+            while session.finished:
+                picture = session.finished.popleft().image[patch.box.slices()]
+                frames.append(picture.astype(np.float64).mean(axis=2))
+        return np.array(frames)
+
+
+if __name__ == "__main__":
+    main()
