@@ -1,12 +1,15 @@
 """What a stream does in silence, after an interrupt and under load; with real networks, narrow ones."""
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
+from math import floor
 
 import numpy as np
 import pytest
 import torch
 from clocks import FakeClock
+from handmade import passed_through
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -318,6 +321,42 @@ def test_a_stall_is_not_caught_up_frame_by_frame(tiny_bundle, avatar):
     assert kinds(missed).count("S") <= 13
     assert stream.encodings() - before <= 1
     assert len(missed) >= 245
+
+
+@pytest.mark.parametrize(
+    ("source_fps", "fps"),
+    [(10, 25), (60, 25), (Fraction(24000, 1001), Fraction(30000, 1001)), (25, 10), (30, 50), (25, 25)],
+)
+def test_picture_and_idle_clip_run_at_their_own_speed(tiny_bundle, avatar, monkeypatch, source_fps, fps):
+    """Speech, silence with an idle clip of another rate, an interrupt, frames left out: time goes on.
+
+    Beside what two players show that start with the stream; frame 3 has no face and passes at its time.
+    """
+    clip = Clip([np.full((120, 160, 3), level, np.uint8) for level in (10, 20, 30, 40)], Fraction(15))
+    source_fps, fps = Fraction(source_fps), Fraction(fps)
+    own = replace(passed_through(avatar, {3}), meta=replace(avatar.meta, fps=source_fps))
+    stream = Stream(
+        tiny_bundle, own, fps=fps, silence=SilenceLevel(), idle=clip, late_after=0.5, context=Fraction(0)
+    ).deaf()
+    Slow(monkeypatch, stream)
+    stream.say(np.concatenate([speech(0.8), quiet(1.2)]))
+    stream.session.interrupt()
+    stream.session.feed(speech(2), stream.clock.time)
+    stream.clock.time += 2
+    stream.run()
+    stream.say(np.concatenate([speech(1), quiet(1)]))
+    frames = stream.end()
+    assert len(frames) == int(6 * fps)
+    assert {frame.shown for frame in frames} == set(Shown)
+    both = [0, 1, 2, 3, 4, 5, 6, 6, 5, 4, 3, 2, 1, 0]
+    levels = [10, 20, 30, 40, 40, 30, 20, 10]
+    corner = slice(0, 10), slice(0, 10)
+    for frame in frames:
+        number = both[floor(frame.pts * source_fps) % 14]
+        assert frame.request.source == number
+        assert (frame.idle == levels[floor(frame.pts * 15) % 8]).all()
+        if frame.shown is Shown.SPEAKING and frame.request.weight == 1:
+            assert np.array_equal(frame.image[corner], avatar.frames[number][corner])
 
 
 def test_waiting_makes_every_frame(tiny_bundle, avatar, monkeypatch):
