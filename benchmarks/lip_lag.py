@@ -2,10 +2,10 @@
 
     python benchmarks/lip_lag.py --output benchmarks/lip_lag.md
 
-The face is the first frame of an embedded avatar, held still, so that only the mouth moves. Its opening is how
-dark the mouth is: the mean level of those pixels that change at least half as much as the most changing one at
-25 fps, below its largest value. The lag is the shift at which the opening at a rate, frame by frame at the
-frames' starts, correlates best with the opening at 25 fps, drawn as a line between its frames.
+The face is the first frame of an embedded avatar, held still, so that only the mouth moves. Its opening is
+how dark the mouth is: the mean level of those pixels that change at least half as much as the most changing
+one at 25 fps, below its largest value. The lag is the shift at which the opening at a rate, frame by frame at
+the frames' starts, correlates best with the opening at 25 fps, drawn as a line between its frames.
 
 The last columns are the opening of the first frame of a second of digital silence, in percent of the widest
 opening of the sample at 25 fps; what silence gives at 25 fps, once it lasts, stands above the table.
@@ -144,8 +144,9 @@ class Mouth:
 
     def _levels(self, sound: Samples, sample_rate: int, fps: Fraction, alignment: Alignment) -> Figures:
         """Grey levels of the part of the frame that can change, `[frames, rows, columns]`."""
-        (patch,) = self._avatar.patches
-        assert patch is not None
+        patch = self._avatar.patches[0]
+        if patch is None:
+            raise SystemExit("The first frame of the avatar has no face.")
         job = JobConfig(fps=fps, alignment=alignment, chunk=OFFLINE_HOP)
         engine = make_engine(self._bundle, job, MonotonicClock())
         channels = sound.shape[1]

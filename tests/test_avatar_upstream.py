@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import struct
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from musetalk_cli.avatar.pickles import read_boxes
-from musetalk_cli.avatar.store import load_avatar, verify
+from musetalk_cli.avatar.store import load_avatar, load_meta, verify
 from musetalk_cli.avatar.upstream import import_avatar
 from musetalk_cli.errors import AvatarError
 
@@ -81,6 +82,34 @@ def test_the_golden_loop_is_halved(source, tmp_path):
         mask = cv2.imread(str(source / "mask" / f"{number:08d}.png"), cv2.IMREAD_GRAYSCALE)
         stored = tmp_path / "golden" / "masks" / f"{number:08d}.png"
         np.testing.assert_array_equal(cv2.imread(str(stored), cv2.IMREAD_UNCHANGED), mask)
+
+
+def tell(folder, **told):
+    """Say more in the folder's own description."""
+    path = folder / "avator_info.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | told))
+
+
+def test_a_folder_without_a_rate_says_so_and_is_taken_at_25(folder, tmp_path, caplog):
+    assert import_avatar(folder, tmp_path / "avatars", "a").fps == 25
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "does not say its frame rate: taken at 25 fps" in said
+
+
+@pytest.mark.parametrize(("told", "rate"), [(30, 30), ("30000/1001", Fraction(30000, 1001)), (12.5, 12.5)])
+def test_a_rate_that_is_told_is_taken_and_nothing_is_said(folder, tmp_path, caplog, told, rate):
+    """By the folder, or, before it, by the caller."""
+    tell(folder, fps=told)
+    assert import_avatar(folder, tmp_path / "avatars", "a").fps == rate
+    import_avatar(folder, tmp_path / "avatars", "b", fps=Fraction(24000, 1001))
+    assert load_meta(tmp_path / "avatars", "b").fps == Fraction(24000, 1001)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("told", [0, -25, 1e9, "quick", "1e3"])
+def test_a_rate_that_is_none_is_refused(folder, told):
+    tell(folder, fps=told)
+    refuse(folder, r"fps of .*avator_info\.json")
 
 
 def test_a_folder_without_the_mirror_is_kept_whole(folder, tmp_path):

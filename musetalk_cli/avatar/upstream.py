@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,18 +17,21 @@ from musetalk_cli.avatar.data import LATENT_SHAPE
 from musetalk_cli.avatar.description import AvatarMeta
 from musetalk_cli.avatar.pickles import read_boxes
 from musetalk_cli.avatar.writer import AvatarWriter
-from musetalk_cli.errors import AvatarError
+from musetalk_cli.errors import AvatarError, InputError
 from musetalk_cli.media.stills import decode_image, digest_of, header_size, is_image
 from musetalk_cli.strict_json import JsonError
+from musetalk_cli.timeline import parse_fps
 from musetalk_cli.types import Box, Image
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-FPS = Fraction(25)
-"""The folder does not say its rate; upstream works at 25."""
+log = logging.getLogger(__name__)
 
-_INFO_KEYS = ("avatar_id", "video_path", "bbox_shift", "version")
+FPS = Fraction(25)
+"""Where nobody says the rate of the frames; upstream works at 25."""
+
+_INFO_KEYS = ("avatar_id", "video_path", "bbox_shift", "version", "fps")
 _VERSIONS = ("v15", "v1")
 _PLACEHOLDER = (0.0, 0.0, 0.0, 0.0)
 _MAX_INFO_BYTES = 1 << 20
@@ -48,12 +52,22 @@ class _Folder:
     info: dict[str, str | int | float]
 
 
-def import_avatar(source: Path, avatars_dir: Path, name: str, *, overwrite: bool = False) -> AvatarMeta:
+def import_avatar(
+    source: Path, avatars_dir: Path, name: str, *, fps: Fraction | None = None, overwrite: bool = False
+) -> AvatarMeta:
     """Turn a folder that MuseTalk prepared into an avatar.
 
     It holds `full_imgs/`, `mask/`, `coords.pkl`, `mask_coords.pkl`, `latents.pt` and mostly
     `avator_info.json`. A loop that is stored forward and backward is recognised and halved. Boxes over
     the frame's border are clamped to it.
+
+    Args:
+        source: The folder.
+        avatars_dir: Where avatars are.
+        name: Name of the new one.
+        fps: Frames per second of its source; None is what `avator_info.json` says as `fps`, which upstream
+            does not write, else 25, with a warning.
+        overwrite: Replace an avatar of that name.
 
     Raises:
         AvatarError: A file is missing, broken or hostile, or the counts disagree.
@@ -61,6 +75,7 @@ def import_avatar(source: Path, avatars_dir: Path, name: str, *, overwrite: bool
     """
     writer = AvatarWriter(avatars_dir, name, overwrite=overwrite)
     folder = _read(source)
+    rate = fps or _rate(source, folder.info)
     stored = len(folder.frames)
     mirrored = _is_mirrored(folder)
     count = stored // 2 if mirrored else stored
@@ -75,7 +90,7 @@ def import_avatar(source: Path, avatars_dir: Path, name: str, *, overwrite: bool
         writer.add_latents(folder.latents[:count].numpy())
         info = folder.info
         return writer.finish(
-            fps=FPS,
+            fps=rate,
             parameters={
                 "bbox_shift": info.get("bbox_shift", 0),
                 "mask": "imported",
@@ -223,6 +238,19 @@ def _info(path: Path) -> dict[str, str | int | float]:
     if info.get("version", "v15") not in _VERSIONS:
         raise AvatarError(f"{path} names the unknown model version {info['version']}.", "Use v15 or v1.")
     return info
+
+
+def _rate(source: Path, info: dict[str, str | int | float]) -> Fraction:
+    """Frames per second of the source; where the folder does not say it, 25, said aloud."""
+    if "fps" not in info:
+        log.warning("%s does not say its frame rate: taken at %s fps (--fps says another).", source, FPS)
+        return FPS
+    try:
+        return parse_fps(info["fps"])
+    except InputError as error:
+        raise AvatarError(
+            f"The fps of {source / 'avator_info.json'} is no rate in 1..120.", "Repair it or remove it."
+        ) from error
 
 
 def _is_mirrored(folder: _Folder) -> bool:

@@ -12,6 +12,7 @@ from musetalk_cli.cli.options import Common, Overwrite, common_options
 from musetalk_cli.cli.render import mebibytes, print_json, print_table, put, say
 from musetalk_cli.embedded import DEMO
 from musetalk_cli.errors import AvatarError
+from musetalk_cli.timeline import parse_fps
 
 if TYPE_CHECKING:
     from musetalk_cli.avatar.data import AvatarMemory
@@ -193,12 +194,22 @@ def import_(
     common: Common,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Avatar folder of MuseTalk or LiveTalking.")],
     name: Annotated[str, typer.Option("--name", help="Name of the new avatar.")],
+    fps: Annotated[
+        str | None,
+        typer.Option(
+            "--fps",
+            metavar="NUMBER",
+            help="Frames per second of its source, 1..120, which these folders do not say.",
+            show_default="25",
+        ),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Import an avatar folder of MuseTalk or LiveTalking."""
     from musetalk_cli.avatar.upstream import import_avatar
 
-    meta = import_avatar(folder, common.run.avatars.path, name, overwrite=overwrite)
+    rate = None if fps is None else parse_fps(fps)
+    meta = import_avatar(folder, common.run.avatars.path, name, fps=rate, overwrite=overwrite)
     if common.json:
         print_json(_description(meta))
     else:

@@ -1,4 +1,4 @@
-"""Any rate of the source with any rate of the result: what is shown, and what is heard, is that of its time."""
+"""Any rate of the source with any rate of the result: what is shown and heard is that of its time."""
 
 from fractions import Fraction
 
