@@ -2,13 +2,13 @@
 
     python benchmarks/lip_lag.py --output benchmarks/lip_lag.md
 
-The face is the first frame of an embedded avatar, held still, so that only the mouth moves. Its opening is
-how dark the mouth is: the mean level of those pixels that change at least half as much as the most changing
-one at 25 fps, below its largest value. The lag is the shift at which the opening at a rate, frame by frame at
-the frames' starts, correlates best with the opening at 25 fps, drawn as a line between its frames.
+The face is the first frame of an embedded avatar, held still, so that only the mouth moves. How far it is
+from shut is the RMS difference, over the part of the frame that can change, from what a second of digital
+silence gives at 25 fps; 100 % is the furthest that the sample goes at 25 fps. The lag is the shift at which
+this, frame by frame at the frames' starts, correlates best with that at 25 fps, drawn as a line between its
+frames.
 
-The last columns are the opening of the first frame of a second of digital silence, in percent of the widest
-opening of the sample at 25 fps; what silence gives at 25 fps, once it lasts, stands above the table.
+The last columns are the first frame of a second of digital silence: 0 % is a mouth that is shut.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from musetalk_cli.types import Alignment, Samples
 RATES = ("5", "8", "10", "12", "15", "18", "20", "24", "29.97", "30", "50", "60")
 TRAINED = Fraction(25)
 ALIGNMENTS: tuple[Alignment, ...] = get_args(Alignment)
+SILENCE: Samples = np.zeros((SAMPLE_RATE, 1), np.float32)
 FURTHEST_MS = 600
 """How far a lag is searched, on both sides."""
 
@@ -68,8 +69,6 @@ def main() -> None:
         "",
         *__doc__.split("\n\n", 2)[2].strip().splitlines(),
         "",
-        f"Silence at 25 fps, the last of 25 frames: {100 * mouth.silence(TRAINED, 'frame')[-1]:.1f} %.",
-        "",
         "| fps | " + " | ".join(f"lag, {name}" for name in ALIGNMENTS)
         + " | " + " | ".join(f"first of silence, {name}" for name in ALIGNMENTS) + " |",
         "|---" * (1 + 2 * len(ALIGNMENTS)) + "|",
@@ -78,7 +77,7 @@ def main() -> None:
         fps = parse_fps(text)
         cells = [text]
         cells += [f"{mouth.lag_ms(fps, name):+d} ms" for name in ALIGNMENTS]
-        cells += [f"{100 * mouth.silence(fps, name)[0]:.1f} %" for name in ALIGNMENTS]
+        cells += [f"{100 * mouth.first_of_silence(fps, name):.1f} %" for name in ALIGNMENTS]
         lines.append("| " + " | ".join(cells) + " |")
     table = "\n".join(lines) + "\n"
     if args.output is None:
@@ -102,7 +101,7 @@ def read(path: Path) -> tuple[Samples, int]:
 
 
 class Mouth:
-    """The opening of a face's mouth, frame by frame, while it says something.
+    """How far a mouth is from shut, frame by frame, while it says something.
 
     Args:
         bundle: The networks.
@@ -114,21 +113,15 @@ class Mouth:
     def __init__(self, bundle: Bundle, avatar: Avatar, sound: Samples, sample_rate: int) -> None:
         self._bundle, self._avatar = bundle, avatar
         self._sound, self._sample_rate = sound, sample_rate
-        levels = self._levels(sound, sample_rate, TRAINED, "frame")
-        spread = levels.std(axis=0)
-        self._mouth = spread >= spread.max() / 2
-        grey = levels[:, self._mouth].mean(axis=1)
-        self._shut, self._range = grey.max(), grey.max() - grey.min()
-        self._trained = (self._shut - grey) / self._range
-
-    def opening(self, sound: Samples, sample_rate: int, fps: Fraction, alignment: Alignment) -> Figures:
-        """Opening in each frame of a sound; 0 and 1 are the least and the widest at 25 fps."""
-        levels = self._levels(sound, sample_rate, fps, alignment)
-        return (self._shut - levels[:, self._mouth].mean(axis=1)) / self._range
+        self._shut = self._levels(SILENCE, SAMPLE_RATE, TRAINED, "frame")[-1]
+        self._widest = 1.0
+        trained = self._opening(sound, sample_rate, TRAINED, "frame")
+        self._widest = float(trained.max())
+        self._trained = trained / self._widest
 
     def lag_ms(self, fps: Fraction, alignment: Alignment) -> int:
         """Milliseconds by which the mouth is later than at 25 fps; less than 0 is earlier."""
-        opening = self.opening(self._sound, self._sample_rate, fps, alignment)
+        opening = self._opening(self._sound, self._sample_rate, fps, alignment)
         times = np.arange(len(opening)) / float(fps)
         trained = np.arange(len(self._trained)) / float(TRAINED)
         lags = range(-FURTHEST_MS, FURTHEST_MS + 1)
@@ -138,9 +131,13 @@ class Mouth:
         ]
         return lags[int(np.argmax(alike))]
 
-    def silence(self, fps: Fraction, alignment: Alignment) -> Figures:
-        """Opening in each frame of a second of silence."""
-        return self.opening(np.zeros((SAMPLE_RATE, 1), np.float32), SAMPLE_RATE, fps, alignment)
+    def first_of_silence(self, fps: Fraction, alignment: Alignment) -> float:
+        """How far from shut the first frame of a second of silence is; 1 is the furthest in the sample."""
+        return float(self._opening(SILENCE, SAMPLE_RATE, fps, alignment)[0])
+
+    def _opening(self, sound: Samples, sample_rate: int, fps: Fraction, alignment: Alignment) -> Figures:
+        away = self._levels(sound, sample_rate, fps, alignment) - self._shut
+        return np.sqrt(np.square(away).mean(axis=(1, 2))) / self._widest
 
     def _levels(self, sound: Samples, sample_rate: int, fps: Fraction, alignment: Alignment) -> Figures:
         """Grey levels of the part of the frame that can change, `[frames, rows, columns]`."""

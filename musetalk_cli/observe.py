@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -29,15 +28,13 @@ class Latencies:
 
     Attributes:
         chunk_s: Length of a chunk.
-        late_after_s: A frame composited later than this after its chunk is complete is late.
         first_frame: Chunk complete to its first frame composited, one per chunk.
         last_frame: Chunk complete to its last frame composited, one per chunk.
         mouth_to_eye: Arrival of a frame's first sample to the frame in a sink, one per frame.
-        late: Late frames.
+        late: Made frames that were composited after they were due; none is where no frame has its time.
     """
 
     chunk_s: float
-    late_after_s: float
     first_frame: Figures = field(default_factory=Figures)
     last_frame: Figures = field(default_factory=Figures)
     mouth_to_eye: Figures = field(default_factory=Figures)
@@ -45,8 +42,13 @@ class Latencies:
     _hop: int = -1
     _delay: float | None = None
 
-    def composited(self, frame: Frame) -> None:
-        """Take note of a frame; frames come in order."""
+    def composited(self, frame: Frame, due: float | None) -> None:
+        """Take note of a frame; frames come in order.
+
+        Args:
+            frame: The frame.
+            due: Monotonic seconds at which it is shown; None where it is as soon as it is made.
+        """
         if frame.shown is not Shown.SPEAKING:
             return
         delay = frame.composited - frame.request.ready
@@ -55,7 +57,7 @@ class Latencies:
             self._hop = frame.request.hop
             self.first_frame.append(delay)
         self._delay = delay
-        self.late += delay > self.late_after_s
+        self.late += due is not None and frame.composited > due
 
     def close(self) -> None:
         """Take note of the last chunk's last frame."""
@@ -146,22 +148,13 @@ class Observer:
         chunk_s: Seconds of sound per chunk.
         sample_rate: Samples per second of the sound.
         trace: Where the depths of the queues go besides, or None.
-        offline: No frame can be late; in a stream it is after the length of a chunk.
 
     Attributes:
         outcome: The figures so far.
     """
 
-    def __init__(
-        self,
-        clock: Clock,
-        chunk_s: float,
-        sample_rate: int,
-        trace: Trace | None = None,
-        *,
-        offline: bool = False,
-    ) -> None:
-        self.outcome = Outcome(Latencies(chunk_s, math.inf if offline else chunk_s), sample_rate)
+    def __init__(self, clock: Clock, chunk_s: float, sample_rate: int, trace: Trace | None = None) -> None:
+        self.outcome = Outcome(Latencies(chunk_s), sample_rate)
         self._clock = clock
         self._trace = trace
         self._started = clock.now()
@@ -196,11 +189,15 @@ class Observer:
                 self.outcome.latencies.mouth_to_eye.append(at - frame.request.arrived)
 
     def presented(
-        self, frame: Frame, depths: tuple[int, int, int], watch: Callable[[Snapshot], None] | None
+        self,
+        frame: Frame,
+        due: float | None,
+        depths: tuple[int, int, int],
+        watch: Callable[[Snapshot], None] | None,
     ) -> None:
-        """A frame was presented; told in order by one thread."""
+        """A frame was presented; told in order by one thread, with when it was due, if it was."""
         outcome = self.outcome
-        outcome.latencies.composited(frame)
+        outcome.latencies.composited(frame, due)
         outcome.frames += 1
         outcome.idle += frame.shown is Shown.IDLE
         outcome.broken += frame.shown is Shown.BROKEN

@@ -191,11 +191,12 @@ class Pipeline:
         """The presentation thread."""
         try:
             for frame in self._frames:
-                if self._playout is not None:
-                    self._wait_until(self._playout.due(frame))
+                due = None if self._playout is None else self._playout.due(frame)
+                if due is not None:
+                    self._wait_until(due)
                 for outlet in self._outlets:
                     outlet.put(frame)
-                self._observer.presented(frame, self._depths(), self._watch)
+                self._observer.presented(frame, due, self._depths(), self._watch)
         except BaseException as error:
             self._frames.close(error)
 

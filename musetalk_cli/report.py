@@ -33,7 +33,8 @@ class Report:
         first_frame_ms: Chunk complete to its first frame composited in host memory.
         last_frame_ms: Chunk complete to its last frame composited in host memory.
         mouth_to_eye_ms: A sample's arrival to the frame it belongs to in the sink.
-        late_frames: Frames composited later than a chunk lasts after their own was complete; 0 offline.
+        late_frames: Made frames that were composited after they were due; 0 where no frame has a time to
+            keep, since the source waits and nobody watches.
         dropped_frames: Frames that were late and were shown as the picture before them.
         held_frames: Pictures that a sink was too slow for, over all sinks.
         idle_frames: Frames that took no model work: nothing was said, or there was no face.

@@ -71,7 +71,7 @@ def speak(
         session = engine.open(
             avatar, job.fps, job.chunk, job.context, source.sample_rate, source.channels, manners
         )
-        observer = Observer(clock, float(job.chunk), source.sample_rate, trace, offline=offline)
+        observer = Observer(clock, float(job.chunk), source.sample_rate, trace)
         paced = not offline and (not source.patient or any(sink.live for sink in sinks))
         playout = Playout(session.timeline, job.chunk) if paced else None
         pipeline = Pipeline(engine, session, source, sinks, clock, observer, playout=playout, offline=offline)

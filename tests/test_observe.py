@@ -1,4 +1,3 @@
-import math
 import threading
 from fractions import Fraction
 
@@ -26,17 +25,17 @@ def frame(index, hop, *, delay=0.0, ready=100.0, arrived=0.0, shown=Shown.SPEAKI
 class Run:
     """An observer, and what it says how the run goes."""
 
-    def __init__(self, *, begins_after=0.0, **options):
+    def __init__(self, *, begins_after=0.0):
         self.clock = FakeClock()
-        self.observer = Observer(self.clock, CHUNK_S, RATE, **options)
+        self.observer = Observer(self.clock, CHUNK_S, RATE)
         self.clock.time += begins_after
         self.outcome = self.observer.start()
         self.snapshots = []
 
-    def present(self, *frames, after=0.0):
+    def present(self, *frames, after=0.0, due=None):
         for one in frames:
             self.clock.time += after
-            self.observer.presented(one, DEPTHS, self.snapshots.append)
+            self.observer.presented(one, due, DEPTHS, self.snapshots.append)
 
     def end(self):
         self.observer.end(DEPTHS, self.snapshots.append)
@@ -52,13 +51,13 @@ class Run:
 )
 def test_latencies_are_those_of_made_frames_one_first_and_one_last_a_chunk(steps):
     """Beside a table by chunk, whatever a chunk holds; a chunk without a made frame has no figures."""
-    latencies, table, hop, late = Latencies(CHUNK_S, CHUNK_S), {}, 0, 0
+    latencies, table, hop, late = Latencies(CHUNK_S), {}, 0, 0
     for index, (further, shown, ms) in enumerate(steps):
         hop += further
-        latencies.composited(frame(index, hop, delay=ms / 1000, shown=shown, ready=0.0))
+        latencies.composited(frame(index, hop, delay=ms / 1000, shown=shown, ready=0.0), due=0.7)
         if shown is Shown.SPEAKING:
             table.setdefault(hop, []).append(ms / 1000)
-            late += ms > 500
+            late += ms > 700
     latencies.close()
     latencies.close()
     assert list(latencies.first_frame._kept) == [delays[0] for delays in table.values()]
@@ -77,14 +76,13 @@ def test_frames_are_counted_by_what_they_show():
     assert run.outcome.samples == 11 * 640
 
 
-def test_a_frame_is_late_after_the_length_of_a_chunk_and_never_offline():
-    for offline, late in ((False, 2), (True, 0)):
-        run = Run(offline=offline)
-        delays = [0.1, 0.499, 0.501, 3.0]
-        run.present(*(frame(index, index, delay=delay) for index, delay in enumerate(delays)))
-        run.present(frame(4, 4, delay=9.0, shown=Shown.HELD), frame(5, 5, delay=9.0, shown=Shown.IDLE))
-        assert run.end().late == run.outcome.latencies.late == late
-        assert run.outcome.latencies.late_after_s == (math.inf if offline else CHUNK_S)
+@pytest.mark.parametrize(("due", "late"), [(100.5, 2), (None, 0)])
+def test_a_frame_is_late_that_was_made_after_it_was_due_and_none_that_has_no_time(due, late):
+    run = Run()
+    delays = [0.1, 0.499, 0.501, 3.0]
+    run.present(*(frame(index, index, delay=delay) for index, delay in enumerate(delays)), due=due)
+    run.present(frame(4, 4, delay=9.0, shown=Shown.HELD), frame(5, 5, delay=9.0, shown=Shown.IDLE), due=due)
+    assert run.end().late == run.outcome.latencies.late == late
 
 
 def test_a_run_says_how_it_goes_four_times_a_second_at_most():
@@ -184,7 +182,7 @@ def test_depths_go_to_the_trace(tmp_path):
         observer = Observer(clock, CHUNK_S, RATE, trace)
         observer.start()
         clock.time += 1
-        observer.presented(frame(0, 0), DEPTHS, None)
+        observer.presented(frame(0, 0), None, DEPTHS, None)
         observer.end(DEPTHS, None)
     events = json.loads((tmp_path / "trace.json").read_text())
     events = events if isinstance(events, list) else events["traceEvents"]

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 def pipeline(source, sinks, failure=None, *, offline=True):
     clock = FakeClock()
     engine = Engine(clock, failure)
-    observer = Observer(clock, 0.5, STREAM.sample_rate, offline=offline)
+    observer = Observer(clock, 0.5, STREAM.sample_rate)
     return Pipeline(engine, engine.session, source, sinks, clock, observer, offline=offline)
 
 

@@ -316,6 +316,39 @@ def test_frames_are_shown_when_they_are_due():
     assert clock.now() == pytest.approx(expected[-1])
 
 
+class Slow(Engine):
+    """Needs a second for each batch: two chunks of the stream."""
+
+    def step(self):
+        self.clock.time += 1.0
+        return super().step()
+
+
+def test_nothing_is_late_where_no_frame_has_its_time():
+    """A pipe that is read faster than it is spoken, into a file: every frame waits, and nobody for it."""
+    clock = FakeClock()
+    outcome = Run(Source(60), [Sink()], engine=Slow(clock), clock=clock).run()
+    assert outcome.frames == 60
+    assert outcome.latencies.last_frame.percentiles().p50 > 500, "longer than a chunk"
+    assert outcome.latencies.late == 0
+
+
+@pytest.mark.parametrize("engine", [Engine, Slow])
+def test_a_frame_is_late_that_was_made_after_it_was_due(engine):
+    clock, times = FakeClock(), []
+
+    class Noting(Playout):
+        def due(self, frame):
+            times.append((frame.composited, super().due(frame)))
+            return times[-1][1]
+
+    playout = Noting(Timeline(STREAM.fps), Fraction(1, 2))
+    outcome = Run(Paced(60), [Sink()], engine=engine(clock), clock=clock, playout=playout).run()
+    late = sum(composited > due for composited, due in times)
+    assert outcome.latencies.late == late
+    assert (late > 0) is (engine is Slow)
+
+
 class Standing(FakeClock):
     """Time stands still: a wait ends when it is cut short, or never."""
 

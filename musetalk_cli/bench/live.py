@@ -67,7 +67,7 @@ class LiveResult:
 
 
 def missed(run: Report) -> int:
-    """Frames that were not there in time: later than a chunk after their own was complete, or left out."""
+    """Frames that were not there when they were due: made too late, or left out."""
     return run.late_frames + run.dropped_frames
 
 
