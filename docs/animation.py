@@ -33,7 +33,7 @@ def main() -> None:
         raise SystemExit("The embedded avatars are not installed.")
     with tempfile.TemporaryDirectory() as work:
         for avatar in AVATARS:
-            generate(RunConfig(), JobConfig(), avatar, sample, frames_dir=Path(work) / avatar)
+            generate(RunConfig(), JobConfig(silence=None), avatar, sample, frames_dir=Path(work) / avatar)
         names = sorted(path.name for path in (Path(work) / AVATARS[0]).iterdir())[FIRST::STEP][:COUNT]
         pictures = [_side_by_side([Path(work) / avatar / name for avatar in AVATARS]) for name in names]
     palette = _heads(pictures[::7]).quantize(COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)

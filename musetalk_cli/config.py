@@ -160,7 +160,7 @@ class JobConfig:
         image_ops: Where resize, sharpen and blend run.
         batch_sizes: Sizes a batch may have, ascending; a batch is padded up to the next one. None is what
             suits the device.
-        silence: The level below which a stream is silent, and no frame is made; None makes every frame.
+        silence: The level below which the sound is silent, and no frame is made; None makes every frame.
         idle_avatar: Avatar whose idle clip, or else whose frames, are shown in silence; None is the one
             that speaks.
         when_late: Whether frames that cannot be shown in time are left out, or everything waits for them.
@@ -174,6 +174,6 @@ class JobConfig:
     sharpen: Sharpen | None = Sharpen()
     image_ops: ImageOpsName = "auto"
     batch_sizes: tuple[int, ...] | None = None
-    silence: SilenceLevel | None = None
+    silence: SilenceLevel | None = SilenceLevel()
     idle_avatar: str | None = None
     when_late: WhenLate = "auto"

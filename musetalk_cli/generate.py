@@ -38,7 +38,8 @@ def generate(
 
     Args:
         run: Where things are and what computes; without a model it is the one the avatar was made for.
-        job: Frame rate, image steps and batches; `chunk` and `context` do not matter to a whole file.
+        job: Frame rate, image steps, batches, and silence, which is decided as in a stream of the same sound.
+            `chunk`, `context` and `when_late` do not matter to a whole file.
         avatar: Name of the avatar.
         audio: Any file with an audio stream.
         output: Video to write, with the sound at its own rate; or None.

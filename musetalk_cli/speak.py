@@ -89,10 +89,9 @@ def _manners(run: RunConfig, job: JobConfig, avatar: Avatar, source: Source, *, 
     Raises:
         MuseTalkError: The idle avatar is not there, or has another size.
     """
-    if offline:
-        return Manners()
-    drops = job.when_late == "drop" or (job.when_late == "auto" and not source.patient)
-    return Manners(job.silence, _idle(run, job, avatar), float(job.chunk) if drops else math.inf)
+    idle = None if offline and job.silence is None else _idle(run, job, avatar)
+    drops = not offline and (job.when_late == "drop" or (job.when_late == "auto" and not source.patient))
+    return Manners(job.silence, idle, float(job.chunk) if drops else math.inf)
 
 
 def _idle(run: RunConfig, job: JobConfig, avatar: Avatar) -> Clip | None:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from musetalk_cli.avatar.data import Avatar
 from musetalk_cli.avatar.store import load_avatar, load_meta, verify
 from musetalk_cli.config import JobConfig, Place, RunConfig
 from musetalk_cli.embedded import AVATARS
+from musetalk_cli.features import OFFLINE_HOP
+from musetalk_cli.nets.bundle import open_bundle
+from musetalk_cli.speak import make_engine
+from musetalk_cli.timing import MonotonicClock
 
 ROOT = Path(__file__).parents[1]
 MODEL, PEOPLE = ROOT / "models" / "demo", ROOT / "avatars"
@@ -68,7 +75,7 @@ def spoken(request, tmp_path_factory):
     samples, rate = soundfile.read(PEOPLE / "demo" / "sample.wav", dtype="float32")
     soundfile.write(work / "part.wav", samples[: SECONDS * rate], rate)
     run = RunConfig(Place(ROOT / "models", "flag"), Place(PEOPLE, "flag"), device="cpu")
-    generate(run, JobConfig(), request.param, work / "part.wav", frames_dir=work / "frames")
+    generate(run, JobConfig(silence=None), request.param, work / "part.wav", frames_dir=work / "frames")
     frames = [read_image(path) for path in sorted((work / "frames").iterdir())]
     return frames, load_avatar(PEOPLE, request.param), samples
 
@@ -88,6 +95,73 @@ def test_it_rests_in_silence_and_moves_with_the_sound(spoken):
     assert len(frames) == SECONDS * 25
     assert moved[:8].max() < 0.6 * np.median(moved[15:]), "the sample begins with half a second of silence"
     assert np.corrcoef(moved, loud[: len(moved)])[0, 1] > 0.5
+
+
+class StillFace:
+    """The first frame of the avatar demo, of which only the mouth moves."""
+
+    def __init__(self):
+        run = RunConfig(Place(ROOT / "models", "flag"), Place(PEOPLE, "flag"), model="demo", device="cpu")
+        whole = load_avatar(PEOPLE, "demo")
+        meta = replace(whole.meta, boxes=whole.meta.boxes[:1], crop_boxes=whole.meta.crop_boxes[:1])
+        self.bundle = open_bundle(run)
+        self.avatar = Avatar(meta, whole.frames[:1], whole.patches[:1], whole.latents[:1])
+        self.shut = self.mouths(np.zeros(16_000, np.float32), 25)[-1]
+
+    def mouths(self, samples, fps, alignment="frame"):
+        """What can change in each frame of a sound, float64 `[frames, rows, columns, 3]`."""
+        engine = make_engine(self.bundle, JobConfig(alignment=alignment, chunk=OFFLINE_HOP), MonotonicClock())
+        session = engine.open(self.avatar, Fraction(fps), OFFLINE_HOP, Fraction(0), 16_000, 1)
+        session.feed(samples[:, None], 0.0)
+        session.finish(0.0)
+        found = []
+        while engine.step():
+            found += [frame.image[self.avatar.patches[0].box.slices()] for frame in session.finished]
+            session.finished.clear()
+        return np.array(found, np.float64)
+
+    def openings(self, samples, fps, alignment="frame"):
+        """How far the mouth is from shut in each frame, in levels."""
+        return np.abs(self.mouths(samples, fps, alignment) - self.shut).mean(axis=(1, 2, 3))
+
+
+@pytest.fixture(scope="module")
+def still_face():
+    return StillFace()
+
+
+@pytest.fixture(scope="module")
+def words():
+    """A second and a half from the middle of the sample."""
+    import soundfile
+
+    return soundfile.read(PEOPLE / "demo" / "sample.wav", dtype="float32", start=16_000, stop=40_000)[0]
+
+
+@pytest.fixture(scope="module")
+def trained(still_face, words):
+    """The opening at 25 fps."""
+    return still_face.openings(words, 25)
+
+
+@pytest.mark.parametrize("fps", [8, 10, 12])
+def test_the_first_frame_of_silence_is_shut_at_any_rate(still_face, trained, fps):
+    """Rows that are padding alone are no silence to the networks: the published first frame is open."""
+    quiet = np.zeros(16_000 // 4, np.float32)
+    assert still_face.openings(quiet, fps)[0] < 0.05 * trained.max()
+    assert still_face.openings(quiet, fps, "published")[0] > 0.4 * trained.max()
+
+
+@pytest.mark.parametrize("fps", [10, 50])
+def test_the_lips_are_in_time_at_any_rate(still_face, words, trained, fps):
+    """The shift at which the opening fits that at 25 fps best is below 20 ms."""
+    opening = still_face.openings(words, fps)
+    times = np.arange(len(opening)) / fps
+    lags = np.arange(-300, 301) / 1000
+    at_25 = np.arange(len(trained)) / 25
+    alike = [np.corrcoef(opening, np.interp(times - lag, at_25, trained))[0, 1] for lag in lags]
+    assert max(alike) > 0.9
+    assert abs(lags[np.argmax(alike)]) <= 0.02
 
 
 def test_nothing_changes_outside_the_mask(spoken):

@@ -1,13 +1,15 @@
 """The whole job from files to files, against upstream's results to the pixel."""
 
+import json
 import os
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from lives import read_back
+from lives import read_back, speech, write_sound
 
 from musetalk_cli.avatar.upstream import import_avatar
 from musetalk_cli.config import JobConfig, Place, RunConfig
@@ -15,9 +17,11 @@ from musetalk_cli.generate import generate
 from musetalk_cli.realtime import realtime
 from musetalk_cli.sinks import NullSink, RecordingSink
 from musetalk_cli.sources import FileSource, PcmSource
+from musetalk_cli.timeline import mirrored
 from musetalk_cli.timing import MonotonicClock
+from musetalk_cli.types import Shown
 
-UNSHARPENED = JobConfig(sharpen=None, batch_sizes=(8,))
+AS_PUBLISHED = JobConfig(sharpen=None, silence=None, batch_sizes=(8,))
 DATA = os.environ.get("MUSETALK_TEST_DATA")
 
 
@@ -40,7 +44,7 @@ def assert_equal_frames(ours: Path, upstream: Path):
 
 @pytest.mark.parametrize("image_ops", ["cpu", "gpu"])
 def test_generate_equals_upstream(golden, avatars_dir, tmp_path, image_ops):
-    job = JobConfig(sharpen=None, batch_sizes=(8,), image_ops=image_ops)
+    job = replace(AS_PUBLISHED, image_ops=image_ops)
     report = generate(
         run_config(golden, avatars_dir), job, "synthetic", golden / "audio.wav", frames_dir=tmp_path / "out"
     )
@@ -58,7 +62,7 @@ def test_generate_equals_upstream_on_real_frames(tmp_path):
     import_avatar(golden / "avatar", tmp_path, "footage")
     generate(
         run_config(golden, tmp_path),
-        UNSHARPENED,
+        AS_PUBLISHED,
         "footage",
         golden / "audio.wav",
         frames_dir=tmp_path / "out",
@@ -79,12 +83,73 @@ def test_a_stream_in_one_chunk_equals_upstream(golden, avatars_dir):
         def write(self, frame):
             frames.append(frame.image)
 
-    job = JobConfig(chunk=Fraction(2), sharpen=None, batch_sizes=(8,))
+    job = replace(AS_PUBLISHED, chunk=Fraction(2))
     realtime(run_config(golden, avatars_dir), job, "synthetic", whole(golden / "audio.wav"), [Keep()])
     expected = sorted((golden / "frames").iterdir())
     assert len(frames) == len(expected)
     for frame, path in zip(frames, expected, strict=True):
         assert psnr(frame, cv2.imread(str(path))) >= 60
+
+
+def breath(seconds):
+    """Noise that swells to -50 dB of full scale: below the level of speech, above that of a quiet room."""
+    count = round(seconds * 16_000)
+    swell = np.sin(np.pi * np.arange(count) / count) ** 2
+    return (10 ** (-50 / 20) * swell * np.random.default_rng(4).standard_normal(count)).astype(np.float32)
+
+
+def test_generate_rests_in_silence_and_without_it_makes_every_frame(
+    golden, avatars_dir, golden_avatar, models, musetalk, tmp_path
+):
+    """Speech, a second of breath, speech: by default the face is its source's there, as in a stream."""
+    sound = write_sound(tmp_path / "breath.wav", speech(0.6), breath(1.6), speech(0.6))
+    arguments = ["generate", "--avatars-dir", avatars_dir, "--model", models, "--avatar", "synthetic"]
+    arguments += ["--audio", sound, "--sharpen", "off", "--json"]
+    shown, reports = {}, {}
+    for silence in ([], ["--silence", "off"]):
+        out = tmp_path / ("gated" if not silence else "always")
+        code, stdout, _ = musetalk(*arguments, *silence, "--frames-dir", out)
+        assert code == 0
+        reports[out.name] = json.loads(stdout)
+        pictures = [cv2.imread(str(path)) for path in sorted(out.iterdir())]
+        shown[out.name] = [
+            np.array_equal(picture, golden_avatar.frames[mirrored(number, 4)])
+            for number, picture in enumerate(pictures)
+        ]
+    stream = []
+
+    class Keep(NullSink):
+        def write(self, frame):
+            stream.append(frame.shown is Shown.IDLE)
+
+    run = RunConfig(Place(golden, "flag"), Place(avatars_dir, "flag"), str(models), "cpu", "fp32")
+    realtime(run, JobConfig(), "synthetic", whole(sound), [Keep()])
+    assert shown["gated"] == stream
+    assert shown["gated"][26:48] == [True] * 22, "0.3 s after the speech to just before the next"
+    assert not any(shown["gated"][3:22] + shown["gated"][55:])
+    assert not any(shown["always"])
+    assert reports["gated"]["idle_frames"] == sum(stream)
+    assert reports["gated"]["settings"]["silence"] == "-45dB"
+    assert (reports["always"]["idle_frames"], reports["always"]["settings"]["silence"]) == (0, "off")
+
+
+def test_the_alignment_is_an_option_and_is_reported(avatars_dir, models, musetalk, tmp_path):
+    """At 10 fps the frames hear other rows; at 25 both are the same to the last bit."""
+    sound = write_sound(tmp_path / "speech.wav", speech(0.5))
+    arguments = ["generate", "--avatars-dir", avatars_dir, "--model", models, "--avatar", "synthetic"]
+    arguments += ["--audio", sound, "--json", "--frames-dir", tmp_path / "out"]
+    last = {}
+    for fps in ("10", "25"):
+        for given in ([], ["--alignment", "frame"], ["--alignment", "published"]):
+            code, stdout, _ = musetalk(*arguments, "--fps", fps, *given)
+            assert code == 0
+            name = " ".join([fps, *given[1:]])
+            assert json.loads(stdout)["settings"]["alignment"] == (given or ["frame"])[-1]
+            last[name] = cv2.imread(str(max((tmp_path / "out").iterdir())))
+    assert np.array_equal(last["10"], last["10 frame"])
+    assert not np.array_equal(last["10 frame"], last["10 published"])
+    assert np.array_equal(last["25"], last["25 frame"])
+    assert np.array_equal(last["25 frame"], last["25 published"])
 
 
 def test_realtime_reports_its_latencies(golden, avatars_dir, tmp_path):

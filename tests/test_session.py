@@ -108,6 +108,30 @@ def test_silence_is_shown_without_model_work(tiny_bundle, avatar):
     assert not {"features", "unet", "vae", "resize", "blend"} & set(stages)
 
 
+@pytest.mark.parametrize("fps", [Fraction(8), FPS, Fraction(30000, 1001), Fraction(60)])
+def test_a_whole_file_rests_where_a_stream_of_it_does(tiny_bundle, avatar, monkeypatch, fps):
+    """The same weights and source frames, with rests, whether a hop is a chunk or a window of the encoder.
+
+    Levels lie close to both thresholds, and the sound ends in the middle of a frame, and of a row.
+    """
+    decibels = np.array([-70, -44, -50, -52, -70, -70, -46, -20, -50, -70, -44, -70])
+    levels = np.repeat(10 ** (decibels / 20), RATE // 2)
+    noise = np.random.default_rng(5).standard_normal(len(levels))
+    sound = (levels * noise).astype(np.float32)[:-777, None]
+    resting = replace(avatar, meta=replace(avatar.meta, fps=Fraction(12), rest_frames=(1, 2, 3, 4, 5)))
+    seen = []
+    for hop, context in ((Fraction(30), Fraction(0)), (HALF, None), (Fraction(1, 10), Fraction(1))):
+        stream = Stream(
+            tiny_bundle, resting, hop=hop, context=context, fps=fps, silence=SilenceLevel()
+        ).deaf()
+        Slow(monkeypatch, stream)
+        stream.say(sound)
+        requests = [frame.request for frame in stream.end()]
+        seen.append([(request.index, request.weight, request.source) for request in requests])
+    assert seen[0] == seen[1] == seen[2]
+    assert {0.0, 1.0} <= {weight for _, weight, _ in seen[0]}
+
+
 def test_speech_is_made_and_fades_on_both_sides(tiny_bundle, avatar):
     """Quiet, speech from 3.0 to 5.0 s, quiet: the face is there from 3.0 s to the end of the hang-over."""
     stream = Stream(tiny_bundle, avatar, silence=SilenceLevel()).deaf()

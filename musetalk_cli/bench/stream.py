@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from musetalk_cli.avatar.data import Avatar
 from musetalk_cli.control import Remote
 from musetalk_cli.engine import Engine
@@ -25,7 +27,7 @@ def speak_synthetic(engine: Engine, avatar: Avatar, source: Source, remote: Remo
         remote: Ends it early, from outside.
     """
     engine.warm_up(avatar)
-    job, clock = engine.job, engine.stats.clock
+    job, clock = replace(engine.job, silence=None), engine.stats.clock
     manners = Manners() if source.patient else Manners(late_after=float(job.chunk))
     session = engine.open(
         avatar, job.fps, job.chunk, job.context, source.sample_rate, source.channels, manners

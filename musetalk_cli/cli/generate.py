@@ -12,7 +12,7 @@ from musetalk_cli.cli.interrupt import stop_on_signals
 from musetalk_cli.cli.options import Common, common_options
 from musetalk_cli.cli.render import end_run, progress
 from musetalk_cli.cli.speaker import SAMPLE_SHOWN, AvatarOption, choose
-from musetalk_cli.config import JobConfig, parse_sharpen
+from musetalk_cli.config import JobConfig, parse_sharpen, parse_silence
 from musetalk_cli.timeline import parse_fps
 
 
@@ -35,6 +35,7 @@ def generate(
     ] = None,
     fps: options.Fps = "25",
     alignment: options.AlignmentOption = options.Alignment.frame,
+    silence: options.Silence = options.SILENCE,
     sharpen: options.Sharpen = "on",
     image_ops: options.ImageOpsOption = options.ImageOps.auto,
     batch_size: options.BatchSize = "auto",
@@ -45,6 +46,7 @@ def generate(
     job = JobConfig(
         fps=parse_fps(fps),
         alignment=alignment.value,
+        silence=parse_silence(silence),
         sharpen=parse_sharpen(sharpen),
         image_ops=image_ops.value,
         batch_sizes=options.parse_batch_sizes(batch_size),

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from musetalk_cli.config import Place, RunConfig, default_place
+from musetalk_cli.config import JobConfig, Place, RunConfig, default_place
 from musetalk_cli.errors import InputError
 from musetalk_cli.text import printable
 
@@ -97,6 +97,16 @@ Sharpen = Annotated[
         "--sharpen", metavar="on|off|AMOUNT[,SIGMA[,THRESHOLD]]", help="Unsharp mask of the resized face."
     ),
 ]
+Silence = Annotated[
+    str,
+    typer.Option(
+        "--silence",
+        metavar="LEVEL|off",
+        help="Below it the face rests as its source or idle clip does; off makes every frame.",
+    ),
+]
+SILENCE = str(JobConfig().silence)
+"""What is taken without `--silence`."""
 ImageOpsOption = Annotated[ImageOps, typer.Option("--image-ops", help="Where resize, sharpen and blend run.")]
 BatchSize = Annotated[
     str, typer.Option("--batch-size", metavar="auto|N[,N...]", help="Sizes a batch of frames may have.")

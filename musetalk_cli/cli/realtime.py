@@ -47,7 +47,7 @@ def realtime(
     alignment: options.AlignmentOption = options.Alignment.frame,
     chunk: given.Chunk = "0.5",
     context: given.Context = "max",
-    silence: given.Silence = "-45dB",
+    silence: options.Silence = options.SILENCE,
     idle_avatar: given.IdleAvatar = None,
     when_late: given.WhenLate = given.Late.auto,
     control: given.Control = None,

@@ -139,15 +139,6 @@ Context = Annotated[
         "--context", metavar="max|SECONDS", help="Past sound heard with each hop.", rich_help_panel=_STREAM
     ),
 ]
-Silence = Annotated[
-    str,
-    typer.Option(
-        "--silence",
-        metavar="LEVEL|off",
-        help="Below it the face rests, without model work.",
-        rich_help_panel=_STREAM,
-    ),
-]
 IdleAvatar = Annotated[
     str | None,
     typer.Option(
