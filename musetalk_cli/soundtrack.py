@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from musetalk_cli.media.resample import StreamResampler
 from musetalk_cli.timeline import Timeline
 from musetalk_cli.types import Samples
+
+log = logging.getLogger(__name__)
 
 
 class SoundTrack:
@@ -27,6 +30,7 @@ class SoundTrack:
         self._pieces: deque[Samples] = deque([np.zeros((0, channels), np.float32)])
         self._start = 0
         self._fed = 0
+        self._told = False
         self._arrivals: deque[tuple[int, float]] = deque()
 
     def feed(self, samples: Samples, arrived: float) -> Samples:
@@ -34,7 +38,14 @@ class SoundTrack:
         self._pieces.append(samples)
         self._fed += len(samples)
         self._arrivals.append((self._fed, arrived))
-        return self._resampler.feed(samples)
+        heard = self._resampler.feed(samples)
+        if not self._told and self._resampler.cancelled_at is not None:
+            self._told = True
+            log.warning(
+                "The channels of the sound cancel each other from %.2f s on: the louder one is heard.",
+                self._resampler.cancelled_at,
+            )
+        return heard
 
     def finish(self) -> Samples:
         """The last samples at 16 kHz."""

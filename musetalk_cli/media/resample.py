@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import soxr
 
+from musetalk_cli.media.mixdown import Mixdown
 from musetalk_cli.timeline import SAMPLE_RATE, ceil_div
 from musetalk_cli.types import Samples
 
 
 class StreamResampler:
-    """Channel mean, then soxr HQ to 16 kHz; the result does not depend on how the sound was cut.
+    """`Mixdown`, then soxr HQ to 16 kHz; the result does not depend on how the sound was cut.
 
     Args:
         sample_rate: Samples per second of what comes in.
@@ -19,13 +20,21 @@ class StreamResampler:
     def __init__(self, sample_rate: int) -> None:
         self._rate = sample_rate
         self._stream = soxr.ResampleStream(sample_rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+        self._mixdown: Mixdown | None = None
         self._taken = 0
         self._given = 0
 
+    @property
+    def cancelled_at(self) -> float | None:
+        """Second at which the channels first cancelled each other; None while they did not."""
+        return None if self._mixdown is None else self._mixdown.cancelled_at
+
     def feed(self, samples: Samples) -> Samples:
         """Take float32 `[n, channels]`, give the float32 `[m]` at 16 kHz that are final."""
+        if self._mixdown is None:
+            self._mixdown = Mixdown(self._rate, samples.shape[1])
         self._taken += len(samples)
-        mono: Samples = samples.mean(axis=1, dtype=np.float32)
+        mono = self._mixdown.feed(samples)
         if self._rate == SAMPLE_RATE:
             return mono
         out: Samples = self._stream.resample_chunk(mono)
@@ -34,8 +43,9 @@ class StreamResampler:
 
     def finish(self) -> Samples:
         """The rest, zero-padded to `ceil(samples * 16000 / rate)` as librosa does."""
+        mono = np.zeros(0, np.float32) if self._mixdown is None else self._mixdown.finish()
         if self._rate == SAMPLE_RATE:
-            return np.zeros(0, np.float32)
-        rest: Samples = self._stream.resample_chunk(np.zeros(0, np.float32), last=True)
+            return mono
+        rest: Samples = self._stream.resample_chunk(mono, last=True)
         missing = ceil_div(self._taken * SAMPLE_RATE, self._rate) - self._given
         return np.pad(rest, (0, max(0, missing - len(rest))))[:missing]
