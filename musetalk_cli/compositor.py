@@ -122,19 +122,21 @@ class GpuPath:
     Args:
         device: Where the faces are.
         slots: Batches that may be on their way to the host at once; a further one waits for the oldest.
+        sharpen: How faces will be sharpened; None where they are not.
     """
 
     name = "gpu"
 
-    def __init__(self, device: torch.device, slots: int = 3) -> None:
+    def __init__(self, device: torch.device, slots: int = 3, sharpen: Sharpen | None = None) -> None:
         self._device = device
+        self._sharpen = sharpen
         self._pinned = _PinnedSlots(slots) if device.type == "cuda" else None
 
     def place(self, avatar: Avatar) -> list[Target | None]:
         """Copy the parts that can change, and their masks, to the device.
 
-        Every size of face is resized and sharpened once, so that no index table is copied while frames are
-        made: such a copy would wait for the batch before it.
+        Every size of face is resized once, and sharpened as frames will be, so that no index table is copied
+        while frames are made: such a copy would wait for the batch before it.
         """
         targets = [
             None
@@ -149,7 +151,9 @@ class GpuPath:
         blank = torch.zeros(1, FACE_SIZE, FACE_SIZE, 3, dtype=torch.uint8, device=self._device)
         sizes = {(target.face.width, target.face.height): target for target in targets if target is not None}
         for one in sizes.values():
-            self.sharpen(self.resize(blank, [one]), Sharpen())
+            resized = self.resize(blank, [one])
+            if self._sharpen is not None:
+                self.sharpen(resized, self._sharpen)
         return targets
 
     def resize(self, faces: Tensor, targets: Sequence[Target]) -> list[Tensor]:

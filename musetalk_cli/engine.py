@@ -90,7 +90,8 @@ class Engine:
         self._generator = Generator(bundle)
         self.repair = Repair(bundle, self._generator)
         on_device = job.image_ops == "gpu" or (job.image_ops == "auto" and self._on_cuda)
-        self._images: ImagePath = GpuPath(bundle.device, FLIGHTS_ON_CUDA + 1) if on_device else CpuPath()
+        slots = FLIGHTS_ON_CUDA + 1
+        self._images: ImagePath = GpuPath(bundle.device, slots, job.sharpen) if on_device else CpuPath()
         self._residents: dict[Avatar, _Resident] = {}
         self._scheduler = Scheduler(self.batch_sizes[-1])
         self._flights: deque[_Flight] = deque()

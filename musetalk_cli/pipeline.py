@@ -264,7 +264,7 @@ class Pipeline:
         if arrival is None:
             return False
         epoch, piece = arrival
-        if epoch != self._session.epoch:
+        if epoch != self._session.epoch and self._source.live:
             if self._source.patient:
                 return True
             piece = replace(piece, samples=np.zeros_like(piece.samples))

@@ -13,6 +13,7 @@ from musetalk_cli.compositor import GpuPath
 from musetalk_cli.config import JobConfig, Sharpen
 from musetalk_cli.engine import Engine
 from musetalk_cli.errors import InputError
+from musetalk_cli.ops import torch_ops
 from musetalk_cli.timing import StageStats
 
 JOB = JobConfig(batch_sizes=(4,), image_ops="cpu")
@@ -321,3 +322,17 @@ def test_a_warm_up_leaves_no_trace(tiny_bundle, golden_avatar, golden_sound):
     engine.warm_up(golden_avatar)
     assert engine.stats.summary(()) == {}
     assert engine.fallbacks == 0
+
+
+@pytest.mark.parametrize("sharpen", [Sharpen(), Sharpen(sigma=2.3), Sharpen(sigma=0.37), None])
+def test_no_table_is_made_while_frames_are_made(tiny_bundle, sharpen):
+    """A table that is copied to a device waits for the batch before it. 73 is a size of this test alone."""
+    avatar = synthetic_avatar(160, 120, 73, 3)
+    engine = make_engine(tiny_bundle, replace(JOB, image_ops="gpu", sharpen=sharpen))
+    session = open_session(engine, avatar)
+    engine._targets([(avatar, 0)])
+    tables = (torch_ops._taps, torch_ops._nearest, torch_ops._reflected)
+    before = [table.cache_info().misses for table in tables]
+    say_all([session], 0.4)
+    assert len(run_dry(engine, session)[0]) == 10
+    assert [table.cache_info().misses for table in tables] == before

@@ -209,11 +209,10 @@ def test_a_stop_before_the_first_frame_leaves_nothing():
 class Interrupted(Source):
     """1; while that is computed 2, 3, 4, 5, an interrupt, 6, which was on its way, and 7, 8, 9, 10."""
 
-    live = True
-
-    def __init__(self, *, patient):
+    def __init__(self, *, patient, live=True):
         super().__init__(10)
         self.patient = patient
+        self.live = live
         self.busy, self.go_on = threading.Event(), threading.Event()
         self.discarded_after = []
         self.run = None
@@ -235,8 +234,8 @@ class Interrupted(Source):
         self.discarded_after.append(self.given)
 
 
-def interrupted(patient):
-    source, clock = Interrupted(patient=patient), FakeClock()
+def interrupted(patient, *, live=True):
+    source, clock = Interrupted(patient=patient, live=live), FakeClock()
 
     class Busy(Engine):
         def step(self):
@@ -262,6 +261,13 @@ def test_an_interrupt_silences_old_sound_of_a_source_that_goes_on():
     """It keeps its length: time goes on."""
     run, sink = interrupted(patient=False)
     assert run.session.heard == [1, 0, 0, 0, 0, 0, 7, 8, 9, 10]
+    assert sink.frames == list(range(10))
+
+
+def test_an_interrupt_takes_nothing_of_a_recording_that_waits():
+    """What was read of it and is not spoken yet is still to come."""
+    run, sink = interrupted(patient=True, live=False)
+    assert run.session.heard == list(range(1, 11))
     assert sink.frames == list(range(10))
 
 

@@ -185,7 +185,7 @@ class _Stages:
         faces = self.decode(predicted)
         unet_s = median_s(lambda: self.unet(size), device, budget_s)
         vae_s = median_s(lambda: self.decode(predicted), device, budget_s)
-        gpu_ms = self._image_steps(GpuPath(device), faces, budget_s)
+        gpu_ms = self._image_steps(GpuPath(device, sharpen=self._sharpen), faces, budget_s)
         cpu_ms = self._image_steps(CpuPath(), faces, budget_s)
         best_s = min(sum(gpu_ms.values()), sum(cpu_ms.values())) / 1e3
         model_s, ideal_s = unet_s + vae_s, roofline.seconds(gflop * 1e9 * size, self._weight_bytes())

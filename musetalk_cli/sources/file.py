@@ -61,7 +61,11 @@ class FileSource:
             self._reader.close()
 
     def discard(self) -> None:
-        """Do nothing: a recording goes on."""
+        """Do nothing: a recording goes on.
+
+        What was not yet taken of it is still to come. At its own speed that is what lies after the interrupt;
+        where it waits, what lies after the last sound that the frames were made of.
+        """
 
     def close(self) -> None:
         """End the iteration at its next piece; the decoder ends with it, or now where there is none."""

@@ -37,7 +37,6 @@ class PcmSource:
         InputError: The rate is outside 4000..384000, or the channels outside 1..8.
     """
 
-    live = True
     patient = True
     lost_samples = 0
 
@@ -57,6 +56,7 @@ class PcmSource:
         self._lock = threading.Lock()
         self._decoder = PcmDecoder(channels)
         self._heard = False
+        self.live = not self._is_recording()
         self.sample_rate = sample_rate
         self.channels = channels
 
@@ -78,7 +78,7 @@ class PcmSource:
     def discard(self) -> None:
         """Throw away what can be read without waiting, up to 4 MiB; a recording, a regular file, goes on."""
         with self._lock, contextlib.suppress(OSError):
-            if stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+            if self._is_recording():
                 return
             left = DISCARD_BYTES
             while left > 0 and (data := self._read(min(left, READ_BYTES))):
@@ -114,6 +114,12 @@ class PcmSource:
             return os.read(self._descriptor, most)
         except BlockingIOError:
             return None
+
+    def _is_recording(self) -> bool:
+        """True for a regular file, which waits and does not come at its own time."""
+        with contextlib.suppress(OSError):  # whoever reads it will say why not
+            return stat.S_ISREG(os.fstat(self._descriptor).st_mode)
+        return False
 
     def _poll(self, seconds: float) -> bool:
         """True where the descriptor can be read, or will tell why not, within so many seconds."""
