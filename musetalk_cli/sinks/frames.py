@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import cv2
 
 from musetalk_cli.errors import OutputError
-from musetalk_cli.sinks.place import check_parent, check_writable, partial_name
+from musetalk_cli.sinks.place import Partial, check_parent, check_writable, refused
 from musetalk_cli.types import Frame, StreamFormat
 
 _NUMBERED = re.compile(r"\d{8}\.png")
@@ -40,7 +39,8 @@ class FramesSink:
         self.name = str(folder)
         self.live = False
         self._folder = folder
-        self._partial = partial_name(folder if folder.is_dir() else folder.parent)
+        self._told = f"--frames-dir {folder}"
+        self._partial = Partial(folder if folder.is_dir() else folder.parent)
         self._count = 0
 
     def open(self, stream: StreamFormat) -> None:  # noqa: ARG002 - a picture states its own size
@@ -50,9 +50,11 @@ class FramesSink:
             OutputError: It cannot be made.
         """
         try:
-            self._partial.mkdir()
+            self._partial.make(folder=True)
         except OSError as error:
-            raise self._refused(error, "Choose another folder.") from error
+            raise OutputError(
+                f"{self._told} cannot be written: {error.strerror}.", "Choose another folder."
+            ) from error
 
     def write(self, frame: Frame) -> None:
         """Write one picture.
@@ -62,9 +64,9 @@ class FramesSink:
         """
         _, data = cv2.imencode(".png", frame.image)
         try:
-            (self._partial / f"{self._count:08d}.png").write_bytes(data.tobytes())
+            (self._partial.path / f"{self._count:08d}.png").write_bytes(data.tobytes())
         except OSError as error:
-            raise self._refused(error, "Check the free space of the disk.") from error
+            raise refused(self._told, error, self._partial.path) from error
         self._count += 1
 
     def finish(self) -> None:
@@ -75,20 +77,18 @@ class FramesSink:
         """
         try:
             if not self._folder.exists():
-                self._partial.rename(self._folder)
+                self._partial.path.rename(self._folder)
+                self._partial.release()
                 return
             for old in self._folder.iterdir():
                 if _NUMBERED.fullmatch(old.name):
                     old.unlink()
-            for picture in self._partial.iterdir():
+            for picture in self._partial.path.iterdir():
                 picture.rename(self._folder / picture.name)
-            self._partial.rmdir()
         except OSError as error:
-            raise self._refused(error) from error
+            raise refused(self._told, error, self._partial.path) from error
+        self._partial.remove()
 
     def abort(self) -> None:
         """Remove what was written."""
-        shutil.rmtree(self._partial, ignore_errors=True)
-
-    def _refused(self, error: OSError, hint: str | None = None) -> OutputError:
-        return OutputError(f"--frames-dir {self._folder} cannot be written: {error.strerror}.", hint)
+        self._partial.remove()

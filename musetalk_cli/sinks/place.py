@@ -1,11 +1,19 @@
-"""Checks that a result can be written, before any work is done for it."""
+"""Where results go: checks before any work is done, and hidden names for what is not complete yet."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
+import re
+import shutil
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 from musetalk_cli.errors import OutputError
+
+_HIDDEN = re.compile(r"\.musetalk-[0-9a-f]{32}\.partial")
 
 
 def check_parent(path: Path, option: str) -> None:
@@ -40,15 +48,19 @@ def check_file(path: Path, option: str) -> None:
 def check_writable(folder: Path, what: str) -> None:
     """Make and remove a file in a folder: permissions alone do not tell a file system that takes none.
 
+    What killed runs left there goes away first.
+
     Raises:
         OutputError: The folder refuses it.
     """
-    trial = partial_name(folder)
+    _remove_abandoned(folder)
+    trial = Partial(folder)
     try:
-        trial.touch(exist_ok=False)
-        trial.unlink()
+        trial.make()
     except OSError as error:
         raise OutputError(f"{what} cannot be written: {error.strerror}.", "Choose another folder.") from error
+    finally:
+        trial.remove()
 
 
 def check_not_input(path: Path, audio: Path, option: str = "--output") -> None:
@@ -65,6 +77,93 @@ def check_not_input(path: Path, audio: Path, option: str = "--output") -> None:
         raise OutputError(f"{option} {path} is the sound itself.", "Choose another name for the result.")
 
 
-def partial_name(folder: Path) -> Path:
-    """A hidden name in a folder that nothing else has, for what is not complete yet."""
+def refused(what: str, error: OSError, kept: Path) -> OutputError:
+    """What is said of a result that the system refuses on the way.
+
+    Args:
+        what: The option and its value.
+        error: What the system said.
+        kept: What should be there and may have been removed.
+    """
+    if not kept.exists():
+        return removed(what)
+    full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+    return OutputError(
+        f"{what} cannot be written: {error.strerror}.", "Check the free space of the disk." if full else None
+    )
+
+
+def removed(what: str) -> OutputError:
+    """What is said of a result that somebody removed, or its folder, before it was complete."""
+    return OutputError(f"{what} was removed, or its folder was, while it was written.")
+
+
+class Partial:
+    """What is not complete yet, under a hidden name; its lock says that its owner lives.
+
+    The system gives the lock up when the owner ends, in whatever way.
+
+    Args:
+        folder: Where it is.
+
+    Attributes:
+        path: Its name, which nothing else has.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = _hidden_name(folder)
+        self._lock: int | None = None
+
+    def make(self, *, folder: bool = False) -> None:
+        """Make an empty file, or a folder, and lock it.
+
+        Raises:
+            OSError: It cannot be made.
+        """
+        if folder:
+            self.path.mkdir()
+        else:
+            self.path.touch(exist_ok=False)
+        self._lock = os.open(self.path, os.O_RDONLY)
+        with suppress(OSError):  # a file system without locks: then nobody can take it for abandoned
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def remove(self) -> None:
+        """Remove what is there, and let go; safe to call twice."""
+        with suppress(OSError):
+            if self.path.is_dir():
+                shutil.rmtree(self.path, ignore_errors=True)
+            else:
+                self.path.unlink()
+        self.release()
+
+    def release(self) -> None:
+        """Let go of the lock: the result has its name, or nothing is left."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
+
+
+def _hidden_name(folder: Path) -> Path:
     return folder / f".musetalk-{uuid.uuid4().hex}.partial"
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what runs left in a folder that were killed: nobody holds its lock."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if _HIDDEN.fullmatch(path.name):
+                _remove_unless_locked(path)
+
+
+def _remove_unless_locked(path: Path) -> None:
+    with suppress(OSError):
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        finally:
+            os.close(handle)

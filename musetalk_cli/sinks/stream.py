@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from musetalk_cli.errors import OutputError
 from musetalk_cli.media.encode import FLV, MATROSKA, MPEGTS, RECORDINGS, can_send
 from musetalk_cli.sinks.encoded import EncodedSink, container_of
-from musetalk_cli.sinks.place import check_file
+from musetalk_cli.sinks.place import check_file, removed
 from musetalk_cli.types import Frame, StreamFormat
 
 SCHEMES = {"rtmp": FLV, "rtmps": FLV, "srt": MPEGTS}
@@ -50,6 +50,19 @@ class RecordingSink(EncodedSink):
         if self._encoder is None and self._stream is not None:
             super().open(self._stream)
         super().write(frame)
+
+    def finish(self) -> None:
+        """Complete the recording.
+
+        Raises:
+            OutputError: The encoder failed, or the recording was removed while it was written.
+        """
+        try:
+            super().finish()
+        except OutputError as error:
+            raise error if self._path.parent.is_dir() else removed(self._told) from None
+        if self._encoder is not None and not self._path.exists():
+            raise removed(self._told)
 
     def abort(self) -> None:
         """End the encoder and keep what was written; a file that holds nothing is removed."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 
 from musetalk_cli.errors import OutputError
 from musetalk_cli.media.encode import FILES
 from musetalk_cli.sinks.encoded import EncodedSink, container_of
-from musetalk_cli.sinks.place import check_file, partial_name
+from musetalk_cli.sinks.place import Partial, check_file, refused, removed
+from musetalk_cli.types import StreamFormat
 
 
 class VideoSink(EncodedSink):
@@ -24,9 +24,21 @@ class VideoSink(EncodedSink):
     def __init__(self, path: Path) -> None:
         check_file(path, "--output")
         self._path = path
-        self._partial = partial_name(path.parent)
+        self._partial = Partial(path.parent)
         container = container_of(path, FILES)
-        super().__init__(self._partial, container, str(path), told=f"--output {path}", live=False)
+        super().__init__(self._partial.path, container, str(path), told=f"--output {path}", live=False)
+
+    def open(self, stream: StreamFormat) -> None:
+        """Make the file and start the encoder.
+
+        Raises:
+            OutputError: The file cannot be made.
+        """
+        try:
+            self._partial.make()
+        except OSError as error:
+            raise OutputError(f"{self._told} cannot be written: {error.strerror}.") from error
+        super().open(stream)
 
     def finish(self) -> None:
         """Complete the file and give it its name.
@@ -36,14 +48,16 @@ class VideoSink(EncodedSink):
         """
         if self._encoder is None:
             return
-        super().finish()
         try:
-            self._partial.replace(self._path)
+            super().finish()
+            self._partial.path.replace(self._path)
+        except OutputError as error:
+            raise error if self._partial.path.exists() else removed(self._told) from None
         except OSError as error:
-            raise OutputError(f"--output {self._path} cannot be written: {error.strerror}.") from error
+            raise refused(self._told, error, self._partial.path) from error
+        self._partial.release()
 
     def abort(self) -> None:
         """Remove what was written."""
         super().abort()
-        with suppress(OSError):
-            self._partial.unlink()
+        self._partial.remove()
