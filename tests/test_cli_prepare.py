@@ -282,7 +282,8 @@ def test_previews(prepare, clip, models, tmp_path, monkeypatch):
 
 def test_an_idle_clip_goes_along(prepare, clip, models, tmp_path):
     idle = film(tmp_path / "idle.avi", [disc_frame(90 + n) for n in range(10)], fps=50)
-    prepare(clip, tmp_path, models, "--idle", idle)
+    _, err = prepare(clip, tmp_path, models, "--idle", idle)
+    assert err.count("note: Idle clip: Frames were resampled from 50 to 25 per second.") == 1
     meta = load_meta(tmp_path, "a")
     assert meta.idle_frames == 5
     assert verify(tmp_path, "a") == []

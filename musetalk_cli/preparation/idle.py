@@ -44,7 +44,7 @@ def store_idle(
     size: tuple[int, int],
     folder: Path,
     progress: Callable[[int, int | None], None],
-) -> int:
+) -> tuple[int, list[str]]:
     """Store the idle clip.
 
     Args:
@@ -55,7 +55,7 @@ def store_idle(
         progress: Told the frames that are done, and how many there are.
 
     Returns:
-        Its number of frames.
+        Its number of frames, and sentences on what was done to it.
     """
     (folder / IDLE_DIR).mkdir(exist_ok=True)
     count = 0
@@ -67,4 +67,4 @@ def store_idle(
             write_png(folder / IDLE_DIR / image_name(count), picture)
             count += 1
             progress(count, clip.expected)
-    return count
+        return count, [f"Idle clip: {note}" for note in clip.notes]

@@ -181,14 +181,15 @@ class _Preparation:
         size, faces = (video.width, video.height), len(plan.animated)
         imager = Imager(self._folder, plan, size, self._options, self._tools, self._rates, version)
         notes = imager.run(lambda done: self._tell("encoding faces", done, faces))
-        idle_frames = 0
+        idle_frames, said = 0, list(video.notes)
         if source.idle is not None and idle is not None:
             tell = partial(self._tell, "idle clip")
-            idle_frames = store_idle(source.idle, idle, size, self._folder, tell)
+            idle_frames, idle_said = store_idle(source.idle, idle, size, self._folder, tell)
+            said += idle_said
         self._workspace.seal()
         self._arrange(plan, len(survey.faces))
         meta = self._describe(plan, chosen, video, model, digest, idle_frames)
-        meta = dataclasses.replace(meta, report=self._report(meta, plan, chosen, notes, video))
+        meta = dataclasses.replace(meta, report=self._report(meta, plan, chosen, notes, said))
         self._workspace.publish(meta.to_json())
         return Prepared(meta, plan, resumed)
 
@@ -276,17 +277,17 @@ class _Preparation:
         )
 
     def _report(
-        self, meta: AvatarMeta, plan: Plan, chosen: Chosen, notes: Sequence[FaceNote], video: VideoFrames
+        self, meta: AvatarMeta, plan: Plan, chosen: Chosen, notes: Sequence[FaceNote], said: Sequence[str]
     ) -> dict[str, Json]:
         files = (path for path in self._folder.rglob("*") if path.is_file())
         return assess(
             plan,
             chosen.faces,
             notes,
-            fps=video.fps,
+            fps=meta.fps,
             people=chosen.people,
             sees_mouth=self._origin.sees_mouth,
-            source_notes=video.notes,
+            source_notes=said,
             memory=memory_of(meta, sum(note.pixels for note in notes)),
             disk_bytes=sum(path.stat().st_size for path in files),
         )
