@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -131,6 +132,34 @@ def test_generate_rests_in_silence_and_without_it_makes_every_frame(
     assert reports["gated"]["idle_frames"] == sum(stream)
     assert reports["gated"]["settings"]["silence"] == "-45dB"
     assert (reports["always"]["idle_frames"], reports["always"]["settings"]["silence"]) == (0, "off")
+
+
+@pytest.mark.parametrize("source_fps", ["10", "60", "24000/1001"])
+def test_a_clip_of_any_rate_keeps_its_speed(
+    avatars_dir, golden_avatar, models, musetalk, tmp_path, source_fps
+):
+    """In silence the pictures are those of the clip, forward and backward, at the time of each frame."""
+    place = Path(shutil.copytree(avatars_dir / "synthetic", tmp_path / "avatars" / "synthetic"))
+    description = json.loads((place / "avatar.json").read_text())
+    (place / "avatar.json").write_text(json.dumps(description | {"fps": source_fps}))
+    sound = write_sound(tmp_path / "silence.wav", np.zeros(16_000))
+    arguments = [
+        "generate",
+        "--avatars-dir",
+        tmp_path / "avatars",
+        "--model",
+        models,
+        "--avatar",
+        "synthetic",
+    ]
+    code, _, _ = musetalk(*arguments, "--audio", sound, "--fps", "30", "--frames-dir", tmp_path / "out")
+    assert code == 0
+    pictures = [cv2.imread(str(path)) for path in sorted((tmp_path / "out").iterdir())]
+    assert len(pictures) == 30
+    both = [0, 1, 2, 3, 3, 2, 1, 0]
+    for number, picture in enumerate(pictures):
+        source = both[int(Fraction(number, 30) * Fraction(source_fps)) % 8]
+        assert np.array_equal(picture, golden_avatar.frames[source])
 
 
 def test_the_alignment_is_an_option_and_is_reported(avatars_dir, models, musetalk, tmp_path):
