@@ -14,7 +14,7 @@ import pytest
 from musetalk_cli.errors import OutputError
 from musetalk_cli.media import feed, ffmpeg
 from musetalk_cli.media.audio import SoundReader, probe_sound
-from musetalk_cli.media.encode import FLV, FRAGMENTED, MATROSKA, MP4, VideoEncoder, can_send
+from musetalk_cli.media.encode import FILES, FLV, FRAGMENTED, MATROSKA, MP4, VideoEncoder, can_send
 from musetalk_cli.timeline import Timeline
 from musetalk_cli.types import StreamFormat
 
@@ -239,3 +239,49 @@ def test_a_live_container_has_a_keyframe_every_second(fps, keyframe):
 def test_the_bundled_ffmpeg_can_send_by_what_the_sinks_offer():
     assert all(can_send(scheme) for scheme in ("rtmp", "rtmps", "srt"))
     assert not can_send("nosuch")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "channels", "written"),
+    [
+        (".mp4", 8, 8), (".mp4", 9, 2), (".mov", 10, 2), (".mkv", 16, 2), (".mp4", 64, 2),
+        (".webm", 3, 2), (".webm", 4, 2), (".webm", 6, 6), (".webm", 10, 2),
+    ],
+)  # fmt: skip
+def test_more_channels_than_the_codec_takes_are_mixed_to_stereo_and_that_is_said(
+    tmp_path, caplog, suffix, channels, written
+):
+    path = tmp_path / f"out{suffix}"
+    stream = StreamFormat(32, 32, Fraction(25), 48_000, channels)
+    encoder = VideoEncoder(path, stream, FILES[suffix])
+    tone = np.zeros((1920, channels), np.float32)
+    tone[:, 0::2] = 0.5 * np.sin(np.arange(1920) * 2 * np.pi * 1000 / 48_000)[:, None]
+    for number in range(25):
+        encoder.write(picture(32, 32, number), tone)
+    encoder.finish()
+    with SoundReader(path) as reader:
+        assert reader.channels == written
+        samples = np.concatenate(list(reader.blocks(4800)))
+    if written == 2:
+        left, right = np.sqrt((samples[4800:40_000] ** 2).mean(axis=0))
+        assert left == pytest.approx(0.5 / np.sqrt(2), rel=0.05)
+        assert right < 0.05
+    assert len([r for r in caplog.records if "written as stereo" in r.getMessage()]) == (written != channels)
+
+
+def test_a_place_that_is_not_there_has_a_hint_of_its_own(tmp_path):
+    encoder = VideoEncoder(tmp_path / "nowhere" / "out.mp4", StreamFormat(64, 48, Fraction(25), 16000, 1))
+    with pytest.raises(OutputError) as caught:
+        for number in range(1000):
+            encoder.write(picture(64, 48, number), np.zeros((640, 1), np.float32))
+    assert "folder" in caught.value.hint
+    assert "space" not in caught.value.hint
+
+
+def test_sound_the_codec_refuses_is_no_matter_of_the_disk(tmp_path):
+    encoder = VideoEncoder(tmp_path / "out.mp4", StreamFormat(64, 48, Fraction(25), 16000, 1))
+    with pytest.raises(OutputError) as caught:
+        for number in range(1000):
+            encoder.write(picture(64, 48, number), np.full((640, 1), 3e38, np.float32))
+        encoder.finish()
+    assert "space" not in (caught.value.hint or "")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import functools
+import logging
 import math
 import os
 import signal
 import subprocess
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import NoReturn
@@ -18,9 +19,12 @@ from typing import NoReturn
 import numpy as np
 
 from musetalk_cli.errors import OutputError
-from musetalk_cli.media import feed, ffmpeg
+from musetalk_cli.media import feed, ffmpeg, hints
 from musetalk_cli.media.feed import Feed
+from musetalk_cli.media.sound_channels import as_stereo, coded_channels
 from musetalk_cli.types import Image, Samples, StreamFormat
+
+log = logging.getLogger(__name__)
 
 GRACE_S = 5.0
 """How long an ffmpeg that takes no more frames may need to say why."""
@@ -30,7 +34,6 @@ SOUND_WAITING = 256
 """Pieces of sound that may wait while ffmpeg wants pictures first."""
 
 _KNOWN = ("Failed to resolve hostname", *sorted(map(os.strerror, errno.errorcode), key=len, reverse=True))
-
 
 _H264 = "-c:v libx264 -preset veryfast -crf 18"
 _H264_AT_ONCE = f"{_H264} -tune zerolatency"
@@ -159,6 +162,11 @@ class VideoEncoder:
         self._destination = destination
         self._live = container.live
         self._name = name
+        channels, codec = coded_channels(container.sound, stream.channels)
+        self._mixed = channels != stream.channels
+        if self._mixed:
+            log.warning("Sound of %d channels is written as stereo, for %s.", stream.channels, codec)
+            stream = replace(stream, channels=channels)
         self._lock = threading.RLock()
         pictures, sounds = os.pipe(), os.pipe()
         command = _inputs(stream, sounds[0]).split() + container.options(stream).split()
@@ -189,6 +197,7 @@ class VideoEncoder:
         """
         if self._border is not None:
             image = np.pad(image, self._border, mode="edge")
+        samples = as_stereo(samples) if self._mixed else samples
         sound = np.ascontiguousarray(samples, dtype="<f4").tobytes()
         with self._lock:
             if self._pictures.closed:
@@ -248,7 +257,7 @@ class VideoEncoder:
             raise OutputError(
                 f"{self._name} cannot be written: ffmpeg was ended by signal {-code} "
                 f"({signal.strsignal(-code)}).",
-                "Check the free space of the disk, and the free memory.",
+                hints.signal_hint(-code),
             )
         reason = self._messages.reason()
         if isinstance(self._destination, int) and reason.endswith(os.strerror(errno.EPIPE)):
@@ -258,7 +267,7 @@ class VideoEncoder:
                 f"{self._name} cannot be written: {_told_of_a_url(self._messages.lines())}.",
                 "Check the server, its address and its key.",
             )
-        raise OutputError(f"{self._name} cannot be written: {reason}.", "Check the free space of the disk.")
+        raise OutputError(f"{self._name} cannot be written: {reason}.", hints.write_hint(reason))
 
     def abort(self) -> None:
         """Stop without completing; safe to call at any time, from any thread, also while another writes."""
