@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 _JOINERS = "\u200c\u200d"
@@ -23,6 +24,26 @@ def printable(text: str, keep: str = "") -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(_shown(character, keep) for character in text)
+
+
+_SERVER = re.compile(
+    r"\b(?!file:)([a-z][a-z0-9+.-]*://)(?:[^\s/?#@'\"]*@)?"
+    r"(\[[^\]\s]*\]|[^\s/?#:'\"]*)(:\d+(?![^\s/?#'\"]))?([^\s'\"]+)?",
+    re.IGNORECASE,
+)
+_ALMOST = re.compile(r"\b(rtmp\w*|srt|rtsps?|https?)(?:(?::(?!//)|//)[^\s'\"]+)", re.IGNORECASE)
+
+
+def redacted(text: str) -> str:
+    """Leave out of every URL what may be a secret: all but its scheme, its host and its port.
+
+    What begins like the address of a server and is none, like `rtmp:/host/key`, keeps its scheme only.
+
+    Args:
+        text: Any text in which URLs may stand.
+    """
+    text = _SERVER.sub(lambda url: f"{url[1]}{url[2]}{url[3] or ''}{'/...' if url[4] else ''}", text)
+    return _ALMOST.sub(r"\1:...", text)
 
 
 def _shown(character: str, keep: str) -> str:

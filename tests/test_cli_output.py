@@ -91,3 +91,29 @@ def test_running_out_of_memory_is_said(musetalk, monkeypatch, failure):
     code, _, err = musetalk("avatars", "list")
     assert code == 1
     assert err.startswith("error: There is not enough memory for this.\nhint:  ")
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "rtmp://host/app/hunter2",
+        "RTMP:/host/hunter2",
+        "rtmp:hunter2",
+        "rtmp//host/hunter2",
+        "rtmp://host:hunter2/app",
+        "rmtp://host/app/hunter2",
+        "srt://host:90?passphrase=hunter2",
+    ],
+)
+@pytest.mark.parametrize("verbose", [False, True])
+def test_no_message_and_no_log_holds_a_stream_key(musetalk, golden, tmp_path, output, verbose):
+    """Twice the same, so that every one is refused."""
+    more = ["-v"] if verbose else []
+    twice = ["--output", output, "--output", output]
+    sound = ["--audio", golden / "audio.wav", "--avatar", "x", "--avatars-dir", tmp_path]
+    code, out, err = musetalk("realtime", *sound, *twice, *more)
+    assert (code, out) == (1, "")
+    assert "hunter2" not in err
+    code, _, err = musetalk("realtime", *sound, output)
+    assert code == 2
+    assert "hunter2" not in err

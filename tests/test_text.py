@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musetalk_cli.text import printable
+from musetalk_cli.text import printable, redacted
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,21 @@ def test_any_text_can_be_written_and_says_nothing_to_a_terminal(text):
     shown.encode()
     assert not {unicodedata.category(character) for character in shown} & {"Cc", "Cs", "Zl", "Zp"}
     assert printable(shown) == shown
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        ("to rtmp://h.org/app/KEY now", "to rtmp://h.org/... now"),
+        ("['RTMPS://user:KEY@h:1935/a?b=KEY', 'x.mp4']", "['RTMPS://h:1935/...', 'x.mp4']"),
+        ("srt://[::1]:9000?passphrase=KEY", "srt://[::1]:9000/..."),
+        ("rtmp://host", "rtmp://host"),
+        ("RTMP:/h/KEY is not there", "RTMP:... is not there"),
+        ("rtmp:KEY", "rtmp:..."),
+        ("https://h/x?token=KEY", "https://h/..."),
+        ("file:///a/b.mp4 and /home/x/take: 2.mp4", "file:///a/b.mp4 and /home/x/take: 2.mp4"),
+        ("models: /work/models (flag)", "models: /work/models (flag)"),
+    ],
+)
+def test_of_a_url_its_scheme_and_host_are_told(raw, shown):
+    assert redacted(raw) == shown

@@ -21,7 +21,7 @@ from musetalk_cli.cli.interrupt import INTERRUPTED
 from musetalk_cli.cli.realtime_options import RealtimeCommand
 from musetalk_cli.cli.render import put, show_error, unwritten
 from musetalk_cli.errors import MuseTalkError
-from musetalk_cli.text import printable
+from musetalk_cli.text import printable, redacted
 
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
 
@@ -43,7 +43,7 @@ def _printable_usage() -> Iterator[None]:
     try:
         yield
     except _UsageError as error:
-        error.message = printable(error.message, keep="\n")
+        error.message = redacted(printable(error.message, keep="\n"))
         raise
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from musetalk_cli.cli.render import LINE_EVERY_S
-from musetalk_cli.text import printable
+from musetalk_cli.text import printable, redacted
 
 if TYPE_CHECKING:
     from musetalk_cli.gpu import GpuMonitor, GpuUse
@@ -42,7 +42,7 @@ def live_panel(title: str, *, enabled: bool, gpu: GpuMonitor | None = None) -> I
         enabled: Draw a panel where stderr is a terminal; otherwise lines are all there is.
         gpu: Reads the use of the GPU.
     """
-    title = printable(title)
+    title = redacted(printable(title))
     console = Console(stderr=True)
     if not (enabled and sys.stderr.isatty() and console.is_interactive):
         yield _at_most_every(LINE_EVERY_S, lambda now: log.warning("%s", _line(title, now, _use(gpu))), 0.0)

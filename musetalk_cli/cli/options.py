@@ -16,7 +16,7 @@ import typer
 
 from musetalk_cli.config import JobConfig, Place, RunConfig, default_place
 from musetalk_cli.errors import InputError
-from musetalk_cli.text import printable
+from musetalk_cli.text import printable, redacted
 
 log = logging.getLogger("musetalk_cli")
 
@@ -213,7 +213,7 @@ class _Printable(logging.Formatter):
     """Log lines in which nothing is obeyed by a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record), keep="\n")
+        return redacted(printable(super().format(record), keep="\n"))
 
 
 def _set_up_log(*, verbose: bool) -> None:

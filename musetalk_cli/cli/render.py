@@ -27,7 +27,7 @@ from rich.table import Table
 
 from musetalk_cli import strict_json
 from musetalk_cli.errors import MuseTalkError, OutputError
-from musetalk_cli.text import printable
+from musetalk_cli.text import printable, redacted
 
 if TYPE_CHECKING:
     from musetalk_cli.preparation.run import Step
@@ -46,9 +46,9 @@ def show_error(error: MuseTalkError, *, trace: bool) -> None:
     """One sentence and a hint on stderr; the traceback before them on demand."""
     with contextlib.suppress(OSError):  # where stderr cannot be written, the exit code is all that is left
         if trace:
-            sys.stderr.write(printable("".join(traceback.format_exception(error)), keep="\n"))
+            sys.stderr.write(redacted(printable("".join(traceback.format_exception(error)), keep="\n")))
         target = Console(stderr=True, soft_wrap=True, highlight=False)
-        target.print(f"[bold red]error:[/] {_line(error.message)}")
+        target.print(f"[bold red]error:[/] {redacted(_line(error.message))}")
         if error.hint:
             target.print(f"[dim]hint:[/]  {_line(error.hint)}")
 

@@ -11,6 +11,8 @@ from musetalk_cli.sinks.stream import SCHEMES, NetworkSink, PipeSink, RecordingS
 from musetalk_cli.types import Sink
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_ALMOST = re.compile(r"(?:(?:rtmp\w*|srt):(?!//)|(?:rtmps?|srt)//)", re.IGNORECASE)
+"""A server's address with a slash or a colon left out: a file of that name was not meant."""
 _UNDERSTOOD = (
     "Pass FILE.mp4, .mov, .mkv or .webm, - for standard output, rtmp://..., rtmps://..., srt://... or null."
 )
@@ -28,6 +30,9 @@ def parse_output(text: str) -> Sink:
         return PipeSink()
     if text == "null":
         return NullSink()
+    if _ALMOST.match(text):
+        scheme = re.split(r"[:/]", text)[0]
+        raise OutputError(f"--output {scheme}:... is no URL.", _UNDERSTOOD)
     found = _SCHEME.match(text)
     if found is None:
         return RecordingSink(Path(text))

@@ -136,8 +136,8 @@ def _server(url: str) -> tuple[str, str]:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise OutputError(f"--output {scheme}://... has a host or a port that cannot be.", hint) from error
+    except ValueError:  # which names what stands where the port should be
+        raise OutputError(f"--output {scheme}://... has a host or a port that cannot be.", hint) from None
     if not host:
         raise OutputError(f"--output {scheme}://... names no host.", hint)
     if scheme == "srt" and port is None:
