@@ -10,6 +10,7 @@ import pytest
 from musetalk_cli.bench.live import LiveOptions, bench_live
 from musetalk_cli.bench.synthetic import SyntheticSource, synthetic_sound
 from musetalk_cli.config import JobConfig, Place, RunConfig
+from musetalk_cli.control import Remote
 from musetalk_cli.timing import MonotonicClock
 
 SMALL = "--device cpu --fps 5 --frame-size 128x128 --face-size 64 --avatar-frames 2 --context 0 --sharpen off"
@@ -86,7 +87,7 @@ def test_a_stop_ends_the_run_and_leaves_out_the_rest(models):
     run = RunConfig(Place(models, "flag"), Place(models, "flag"), str(models), "cpu", "fp32")
     job = JobConfig(fps=Fraction(5), context=Fraction(0), sharpen=None)
     options = LiveOptions((Fraction(1, 5), Fraction(1, 2)), 3600.0, 128, 128, 64, 2)
-    result = bench_live(run, job, options, notice, stop)
+    result = bench_live(run, job, options, notice, Remote(stop))
     assert len(result.runs) == 1
     assert result.runs[0].interrupted
     assert said == ["loading the networks", "speaking 3600 s in chunks of 0.2 s"]
