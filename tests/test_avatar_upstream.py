@@ -381,5 +381,60 @@ def test_an_import_over_an_avatar(folder, tmp_path):
     with pytest.raises(AvatarError, match="not a file of tensors"):
         import_avatar(folder, avatars, "a", overwrite=True)
     assert verify(avatars, "a") == []
-    with pytest.raises(AvatarError, match="leaves its folder"):
+    with pytest.raises(AvatarError, match="cannot name an avatar"):
         import_avatar(folder, avatars, "../a")
+
+
+def outside(folder, tmp_path, part):
+    """Move a part of an avatar's folder elsewhere, with a link in its place."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (folder / part).rename(elsewhere / Path(part).name)
+    return elsewhere / Path(part).name
+
+
+PLACES = [
+    "full_imgs", "mask", "full_imgs/00000002.png", "mask/00000002.png", *PARTS,
+    "latents.pt", "avator_info.json",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("part", PLACES)
+@pytest.mark.parametrize("kind", ["absolute", "relative", "twice", "nowhere", "ring"])
+def test_links_that_leave_the_folder_are_refused(folder, tmp_path, part, kind):
+    target, link = outside(folder, tmp_path, part), folder / part
+    if kind == "relative":
+        target = os.path.relpath(target, link.parent)
+    elif kind == "twice":
+        (folder / "step").symlink_to(target)
+        target = folder / "step"
+    elif kind == "nowhere":
+        target = tmp_path / "nowhere"
+    elif kind == "ring":
+        target = link
+    link.symlink_to(target)
+    refuse(folder, "is a link that leads (out of the avatar's folder|nowhere)")
+
+
+def test_the_folder_itself_may_be_a_link_and_links_inside_it_too(folder, tmp_path):
+    (folder / "full_imgs").rename(folder / "pictures")
+    (folder / "full_imgs").symlink_to("pictures")
+    (folder / "mask" / "00000001.png").rename(folder / "one.png")
+    (folder / "mask" / "00000001.png").symlink_to(folder / "one.png")
+    (tmp_path / "link").symlink_to(folder, target_is_directory=True)
+    assert import_avatar(tmp_path / "link", tmp_path / "avatars", "a").frames == 4
+
+
+@pytest.mark.parametrize("part", ["full_imgs", "masks", "masks/00000001.png", "latents.safetensors"])
+def test_links_out_of_a_finished_avatar_are_not_followed(folder, tmp_path, part):
+    import_avatar(folder, tmp_path / "avatars", "a")
+    avatar = tmp_path / "avatars" / "a"
+    (avatar / part).symlink_to(outside(avatar, tmp_path, part))
+    with pytest.raises(AvatarError, match="leads out of the avatar's folder"):
+        load_avatar(tmp_path / "avatars", "a")
+    assert any("leads out" in problem for problem in verify(tmp_path / "avatars", "a"))
+
+
+def test_missing_frames_are_counted_not_listed(folder):
+    torch.save(torch.zeros(1, 1, 1, 1).expand(10**12, 8, 32, 32), folder / "latents.pt")
+    refuse(folder, "latents.pt 1000000000000.* ends before frames 8, 9, 10, 11, 12 and 999999999987 more")

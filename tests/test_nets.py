@@ -176,7 +176,7 @@ def test_hostile_pickles_never_run(plain, models, tmp_path):
         torch.save(state, models / UNET)
     message = refusal(models).message
     assert str(models / UNET) in message
-    assert ("not a weights file" if plain else "holds more than tensors") in message
+    assert ("not a file of tensors" if plain else "holds more than tensors") in message
     assert not trace.exists()
 
 
@@ -188,7 +188,7 @@ def test_files_that_are_no_weights(name, content, models):
     (models / name).write_bytes(content)
     message = refusal(models).message
     assert str(models / name) in message
-    assert "truncated" in message or "not a weights file" in message
+    assert "truncated" in message or "not a weights file" in message or "no safetensors file" in message
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -286,15 +286,15 @@ def test_buffers_without_a_file_keep_their_built_values(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
-        ("musetalkV15/musetalk.json", "{", "not valid JSON"),
+        ("musetalkV15/musetalk.json", "{", "not JSON"),
         ("musetalkV15/musetalk.json", "[]", "not a configuration"),
-        ("musetalkV15/musetalk.json", "[" * 100_000, "not valid JSON"),
+        ("musetalkV15/musetalk.json", "[" * 100_000, "nests deeper"),
         ("musetalkV15/musetalk.json", '{"_class_name": "AutoencoderKL"}', "a UNet2DConditionModel is needed"),
         ("musetalkV15/musetalk.json", '{"layers_per_block": 1000000000}', "layers_per_block"),
         ("musetalkV15/musetalk.json", '{"block_out_channels": [0]}', "block_out_channels"),
         ("musetalkV15/musetalk.json", '{"block_out_channels": [33, 33]}', "cannot be built"),
         ("musetalkV15/musetalk.json", '{"down_block_types": ["Nonsense"]}', "cannot be built"),
-        ("sd-vae/config.json", '{"scaling_factor": NaN}', "not valid JSON"),
+        ("sd-vae/config.json", '{"scaling_factor": NaN}', "not JSON"),
         ("sd-vae/config.json", '{"latent_channels": "four"}', "latent_channels"),
         ("whisper/config.json", '{"model_type": "bert"}', "a whisper is needed"),
         ("whisper/config.json", '{"d_model": -1}', "d_model"),
@@ -310,7 +310,7 @@ def test_broken_configurations(name, content, complaint, models):
 
 def test_configuration_that_is_no_text(models):
     (models / "whisper/config.json").write_bytes(b"\xff\xfe\x00")
-    assert "not valid JSON" in refusal(models).message
+    assert "not JSON" in refusal(models).message
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,9 @@ FORMAT = 1
 """Version of our folder; another one is refused."""
 FACE_SIZE = 256
 """Side of the face the networks see."""
-MAX_FRAMES = 1_000_000
+MAX_FRAMES = 50_000
+"""Half an hour at 25 fps, so that a description always fits `MAX_META_BYTES`."""
+MAX_META_BYTES = 8 << 20
 MAX_SIDE = 16_384
 
 _RATE = re.compile(r"\d{1,9}(\.\d{1,17}|/\d{1,9})?")

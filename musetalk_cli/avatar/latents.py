@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from musetalk_cli import strict_json
 from musetalk_cli.avatar.data import LATENT_SHAPE
+from musetalk_cli.avatar.links import check_inside
 from musetalk_cli.errors import AvatarError
 
 LatentsFormat = Literal["fp32", "fp16"]
@@ -140,10 +141,14 @@ def _opened(folder: Path, frames: int, hint: str) -> Iterator[tuple[Any, Latents
     """The file, once its header has shown one tensor of a known format and of the wanted shape."""
     from safetensors import SafetensorError, safe_open
 
+    from musetalk_cli.nets.torch_files import TorchFileError, check_safetensors_header
+
     path, shape = folder / LATENTS_FILE, [frames, *LATENT_SHAPE]
     try:
         if not path.is_file():
             raise AvatarError(f"{LATENTS_FILE} is missing.", hint)
+        check_inside(folder, path)
+        check_safetensors_header(path)
         with safe_open(path, framework="np") as file:
             if list(file.keys()) != [LATENTS_KEY]:
                 raise AvatarError(f"{LATENTS_FILE} does not hold one tensor named {LATENTS_KEY}.", hint)
@@ -153,7 +158,7 @@ def _opened(folder: Path, frames: int, hint: str) -> Iterator[tuple[Any, Latents
                 found = f"{view.get_dtype()} {list(view.get_shape())}"
                 raise AvatarError(f"{LATENTS_FILE} holds {found}, not F32 or F16 {shape}.", hint)
             yield file, kind
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, TorchFileError, OSError) as error:
         raise AvatarError(f"{LATENTS_FILE} cannot be read: {error}.", hint) from error
 
 

@@ -12,11 +12,13 @@ from pathlib import Path
 from musetalk_cli.avatar.data import Patch
 from musetalk_cli.avatar.description import AvatarMeta
 from musetalk_cli.avatar.layout import FRAMES_DIR, IDLE_DIR, MASKS_DIR, image_name
+from musetalk_cli.avatar.links import check_inside
 from musetalk_cli.errors import AvatarError
-from musetalk_cli.media.stills import decode_image, header_size
+from musetalk_cli.media.stills import MAX_PIXELS, decode_image, header_size
 from musetalk_cli.types import Box, Image
 
-_MAX_IMAGE_BYTES = 1 << 29
+_FILE_BYTES, _BYTES_PER_PIXEL = 1 << 20, 8
+"""Of a picture's file, the most: more than one of 16 bits and four channels that is not compressed."""
 _NAMED = 3
 
 
@@ -30,8 +32,16 @@ def file_problems(folder: Path, meta: AvatarMeta) -> Iterator[str]:
     ):
         expected = {image_name(number) for number in numbers}
         try:
+            check_inside(folder, folder / place)
             with os.scandir(folder / place) as entries:
-                found = {entry.name for entry in entries if entry.is_file()}
+                listed = list(entries)
+            for entry in listed:
+                if entry.is_symlink():
+                    check_inside(folder, Path(entry.path))
+            found = {entry.name for entry in listed if entry.is_file()}
+        except AvatarError as error:
+            yield error.message
+            continue
         except OSError as error:
             if expected or not isinstance(error, FileNotFoundError):
                 yield f"{place}/ cannot be read: {error.strerror}."
@@ -99,7 +109,10 @@ def check_idle(folder: Path, meta: AvatarMeta, number: int) -> None:
 
 def _image(path: Path, size: tuple[int, int], *, grey: bool) -> Image:
     """Decode a file only after its header has shown the wanted size."""
-    image = decode_image(_checked(path, size), grey=grey)
+    data = _checked(path, size)
+    if size[0] * size[1] > MAX_PIXELS:
+        raise AvatarError(f"{_place(path)} has more than {MAX_PIXELS >> 20} million pixels.")
+    image = decode_image(data, grey=grey)
     if image is None or image.shape[:2] != (size[1], size[0]):
         raise AvatarError(f"{_place(path)} is broken.")
     return image
@@ -110,7 +123,7 @@ def _checked(path: Path, size: tuple[int, int]) -> bytes:
     if not path.is_file():
         raise FileNotFoundError(f"{_place(path)} is missing.")
     try:
-        if path.stat().st_size > _MAX_IMAGE_BYTES:
+        if path.stat().st_size > _FILE_BYTES + _BYTES_PER_PIXEL * size[0] * size[1]:
             raise AvatarError(f"{_place(path)} is too large to be a frame.")
         data = path.read_bytes()
     except OSError as error:

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from musetalk_cli.avatar.data import Avatar, AvatarMemory, memory_of, pixels_of
-from musetalk_cli.avatar.description import AvatarMeta
+from musetalk_cli.avatar.description import MAX_META_BYTES, AvatarMeta
 from musetalk_cli.avatar.latents import LatentsFormat, read_format, read_latents
 from musetalk_cli.avatar.layout import META_FILE
 from musetalk_cli.avatar.names import find_folder, is_name, quoted, validate_name
 from musetalk_cli.avatar.pictures import check_idle, file_problems, read_frame, read_idle, read_patch
+from musetalk_cli.budget import check_budget
 from musetalk_cli.errors import AvatarError, OutputError
 from musetalk_cli.types import Clip
 
@@ -39,7 +40,6 @@ __all__ = [
     "verify",
 ]
 
-_MAX_META_BYTES = 1 << 28
 _THREADS = 8
 
 T = TypeVar("T")
@@ -70,10 +70,11 @@ def load_meta(avatars_dir: Path, name: str) -> AvatarMeta:
     """
     folder = _folder_of(avatars_dir, name)
     try:
-        path = folder / META_FILE
-        if path.stat().st_size > _MAX_META_BYTES:
-            raise AvatarError(f"{path} is too large to be an avatar's description.", _again(name))
-        meta = AvatarMeta.from_json(path.read_bytes())
+        with (folder / META_FILE).open("rb") as file:
+            data = file.read(MAX_META_BYTES + 1)
+        if len(data) > MAX_META_BYTES:
+            raise AvatarError(f"{META_FILE} is larger than {MAX_META_BYTES >> 20} MB.", _again(name))
+        meta = AvatarMeta.from_json(data)
         return replace(meta, name=unicodedata.normalize("NFC", folder.name))
     except OSError as error:
         raise AvatarError(f"{error.filename} cannot be read: {error.strerror}.", _again(name)) from error
@@ -92,6 +93,7 @@ def load_avatar(avatars_dir: Path, name: str) -> Avatar:
     import torch
 
     meta, folder = load_meta(avatars_dir, name), _folder_of(avatars_dir, name)
+    check_budget(_most_bytes(meta, meta.frames), f"Avatar {meta.name}", AvatarError)
     for problem in file_problems(folder, meta):
         raise AvatarError(f"Avatar {name}: {problem}", _again(name))
     try:
@@ -112,6 +114,7 @@ def load_idle(avatars_dir: Path, meta: AvatarMeta) -> Clip:
     """
     folder = _folder_of(avatars_dir, meta.name)
     read, count = (read_idle, meta.idle_frames) if meta.idle_frames else (read_frame, meta.frames)
+    check_budget(count * _frame_bytes(meta), f"What avatar {meta.name} shows in silence", AvatarError)
     try:
         return Clip(_each(range(count), partial(read, folder, meta)), meta.fps)
     except (AvatarError, FileNotFoundError) as error:
@@ -125,6 +128,7 @@ def measure(avatars_dir: Path, name: str) -> AvatarMemory:
         AvatarError: There is no such avatar, or a file is missing or broken.
     """
     meta, folder = load_meta(avatars_dir, name), _folder_of(avatars_dir, name)
+    check_budget(_most_bytes(meta, 0), f"Avatar {meta.name}", AvatarError)
     for problem in file_problems(folder, meta):
         raise AvatarError(f"Avatar {name}: {problem}", _again(name))
     try:
@@ -191,6 +195,16 @@ def remove(avatars_dir: Path, name: str) -> None:
             f"The avatar {name} in {avatars_dir} cannot be removed: {error.strerror}.",
             "Check its permissions.",
         ) from error
+
+
+def _frame_bytes(meta: AvatarMeta) -> int:
+    return 3 * meta.width * meta.height
+
+
+def _most_bytes(meta: AvatarMeta, pictures: int) -> int:
+    """The most memory that so many frames, all masks and the latents can take, told by the description."""
+    masks = sum(box.width * box.height for box in meta.boxes if box is not None)
+    return pictures * _frame_bytes(meta) + masks + memory_of(meta, 0).device_bytes
 
 
 def _again(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import warnings
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,10 +15,12 @@ import numpy as np
 from musetalk_cli import strict_json
 from musetalk_cli.avatar.data import LATENT_SHAPE
 from musetalk_cli.avatar.description import AvatarMeta
+from musetalk_cli.avatar.links import check_inside
 from musetalk_cli.avatar.pickles import read_boxes
 from musetalk_cli.avatar.writer import AvatarWriter
+from musetalk_cli.budget import check_budget
 from musetalk_cli.errors import AvatarError, InputError
-from musetalk_cli.media.stills import decode_image, digest_of, header_size, is_image
+from musetalk_cli.media.stills import MAX_PIXELS, decode_image, digest_of, header_size, is_image
 from musetalk_cli.strict_json import JsonError
 from musetalk_cli.timeline import parse_fps
 from musetalk_cli.types import Box, Image
@@ -31,12 +33,14 @@ log = logging.getLogger(__name__)
 FPS = Fraction(25)
 """Where nobody says the rate of the frames; upstream works at 25."""
 
+_PARTS = ("full_imgs", "mask", "coords.pkl", "mask_coords.pkl", "latents.pt", "avator_info.json")
 _INFO_KEYS = ("avatar_id", "video_path", "bbox_shift", "version", "fps")
 _VERSIONS = ("v15", "v1")
 _PLACEHOLDER = (0.0, 0.0, 0.0, 0.0)
 _MAX_INFO_BYTES = 1 << 20
 _MAX_IMAGE_BYTES = 1 << 29
 _NAMED = 5
+_LATENT_BYTES = 4 * math.prod(LATENT_SHAPE)
 _HINT = "Prepare the avatar again from its video."
 
 
@@ -109,10 +113,12 @@ def import_avatar(
 def _read(source: Path) -> _Folder:
     if not source.is_dir():
         raise AvatarError(f"There is no avatar folder at {source}.", "Pass the folder that holds full_imgs/.")
-    frames, masks = _numbered(source / "full_imgs"), _numbered(source / "mask")
+    for part in _PARTS:
+        check_inside(source, source / part)
+    frames, masks = _numbered(source, "full_imgs"), _numbered(source, "mask")
     coords, mask_coords = read_boxes(source / "coords.pkl"), read_boxes(source / "mask_coords.pkl")
     faceless = [number for number, box in enumerate(coords) if box == _PLACEHOLDER]
-    latents = _load_latents(source / "latents.pt")
+    latents = _load_latents(source / "latents.pt", len(frames))
     counts = {
         "full_imgs/": len(frames),
         "mask/": len(masks),
@@ -133,10 +139,14 @@ def _read(source: Path) -> _Folder:
     )
 
 
-def _numbered(folder: Path) -> dict[int, Path]:
-    """The image files of a folder by the number that is their name."""
+def _numbered(source: Path, place: str) -> dict[int, Path]:
+    """The image files of a folder in the avatar's by the number that is their name."""
+    folder = source / place
     try:
-        files = sorted(path for path in folder.iterdir() if is_image(path) and path.is_file())
+        found = sorted(path for path in folder.iterdir() if is_image(path))
+        for path in (path for path in found if path.is_symlink()):
+            check_inside(source, path)
+        files = [path for path in found if path.is_file()]
     except OSError as error:
         raise AvatarError(f"{folder} cannot be read: {error.strerror}.", _HINT) from error
     numbered: dict[int, Path] = {}
@@ -158,21 +168,21 @@ def _disagreement(
     if without_frame := sorted(set(masks) - set(frames)):
         parts.append(f"full_imgs/ lacks {_listed([masks[number].name for number in without_frame])}")
     if faceless:
-        parts.append(f"coords.pkl has no face for frames {_listed([str(number) for number in faceless])}")
+        parts.append(f"coords.pkl has no face for frames {_listed(faceless)}")
     if len(set(counts.values())) > 1:
         parts.append("the counts are " + ", ".join(f"{place} {count}" for place, count in counts.items()))
         longest, places = max(counts.values()), ("coords.pkl", "mask_coords.pkl", "latents.pt")
         parts += [
-            f"{place} ends before frames {_listed([str(n) for n in range(counts[place], longest)])}"
+            f"{place} ends before frames {_listed(range(counts[place], longest))}"
             for place in places
             if counts[place] < longest
         ]
     return f"The parts of {source} disagree: {'; '.join(parts) or 'there are no frames'}."
 
 
-def _listed(names: Sequence[str]) -> str:
+def _listed(names: Sequence[str | int]) -> str:
     more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(str(name) for name in names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _whole_boxes(path: Path, boxes: list[tuple[float, float, float, float]]) -> list[Box]:
@@ -183,18 +193,21 @@ def _whole_boxes(path: Path, boxes: list[tuple[float, float, float, float]]) -> 
     return whole
 
 
-def _load_latents(path: Path) -> Sequence[Tensor]:
-    """The stored latents, unconverted: a tensor, or a list of tensors."""
+def _load_latents(path: Path, frames: int) -> Sequence[Tensor]:
+    """The stored latents of so many frames, unconverted and unread: a tensor, or a list of tensors."""
     import torch
+
+    from musetalk_cli.nets.torch_files import TorchFileError, open_torch
 
     if not path.is_file():
         raise AvatarError(f"There is no file at {path}.", _HINT)
+    check_budget(2 * frames * _LATENT_BYTES, f"What {path} holds", AvatarError)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            value = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a broken or hostile file raises whatever its operations raise
-        raise AvatarError(f"{path} is not a file of tensors: it is damaged, or holds more.", _HINT) from error
+        value = open_torch(path, AvatarError, tensors=frames)
+    except OSError as error:
+        raise AvatarError(f"{path} cannot be read: {error.strerror or error}.", _HINT) from error
+    except TorchFileError as error:
+        raise AvatarError(f"{path} is not a file of tensors: it {error}.", _HINT) from error
     if isinstance(value, torch.Tensor) and value.dim() == 4 and value.layout is torch.strided:
         return value  # type: ignore[return-value]  # a tensor is the sequence of its rows
     if isinstance(value, (list, tuple)) and all(isinstance(entry, torch.Tensor) for entry in value):
@@ -206,7 +219,7 @@ def _join_latents(path: Path, latents: Sequence[Tensor]) -> Tensor:
     """One float32 `[n, 8, 32, 32]`, where every part is of that shape and finite."""
     import torch
 
-    rows = []
+    rows = torch.empty(len(latents), *LATENT_SHAPE)
     for number, entry in enumerate(latents):
         plain = entry.layout is torch.strided and not entry.is_quantized and entry.device.type == "cpu"
         if (
@@ -215,11 +228,10 @@ def _join_latents(path: Path, latents: Sequence[Tensor]) -> Tensor:
             or tuple(entry.shape) not in {LATENT_SHAPE, (1, *LATENT_SHAPE)}
         ):
             raise AvatarError(f"Entry {number} of {path} is not a latent of 1 x 8 x 32 x 32 numbers.", _HINT)
-        row = entry.detach().to(torch.float32).reshape(LATENT_SHAPE)
-        if not bool(torch.isfinite(row).all()):
+        rows[number] = entry.detach().reshape(LATENT_SHAPE)
+        if not bool(torch.isfinite(rows[number]).all()):
             raise AvatarError(f"Entry {number} of {path} is not finite.", _HINT)
-        rows.append(row)
-    return torch.stack(rows)
+    return rows
 
 
 def _info(path: Path) -> dict[str, str | int | float]:
@@ -286,7 +298,11 @@ def _bytes(path: Path) -> bytes:
 
 
 def _decode(path: Path, *, grey: bool = False) -> Image:
-    image = decode_image(_bytes(path), grey=grey)
+    data = _bytes(path)
+    size = header_size(data)
+    if size is not None and size[0] * size[1] > MAX_PIXELS:
+        raise AvatarError(f"{path} has more than {MAX_PIXELS >> 20} million pixels.", _HINT)
+    image = decode_image(data, grey=grey)
     if image is None:
         raise AvatarError(f"{path} is not an image that can be read.", _HINT)
     return image

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pictures
 from PIL import TiffImagePlugin
 
+from musetalk_cli.budget import is_out_of_memory
 from musetalk_cli.errors import InputError, OutputError
 from musetalk_cli.media import heif
 from musetalk_cli.media.profiles import Profile, profile_of
@@ -91,7 +92,9 @@ def decode_image(data: bytes, *, grey: bool = False) -> Image | None:
         return None
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
+    except cv2.error as error:
+        if is_out_of_memory(error):
+            raise MemoryError from error
         return None
     if image is None:
         return None
@@ -179,7 +182,9 @@ def _by_opencv(data: bytes, *, straight: bool) -> _Deep | None:
         image = cv2.imdecode(raw, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
         if image is not None and image.dtype not in _DEEPEST:
             image = cv2.imdecode(raw, cv2.IMREAD_COLOR)
-    except cv2.error:
+    except cv2.error as error:
+        if is_out_of_memory(error):
+            raise MemoryError from error
         return None
     return None if image is None else np.asarray(image)
 

@@ -7,9 +7,7 @@ weights in their wanted format.
 
 from __future__ import annotations
 
-import pickle
 import re
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,8 +18,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from musetalk_cli.budget import check_budget
 from musetalk_cli.errors import ModelError
-from musetalk_cli.nets.modules import on_meta, quiet
+from musetalk_cli.nets.modules import on_meta
+from musetalk_cli.nets.torch_files import TorchFileError, check_safetensors_header, open_torch
 
 M = TypeVar("M", bound=nn.Module)
 NAMED_IN_ERRORS = 3
@@ -86,6 +86,7 @@ class _Safetensors:
     """The tensors of a safetensors file."""
 
     def __init__(self, path: Path) -> None:
+        check_safetensors_header(path)
         file: Any = safe_open(path, framework="pt", device="cpu")
         self._file = file
         self.shapes = {name: tuple(file.get_slice(name).get_shape()) for name in sorted(file.keys())}
@@ -115,6 +116,8 @@ def load_weights(
             tensors, or a value is not finite in `dtype`.
     """
     module = on_meta(build)
+    needed = sum(tensor.numel() * _bytes_of(tensor, dtype) for tensor in module.state_dict().values())
+    check_budget(needed, f"The network that {path} is for", ModelError)
     with _open(path) as weights:
         wanted: dict[str, Tensor] = dict(module.state_dict())
         state = {
@@ -126,10 +129,16 @@ def load_weights(
     return module.eval().requires_grad_(False)
 
 
+def _bytes_of(tensor: Tensor, dtype: torch.dtype) -> int:
+    return dtype.itemsize if tensor.is_floating_point() else tensor.dtype.itemsize
+
+
 @contextmanager
 def _open(path: Path) -> Iterator[_Weights]:
     try:
         weights: _Weights = _Safetensors(path) if path.suffix == ".safetensors" else _Torch(_read_torch(path))
+    except TorchFileError as error:
+        raise ModelError(f"{path} {error}, so it is not loaded.", _REFETCH) from error
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}.") from error
     except SafetensorError as error:
@@ -141,21 +150,8 @@ _REFETCH = "Delete it and fetch it again."
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
-    """The tensors of a torch pickle; mapped, not read, where the format allows it."""
-    with path.open("rb") as file:
-        head = file.read(4)
-    zipped = head.startswith(b"PK")
-    if not head or (zipped and not zipfile.is_zipfile(path)):
-        raise ModelError(f"{path} is truncated.", _REFETCH)
-    try:
-        with quiet():
-            data = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped and _is_stored(path))
-    except pickle.UnpicklingError as error:
-        if "GLOBAL" in str(error):
-            raise ModelError(f"{path} holds more than tensors, so it is not loaded.") from error
-        raise ModelError(f"{path} is not a weights file, or is truncated.", _REFETCH) from error
-    except (RuntimeError, ValueError, EOFError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path} is not a weights file, or is truncated.", _REFETCH) from error
+    """The named tensors of a torch file; mapped, not read, where the format allows it."""
+    data = open_torch(path, ModelError)
     if isinstance(data, dict) and set(data) == {"state_dict"}:
         data = data["state_dict"]
     if not isinstance(data, dict) or not data:
@@ -164,15 +160,6 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         if not isinstance(name, str) or not isinstance(value, Tensor) or value.layout != torch.strided:
             raise ModelError(f"{path} holds more than tensors: {str(name)[:80]} is a {type(value).__name__}.")
     return dict(data)
-
-
-def _is_stored(path: Path) -> bool:
-    """True where no entry is compressed: a mapping of a compressed one would give wrong numbers."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
-    except zipfile.BadZipFile:
-        return False
 
 
 def _match(wanted: dict[str, Tensor], weights: _Weights, path: Path, rules: Rules) -> dict[str, str]:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from musetalk_cli.avatar.data import memory_of
-from musetalk_cli.avatar.description import AvatarMeta, Json
+from musetalk_cli.avatar.description import MAX_FRAMES, AvatarMeta, Json
 from musetalk_cli.avatar.layout import FRAMES_DIR, image_name
 from musetalk_cli.avatar.workspace import Workspace
 from musetalk_cli.errors import InputError, OutputError
@@ -123,6 +123,14 @@ def prepare_avatar(
             ) from error
 
 
+def _check_length(path: Path, frames: int) -> None:
+    if frames > MAX_FRAMES:
+        raise InputError(
+            f"{path} has {frames} frames, and an avatar has {MAX_FRAMES} at most.",
+            "Take a part of it with --start and --duration.",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _Origin:
     """Where landmarks come from.
@@ -172,8 +180,10 @@ class _Preparation:
             log.warning("Going on after %d frames of an interrupted preparation.", resumed)
         with read_frames(source.path, source.selection, skip=0 if survey.complete else resumed) as video:
             idle = check_idle(source.idle, video) if source.idle else None
+            _check_length(source.path, video.expected or 0)
             if not survey.complete:
                 surveyor.run(survey, video, lambda done: self._tell("finding faces", done, video.expected))
+        _check_length(source.path, len(survey.faces))
         chosen = self._choose(survey, video)
         if landmarks_file is not None:
             write_landmarks(landmarks_file, chosen.faces)
