@@ -80,6 +80,16 @@ def installation(golden, avatars_dir, tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="session")
+def tiny_installation(installation, models, tmp_path_factory):
+    """The same with the tiny networks; read only."""
+    root = tmp_path_factory.mktemp("tiny")
+    (root / "models").mkdir()
+    (root / "models" / "demo").symlink_to(models)
+    (root / "avatars").symlink_to(installation / "avatars")
+    return root
+
+
 @pytest.fixture
 def embedded(installation, monkeypatch):
     """The program finds its embedded data in `installation`, and only there."""

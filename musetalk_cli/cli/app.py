@@ -26,16 +26,30 @@ from musetalk_cli.text import printable, redacted
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
 
 
+LONGEST_ARGUMENT = 4096
+"""Characters, as many as a path may have."""
+
+
 class _Commands(TyperGroup):
     """The commands; in a usage error nothing of what was typed is obeyed by the terminal."""
 
-    def make_context(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401 - passed on as they are
+    def make_context(self, info_name: Any, args: list[str], *rest: Any, **extra: Any) -> Any:  # noqa: ANN401
         with _printable_usage():
-            return super().make_context(*args, **extra)
+            _check_lengths(args)
+            return super().make_context(info_name, args, *rest, **extra)
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - passed on as it is
         with _printable_usage():
             return super().invoke(ctx)
+
+
+def _check_lengths(args: list[str]) -> None:
+    """Refuse what is no value of any option: no path, name or number is that long, nor worth repeating."""
+    for arg in args:
+        if len(arg) > LONGEST_ARGUMENT:
+            raise _UsageError(
+                f"An argument has {len(arg)} characters, at most {LONGEST_ARGUMENT} are taken: {arg[:40]}..."
+            )
 
 
 @contextlib.contextmanager
@@ -106,7 +120,7 @@ def _run() -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except Exception as error:
-        failure = out_of_memory() if is_out_of_memory(error) else _unexpected(error)
+        failure = _failure(error)
         failure.__cause__ = error
         return _failed(failure)
     return 0
@@ -126,6 +140,18 @@ def _forget_stdout() -> None:
     """Let what is left in a standard output that cannot be written go nowhere."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _failure(error: Exception) -> MuseTalkError:
+    if is_out_of_memory(error):
+        return out_of_memory()
+    if isinstance(error, OSError) and error.strerror and isinstance(error.filename, (str, bytes)):
+        return MuseTalkError(f"{_shortened(os.fsdecode(error.filename))}: {error.strerror}.")
+    return _unexpected(error)
+
+
+def _shortened(path: str) -> str:
+    return path if len(path) <= 200 else f"{path[:100]}...{path[-50:]}"
 
 
 def _unexpected(error: Exception) -> MuseTalkError:

@@ -1,0 +1,149 @@
+"""Every command and option there is, with what nobody should pass: a sentence, and never a surprise."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from films import film
+from lives import speech, write_sound
+from soundcards import PlayingDevice
+
+from musetalk_cli.cli.app import app
+from musetalk_cli.errors import InputError
+
+LIMIT_S = 60
+SMALL = ["--avatar", "demo", "--device", "cpu", "--sharpen", "off", "--fps", "5", "--batch-size", "1"]
+WORKING = {
+    "generate": [*SMALL, "--audio", "speech.wav", "--output", "out.mp4"],
+    "realtime": [*SMALL, "--audio", "speech.wav", "--no-pace"],
+    "prepare-avatar": ["clip.avi", "--name", "anna"],
+    "avatars show": ["demo"],
+    "avatars import": ["folder"],
+    "avatars verify": ["demo"],
+    "avatars remove": ["anna"],
+    "models verify": ["demo"],
+}
+"""What lets a command do its work in this test's folder; one that is not here is called with nothing."""
+FEW = ["", "x" * 100_000, "\udc80\x1b[2J\n"]
+STRANGE = [
+    *FEW,
+    "-1",
+    "nan",
+    "1e999999999",
+    "9" * 4000,
+    "y" * 300,
+    "1,,2",
+    "a:b:c",
+    "1/0",
+    "٣",
+]
+
+
+def leaves(command, words=()):
+    """Every command that does something, with the words that call it."""
+    below = getattr(command, "commands", {})
+    if not below or command.invoke_without_command:
+        yield words, command
+    for name, child in below.items():
+        yield from leaves(child, (*words, name))
+
+
+COMMANDS = {" ".join(words): command for words, command in leaves(typer.main.get_command(app)) if words}
+SHARED = {"--models-dir", "--avatars-dir", "--model", "--device", "--precision"}
+"""One definition for all commands: tried at length with one of them."""
+OPTIONS = [
+    pytest.param(name, parameter, id=f"{name} {parameter.opts[0]}")
+    for name, command in COMMANDS.items()
+    for parameter in command.params
+    if parameter.param_type_name == "option"
+]
+
+
+LONG = ("bench.bench", "bench.live.bench_live", "bench.preparing.bench_preparing")
+"""What takes minutes, however small."""
+
+
+def nothing(*arguments, **settings):
+    raise InputError("Nothing is computed in this test.")
+
+
+@pytest.fixture(autouse=True)
+def place(tiny_installation, monkeypatch, tmp_path):
+    """A folder with a sound and a clip, the embedded demo with tiny networks, a microphone, no network."""
+    import huggingface_hub
+
+    def no_network(*arguments, **settings):
+        raise OSError("there is no network")
+
+    monkeypatch.setattr("musetalk_cli.embedded.places", lambda: (tiny_installation,))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", no_network)
+    for name in LONG:
+        monkeypatch.setattr(f"musetalk_cli.{name}", nothing)
+    device = PlayingDevice(lambda rate: speech(0.2, rate), lambda stream: stream.unplug())
+    monkeypatch.setitem(sys.modules, "sounddevice", device)
+    place = tmp_path / "place"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    for name in ("MUSETALK_MODELS", "MUSETALK_AVATARS", "DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    write_sound(place / "speech.wav", speech(0.2))
+    film(place / "clip.avi", [np.full((48, 64, 3), 90, np.uint8)])
+    with Path(os.devnull).open() as empty:
+        monkeypatch.setattr(sys, "stdin", empty)
+        yield place
+
+
+@pytest.fixture
+def told(musetalk):
+    """Runs a command that must end by itself, well or with a sentence."""
+
+    def call(*arguments):
+        before = signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        signal.alarm(LIMIT_S)
+        try:
+            code, out, err = musetalk(*arguments)
+        finally:
+            signal.alarm(0)
+            signal.signal(signal.SIGALRM, before)
+        shown = [word[:60] for word in map(str, arguments)]
+        assert code in {0, 1, 2}, (code, shown, err)
+        for surprise in ("Unexpected", "\x1b", *(() if "--verbose" in arguments else ("Traceback",))):
+            assert surprise not in out + err, (shown, err[-3000:])
+        if code == 1:
+            assert "error: " in err, shown
+        return code, out, err
+
+    return call
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_bare_command_is_a_call_or_asks_for_what_is_missing(told, name):
+    told(*name.split())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_takes_no_words_it_does_not_know(told, name):
+    for word in ("--nonsense", "--nonsense=1", "-Z"):
+        code, out, err = told(*name.split(), *WORKING.get(name, []), word)
+        assert (code, out) == (2, ""), (word, err)
+
+
+@pytest.mark.parametrize(("name", "option"), OPTIONS)
+def test_an_option_with_a_strange_value_is_a_sentence(told, monkeypatch, name, option):
+    # What a stream opens, it opens before it loads; `generate` goes all the way.
+    monkeypatch.setattr("musetalk_cli.realtime.realtime", nothing)
+    words = [*name.split(), *WORKING.get(name, [])]
+    if option.is_flag:
+        told(*words, option.opts[0], option.opts[0])
+        assert told(*words, f"{option.opts[0]}=1")[0] == 2
+        return
+    told(*words, option.opts[-1])
+    told(*words, option.opts[0], "1", option.opts[0], "2")
+    shared = name != "models verify" and option.opts[0] in SHARED
+    for value in FEW if shared else STRANGE:
+        told(*words, f"{option.opts[0]}={value}")
