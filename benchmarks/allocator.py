@@ -52,9 +52,9 @@ def measure(model: str, batch: int, *, keep: bool) -> dict[str, float]:
     """Median milliseconds a frame over ten batches, and the peak memory in MiB."""
     import torch
 
-    from musetalk_cli.device import keep_freed_memory
-    from musetalk_cli.generator import Generator
     from musetalk_cli.nets.bundle import load_bundle
+    from musetalk_cli.nets.device import keep_freed_memory
+    from musetalk_cli.nets.generator import Generator
     from musetalk_cli.timeline import ROWS_PER_FRAME
 
     if keep and not keep_freed_memory():

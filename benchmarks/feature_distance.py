@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from musetalk_cli.device import describe_device
-from musetalk_cli.features import OFFLINE_HOP, AudioEncoder, FeatureStream
+from musetalk_cli.engine.windows import OFFLINE_HOP, FeatureStream
 from musetalk_cli.media.audio import SoundReader
 from musetalk_cli.media.resample import StreamResampler
+from musetalk_cli.nets.audio_encoder import AudioEncoder
 from musetalk_cli.nets.bundle import Bundle, load_bundle
-from musetalk_cli.report import versions
+from musetalk_cli.nets.device import describe_device
+from musetalk_cli.run.report import versions
 from musetalk_cli.timeline import ROWS_PER_FRAME, Timeline
 
 HOPS = ("0.1", "0.2", "0.5", "1", "2")

@@ -25,16 +25,16 @@ from numpy.typing import NDArray
 
 from musetalk_cli.avatar.data import Avatar
 from musetalk_cli.avatar.store import load_avatar
+from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import JobConfig, Place, RunConfig
-from musetalk_cli.device import describe_device
-from musetalk_cli.embedded import DEMO, demo_sample, embedded_avatars
-from musetalk_cli.features import OFFLINE_HOP
+from musetalk_cli.engine.windows import OFFLINE_HOP
 from musetalk_cli.media.audio import SoundReader
 from musetalk_cli.nets.bundle import Bundle, open_bundle
-from musetalk_cli.report import versions
-from musetalk_cli.speak import make_engine
+from musetalk_cli.nets.device import describe_device
+from musetalk_cli.nets.embedded import DEMO, demo_sample, embedded_avatars
+from musetalk_cli.run.job import make_engine
+from musetalk_cli.run.report import versions
 from musetalk_cli.timeline import SAMPLE_RATE, parse_fps
-from musetalk_cli.timing import MonotonicClock
 from musetalk_cli.types import Alignment, Samples
 
 RATES = ("5", "8", "10", "12", "15", "18", "20", "24", "29.97", "30", "50", "60")

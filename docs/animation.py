@@ -12,8 +12,8 @@ from pathlib import Path
 from PIL import Image
 
 from musetalk_cli.config import JobConfig, RunConfig
-from musetalk_cli.embedded import AVATARS, demo_sample
-from musetalk_cli.generate import generate
+from musetalk_cli.nets.embedded import AVATARS, demo_sample
+from musetalk_cli.run.generate import generate
 
 FIRST, COUNT, STEP = 15, 56, 2
 """Frames of the sample that are shown, at 25 a second: every other one."""

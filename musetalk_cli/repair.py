@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from musetalk_cli.compositor import Fetch
+from musetalk_cli.engine.compositor import Fetch
 from musetalk_cli.errors import ModelError
-from musetalk_cli.generator import Generator
+from musetalk_cli.nets.generator import Generator
 from musetalk_cli.types import FrameRequest, Image
 
 if TYPE_CHECKING:

@@ -93,14 +93,14 @@ def tiny_installation(installation, models, tmp_path_factory):
 @pytest.fixture
 def embedded(installation, monkeypatch):
     """The program finds its embedded data in `installation`, and only there."""
-    monkeypatch.setattr("musetalk_cli.embedded.places", lambda: (installation,))
+    monkeypatch.setattr("musetalk_cli.nets.embedded.places", lambda: (installation,))
     return installation
 
 
 @pytest.fixture
 def nothing_embedded(tmp_path, monkeypatch):
     """The program finds no embedded data, as if it had been installed without them."""
-    monkeypatch.setattr("musetalk_cli.embedded.places", lambda: (tmp_path / "nowhere",))
+    monkeypatch.setattr("musetalk_cli.nets.embedded.places", lambda: (tmp_path / "nowhere",))
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import torch
 
-from musetalk_cli.timing import StageStats
+from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.types import AudioChunk, Frame, FrameRequest, StreamFormat
 
 STREAM = StreamFormat(8, 8, Fraction(25), 16_000, 1)

@@ -46,7 +46,7 @@ def test_what_lies_beside_the_embedded_avatars_is_somebodys_own(
 ):
     shutil.copytree(installation / "avatars", tmp_path / "checkout" / "avatars")
     shutil.copytree(avatars_dir / "synthetic", tmp_path / "checkout" / "avatars" / "anna")
-    monkeypatch.setattr("musetalk_cli.embedded.places", lambda: (tmp_path / "checkout",))
+    monkeypatch.setattr("musetalk_cli.nets.embedded.places", lambda: (tmp_path / "checkout",))
     assert [home.name for home in find_all(tmp_path)] == ["demo", "demo2"]
     with pytest.raises(AvatarError, match="no avatar anna"):
         find_avatar(tmp_path, "anna")

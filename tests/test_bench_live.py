@@ -9,9 +9,9 @@ import pytest
 
 from musetalk_cli.bench.live import LiveOptions, bench_live
 from musetalk_cli.bench.synthetic import SyntheticSource, synthetic_sound
+from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import JobConfig, Place, RunConfig
-from musetalk_cli.control import Remote
-from musetalk_cli.timing import MonotonicClock
+from musetalk_cli.live.control import Remote
 
 SMALL = "--device cpu --fps 5 --frame-size 128x128 --face-size 64 --avatar-frames 2 --context 0 --sharpen off"
 

@@ -17,12 +17,12 @@ from musetalk_cli.bench.task import Measured
 from musetalk_cli.config import Place, RunConfig
 from musetalk_cli.errors import InputError
 from musetalk_cli.face.haar import HaarFinder
-from musetalk_cli.generator import FaceEncoder
+from musetalk_cli.measure.rates import StageRates
 from musetalk_cli.media.video import Selection, read_frames
+from musetalk_cli.nets.generator import FaceEncoder
 from musetalk_cli.preparation.inputs import Source, Tools
 from musetalk_cli.preparation.options import PrepareOptions
 from musetalk_cli.preparation.run import prepare_avatar
-from musetalk_cli.rates import StageRates
 
 SIZE = (320, 240)
 STAGES = {"decode", "detect", "write", "read", "encode", "mask"}

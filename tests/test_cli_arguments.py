@@ -79,7 +79,7 @@ def place(tiny_installation, monkeypatch, tmp_path):
     def no_network(*arguments, **settings):
         raise OSError("there is no network")
 
-    monkeypatch.setattr("musetalk_cli.embedded.places", lambda: (tiny_installation,))
+    monkeypatch.setattr("musetalk_cli.nets.embedded.places", lambda: (tiny_installation,))
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", no_network)
     for name in LONG:
         monkeypatch.setattr(f"musetalk_cli.{name}", nothing)

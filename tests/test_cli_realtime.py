@@ -18,8 +18,8 @@ import pytest
 from lives import LIMIT_S, at_the_latest, delay_of, level, pcm, read_back, speech, write_sound
 from soundcards import BUILT_IN, PlayingDevice, SoundDevice
 
-from musetalk_cli.generator import Generator
 from musetalk_cli.media import ffmpeg
+from musetalk_cli.nets.generator import Generator
 
 FPS = 10
 FRAME_S = 1 / FPS
@@ -151,7 +151,7 @@ def test_without_sounddevice_a_sentence_says_what_to_install(musetalk, job, monk
         pytest.fail("the networks were loaded")
 
     monkeypatch.setitem(sys.modules, "sounddevice", None)
-    monkeypatch.setattr("musetalk_cli.speak.open_bundle", load)
+    monkeypatch.setattr("musetalk_cli.run.job.open_bundle", load)
     code, out, err = musetalk("realtime", *job, *options, "--output", tmp_path / "out.mp4")
     assert (code, out) == (1, "")
     assert_one_sentence(err, "needs sounddevice")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from descriptors import FIRST, crowded
 
-from musetalk_cli.control import CLIENTS, LINE_BYTES, ControlLines, Remote
 from musetalk_cli.errors import InputError
+from musetalk_cli.live.control import CLIENTS, LINE_BYTES, ControlLines, Remote
 
 TIMEOUT_S = 30
 DESCRIPTORS = Path("/proc/self/fd")

@@ -13,12 +13,12 @@ import pytest
 
 from musetalk_cli.avatar.data import Avatar
 from musetalk_cli.avatar.store import load_avatar, load_meta, verify
+from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import JobConfig, Place, RunConfig
-from musetalk_cli.embedded import AVATARS
-from musetalk_cli.features import OFFLINE_HOP
+from musetalk_cli.engine.windows import OFFLINE_HOP
 from musetalk_cli.nets.bundle import open_bundle
-from musetalk_cli.speak import make_engine
-from musetalk_cli.timing import MonotonicClock
+from musetalk_cli.nets.embedded import AVATARS
+from musetalk_cli.run.job import make_engine
 
 ROOT = Path(__file__).parents[1]
 MODEL, PEOPLE = ROOT / "models" / "demo", ROOT / "avatars"
@@ -68,8 +68,8 @@ def spoken(request, tmp_path_factory):
     """The frames of the first seconds of the sample, the avatar that spoke them, and the sound."""
     import soundfile
 
-    from musetalk_cli.generate import generate
     from musetalk_cli.media.stills import read_image
+    from musetalk_cli.run.generate import generate
 
     work = tmp_path_factory.mktemp("spoken")
     samples, rate = soundfile.read(PEOPLE / "demo" / "sample.wav", dtype="float32")

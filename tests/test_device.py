@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from musetalk_cli import device as module
-from musetalk_cli.device import computes_in_bf16, conv_layout, resolve_dtype
+from musetalk_cli.nets import device as module
+from musetalk_cli.nets.device import computes_in_bf16, conv_layout, resolve_dtype
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 PLAIN_X86 = "processor\t: 0\nmodel name\t: A\nflags\t\t: fpu sse avx512f avx512_vnni\nbugs\t\t: none\n"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from musetalk_cli import embedded as module
-from musetalk_cli.embedded import AVATARS, demo_sample, embedded_avatars, embedded_models, places
+from musetalk_cli.nets import embedded as module
+from musetalk_cli.nets.embedded import AVATARS, demo_sample, embedded_avatars, embedded_models, places
 
 ROOT = Path(__file__).parents[1]
 

@@ -9,12 +9,12 @@ import torch
 from clocks import FakeClock
 
 from musetalk_cli.bench.synthetic import synthetic_avatar, synthetic_sound
-from musetalk_cli.compositor import GpuPath
 from musetalk_cli.config import JobConfig, Sharpen
-from musetalk_cli.engine import Engine
+from musetalk_cli.engine.compositor import GpuPath
+from musetalk_cli.engine.engine import Engine
 from musetalk_cli.errors import InputError
+from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.ops import torch_ops
-from musetalk_cli.timing import StageStats
 
 JOB = JobConfig(batch_sizes=(4,), image_ops="cpu")
 HALF = Fraction(1, 2)

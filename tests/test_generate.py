@@ -13,13 +13,13 @@ import pytest
 from lives import read_back, speech, write_sound
 
 from musetalk_cli.avatar.upstream import import_avatar
+from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import JobConfig, Place, RunConfig
-from musetalk_cli.generate import generate
-from musetalk_cli.realtime import realtime
+from musetalk_cli.run.generate import generate
+from musetalk_cli.run.realtime import realtime
 from musetalk_cli.sinks import NullSink, RecordingSink
 from musetalk_cli.sources import FileSource, PcmSource
 from musetalk_cli.timeline import mirrored
-from musetalk_cli.timing import MonotonicClock
 from musetalk_cli.types import Shown
 
 AS_PUBLISHED = JobConfig(sharpen=None, silence=None, batch_sizes=(8,))

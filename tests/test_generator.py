@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from musetalk_cli.errors import InputError
-from musetalk_cli.generator import FaceEncoder, Generator, position_table
 from musetalk_cli.nets.bundle import load_bundle
+from musetalk_cli.nets.generator import FaceEncoder, Generator, position_table
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
 CPU = torch.device("cpu")

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from musetalk_cli.gpu import GpuMonitor, GpuUse
+from musetalk_cli.measure.gpu import GpuMonitor, GpuUse
 
 UUID = "8f6d2a3c-1b5e-4c7a-9d0f-2e4b6a8c0d1f"
 GIB = 2**30

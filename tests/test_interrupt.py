@@ -11,7 +11,7 @@ from lives import speech, write_sound
 from musetalk_cli import __main__, weights
 from musetalk_cli.avatar import store
 from musetalk_cli.cli.interrupt import end_on_signals, stop_on_signals
-from musetalk_cli.compositor import CpuPath
+from musetalk_cli.engine.compositor import CpuPath
 from musetalk_cli.nets import loading
 
 KINDS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]

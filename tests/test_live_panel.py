@@ -11,9 +11,9 @@ from rich.console import Console
 
 from musetalk_cli.cli.live import live_panel, render
 from musetalk_cli.cli.options import _set_up_log
-from musetalk_cli.gpu import GpuUse
-from musetalk_cli.observe import Snapshot
-from musetalk_cli.timing import Percentiles
+from musetalk_cli.live.observe import Snapshot
+from musetalk_cli.measure.gpu import GpuUse
+from musetalk_cli.measure.stages import Percentiles
 
 ROOT = Path(__file__).parents[1]
 log = logging.getLogger("musetalk_cli")

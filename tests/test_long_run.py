@@ -10,9 +10,9 @@ import torch
 
 from musetalk_cli.bench.synthetic import synthetic_avatar
 from musetalk_cli.config import SilenceLevel
-from musetalk_cli.features import FeatureStream
-from musetalk_cli.playout import Playout
-from musetalk_cli.session import Manners, Session
+from musetalk_cli.engine.session import Manners, Session
+from musetalk_cli.engine.windows import FeatureStream
+from musetalk_cli.live.jitter_buffer import Playout
 from musetalk_cli.timeline import Timeline
 from musetalk_cli.types import Frame, Shown, StreamFormat
 

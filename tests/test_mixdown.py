@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from musetalk_cli.engine.sound_track import SoundTrack
 from musetalk_cli.media.mixdown import Mixdown
 from musetalk_cli.media.resample import StreamResampler
-from musetalk_cli.soundtrack import SoundTrack
 from musetalk_cli.timeline import Timeline
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from musetalk_cli.config import Place, RunConfig
-from musetalk_cli.device import computes_in_bf16
 from musetalk_cli.errors import ModelError
 from musetalk_cli.nets.bundle import load_bundle, open_bundle
+from musetalk_cli.nets.device import computes_in_bf16
 from musetalk_cli.nets.files import Card, family, is_demo, read_card, resolve
 
 CPUINFO = Path("/proc/cpuinfo")

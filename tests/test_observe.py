@@ -7,8 +7,8 @@ from clocks import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musetalk_cli.observe import RECENT, SNAPSHOT_S, Latencies, Observer
-from musetalk_cli.trace import Trace
+from musetalk_cli.live.observe import RECENT, SNAPSHOT_S, Latencies, Observer
+from musetalk_cli.measure.trace import Trace
 from musetalk_cli.types import Frame, FrameRequest, Shown
 
 RATE = 16_000

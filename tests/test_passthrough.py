@@ -14,12 +14,12 @@ from handmade import passed_through, without_faces
 
 from musetalk_cli.avatar.store import load_avatar, load_meta, verify
 from musetalk_cli.bench.synthetic import synthetic_avatar, synthetic_sound
-from musetalk_cli.compositor import GpuPath
 from musetalk_cli.config import JobConfig, Place, RunConfig
-from musetalk_cli.engine import Engine
-from musetalk_cli.generate import generate
+from musetalk_cli.engine.compositor import GpuPath
+from musetalk_cli.engine.engine import Engine
+from musetalk_cli.measure.stages import StageStats
+from musetalk_cli.run.generate import generate
 from musetalk_cli.timeline import mirrored
-from musetalk_cli.timing import StageStats
 
 JOB = JobConfig(batch_sizes=(4,), image_ops="cpu")
 FPS = Fraction(25)

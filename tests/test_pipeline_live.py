@@ -10,9 +10,9 @@ from runs import STREAM, Engine, Sink, Source
 
 from musetalk_cli.errors import InputError, OutputError
 from musetalk_cli.handoff import HandoffClosed
-from musetalk_cli.observe import Observer
-from musetalk_cli.pipeline import Pipeline
-from musetalk_cli.playout import Playout
+from musetalk_cli.live.jitter_buffer import Playout
+from musetalk_cli.live.observe import Observer
+from musetalk_cli.live.stream import Pipeline
 from musetalk_cli.timeline import Timeline
 from musetalk_cli.types import AudioChunk
 

@@ -15,10 +15,10 @@ from musetalk_cli.avatar.store import load_avatar, verify
 from musetalk_cli.config import JobConfig, Place, RunConfig
 from musetalk_cli.errors import InputError
 from musetalk_cli.face.landmarks import read_landmarks
-from musetalk_cli.generate import generate
 from musetalk_cli.preparation.inputs import Source
 from musetalk_cli.preparation.options import PrepareOptions
-from musetalk_cli.prepare import prepare
+from musetalk_cli.run.generate import generate
+from musetalk_cli.run.prepare import prepare
 
 EXACT = PrepareOptions(smooth=False, max_gap=0, batch_size=2)
 """Every frame has its own box, and a frame without a face has none."""

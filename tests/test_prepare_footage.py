@@ -9,9 +9,9 @@ import pytest
 
 from musetalk_cli.avatar.store import load_avatar, verify
 from musetalk_cli.config import JobConfig, Place, RunConfig
-from musetalk_cli.generate import generate
 from musetalk_cli.preparation.inputs import Source
-from musetalk_cli.prepare import prepare
+from musetalk_cli.run.generate import generate
+from musetalk_cli.run.prepare import prepare
 
 DATA = os.environ.get("MUSETALK_TEST_DATA")
 FRAMES = {"sun": 550, "yongen": 268}

@@ -11,13 +11,13 @@ import pytest
 from lives import RATE, at_the_latest, delay_of, level, pcm, read_back, speech, write_sound
 
 from musetalk_cli.avatar.upstream import import_avatar
+from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import JobConfig, Place, RunConfig, SilenceLevel
-from musetalk_cli.control import Remote
 from musetalk_cli.errors import InputError, OutputError
-from musetalk_cli.realtime import realtime
+from musetalk_cli.live.control import Remote
+from musetalk_cli.run.realtime import realtime
 from musetalk_cli.sinks import NullSink, RecordingSink
 from musetalk_cli.sources import FileSource, ListenSource
-from musetalk_cli.timing import MonotonicClock
 from musetalk_cli.types import Shown
 
 FPS = 10

@@ -14,9 +14,9 @@ from lives import speech, write_sound
 
 from musetalk_cli.bench.synthetic import synthetic_avatar
 from musetalk_cli.config import JobConfig
-from musetalk_cli.engine import Engine
+from musetalk_cli.engine.engine import Engine
 from musetalk_cli.errors import ModelError
-from musetalk_cli.timing import StageStats
+from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.types import Shown
 
 JOB = JobConfig(batch_sizes=(4,), image_ops="cpu", sharpen=None)

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from musetalk_cli.bench.synthetic import synthetic_avatar, synthetic_sound
 from musetalk_cli.config import JobConfig, SilenceLevel
-from musetalk_cli.engine import Engine
-from musetalk_cli.features import FeatureStream
-from musetalk_cli.session import Manners, Session
+from musetalk_cli.engine.engine import Engine
+from musetalk_cli.engine.session import Manners, Session
+from musetalk_cli.engine.windows import FeatureStream
+from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.timeline import Timeline, mirrored
-from musetalk_cli.timing import StageStats
 from musetalk_cli.types import Clip, Shown, StreamFormat
 
 JOB = JobConfig(batch_sizes=(4,), image_ops="cpu")

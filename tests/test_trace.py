@@ -11,10 +11,10 @@ import pytest
 import torch
 from clocks import FakeClock
 
-from musetalk_cli import trace as module
 from musetalk_cli.errors import OutputError
-from musetalk_cli.timing import StageStats
-from musetalk_cli.trace import ANCHOR_S, FLUSH_EVENTS, FLUSH_S, Trace
+from musetalk_cli.measure import trace as module
+from musetalk_cli.measure.stages import StageStats
+from musetalk_cli.measure.trace import ANCHOR_S, FLUSH_EVENTS, FLUSH_S, Trace
 
 ROOT = Path(__file__).parents[1]
 
@@ -149,7 +149,7 @@ def test_a_file_without_its_end_is_whole_up_to_there(tmp_path):
 def test_a_killed_process_leaves_what_it_had_written(tmp_path):
     path = tmp_path / "run.json"
     program = (
-        "import os, sys, pathlib; from musetalk_cli.trace import Trace\n"
+        "import os, sys, pathlib; from musetalk_cli.measure.trace import Trace\n"
         "trace = Trace(pathlib.Path(sys.argv[1]))\n"
         "for second in range(5): trace.span('sink', 1000 + second, 0.5)\n"
         "os.kill(os.getpid(), 9)\n"
@@ -202,7 +202,7 @@ def test_a_disk_that_fills_up_ends_the_trace_and_not_the_run(tmp_path):
     """A process that may write 20 kB to a file; the trace warns once, and what fitted can be read."""
     path = tmp_path / "run.json"
     program = (
-        "import logging, pathlib, resource, sys; from musetalk_cli.trace import Trace\n"
+        "import logging, pathlib, resource, sys; from musetalk_cli.measure.trace import Trace\n"
         "logging.basicConfig(format='%(levelname)s %(message)s')\n"
         "trace = Trace(pathlib.Path(sys.argv[1]))\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"

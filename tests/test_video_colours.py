@@ -12,12 +12,12 @@ from test_video import ffmpeg
 from musetalk_cli.config import JobConfig, Place, RunConfig
 from musetalk_cli.errors import InputError
 from musetalk_cli.face.landmarks import read_landmarks
-from musetalk_cli.generate import generate
 from musetalk_cli.media import encode
 from musetalk_cli.media.video import Selection, read_frames
 from musetalk_cli.preparation.inputs import Source
 from musetalk_cli.preparation.options import PrepareOptions
-from musetalk_cli.prepare import prepare
+from musetalk_cli.run.generate import generate
+from musetalk_cli.run.prepare import prepare
 from musetalk_cli.types import StreamFormat
 
 WEIGHTS = {

@@ -21,8 +21,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from musetalk_cli.device import keep_freed_memory, resolve_device, resolve_dtype
 from musetalk_cli.nets.bundle import Bundle, load_bundle
+from musetalk_cli.nets.device import keep_freed_memory, resolve_device, resolve_dtype
 from training import avatars, bundle, evaluate, faces, listening, nets, picturing, results, sounds, speaking
 from training.meter import Meter
 from training.people import PEOPLE

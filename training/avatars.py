@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image as Pictures
 
 from musetalk_cli.face.landmarks import read_landmarks
-from musetalk_cli.generator import FaceEncoder
 from musetalk_cli.nets.bundle import Bundle
+from musetalk_cli.nets.generator import FaceEncoder
 from musetalk_cli.preparation.inputs import Source, Tools
 from musetalk_cli.preparation.options import PrepareOptions
 from musetalk_cli.preparation.run import prepare_avatar

@@ -17,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from musetalk_cli.features import AudioEncoder, FeatureStream
-from musetalk_cli.generator import FaceEncoder, Generator
+from musetalk_cli.engine.windows import FeatureStream
+from musetalk_cli.nets.audio_encoder import AudioEncoder
 from musetalk_cli.nets.bundle import Bundle
+from musetalk_cli.nets.generator import FaceEncoder, Generator
 from musetalk_cli.timeline import Timeline
 from training import faces, sounds, visemes
 from training.face import Pose

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from musetalk_cli.features import LogMel
 from musetalk_cli.nets import modules
+from musetalk_cli.nets.audio_encoder import LogMel
 from training import nets, sounds, visemes
 from training.schedule import Schedule, report
 

@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from musetalk_cli.generator import position_table
+from musetalk_cli.nets.generator import position_table
 from training import nets, sounds
 from training.faces import Faces, to_tensor_array
 from training.listening import Heard, Listener, log_mel

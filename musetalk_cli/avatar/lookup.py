@@ -7,8 +7,8 @@ from pathlib import Path
 
 from musetalk_cli.avatar.names import find_folder, same_name, validate_name
 from musetalk_cli.avatar.store import list_avatars
-from musetalk_cli.embedded import AVATARS, embedded_avatars
 from musetalk_cli.errors import AvatarError
+from musetalk_cli.nets.embedded import AVATARS, embedded_avatars
 
 
 @dataclass(frozen=True, slots=True)

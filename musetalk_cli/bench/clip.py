@@ -11,10 +11,10 @@ import numpy as np
 
 from musetalk_cli.avatar.pictures import read_frame
 from musetalk_cli.avatar.store import load_meta
-from musetalk_cli.embedded import DEMO, embedded_avatars
 from musetalk_cli.errors import AvatarError, InputError
 from musetalk_cli.face.haar import HaarFinder
 from musetalk_cli.media.encode import VideoEncoder
+from musetalk_cli.nets.embedded import DEMO, embedded_avatars
 from musetalk_cli.timeline import SAMPLE_RATE, mirrored
 from musetalk_cli.types import Image, StreamFormat
 

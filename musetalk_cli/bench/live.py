@@ -12,15 +12,15 @@ import torch
 from musetalk_cli.avatar.data import Avatar
 from musetalk_cli.bench.stream import speak_synthetic
 from musetalk_cli.bench.synthetic import SyntheticSource, synthetic_avatar, synthetic_sound
-from musetalk_cli.choice import settle_bench
+from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import JobConfig, RunConfig
-from musetalk_cli.control import Remote
-from musetalk_cli.engine import Engine
+from musetalk_cli.engine.engine import Engine
+from musetalk_cli.live.control import Remote
 from musetalk_cli.nets.bundle import open_bundle
-from musetalk_cli.report import Report
-from musetalk_cli.speak import make_engine
+from musetalk_cli.run.defaults import settle_bench
+from musetalk_cli.run.job import make_engine
+from musetalk_cli.run.report import Report
 from musetalk_cli.timeline import SAMPLE_RATE
-from musetalk_cli.timing import MonotonicClock
 
 PIECES_PER_SECOND = 50
 SOUND_S = 10.0

@@ -7,7 +7,7 @@ import ctypes
 import gc
 from pathlib import Path
 
-from musetalk_cli.report import peak_host_bytes
+from musetalk_cli.run.report import peak_host_bytes
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")

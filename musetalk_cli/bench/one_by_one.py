@@ -21,13 +21,13 @@ from musetalk_cli.face.landmarks import FaceLandmarks, Finder
 from musetalk_cli.face.masks import MaskShape
 from musetalk_cli.face.motion import difference, find_cuts, thumbnail
 from musetalk_cli.face.tracks import choose
+from musetalk_cli.measure.rates import StageRates
 from musetalk_cli.media.stills import read_image, write_png
 from musetalk_cli.media.video import read_frames
 from musetalk_cli.preparation.imaging import crop_image, face_image, face_mask
 from musetalk_cli.preparation.inputs import Source, Tools
 from musetalk_cli.preparation.options import PrepareOptions
 from musetalk_cli.preparation.plan import Face, Plan, make_plan
-from musetalk_cli.rates import StageRates
 from musetalk_cli.types import Image
 
 

@@ -17,12 +17,12 @@ from musetalk_cli import strict_json
 from musetalk_cli.bench.clip import write_clip
 from musetalk_cli.bench.run import Notice
 from musetalk_cli.bench.task import OURS, UPSTREAM, Measured, Order, Task
-from musetalk_cli.choice import settle_bench
 from musetalk_cli.config import RunConfig
-from musetalk_cli.device import describe_device, resolve_device
 from musetalk_cli.errors import InputError, MuseTalkError
-from musetalk_cli.report import versions
-from musetalk_cli.tools import DetectorName, ParserName
+from musetalk_cli.nets.device import describe_device, resolve_device
+from musetalk_cli.run.defaults import settle_bench
+from musetalk_cli.run.face_networks import DetectorName, ParserName
+from musetalk_cli.run.report import versions
 
 STAGES = ("decode", "detect", "write", "read", "parse", "encode", "mask")
 MAX_FRAMES = 20_000

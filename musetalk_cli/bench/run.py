@@ -14,18 +14,18 @@ from musetalk_cli.avatar.data import Avatar
 from musetalk_cli.bench.measure import Roofline, count_flops, measure_roofline, median_s
 from musetalk_cli.bench.stream import speak_synthetic
 from musetalk_cli.bench.synthetic import SyntheticSource, synthetic_avatar, synthetic_sound
-from musetalk_cli.choice import settle_bench
-from musetalk_cli.compositor import CpuPath, GpuPath, ImagePath
+from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import JobConfig, RunConfig
-from musetalk_cli.control import Remote
-from musetalk_cli.engine import Engine
-from musetalk_cli.features import AudioEncoder
-from musetalk_cli.generator import Generator
+from musetalk_cli.engine.compositor import CpuPath, GpuPath, ImagePath
+from musetalk_cli.engine.engine import Engine
+from musetalk_cli.live.control import Remote
+from musetalk_cli.nets.audio_encoder import AudioEncoder
 from musetalk_cli.nets.bundle import open_bundle
-from musetalk_cli.report import Report
-from musetalk_cli.speak import make_engine
+from musetalk_cli.nets.generator import Generator
+from musetalk_cli.run.defaults import settle_bench
+from musetalk_cli.run.job import make_engine
+from musetalk_cli.run.report import Report
 from musetalk_cli.timeline import ROWS_PER_FRAME, SAMPLE_RATE
-from musetalk_cli.timing import MonotonicClock
 
 IMAGE_STEPS = ("resize", "sharpen", "blend", "download")
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from musetalk_cli.avatar.data import Avatar
-from musetalk_cli.control import Remote
-from musetalk_cli.engine import Engine
-from musetalk_cli.observe import Observer
-from musetalk_cli.pipeline import Pipeline
-from musetalk_cli.playout import Playout
-from musetalk_cli.report import Report, make_report
-from musetalk_cli.session import Manners
+from musetalk_cli.engine.engine import Engine
+from musetalk_cli.engine.session import Manners
+from musetalk_cli.live.control import Remote
+from musetalk_cli.live.jitter_buffer import Playout
+from musetalk_cli.live.observe import Observer
+from musetalk_cli.live.stream import Pipeline
+from musetalk_cli.run.job import settings
+from musetalk_cli.run.report import Report, make_report
 from musetalk_cli.sinks import NullSink
-from musetalk_cli.speak import settings
 from musetalk_cli.types import Source
 
 

@@ -12,10 +12,10 @@ import torch
 
 from musetalk_cli.avatar.data import Avatar, Patch
 from musetalk_cli.avatar.description import AvatarMeta
+from musetalk_cli.clock import Clock, Pacer
 from musetalk_cli.errors import InputError
 from musetalk_cli.face.boxes import crop_box
 from musetalk_cli.timeline import SAMPLE_RATE
-from musetalk_cli.timing import Clock, Pacer
 from musetalk_cli.types import AudioChunk, Box, Image, Samples
 
 SWAY = 8

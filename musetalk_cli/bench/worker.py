@@ -19,6 +19,7 @@ from musetalk_cli.bench.task import OURS, Measured, Task
 from musetalk_cli.config import Place, RunConfig
 from musetalk_cli.errors import MuseTalkError
 from musetalk_cli.face.boxes import crop_box
+from musetalk_cli.measure.rates import StageRates
 from musetalk_cli.media.video import Selection, read_frames
 from musetalk_cli.nets.bundle import FACE_SIZE, FaceNetwork
 from musetalk_cli.preparation.imaging import crop_image
@@ -26,8 +27,7 @@ from musetalk_cli.preparation.inputs import Source, Tools
 from musetalk_cli.preparation.options import PrepareOptions
 from musetalk_cli.preparation.plan import Plan
 from musetalk_cli.preparation.run import Step, prepare_avatar
-from musetalk_cli.rates import StageRates
-from musetalk_cli.tools import make_tools
+from musetalk_cli.run.face_networks import make_tools
 from musetalk_cli.types import Box
 
 ORIGIN = "flag"

@@ -10,8 +10,8 @@ import typer
 
 from musetalk_cli.cli.options import Common, Overwrite, common_options
 from musetalk_cli.cli.render import mebibytes, print_json, print_table, put, say
-from musetalk_cli.embedded import DEMO
 from musetalk_cli.errors import AvatarError
+from musetalk_cli.nets.embedded import DEMO
 from musetalk_cli.timeline import parse_fps
 
 if TYPE_CHECKING:

@@ -52,7 +52,7 @@ def generate(
         batch_sizes=options.parse_batch_sizes(batch_size),
     )
     speaker = choose(common.run, avatar, None if audio is None else str(audio))
-    from musetalk_cli.generate import generate as run
+    from musetalk_cli.run.generate import generate as run
 
     with stop_on_signals() as remote, progress("speaking") as advance:
         report = run(

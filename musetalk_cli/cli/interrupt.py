@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-from musetalk_cli.control import Remote
+from musetalk_cli.live.control import Remote
 
 Handler = Callable[[int, "FrameType | None"], None]
 

@@ -18,9 +18,9 @@ from musetalk_cli.cli.render import LINE_EVERY_S
 from musetalk_cli.text import printable, redacted
 
 if TYPE_CHECKING:
-    from musetalk_cli.gpu import GpuMonitor, GpuUse
-    from musetalk_cli.observe import Snapshot
-    from musetalk_cli.timing import Percentiles
+    from musetalk_cli.live.observe import Snapshot
+    from musetalk_cli.measure.gpu import GpuMonitor, GpuUse
+    from musetalk_cli.measure.stages import Percentiles
 
 log = logging.getLogger("musetalk_cli")
 

@@ -17,7 +17,7 @@ app = typer.Typer(help="See, fetch and check model weights.", no_args_is_help=Tr
 @common_options()
 def list_(common: Common) -> None:
     """List the published models and tools of preparation, and the files of each that are there."""
-    from musetalk_cli.weights import PUBLISHED
+    from musetalk_cli.nets.published import PUBLISHED
 
     root = common.run.models.path
     files = [
@@ -54,8 +54,8 @@ def download(
     ] = "v15",
 ) -> None:
     """Fetch the files of a published model, or of a tool of preparation, that are missing."""
-    from musetalk_cli.weights import TOOLS
-    from musetalk_cli.weights import download as fetch
+    from musetalk_cli.nets.published import TOOLS
+    from musetalk_cli.nets.published import download as fetch
 
     root = common.run.models.path
     fetch(name, root, lambda file, number, count: say(f"{number}/{count} {file}"))
@@ -77,7 +77,7 @@ def verify(
     ] = "v15",
 ) -> None:
     """Load a model strictly, tensor by tensor, or a tool of preparation, and say whether it fits together."""
-    from musetalk_cli.weights import TOOLS
+    from musetalk_cli.nets.published import TOOLS
 
     if name in TOOLS:
         _verify_tool(common, name)
@@ -99,8 +99,8 @@ def _verify_model(common: Common, name: str) -> None:
 
 
 def _verify_tool(common: Common, name: str) -> None:
-    from musetalk_cli.device import resolve_device
-    from musetalk_cli.weights import DWPOSE, require
+    from musetalk_cli.nets.device import resolve_device
+    from musetalk_cli.nets.published import DWPOSE, require
 
     files = require(name, common.run.models.path)
     device = resolve_device(common.run.device)

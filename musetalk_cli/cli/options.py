@@ -55,7 +55,7 @@ class Alignment(str, Enum):
 
 _COMMON = "Common options"
 _DECIDED_LATER = {"model", "avatar", "audio"}
-"""Options that, where they are left out, are decided and told by `musetalk_cli.choice`."""
+"""Options that, where they are left out, are decided and told by `musetalk_cli.run.defaults`."""
 
 ModelsDir = Annotated[
     Path | None,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from musetalk_cli.errors import OutputError
 
 if TYPE_CHECKING:
-    from musetalk_cli.control import Remote
-    from musetalk_cli.observe import Snapshot
+    from musetalk_cli.live.control import Remote
+    from musetalk_cli.live.observe import Snapshot
     from musetalk_cli.types import Sink
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from musetalk_cli.media.video import Selection
     from musetalk_cli.preparation.options import PrepareOptions
     from musetalk_cli.preparation.run import Prepared
-    from musetalk_cli.prepare import Extras
+    from musetalk_cli.run.prepare import Extras
 
 
 @common_options(model="v15")
@@ -58,7 +58,7 @@ def prepare_avatar(
     """
     from musetalk_cli.face.masks import MaskShape
     from musetalk_cli.preparation.options import PrepareOptions
-    from musetalk_cli.prepare import Extras
+    from musetalk_cli.run.prepare import Extras
 
     options = PrepareOptions(
         face=face,
@@ -94,7 +94,7 @@ def _run(
     from musetalk_cli.face.landmarks import read_landmarks
     from musetalk_cli.media.video import source_files
     from musetalk_cli.preparation.inputs import Source
-    from musetalk_cli.prepare import prepare
+    from musetalk_cli.run.prepare import prepare
 
     validate_name(name)
     for file in (path, idle):

@@ -23,7 +23,7 @@ from musetalk_cli.errors import InputError
 from musetalk_cli.timeline import Timeline, parse_chunk, parse_context, parse_fps
 
 if TYPE_CHECKING:
-    from musetalk_cli.timing import Clock
+    from musetalk_cli.clock import Clock
     from musetalk_cli.types import Source
 
 
@@ -135,11 +135,11 @@ def _run(
     *,
     live: bool,
 ) -> None:
-    from musetalk_cli.control import ControlLines
-    from musetalk_cli.gpu import GpuMonitor
+    from musetalk_cli.clock import MonotonicClock
+    from musetalk_cli.live.control import ControlLines
+    from musetalk_cli.measure.gpu import GpuMonitor
+    from musetalk_cli.measure.trace import Trace
     from musetalk_cli.sinks.place import check_parent
-    from musetalk_cli.timing import MonotonicClock
-    from musetalk_cli.trace import Trace
 
     clock = MonotonicClock()
     with ExitStack() as stack:
@@ -154,7 +154,7 @@ def _run(
         if trace is not None:
             check_parent(trace, "--trace")
             events = stack.enter_context(closing(Trace(trace)))
-        from musetalk_cli.realtime import realtime as run
+        from musetalk_cli.run.realtime import realtime as run
 
         say(contract(job))
         gpu = None if common.run.device == "cpu" else GpuMonitor()

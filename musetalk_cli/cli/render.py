@@ -31,7 +31,7 @@ from musetalk_cli.text import printable, redacted
 
 if TYPE_CHECKING:
     from musetalk_cli.preparation.run import Step
-    from musetalk_cli.report import Report
+    from musetalk_cli.run.report import Report
 
 PLAIN_WIDTH = 160
 LINE_EVERY_S = 5.0

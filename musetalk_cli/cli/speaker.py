@@ -11,7 +11,7 @@ from musetalk_cli.config import RunConfig
 from musetalk_cli.errors import MissingError
 
 if TYPE_CHECKING:
-    from musetalk_cli.choice import Speaker
+    from musetalk_cli.run.defaults import Speaker
 
 AvatarOption = Annotated[
     str | None,
@@ -29,7 +29,7 @@ def choose(run: RunConfig, avatar: str | None, audio: str | None) -> Speaker:
         typer.BadParameter: An option was left out that has no default here.
         MuseTalkError: The chosen model or the folder of avatars cannot be used.
     """
-    from musetalk_cli.choice import choose_speaker
+    from musetalk_cli.run.defaults import choose_speaker
 
     try:
         speaker = choose_speaker(run, avatar, audio)

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from musetalk_cli.config import DEFAULT_MODEL, RunConfig
-from musetalk_cli.device import conv_layout, keep_freed_memory, resolve_device, resolve_dtype
 from musetalk_cli.errors import ModelError
 from musetalk_cli.nets import modules, random_v15
+from musetalk_cli.nets.device import conv_layout, keep_freed_memory, resolve_device, resolve_dtype
 from musetalk_cli.nets.files import NO_CARD, RANDOM, BundleFiles, Card, family, resolve
 from musetalk_cli.nets.loading import ENCODER_RULES, UNET_RULES, VAE_RULES, load_weights
 from musetalk_cli.timeline import SAMPLE_RATE, SAMPLES_PER_ROW, WINDOW_SAMPLES

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from musetalk_cli import strict_json
-from musetalk_cli.embedded import DEMO, embedded_models
 from musetalk_cli.errors import ModelError
+from musetalk_cli.nets.embedded import DEMO, embedded_models
+from musetalk_cli.nets.published import LAYOUTS
 from musetalk_cli.strict_json import JsonError
-from musetalk_cli.weights import LAYOUTS
 
 RANDOM = "random-v15"
 MODELS = (*LAYOUTS, DEMO, RANDOM)

@@ -20,13 +20,13 @@ from musetalk_cli.errors import ModelError
 from musetalk_cli.face.masks import MaskShape, mask_from_outline, mask_from_parsing
 from musetalk_cli.face.quality import is_mouth_covered, sharpness
 from musetalk_cli.handoff import ahead, batches, side_by_side
+from musetalk_cli.measure.rates import StageRates
 from musetalk_cli.media.stills import read_image, write_png
 from musetalk_cli.preparation.inputs import Parse, Tools
 from musetalk_cli.preparation.journal import Journal
 from musetalk_cli.preparation.options import PrepareOptions
 from musetalk_cli.preparation.plan import Face, Plan
 from musetalk_cli.preparation.survey import WORKERS
-from musetalk_cli.rates import StageRates
 from musetalk_cli.types import Box, Image
 
 IMAGING_FILE = "imaging.jsonl"

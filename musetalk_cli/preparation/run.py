@@ -18,6 +18,7 @@ from musetalk_cli.face.haar import HaarFinder, are_canonical
 from musetalk_cli.face.landmarks import Finder, write_landmarks
 from musetalk_cli.face.motion import find_cuts
 from musetalk_cli.face.tracks import Chosen, choose
+from musetalk_cli.measure.rates import StageRates
 from musetalk_cli.media.stills import digest_of
 from musetalk_cli.media.video import VideoFrames, read_frames, source_files
 from musetalk_cli.preparation.assess import assess, passthrough_times, rest_frames
@@ -27,7 +28,6 @@ from musetalk_cli.preparation.inputs import Source, Tools, resume_key, selected
 from musetalk_cli.preparation.options import PrepareOptions
 from musetalk_cli.preparation.plan import Plan, make_plan
 from musetalk_cli.preparation.survey import SURVEY_FILE, Survey, Surveyor, check_count
-from musetalk_cli.rates import StageRates
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from musetalk_cli.clock import Clock, Pacer
 from musetalk_cli.media.audio import SoundReader
-from musetalk_cli.timing import Clock, Pacer
 from musetalk_cli.types import AudioChunk
 
 PACED_PIECES_PER_SECOND = 50

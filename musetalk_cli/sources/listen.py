@@ -15,11 +15,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from musetalk_cli.clock import Clock
 from musetalk_cli.errors import InputError
 from musetalk_cli.sources.containers import refusal
 from musetalk_cli.sources.live import on_schedule
 from musetalk_cli.sources.s16 import BYTES_PER_SAMPLE, PcmDecoder, check_format
-from musetalk_cli.timing import Clock
 from musetalk_cli.types import AudioChunk, Samples
 
 log = logging.getLogger(__name__)

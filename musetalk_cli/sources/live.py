@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from musetalk_cli.clock import Clock
 from musetalk_cli.sources.schedule import Schedule
-from musetalk_cli.timing import Clock
 from musetalk_cli.types import AudioChunk
 
 Receive = Callable[[int, float], "AudioChunk | None"]

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from musetalk_cli.clock import Clock
 from musetalk_cli.errors import InputError
 from musetalk_cli.sources.live import on_schedule
-from musetalk_cli.timing import Clock
 from musetalk_cli.types import AudioChunk, Samples
 
 QUEUE_S = 2

@@ -9,10 +9,10 @@ import stat
 import threading
 from collections.abc import Iterator
 
+from musetalk_cli.clock import Clock
 from musetalk_cli.errors import InputError
 from musetalk_cli.sources.containers import refusal
 from musetalk_cli.sources.s16 import PcmDecoder, check_format
-from musetalk_cli.timing import Clock
 from musetalk_cli.types import AudioChunk, Samples
 
 READ_BYTES = 1 << 16

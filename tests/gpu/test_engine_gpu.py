@@ -10,11 +10,12 @@ import torch
 from handmade import passed_through
 
 from musetalk_cli.bench.synthetic import synthetic_avatar
+from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import JobConfig
-from musetalk_cli.engine import Engine
+from musetalk_cli.engine.engine import Engine
+from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.nets.bundle import load_bundle
 from musetalk_cli.timeline import mirrored
-from musetalk_cli.timing import MonotonicClock, StageStats
 
 pytestmark = [
     pytest.mark.gpu,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from musetalk_cli.playout import CATCH_UP, PAST_S, Playout, Smallest
+from musetalk_cli.live.jitter_buffer import CATCH_UP, PAST_S, Playout, Smallest
 from musetalk_cli.timeline import SAMPLE_RATE, Timeline
 from musetalk_cli.types import Frame, FrameRequest
 

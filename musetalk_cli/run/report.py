@@ -11,10 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from musetalk_cli import __version__
-from musetalk_cli.device import describe_device
-from musetalk_cli.engine import Engine
-from musetalk_cli.observe import Outcome
-from musetalk_cli.timing import Percentiles, StageSummary
+from musetalk_cli.engine.engine import Engine
+from musetalk_cli.live.observe import Outcome
+from musetalk_cli.measure.stages import Percentiles, StageSummary
+from musetalk_cli.nets.device import describe_device
 
 STAGES = ("audio", "features", "unet", "vae", "resize", "sharpen", "blend", "download", "paste", "sink")
 

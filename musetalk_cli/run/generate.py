@@ -6,18 +6,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from musetalk_cli.choice import settle
+from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import JobConfig, RunConfig
-from musetalk_cli.control import Remote
+from musetalk_cli.engine.windows import OFFLINE_HOP
 from musetalk_cli.errors import InputError
-from musetalk_cli.features import OFFLINE_HOP
+from musetalk_cli.live.control import Remote
 from musetalk_cli.media.audio import probe_sound
-from musetalk_cli.report import Report
+from musetalk_cli.run.defaults import settle
+from musetalk_cli.run.job import speak
+from musetalk_cli.run.report import Report
 from musetalk_cli.sinks import FramesSink, VideoSink, check_not_input
 from musetalk_cli.sources import FileSource
-from musetalk_cli.speak import speak
 from musetalk_cli.timeline import Timeline
-from musetalk_cli.timing import MonotonicClock
 from musetalk_cli.types import Sink
 
 FileProgress = Callable[[int, int], None]

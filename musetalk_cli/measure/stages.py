@@ -1,4 +1,4 @@
-"""Time: an injectable monotonic clock, a pacer, and statistics of stages taken from outside.
+"""Statistics of stages, taken from outside.
 
 Stages do not know that they are timed. On a CUDA device a span is a pair of events that is read long
 after it was recorded, so measuring never waits for the device.
@@ -7,17 +7,17 @@ after it was recorded, so measuring never waits for the device.
 from __future__ import annotations
 
 import threading
-import time
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from musetalk_cli.trace import Anchor, DeviceTrack, Trace
+from musetalk_cli.clock import Clock, MonotonicClock
+from musetalk_cli.measure.trace import Anchor, DeviceTrack, Trace
 
 if TYPE_CHECKING:
     import torch
@@ -25,53 +25,6 @@ if TYPE_CHECKING:
 
 KEPT = 1 << 16
 """Durations of one kind that are kept: half a megabyte."""
-
-
-class Clock(Protocol):
-    """Monotonic time that a test can own."""
-
-    def now(self) -> float:
-        """Seconds since an arbitrary start."""
-
-    def wait(self, seconds: float, wake: threading.Event) -> bool:
-        """Wait that long or until `wake` is set; True if it was set."""
-
-
-class MonotonicClock:
-    """The system's monotonic clock."""
-
-    def now(self) -> float:
-        """Seconds since an arbitrary start."""
-        return time.perf_counter()
-
-    def wait(self, seconds: float, wake: threading.Event) -> bool:
-        """Wait that long or until `wake` is set; True if it was set."""
-        return wake.wait(max(0.0, seconds))
-
-
-@dataclass(slots=True)
-class Pacer:
-    """Holds a stream to its schedule: item `n` is due at `start + n / rate`, whatever came before.
-
-    Attributes:
-        clock: Where time comes from.
-        rate: Items per second.
-        start: Clock time of item 0; the first call of `wait_for` sets it.
-    """
-
-    clock: Clock
-    rate: float
-    start: float | None = None
-
-    def wait_for(self, item: int, wake: threading.Event) -> float:
-        """Wait until `item` is due or `wake` is set; returns the time it was due."""
-        if self.start is None:
-            self.start = self.clock.now()
-        due = self.start + item / self.rate
-        remaining = due - self.clock.now()
-        if remaining > 0:
-            self.clock.wait(remaining, wake)
-        return due
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,11 @@ import pytest
 from runs import Source
 
 from musetalk_cli.avatar.store import load_meta
-from musetalk_cli.choice import choose_speaker, settle, settle_bench
 from musetalk_cli.config import JobConfig, Place, RunConfig
 from musetalk_cli.errors import AvatarError, MissingError, ModelError
-from musetalk_cli.generate import generate
-from musetalk_cli.realtime import realtime
+from musetalk_cli.run.defaults import choose_speaker, settle, settle_bench
+from musetalk_cli.run.generate import generate
+from musetalk_cli.run.realtime import realtime
 from musetalk_cli.sinks import RecordingSink
 
 

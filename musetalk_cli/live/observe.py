@@ -8,8 +8,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from musetalk_cli.timing import Clock, Figures, Percentiles
-from musetalk_cli.trace import Trace
+from musetalk_cli.clock import Clock
+from musetalk_cli.measure.stages import Figures, Percentiles
+from musetalk_cli.measure.trace import Trace
 from musetalk_cli.types import Frame, Shown
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ comes late or has been idle gets its share from then on, and none keeps another 
 
 from __future__ import annotations
 
-from musetalk_cli.session import Session
+from musetalk_cli.engine.session import Session
 from musetalk_cli.types import FrameRequest
 
 BATCHES_FINISHED = 4

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from musetalk_cli.device import conv_layout
 from musetalk_cli.errors import InputError
 from musetalk_cli.nets.bundle import FACE_SIZE
+from musetalk_cli.nets.device import conv_layout
 from musetalk_cli.timeline import ROWS_PER_FRAME
 
 if TYPE_CHECKING:

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from musetalk_cli.config import RunConfig
-from musetalk_cli.device import resolve_device
 from musetalk_cli.face.dwpose import Dwpose
 from musetalk_cli.face.haar import HaarFinder
 from musetalk_cli.face.landmarks import Finder
 from musetalk_cli.face.parsing import FaceParser
 from musetalk_cli.face.people import DwposeFinder
-from musetalk_cli.generator import FaceEncoder
 from musetalk_cli.nets.bundle import FaceNetwork, open_face_network
+from musetalk_cli.nets.device import resolve_device
 from musetalk_cli.nets.files import RANDOM, resolve
+from musetalk_cli.nets.generator import FaceEncoder
+from musetalk_cli.nets.published import DWPOSE, FACE_PARSING, find_dwpose, find_face_parsing, require
 from musetalk_cli.preparation.inputs import Parse, Tools
-from musetalk_cli.weights import DWPOSE, FACE_PARSING, find_dwpose, find_face_parsing, require
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from musetalk_cli.config import DEFAULT_MODEL, Place, RunConfig
-from musetalk_cli.embedded import DEMO, demo_sample
 from musetalk_cli.errors import AvatarError, MissingError
+from musetalk_cli.nets.embedded import DEMO, demo_sample
 from musetalk_cli.nets.files import RANDOM, is_demo, resolve
-from musetalk_cli.weights import LAYOUTS, complete
+from musetalk_cli.nets.published import LAYOUTS, complete
 
 if TYPE_CHECKING:
     from pathlib import Path

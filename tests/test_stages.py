@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from clocks import FakeClock
 
-from musetalk_cli.rates import StageRates
-from musetalk_cli.timing import KEPT, Figures, Pacer, Percentiles, StageStats
+from musetalk_cli.clock import Pacer
+from musetalk_cli.measure.rates import StageRates
+from musetalk_cli.measure.stages import KEPT, Figures, Percentiles, StageStats
 
 FRAMES_OF_A_DAY = 30 * 24 * 3600
 

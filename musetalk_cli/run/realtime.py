@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from musetalk_cli.choice import settle
+from musetalk_cli.clock import Clock, MonotonicClock
 from musetalk_cli.config import JobConfig, RunConfig
-from musetalk_cli.control import Remote
-from musetalk_cli.pipeline import Watch
-from musetalk_cli.report import Report
+from musetalk_cli.live.control import Remote
+from musetalk_cli.live.stream import Watch
+from musetalk_cli.measure.trace import Trace
+from musetalk_cli.run.defaults import settle
+from musetalk_cli.run.job import speak
+from musetalk_cli.run.report import Report
 from musetalk_cli.sinks import NullSink
-from musetalk_cli.speak import speak
-from musetalk_cli.timing import Clock, MonotonicClock
-from musetalk_cli.trace import Trace
 from musetalk_cli.types import Sink, Source
 
 

@@ -17,15 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from musetalk_cli.compositor import CpuPath, Fetch, GpuPath, ImagePath, Target
 from musetalk_cli.config import JobConfig
-from musetalk_cli.features import AudioEncoder, FeatureStream
-from musetalk_cli.generator import Generator
+from musetalk_cli.engine.compositor import CpuPath, Fetch, GpuPath, ImagePath, Target
+from musetalk_cli.engine.scheduler import Batch, Scheduler
+from musetalk_cli.engine.session import Manners, Session
+from musetalk_cli.engine.windows import FeatureStream
+from musetalk_cli.measure.stages import StageStats
+from musetalk_cli.nets.audio_encoder import AudioEncoder
+from musetalk_cli.nets.generator import Generator
 from musetalk_cli.repair import Place, Repair
-from musetalk_cli.scheduler import Batch, Scheduler
-from musetalk_cli.session import Manners, Session
 from musetalk_cli.timeline import ROWS_PER_FRAME, SAMPLE_RATE, Timeline, ceil_div
-from musetalk_cli.timing import StageStats
 from musetalk_cli.types import Frame, FrameRequest, Image, Samples, StreamFormat
 
 if TYPE_CHECKING:

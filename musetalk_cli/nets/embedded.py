@@ -20,7 +20,7 @@ def places() -> tuple[Path, ...]:
     """
     schemes = (sysconfig.get_default_scheme(), sysconfig.get_preferred_scheme("user"))
     shares = [Path(sysconfig.get_path("data", scheme)) / "share" / "musetalk" for scheme in schemes]
-    return (Path(__file__).absolute().parents[1], *shares)
+    return (Path(__file__).absolute().parents[2], *shares)
 
 
 def embedded_models() -> Path | None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from musetalk_cli.timing import Clock, MonotonicClock
+from musetalk_cli.clock import Clock, MonotonicClock
 
 Item = TypeVar("Item")
 

@@ -13,9 +13,10 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
+from musetalk_cli.clock import Clock
+from musetalk_cli.engine.session import Session
 from musetalk_cli.handoff import Handoff, HandoffClosed
-from musetalk_cli.session import Session
-from musetalk_cli.timing import Clock, StageStats
+from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.types import Frame, Image, Samples, Shown, Sink
 
 log = logging.getLogger(__name__)

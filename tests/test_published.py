@@ -9,7 +9,7 @@ from face_graphs import write_dwpose
 from huggingface_hub.utils import EntryNotFoundError, LocalEntryNotFoundError
 
 from musetalk_cli.errors import ModelError
-from musetalk_cli.weights import (
+from musetalk_cli.nets.published import (
     LAYOUTS,
     PUBLISHED,
     REVISION,

@@ -10,18 +10,19 @@ from fractions import Fraction
 from musetalk_cli.avatar.data import Avatar
 from musetalk_cli.avatar.lookup import find_avatar
 from musetalk_cli.avatar.store import load_avatar, load_idle, load_meta
+from musetalk_cli.clock import Clock
 from musetalk_cli.config import JobConfig, RunConfig
-from musetalk_cli.control import Remote
-from musetalk_cli.engine import Engine
+from musetalk_cli.engine.engine import Engine
+from musetalk_cli.engine.session import Manners
 from musetalk_cli.errors import InputError
+from musetalk_cli.live.control import Remote
+from musetalk_cli.live.jitter_buffer import Playout
+from musetalk_cli.live.observe import Observer
+from musetalk_cli.live.stream import Pipeline, Watch
+from musetalk_cli.measure.stages import StageStats
+from musetalk_cli.measure.trace import Trace
 from musetalk_cli.nets.bundle import Bundle, open_bundle
-from musetalk_cli.observe import Observer
-from musetalk_cli.pipeline import Pipeline, Watch
-from musetalk_cli.playout import Playout
-from musetalk_cli.report import Report, make_report
-from musetalk_cli.session import Manners
-from musetalk_cli.timing import Clock, StageStats
-from musetalk_cli.trace import Trace
+from musetalk_cli.run.report import Report, make_report
 from musetalk_cli.types import Clip, Sink, Source
 
 

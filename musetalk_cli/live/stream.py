@@ -17,13 +17,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from musetalk_cli.engine import Engine
+from musetalk_cli.clock import Clock
+from musetalk_cli.engine.engine import Engine
+from musetalk_cli.engine.session import Session
 from musetalk_cli.handoff import Handoff, HandoffClosed
-from musetalk_cli.observe import Observer, Outcome, Snapshot
-from musetalk_cli.outlet import Outlet
-from musetalk_cli.playout import Playout
-from musetalk_cli.session import Session
-from musetalk_cli.timing import Clock
+from musetalk_cli.live.jitter_buffer import Playout
+from musetalk_cli.live.observe import Observer, Outcome, Snapshot
+from musetalk_cli.live.sink_worker import Outlet
 from musetalk_cli.types import AudioChunk, Frame, Sink, Source
 
 POLL_S = 0.05

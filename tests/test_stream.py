@@ -5,8 +5,8 @@ from clocks import FakeClock
 from runs import BATCH, STREAM, Engine, Sink, Source
 
 from musetalk_cli.errors import InputError, OutputError
-from musetalk_cli.observe import Observer
-from musetalk_cli.pipeline import ARRIVALS, FRAMES_PER_BATCH_WAITING, OUTLET_FRAMES, Pipeline
+from musetalk_cli.live.observe import Observer
+from musetalk_cli.live.stream import ARRIVALS, FRAMES_PER_BATCH_WAITING, OUTLET_FRAMES, Pipeline
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 

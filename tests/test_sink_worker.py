@@ -8,8 +8,8 @@ import pytest
 from clocks import FakeClock
 
 from musetalk_cli.errors import OutputError
-from musetalk_cli.outlet import Outlet
-from musetalk_cli.timing import StageStats
+from musetalk_cli.live.sink_worker import Outlet
+from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.types import Frame, FrameRequest, Shown, StreamFormat
 
 RATE = 48_000

@@ -8,7 +8,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from musetalk_cli.features import OFFLINE_HOP, AudioEncoder, FeatureStream, HopCutter, LogMel
+from musetalk_cli.engine.windows import OFFLINE_HOP, FeatureStream, HopCutter
+from musetalk_cli.nets.audio_encoder import AudioEncoder, LogMel
 from musetalk_cli.timeline import ROWS_PER_FRAME, Timeline, rows_in
 
 OFFLINE = (OFFLINE_HOP, Fraction(0))

@@ -12,8 +12,8 @@ from musetalk_cli.preparation.inputs import Source
 from musetalk_cli.preparation.options import PrepareOptions
 from musetalk_cli.preparation.preview import contact_sheet, shift_grid
 from musetalk_cli.preparation.run import Prepared, Progress, prepare_avatar
+from musetalk_cli.run.face_networks import DetectorName, ParserName, make_tools
 from musetalk_cli.sinks.place import check_parent
-from musetalk_cli.tools import DetectorName, ParserName, make_tools
 
 
 @dataclass(frozen=True, slots=True)

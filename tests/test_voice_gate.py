@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from musetalk_cli.config import SilenceLevel
-from musetalk_cli.silence import Presence, SilenceGate
+from musetalk_cli.engine.voice_gate import Presence, SilenceGate
 from musetalk_cli.timeline import Timeline
 
 RATE = 16_000

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import cv2
 
 from musetalk_cli.config import SilenceLevel
+from musetalk_cli.engine.sound_track import SoundTrack
+from musetalk_cli.engine.voice_gate import Presence
+from musetalk_cli.engine.windows import FeatureStream, Hop
 from musetalk_cli.errors import InputError
-from musetalk_cli.features import FeatureStream, Hop
-from musetalk_cli.silence import Presence
-from musetalk_cli.soundtrack import SoundTrack
 from musetalk_cli.timeline import Loop, Timeline, ceil_div, mirrored
 from musetalk_cli.types import Clip, Frame, FrameRequest, Image, Samples, Shown, StreamFormat
 

@@ -1,0 +1,1 @@
+"""Streams: the device loop, and each stream's source, jitter buffer and sinks."""

@@ -1,0 +1,1 @@
+"""Figures taken from outside: stage times, rates, the trace, the GPU's use."""
