@@ -105,7 +105,7 @@ def parse_silence(text: str) -> SilenceLevel | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class DataFolder:
     """A folder, and who chose it.
 
     Attributes:
@@ -118,12 +118,12 @@ class Place:
     origin: str
 
 
-def default_place(name: str) -> Place:
+def default_folder(name: str) -> DataFolder:
     """`name/` in the working folder if it is there, else in the user data folder."""
     local = Path.cwd() / name
     if local.is_dir():
-        return Place(local, "working folder")
-    return Place(Path(platformdirs.user_data_dir("musetalk")) / name, "user data folder")
+        return DataFolder(local, "working folder")
+    return DataFolder(Path(platformdirs.user_data_dir("musetalk")) / name, "user data folder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +139,8 @@ class RunConfig:
         precision: Number format of the networks.
     """
 
-    models: Place = field(default_factory=lambda: default_place("models"))
-    avatars: Place = field(default_factory=lambda: default_place("avatars"))
+    models: DataFolder = field(default_factory=lambda: default_folder("models"))
+    avatars: DataFolder = field(default_factory=lambda: default_folder("avatars"))
     model: str | None = None
     device: DeviceName = "auto"
     precision: PrecisionName = "auto"

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Place = tuple["Avatar", int]
+DataFolder = tuple["Avatar", int]
 """An avatar and the number of one of its source frames."""
-Composite = Callable[[Sequence[Place], Tensor, Tensor], Fetch]
+Composite = Callable[[Sequence[DataFolder], Tensor, Tensor], Fetch]
 """Puts faces, with their marks, into source frames."""
 PROBES = 4
 """Source frames that are tried before the networks, and not one frame's latents, count as broken."""
@@ -52,7 +52,7 @@ class Repair:
         self._made = False
 
     def mend(
-        self, animated: Sequence[tuple[FrameRequest, Place]], fetched: list[Image], composite: Composite
+        self, animated: Sequence[tuple[FrameRequest, DataFolder]], fetched: list[Image], composite: Composite
     ) -> list[Image | None]:
         """The patches of a batch, with those made again whose face is not a number; None where it is lost.
 

@@ -64,7 +64,7 @@ class Box(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class AudioChunk:
+class AudioBlock:
     """A piece of sound as it arrived.
 
     Attributes:
@@ -174,7 +174,7 @@ class StreamFormat:
     channels: int
 
 
-class Source(Protocol):
+class AudioSource(Protocol):
     """Where sound comes from.
 
     Attributes:
@@ -192,7 +192,7 @@ class Source(Protocol):
     patient: bool
     lost_samples: int
 
-    def __iter__(self) -> Iterator[AudioChunk]:
+    def __iter__(self) -> Iterator[AudioBlock]:
         """Yield the pieces in order until the sound ends."""
 
     def discard(self) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from musetalk_cli.measure.stages import StageStats
-from musetalk_cli.types import AudioChunk, Frame, FrameRequest, StreamFormat
+from musetalk_cli.types import AudioBlock, Frame, FrameRequest, StreamFormat
 
 STREAM = StreamFormat(8, 8, Fraction(25), 16_000, 1)
 BATCH = 2
@@ -87,7 +87,7 @@ class Source:
     def __iter__(self):
         while not self.closed.is_set() and (self.given < self.pieces or self.endless):
             self.given += 1
-            yield AudioChunk(np.zeros((640, 1), np.float32), 0.0)
+            yield AudioBlock(np.zeros((640, 1), np.float32), 0.0)
         if self.failure is not None:
             raise self.failure
 

@@ -10,8 +10,8 @@ import pytest
 from musetalk_cli.bench.live import LiveOptions, bench_live
 from musetalk_cli.bench.synthetic import SyntheticSource, synthetic_sound
 from musetalk_cli.clock import MonotonicClock
-from musetalk_cli.config import JobConfig, Place, RunConfig
-from musetalk_cli.live.control import Remote
+from musetalk_cli.config import DataFolder, JobConfig, RunConfig
+from musetalk_cli.live.control import ControlHandle
 
 SMALL = "--device cpu --fps 5 --frame-size 128x128 --face-size 64 --avatar-frames 2 --context 0 --sharpen off"
 
@@ -84,10 +84,10 @@ def test_a_stop_ends_the_run_and_leaves_out_the_rest(models):
         if text.startswith("speaking"):
             stop.set()
 
-    run = RunConfig(Place(models, "flag"), Place(models, "flag"), str(models), "cpu", "fp32")
+    run = RunConfig(DataFolder(models, "flag"), DataFolder(models, "flag"), str(models), "cpu", "fp32")
     job = JobConfig(fps=Fraction(5), context=Fraction(0), sharpen=None)
     options = LiveOptions((Fraction(1, 5), Fraction(1, 2)), 3600.0, 128, 128, 64, 2)
-    result = bench_live(run, job, options, notice, Remote(stop))
+    result = bench_live(run, job, options, notice, ControlHandle(stop))
     assert len(result.runs) == 1
     assert result.runs[0].interrupted
     assert said == ["loading the networks", "speaking 3600 s in chunks of 0.2 s"]

@@ -14,13 +14,13 @@ from musetalk_cli.bench.clip import write_clip
 from musetalk_cli.bench.memory import forget_peak, peak_bytes, resident_bytes
 from musetalk_cli.bench.one_by_one import prepare_one_by_one
 from musetalk_cli.bench.task import Measured
-from musetalk_cli.config import Place, RunConfig
+from musetalk_cli.config import DataFolder, RunConfig
 from musetalk_cli.errors import InputError
 from musetalk_cli.face.haar import HaarFinder
-from musetalk_cli.measure.rates import StageRates
+from musetalk_cli.measure.throughput import StageRates
 from musetalk_cli.media.video import Selection, read_frames
 from musetalk_cli.nets.generator import FaceEncoder
-from musetalk_cli.preparation.inputs import Source, Tools
+from musetalk_cli.preparation.inputs import FaceNetworks, PictureSource
 from musetalk_cli.preparation.options import PrepareOptions
 from musetalk_cli.preparation.run import prepare_avatar
 
@@ -93,12 +93,12 @@ def test_the_clip_goes_back_and_forth_and_shows_a_face(clip, tmp_path):
 
 @pytest.mark.parametrize("parse", [None, labels], ids=["outline", "parsed"])
 def test_both_orders_give_the_same_avatar(clip, golden_bundle, tmp_path, parse):
-    tools = Tools(FaceEncoder(golden_bundle), WholeFrames(), parse, batch_size=2)
-    source, options, rates = Source(clip, Selection(max_frames=5)), PrepareOptions(), StageRates()
+    networks = FaceNetworks(FaceEncoder(golden_bundle), WholeFrames(), parse, batch_size=2)
+    source, options, rates = PictureSource(clip, Selection(max_frames=5)), PrepareOptions(), StageRates()
     ours = prepare_avatar(
-        source, tmp_path, "ours", tools=tools, options=options, model={"version": "v15"}
+        source, tmp_path, "ours", networks=networks, options=options, model={"version": "v15"}
     ).plan
-    theirs = prepare_one_by_one(source, tmp_path / "theirs", tools, options, "v15", rates)
+    theirs = prepare_one_by_one(source, tmp_path / "theirs", networks, options, "v15", rates)
     assert [face.box for face in theirs.faces] == [face.box for face in ours.faces]
     assert len(theirs.animated) == 5
     for place in ("full_imgs", "masks"):
@@ -177,7 +177,7 @@ def test_a_run_has_a_process_of_its_own(musetalk, small):
 
 def test_a_run_that_fails_answers_why(golden, clip, tmp_path, monkeypatch, capsys):
     options = preparing.PreparingOptions((2,), *SIZE, detector="haar", parser="segformer")
-    run = RunConfig(Place(golden, "flag"), Place(golden, "flag"), str(golden / "models"), "cpu")
+    run = RunConfig(DataFolder(golden, "flag"), DataFolder(golden, "flag"), str(golden / "models"), "cpu")
     task = replace(preparing._task("ours", clip, 2, run, options), folder=str(tmp_path))
     monkeypatch.setattr("sys.argv", ["worker", json.dumps(asdict(task))])
     assert worker.main() == 1

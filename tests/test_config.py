@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from musetalk_cli.config import Sharpen, default_place, parse_sharpen
+from musetalk_cli.config import Sharpen, default_folder, parse_sharpen
 from musetalk_cli.errors import InputError
 
 
@@ -28,8 +28,8 @@ def test_bad_sharpening_is_refused(text):
 
 def test_a_folder_in_the_working_folder_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert default_place("models").origin == "user data folder"
+    assert default_folder("models").origin == "user data folder"
     (tmp_path / "models").mkdir()
-    place = default_place("models")
+    place = default_folder("models")
     assert place.origin == "working folder"
     assert place.path == Path.cwd() / "models"

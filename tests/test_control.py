@@ -10,7 +10,7 @@ import pytest
 from descriptors import FIRST, crowded
 
 from musetalk_cli.errors import InputError
-from musetalk_cli.live.control import CLIENTS, LINE_BYTES, ControlLines, Remote
+from musetalk_cli.live.control import CLIENTS, LINE_BYTES, ControlHandle, ControlLines
 
 TIMEOUT_S = 30
 DESCRIPTORS = Path("/proc/self/fd")
@@ -45,10 +45,10 @@ def session():
 
 
 @pytest.fixture
-def remote(session):
-    remote = Remote()
-    remote.bind(session)
-    return remote
+def handle(session):
+    handle = ControlHandle()
+    handle.bind(session)
+    return handle
 
 
 @pytest.fixture
@@ -65,17 +65,17 @@ def connect(path):
 
 
 def test_a_remote_stops_and_interrupts(session):
-    remote, stop = Remote(), threading.Event()
-    remote.interrupt()
-    assert not remote.stop.is_set()
-    remote.bind(session)
-    remote.interrupt()
+    handle, stop = ControlHandle(), threading.Event()
+    handle.interrupt()
+    assert not handle.stop.is_set()
+    handle.bind(session)
+    handle.interrupt()
     assert session.interrupts == 1
-    assert Remote(stop).stop is stop
+    assert ControlHandle(stop).stop is stop
 
 
-def test_commands_of_several_clients(path, remote, session):
-    with ControlLines(str(path), remote), connect(path) as one, connect(path) as other:
+def test_commands_of_several_clients(path, handle, session):
+    with ControlLines(str(path), handle), connect(path) as one, connect(path) as other:
         one.sendall(b"interrupt\n")
         session.wait()
         other.sendall(b"interrupt\ninterrupt\n")
@@ -83,14 +83,14 @@ def test_commands_of_several_clients(path, remote, session):
         session.wait()
         one.sendall(b"interrupt\n")
         session.wait()
-        assert not remote.stop.is_set()
+        assert not handle.stop.is_set()
         other.sendall(b"stop\n")
-        assert remote.stop.wait(TIMEOUT_S)
+        assert handle.stop.wait(TIMEOUT_S)
     assert session.interrupts == 4
 
 
-def test_a_line_may_come_in_parts_and_between_those_of_others(path, remote, session):
-    with ControlLines(str(path), remote), connect(path) as one, connect(path) as other:
+def test_a_line_may_come_in_parts_and_between_those_of_others(path, handle, session):
+    with ControlLines(str(path), handle), connect(path) as one, connect(path) as other:
         one.sendall(b"inter")
         other.sendall(b"interrupt\nst")
         session.wait()
@@ -98,30 +98,30 @@ def test_a_line_may_come_in_parts_and_between_those_of_others(path, remote, sess
         one.sendall(b" \r\n")
         session.wait()
         other.sendall(b"op\n")
-        assert remote.stop.wait(TIMEOUT_S)
+        assert handle.stop.wait(TIMEOUT_S)
     assert session.interrupts == 2
 
 
-def test_the_last_line_needs_no_end(path, remote):
-    with ControlLines(str(path), remote):
+def test_the_last_line_needs_no_end(path, handle):
+    with ControlLines(str(path), handle):
         with connect(path) as client:
             client.sendall(b"stop")
-        assert remote.stop.wait(TIMEOUT_S)
+        assert handle.stop.wait(TIMEOUT_S)
 
 
-def test_who_goes_is_forgotten_and_others_go_on(path, remote, session):
+def test_who_goes_is_forgotten_and_others_go_on(path, handle, session):
     """More come and go, one after the other, than are served at once."""
-    with ControlLines(str(path), remote), connect(path) as stays:
+    with ControlLines(str(path), handle), connect(path) as stays:
         for _ in range(3 * CLIENTS):
             with connect(path) as client:
                 client.sendall(b"interrupt\n")
                 session.wait()
         stays.sendall(b"stop\n")
-        assert remote.stop.wait(TIMEOUT_S)
+        assert handle.stop.wait(TIMEOUT_S)
 
 
-def test_clients_are_bounded(path, remote, session):
-    with ControlLines(str(path), remote):
+def test_clients_are_bounded(path, handle, session):
+    with ControlLines(str(path), handle):
         clients = [connect(path) for _ in range(CLIENTS)]
         for client in clients:
             client.sendall(b"interrupt\n")
@@ -129,16 +129,16 @@ def test_clients_are_bounded(path, remote, session):
         with connect(path) as late:
             assert late.recv(1) == b"", "closed by the other side"
         clients[0].sendall(b"stop\n")
-        assert remote.stop.wait(TIMEOUT_S)
+        assert handle.stop.wait(TIMEOUT_S)
         for client in clients:
             client.close()
 
 
-def test_what_is_no_command_is_said_and_changes_nothing(path, remote, session, caplog):
-    with ControlLines(str(path), remote), connect(path) as client:
+def test_what_is_no_command_is_said_and_changes_nothing(path, handle, session, caplog):
+    with ControlLines(str(path), handle), connect(path) as client:
         client.sendall(b"restart\n\n  \nSTOP\n\xff\xfe\ninterrupt now\ninterrupt\n")
         session.wait()
-        assert not remote.stop.is_set()
+        assert not handle.stop.is_set()
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 4
     assert said[0] == "--control does not know 'restart'; it knows interrupt and stop."
@@ -147,9 +147,9 @@ def test_what_is_no_command_is_said_and_changes_nothing(path, remote, session, c
 
 @pytest.mark.parametrize("before", [b"x", b" "])
 @pytest.mark.parametrize("length", [LINE_BYTES + 1, 2 * LINE_BYTES - 4, 2 * LINE_BYTES, 100_000])
-def test_a_long_line_is_no_command_and_not_kept(path, remote, session, caplog, before, length):
+def test_a_long_line_is_no_command_and_not_kept(path, handle, session, caplog, before, length):
     """Neither its end nor its beginning, whatever a command it looks like."""
-    with ControlLines(str(path), remote) as control, connect(path) as client:
+    with ControlLines(str(path), handle) as control, connect(path) as client:
         client.sendall(b"interrupt\n")
         session.wait()
         client.sendall(before * (length - 4) + b"stop")
@@ -159,21 +159,21 @@ def test_a_long_line_is_no_command_and_not_kept(path, remote, session, caplog, b
         assert all(len(line) <= 2 * LINE_BYTES for line in control._lines.values())
         client.sendall(b"\ninterrupt\n")
         session.wait()
-        assert not remote.stop.is_set()
+        assert not handle.stop.is_set()
     assert len(caplog.records) == 1
     assert len(caplog.records[0].getMessage()) < 200
 
 
-def test_a_line_of_the_greatest_length_is_one(path, remote):
-    with ControlLines(str(path), remote), connect(path) as client:
+def test_a_line_of_the_greatest_length_is_one(path, handle):
+    with ControlLines(str(path), handle), connect(path) as client:
         client.sendall(b"stop".rjust(LINE_BYTES) + b"\n")
-        assert remote.stop.wait(TIMEOUT_S)
+        assert handle.stop.wait(TIMEOUT_S)
 
 
-def test_only_its_owner_may_use_the_socket(path, remote):
+def test_only_its_owner_may_use_the_socket(path, handle):
     before = os.umask(0)
     try:
-        with ControlLines(str(path), remote):
+        with ControlLines(str(path), handle):
             assert stat.S_ISSOCK(path.stat().st_mode)
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert os.umask(0) == 0, "the caller's mask is as it was"
@@ -181,77 +181,77 @@ def test_only_its_owner_may_use_the_socket(path, remote):
         os.umask(before)
 
 
-def test_the_socket_is_removed_at_the_end(path, remote):
+def test_the_socket_is_removed_at_the_end(path, handle):
     for _ in range(2):
-        with ControlLines(str(path), remote), connect(path) as client:
+        with ControlLines(str(path), handle), connect(path) as client:
             client.sendall(b"stop\n")
-            assert remote.stop.wait(TIMEOUT_S)
-            remote.stop.clear()
+            assert handle.stop.wait(TIMEOUT_S)
+            handle.stop.clear()
         assert not path.exists()
 
 
-def test_the_socket_is_removed_when_the_run_fails_and_clients_see_the_end(path, remote):
-    with pytest.raises(KeyError), ControlLines(str(path), remote):
+def test_the_socket_is_removed_when_the_run_fails_and_clients_see_the_end(path, handle):
+    with pytest.raises(KeyError), ControlLines(str(path), handle):
         client = connect(path)
         client.sendall(b"stop\n")
-        assert remote.stop.wait(TIMEOUT_S)
+        assert handle.stop.wait(TIMEOUT_S)
         raise KeyError
     assert client.recv(1) == b""
     client.close()
     assert not path.exists()
 
 
-def test_a_socket_that_somebody_removed_is_no_failure(path, remote):
-    with ControlLines(str(path), remote):
+def test_a_socket_that_somebody_removed_is_no_failure(path, handle):
+    with ControlLines(str(path), handle):
         path.unlink()
 
 
-def test_commands_from_a_descriptor(remote, session):
+def test_commands_from_a_descriptor(handle, session):
     reading, writing = os.pipe()
-    with ControlLines(str(reading), remote):
+    with ControlLines(str(reading), handle):
         os.write(writing, b"interrupt\nint")
         session.wait()
         os.write(writing, b"errupt\nst")
         session.wait()
         os.write(writing, b"op\n")
-        assert remote.stop.wait(TIMEOUT_S)
+        assert handle.stop.wait(TIMEOUT_S)
     os.fstat(reading)
     os.close(reading)
     os.close(writing)
 
 
-def test_a_descriptor_that_ends_ends_nothing(remote, session):
+def test_a_descriptor_that_ends_ends_nothing(handle, session):
     reading, writing = os.pipe()
-    with ControlLines(str(reading), remote) as control:
+    with ControlLines(str(reading), handle) as control:
         os.write(writing, b"interrupt")
         os.close(writing)
         session.wait()
         control._thread.join(TIMEOUT_S)
         assert not control._thread.is_alive(), "nothing to wait for any more"
-    assert not remote.stop.is_set()
+    assert not handle.stop.is_set()
     os.close(reading)
 
 
 @pytest.mark.parametrize("number", ["987654", "99999999999999999999"])
-def test_a_descriptor_must_be_open(number, remote):
+def test_a_descriptor_must_be_open(number, handle):
     with pytest.raises(InputError, match=f"--control {number} is not an open file descriptor") as caught:
-        ControlLines(number, remote)
+        ControlLines(number, handle)
     assert "--control 3 3<commands" in caught.value.hint
 
 
-def test_what_is_there_is_not_replaced(path, remote):
+def test_what_is_there_is_not_replaced(path, handle):
     path.write_text("mine")
     with pytest.raises(InputError, match="cannot be made: Address already in use") as caught:
-        ControlLines(str(path), remote)
+        ControlLines(str(path), handle)
     assert str(path) in caught.value.message
     assert "not there yet" in caught.value.hint
     assert path.read_text() == "mine"
 
 
-def test_a_second_run_does_not_take_the_socket_of_the_first(path, remote, session):
-    with ControlLines(str(path), remote):
+def test_a_second_run_does_not_take_the_socket_of_the_first(path, handle, session):
+    with ControlLines(str(path), handle):
         with pytest.raises(InputError, match="Address already in use"):
-            ControlLines(str(path), Remote())
+            ControlLines(str(path), ControlHandle())
         with connect(path) as client:
             client.sendall(b"interrupt\n")
             session.wait()
@@ -261,43 +261,43 @@ def test_a_second_run_does_not_take_the_socket_of_the_first(path, remote, sessio
     ("name", "reason"),
     [("x" * 120, "path too long"), ("no-such-folder/control", "No such file or directory")],
 )
-def test_a_socket_that_cannot_be_made_is_said(tmp_path, remote, name, reason):
+def test_a_socket_that_cannot_be_made_is_said(tmp_path, handle, name, reason):
     with pytest.raises(InputError, match=reason) as caught:
-        ControlLines(str(tmp_path / name), remote)
+        ControlLines(str(tmp_path / name), handle)
     assert caught.value.hint
     assert not list(tmp_path.iterdir())
 
 
-def test_a_socket_that_a_killed_run_left_is_used_again(path, remote):
+def test_a_socket_that_a_killed_run_left_is_used_again(path, handle):
     left = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     left.bind(str(path))
     left.close()
     assert path.is_socket()
-    with ControlLines(str(path), remote):
+    with ControlLines(str(path), handle):
         client = connect(path)
         client.sendall(b"stop\n")
-        assert remote.stop.wait(TIMEOUT_S)
+        assert handle.stop.wait(TIMEOUT_S)
         client.close()
     assert not path.exists()
 
 
-def test_descriptors_of_any_number_are_read(path, remote, session):
+def test_descriptors_of_any_number_are_read(path, handle, session):
     """The socket's own, those of its clients, and one that was handed in."""
     with crowded():
         reading, writing = os.pipe()
-        with ControlLines(str(path), remote), ControlLines(str(reading), remote), connect(path) as client:
+        with ControlLines(str(path), handle), ControlLines(str(reading), handle), connect(path) as client:
             assert min(reading, client.fileno()) > FIRST
             client.sendall(b"interrupt\n")
             session.wait()
             os.write(writing, b"interrupt\n")
             session.wait()
             client.sendall(b"stop\n")
-            assert remote.stop.wait(TIMEOUT_S)
+            assert handle.stop.wait(TIMEOUT_S)
         os.close(reading)
         os.close(writing)
 
 
-def test_a_program_that_lets_nobody_in_is_not_waited_for(path, remote):
+def test_a_program_that_lets_nobody_in_is_not_waited_for(path, handle):
     """Its backlog is full: a connection that waits would wait for ever."""
     busy = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     busy.bind(str(path))
@@ -311,7 +311,7 @@ def test_a_program_that_lets_nobody_in_is_not_waited_for(path, remote):
 
     def start():
         try:
-            ControlLines(str(path), remote)
+            ControlLines(str(path), handle)
         except InputError as error:
             said.append(error.message)
 

@@ -8,7 +8,7 @@ import pytest
 from runs import Source
 
 from musetalk_cli.avatar.store import load_meta
-from musetalk_cli.config import JobConfig, Place, RunConfig
+from musetalk_cli.config import DataFolder, JobConfig, RunConfig
 from musetalk_cli.errors import AvatarError, MissingError, ModelError
 from musetalk_cli.run.defaults import choose_speaker, settle, settle_bench
 from musetalk_cli.run.generate import generate
@@ -17,7 +17,7 @@ from musetalk_cli.sinks import RecordingSink
 
 
 def run_with(models, avatars, model=None):
-    return RunConfig(Place(Path(models), "flag"), Place(Path(avatars), "flag"), model, "cpu")
+    return RunConfig(DataFolder(Path(models), "flag"), DataFolder(Path(avatars), "flag"), model, "cpu")
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_nothing_given_and_no_weights_is_the_demo(embedded, tmp_path):
     )
     settled = settle(run, "demo")
     assert settled.model == "demo"
-    assert settled.avatars == Place(embedded / "avatars", "embedded")
+    assert settled.avatars == DataFolder(embedded / "avatars", "embedded")
     assert settle(settled, "demo") == settled
 
 
@@ -128,7 +128,7 @@ def test_the_demo_bundle_as_models_folder_is_no_published_model(embedded, tmp_pa
 def test_an_avatar_chooses_its_model(avatars, published, avatar, model):
     settled = settle(run_with(published, avatars), avatar)
     assert settled.model == model
-    assert settled.avatars == Place(avatars, "flag")
+    assert settled.avatars == DataFolder(avatars, "flag")
 
 
 @pytest.mark.usefixtures("embedded")

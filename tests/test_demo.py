@@ -14,7 +14,7 @@ import pytest
 from musetalk_cli.avatar.data import Avatar
 from musetalk_cli.avatar.store import load_avatar, load_meta, verify
 from musetalk_cli.clock import MonotonicClock
-from musetalk_cli.config import JobConfig, Place, RunConfig
+from musetalk_cli.config import DataFolder, JobConfig, RunConfig
 from musetalk_cli.engine.windows import OFFLINE_HOP
 from musetalk_cli.nets.bundle import open_bundle
 from musetalk_cli.nets.embedded import AVATARS
@@ -74,7 +74,7 @@ def spoken(request, tmp_path_factory):
     work = tmp_path_factory.mktemp("spoken")
     samples, rate = soundfile.read(PEOPLE / "demo" / "sample.wav", dtype="float32")
     soundfile.write(work / "part.wav", samples[: SECONDS * rate], rate)
-    run = RunConfig(Place(ROOT / "models", "flag"), Place(PEOPLE, "flag"), device="cpu")
+    run = RunConfig(DataFolder(ROOT / "models", "flag"), DataFolder(PEOPLE, "flag"), device="cpu")
     generate(run, JobConfig(silence=None), request.param, work / "part.wav", frames_dir=work / "frames")
     frames = [read_image(path) for path in sorted((work / "frames").iterdir())]
     return frames, load_avatar(PEOPLE, request.param), samples
@@ -101,7 +101,9 @@ class StillFace:
     """The first frame of the avatar demo, of which only the mouth moves."""
 
     def __init__(self):
-        run = RunConfig(Place(ROOT / "models", "flag"), Place(PEOPLE, "flag"), model="demo", device="cpu")
+        run = RunConfig(
+            DataFolder(ROOT / "models", "flag"), DataFolder(PEOPLE, "flag"), model="demo", device="cpu"
+        )
         whole = load_avatar(PEOPLE, "demo")
         meta = replace(whole.meta, boxes=whole.meta.boxes[:1], crop_boxes=whole.meta.crop_boxes[:1])
         self.bundle = open_bundle(run)

@@ -14,7 +14,7 @@ from lives import read_back, speech, write_sound
 
 from musetalk_cli.avatar.upstream import import_avatar
 from musetalk_cli.clock import MonotonicClock
-from musetalk_cli.config import JobConfig, Place, RunConfig
+from musetalk_cli.config import DataFolder, JobConfig, RunConfig
 from musetalk_cli.run.generate import generate
 from musetalk_cli.run.realtime import realtime
 from musetalk_cli.sinks import NullSink, RecordingSink
@@ -27,7 +27,9 @@ DATA = os.environ.get("MUSETALK_TEST_DATA")
 
 
 def run_config(golden, avatars):
-    return RunConfig(Place(golden, "flag"), Place(avatars, "flag"), str(golden / "models"), "cpu", "fp32")
+    return RunConfig(
+        DataFolder(golden, "flag"), DataFolder(avatars, "flag"), str(golden / "models"), "cpu", "fp32"
+    )
 
 
 def psnr(one, other):
@@ -123,7 +125,7 @@ def test_generate_rests_in_silence_and_without_it_makes_every_frame(
         def write(self, frame):
             stream.append(frame.shown is Shown.IDLE)
 
-    run = RunConfig(Place(golden, "flag"), Place(avatars_dir, "flag"), str(models), "cpu", "fp32")
+    run = RunConfig(DataFolder(golden, "flag"), DataFolder(avatars_dir, "flag"), str(models), "cpu", "fp32")
     realtime(run, JobConfig(), "synthetic", whole(sound), [Keep()])
     assert shown["gated"] == stream
     assert shown["gated"][26:48] == [True] * 22, "0.3 s after the speech to just before the next"

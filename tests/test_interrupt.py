@@ -122,10 +122,10 @@ def test_a_download_ends_at_once(main, monkeypatch, tmp_path, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_first_signal_asks_a_stream_that_runs_and_the_second_one_ends(kind):
     before = signal.getsignal(kind)
-    with stop_on_signals() as remote:
-        remote.bind(object())
+    with stop_on_signals() as handle:
+        handle.bind(object())
         signal.raise_signal(kind)
-        assert remote.stop.is_set()
+        assert handle.stop.is_set()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(kind)
     assert signal.getsignal(kind) is before
@@ -134,19 +134,19 @@ def test_the_first_signal_asks_a_stream_that_runs_and_the_second_one_ends(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stream_that_does_not_run_yet_is_ended_by_the_first_and_does_not_begin(kind):
     """Even where something on the way takes the exception for its own."""
-    with stop_on_signals() as remote:
+    with stop_on_signals() as handle:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(kind)
-        assert remote.stop.is_set()
+        assert handle.stop.is_set()
 
 
 def test_a_hang_up_that_is_ignored_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with end_on_signals(), stop_on_signals() as remote:
+        with end_on_signals(), stop_on_signals() as handle:
             signal.raise_signal(signal.SIGHUP)
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-        assert not remote.stop.is_set()
+        assert not handle.stop.is_set()
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)

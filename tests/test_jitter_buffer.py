@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from musetalk_cli.live.jitter_buffer import CATCH_UP, PAST_S, Playout, Smallest
+from musetalk_cli.live.jitter_buffer import CATCH_UP, PAST_S, PlayoutSchedule, Smallest
 from musetalk_cli.timeline import SAMPLE_RATE, Timeline
 from musetalk_cli.types import Frame, FrameRequest
 
@@ -56,7 +56,7 @@ class Stream:
             delivered[ends > at] += length
         self._ends = (np.arange(1, hops + 1) * chunk * SAMPLE_RATE).astype(int).tolist()
         self.composited, self.shown, self.ready, said = [], [], [], []
-        playout = Playout(self.timeline, chunk)
+        playout = PlayoutSchedule(self.timeline, chunk)
         free, last = START, 0.0
         for hop, frames in self._frames():
             ready = float(delivered[hop])
@@ -185,7 +185,7 @@ def test_lateness_that_stays_is_shown_late_and_never_becomes_delay():
 
 def test_sound_that_comes_faster_than_it_is_spoken_is_shown_a_little_faster_than_its_rate():
     """A pipe with all the sound at once: from the second chunk on frames come 2 % closer, not in a burst."""
-    timeline, playout, due = Timeline(Fraction(25)), Playout(Timeline(Fraction(25)), HALF), []
+    timeline, playout, due = Timeline(Fraction(25)), PlayoutSchedule(Timeline(Fraction(25)), HALF), []
     for number in range(500):
         due.append(playout.due(_frame(number, START, number * 2 // 25, START + 0.01, timeline)))
     between = [after - before for before, after in pairwise(due)]

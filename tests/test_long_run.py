@@ -12,7 +12,7 @@ from musetalk_cli.bench.synthetic import synthetic_avatar
 from musetalk_cli.config import SilenceLevel
 from musetalk_cli.engine.session import Manners, Session
 from musetalk_cli.engine.windows import FeatureStream
-from musetalk_cli.live.jitter_buffer import Playout
+from musetalk_cli.live.jitter_buffer import PlayoutSchedule
 from musetalk_cli.timeline import Timeline
 from musetalk_cli.types import Frame, Shown, StreamFormat
 
@@ -48,7 +48,7 @@ class Day:
         stream = StreamFormat(160, 120, fps, RATE, 1)
         manners = Manners(SilenceLevel(), late_after=float(CHUNK))
         self.session = Session(synthetic_avatar(160, 120, 64, 3), features, self.timeline, stream, manners)
-        self.playout = Playout(self.timeline, CHUNK)
+        self.playout = PlayoutSchedule(self.timeline, CHUNK)
         noise = self.random.standard_normal((int(CHUNK * RATE), 1)).astype(np.float32)
         self.pieces = [noise * 0.1, noise * 0.0001, noise * 0.1, noise * 0.0001, noise * 0.0001]
         self.samples = self.frames = self.made = self.deepest = 0

@@ -407,10 +407,10 @@ def test_random_weights_are_seeded_scaled_and_finite():
 
 
 def test_the_face_network_alone_is_that_of_the_bundle(golden, golden_bundle):
-    from musetalk_cli.config import Place, RunConfig
+    from musetalk_cli.config import DataFolder, RunConfig
     from musetalk_cli.nets.bundle import open_face_network
 
-    place = Place(golden, "flag")
+    place = DataFolder(golden, "flag")
     network = open_face_network(RunConfig(place, place, str(golden / "models"), "cpu", "fp32"))
     assert (network.version, network.family) == (golden_bundle.version, golden_bundle.family)
     assert (network.device, network.dtype) == (golden_bundle.device, golden_bundle.dtype)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from musetalk_cli.config import Place, RunConfig
+from musetalk_cli.config import DataFolder, RunConfig
 from musetalk_cli.errors import ModelError
 from musetalk_cli.nets.bundle import load_bundle, open_bundle
 from musetalk_cli.nets.device import computes_in_bf16
@@ -112,7 +112,7 @@ def test_the_card_chooses_the_precision_on_a_cpu_that_has_it(embedded, golden, t
         ("demo", "fp32", torch.float32),
         (str(golden / "models"), "auto", torch.float32),
     ):
-        run = RunConfig(Place(tmp_path, "flag"), Place(tmp_path, "flag"), model, "cpu", precision)
+        run = RunConfig(DataFolder(tmp_path, "flag"), DataFolder(tmp_path, "flag"), model, "cpu", precision)
         bundle = open_bundle(run)
         assert (bundle.dtype, bundle.unet.dtype) == (expected, expected)
 

@@ -14,7 +14,7 @@ from handmade import passed_through, without_faces
 
 from musetalk_cli.avatar.store import load_avatar, load_meta, verify
 from musetalk_cli.bench.synthetic import synthetic_avatar, synthetic_sound
-from musetalk_cli.config import JobConfig, Place, RunConfig
+from musetalk_cli.config import DataFolder, JobConfig, RunConfig
 from musetalk_cli.engine.compositor import GpuPath
 from musetalk_cli.engine.engine import Engine
 from musetalk_cli.measure.stages import StageStats
@@ -261,7 +261,9 @@ def test_generate_passes_frames_through_from_files_to_files(golden, avatars_dir,
     assert verify(tmp_path / "avatars", "synthetic") == []
     job = JobConfig(batch_sizes=(8,), image_ops=image_ops)
     for folder, out in ((avatars_dir, "plain"), (tmp_path / "avatars", "passed")):
-        run = RunConfig(Place(golden, "flag"), Place(folder, "flag"), str(golden / "models"), "cpu", "fp32")
+        run = RunConfig(
+            DataFolder(golden, "flag"), DataFolder(folder, "flag"), str(golden / "models"), "cpu", "fp32"
+        )
         report = generate(run, job, "synthetic", golden / "audio.wav", frames_dir=tmp_path / out)
         assert report.frames == 25
     frames = load_avatar(avatars_dir, "synthetic").frames

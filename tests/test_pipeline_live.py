@@ -10,11 +10,11 @@ from runs import STREAM, Engine, Sink, Source
 
 from musetalk_cli.errors import InputError, OutputError
 from musetalk_cli.handoff import HandoffClosed
-from musetalk_cli.live.jitter_buffer import Playout
+from musetalk_cli.live.jitter_buffer import PlayoutSchedule
 from musetalk_cli.live.observe import Observer
 from musetalk_cli.live.stream import Pipeline
 from musetalk_cli.timeline import Timeline
-from musetalk_cli.types import AudioChunk
+from musetalk_cli.types import AudioBlock
 
 TIMEOUT_S = 30
 
@@ -166,7 +166,7 @@ def test_presentation_that_fails_is_no_silent_end(frames):
     """It may fail when everything was made and only waits to be shown."""
     failure = RuntimeError("no terminal any more")
 
-    class Broken(Playout):
+    class Broken(PlayoutSchedule):
         def due(self, frame):
             if frame.request.index == frames:
                 raise failure
@@ -226,7 +226,7 @@ class Interrupted(Source):
             if number == 6:
                 self.run.clock.time += 1
                 self.run.session.interrupt()
-            yield AudioChunk(np.full((640, 1), number, np.float32), arrived)
+            yield AudioBlock(np.full((640, 1), number, np.float32), arrived)
         self.go_on.set()
 
     def discard(self):
@@ -304,16 +304,16 @@ class Paced(Source):
     def __iter__(self):
         for number in range(self.pieces):
             self.given += 1
-            yield AudioChunk(np.zeros((640, 1), np.float32), 1000 + number * 0.5)
+            yield AudioBlock(np.zeros((640, 1), np.float32), 1000 + number * 0.5)
 
 
 def test_frames_are_shown_when_they_are_due():
     """Each of the stand-in's frames is a chunk of its own, so that chunks run far ahead of the frames."""
     clock = FakeClock()
     sink = Timed(clock)
-    run = Run(Paced(40), [sink], clock=clock, playout=Playout(Timeline(STREAM.fps), Fraction(1, 2)))
+    run = Run(Paced(40), [sink], clock=clock, playout=PlayoutSchedule(Timeline(STREAM.fps), Fraction(1, 2)))
     outcome = run.run()
-    due = Playout(Timeline(STREAM.fps), Fraction(1, 2))
+    due = PlayoutSchedule(Timeline(STREAM.fps), Fraction(1, 2))
     expected = [due.due(frame) for frame, _ in sink.taken]
     assert len(expected) == outcome.frames == 40
     assert expected[-1] > 1000 + 39 * 0.04
@@ -343,7 +343,7 @@ def test_nothing_is_late_where_no_frame_has_its_time():
 def test_a_frame_is_late_that_was_made_after_it_was_due(engine):
     clock, times = FakeClock(), []
 
-    class Noting(Playout):
+    class Noting(PlayoutSchedule):
         def due(self, frame):
             times.append((frame.composited, super().due(frame)))
             return times[-1][1]
@@ -372,7 +372,7 @@ class Standing(FakeClock):
 def test_a_stop_cuts_short_the_wait_for_a_frames_time():
     clock, sink = Standing(), Sink()
 
-    class Early(Playout):
+    class Early(PlayoutSchedule):
         def due(self, frame):
             return clock.now() + 3600
 
@@ -396,7 +396,7 @@ def test_a_failure_before_the_first_frame_cuts_it_short_too():
     """A run that is ended from outside, as by a second Ctrl-C, leaves no thread that waits for a frame."""
     clock, sink = Standing(), Sink()
 
-    class Early(Playout):
+    class Early(PlayoutSchedule):
         def due(self, frame):
             return clock.now() + 3600
 
@@ -459,7 +459,7 @@ def test_waiting_for_a_live_source_is_no_work(live):
                 raise HandoffClosed
             clock.time += 1
             self.pieces -= 1
-            return 0, AudioChunk(np.zeros((640, 1), np.float32), clock.now())
+            return 0, AudioBlock(np.zeros((640, 1), np.float32), clock.now())
 
         def close(self, error=None):
             pass

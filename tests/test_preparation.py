@@ -19,7 +19,7 @@ from musetalk_cli.face.boxes import add_margin, crop_box, face_box
 from musetalk_cli.face.landmarks import FaceLandmarks
 from musetalk_cli.face.masks import mask_from_outline, mask_from_parsing
 from musetalk_cli.preparation.imaging import crop_image, face_image
-from musetalk_cli.preparation.inputs import Source, Tools
+from musetalk_cli.preparation.inputs import FaceNetworks, PictureSource
 from musetalk_cli.preparation.options import PrepareOptions
 from musetalk_cli.preparation.run import prepare_avatar
 from musetalk_cli.types import Box
@@ -55,10 +55,10 @@ def prepare(source, avatars, faces, *, encode=encode, parse=None, overwrite=Fals
     """Prepare with every frame's own box and no filled gaps, unless the options say otherwise."""
     given = {"smooth": False, "max_gap": 0, "min_faces": 0, "batch_size": 3, **options}
     return prepare_avatar(
-        Source(source, landmarks=faces),
+        PictureSource(source, landmarks=faces),
         avatars,
         "a",
-        tools=Tools(encode, parse=parse),
+        networks=FaceNetworks(encode, parse=parse),
         options=PrepareOptions(**given),
         model=MODEL,
         overwrite=overwrite,

@@ -20,7 +20,7 @@ from films import film
 from musetalk_cli.avatar.store import list_avatars, verify
 from musetalk_cli.errors import InputError, OutputError
 from musetalk_cli.face.landmarks import FaceLandmarks
-from musetalk_cli.preparation.inputs import Source, Tools
+from musetalk_cli.preparation.inputs import FaceNetworks, PictureSource
 from musetalk_cli.preparation.options import PrepareOptions
 from musetalk_cli.preparation.run import prepare_avatar
 from musetalk_cli.types import Box
@@ -78,10 +78,10 @@ def interrupted(work, at):
 
 def prepare(clip, avatars, *, finder=None, encode=None, **options):
     return prepare_avatar(
-        Source(clip),
+        PictureSource(clip),
         avatars,
         "a",
-        tools=Tools(encode or Encoder(), finder or DiscFinder()),
+        networks=FaceNetworks(encode or Encoder(), finder or DiscFinder()),
         options=PrepareOptions(**{"batch_size": BATCH, "min_faces": 0.2, **options}),
         model={"version": "v15"},
     )

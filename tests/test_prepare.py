@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from musetalk_cli.avatar.store import load_avatar, verify
-from musetalk_cli.config import JobConfig, Place, RunConfig
+from musetalk_cli.config import DataFolder, JobConfig, RunConfig
 from musetalk_cli.errors import InputError
 from musetalk_cli.face.landmarks import read_landmarks
-from musetalk_cli.preparation.inputs import Source
+from musetalk_cli.preparation.inputs import PictureSource
 from musetalk_cli.preparation.options import PrepareOptions
 from musetalk_cli.run.generate import generate
 from musetalk_cli.run.prepare import prepare
@@ -51,8 +51,8 @@ def landmarks(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(golden, tmp_path_factory):
     return RunConfig(
-        Place(golden, "flag"),
-        Place(tmp_path_factory.mktemp("avatars"), "flag"),
+        DataFolder(golden, "flag"),
+        DataFolder(tmp_path_factory.mktemp("avatars"), "flag"),
         str(golden / "models"),
         "cpu",
         "fp32",
@@ -61,7 +61,7 @@ def run(golden, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def meta(run, source, landmarks):
-    return prepare(run, Source(source, landmarks=read_landmarks(landmarks)), "drawn", EXACT).meta
+    return prepare(run, PictureSource(source, landmarks=read_landmarks(landmarks)), "drawn", EXACT).meta
 
 
 def test_boxes_follow_the_rule_and_frames_stay_in_step(meta, run, source):
@@ -104,7 +104,7 @@ def test_a_prepared_avatar_speaks(meta, run, golden, tmp_path):
 
 def test_latents_in_fp16_are_the_rounded_ones_and_speak(meta, run, source, landmarks, golden, tmp_path):
     options = replace(EXACT, latents="fp16")
-    prepare(run, Source(source, landmarks=read_landmarks(landmarks)), "half", options)
+    prepare(run, PictureSource(source, landmarks=read_landmarks(landmarks)), "half", options)
     whole, half = (load_avatar(run.avatars.path, name).latents for name in ("drawn", "half"))
     assert torch.equal(half, whole.half().float())
     assert verify(run.avatars.path, "half") == []
@@ -117,14 +117,14 @@ def test_latents_in_fp16_are_the_rounded_ones_and_speak(meta, run, source, landm
 def test_the_demo_networks_prepare_demo_avatars(run, source, landmarks, embedded):
     by_path = str(embedded / "models" / "demo")
     for model, recorded in (("demo", "demo"), (by_path, "demo"), (run.model, "models"), (None, "v15")):
-        models = Place(embedded.parent if model == "demo" else Path(run.model), "flag")
+        models = DataFolder(embedded.parent if model == "demo" else Path(run.model), "flag")
         chosen = replace(run, model=model, models=models)
-        given = Source(source, landmarks=read_landmarks(landmarks))
+        given = PictureSource(source, landmarks=read_landmarks(landmarks))
         made = prepare(chosen, given, "x", overwrite=True).meta
         assert made.model == {"version": "v15", "name": recorded}
 
 
 def test_landmarks_of_another_clip_are_refused(run, source, landmarks):
     with pytest.raises(InputError, match=r"3.*4|4.*3"):
-        prepare(run, Source(source, landmarks=read_landmarks(landmarks)[:3]), "other")
+        prepare(run, PictureSource(source, landmarks=read_landmarks(landmarks)[:3]), "other")
     assert not (run.avatars.path / "other").exists()

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from musetalk_cli.avatar.store import load_avatar, verify
-from musetalk_cli.config import JobConfig, Place, RunConfig
-from musetalk_cli.preparation.inputs import Source
+from musetalk_cli.config import DataFolder, JobConfig, RunConfig
+from musetalk_cli.preparation.inputs import PictureSource
 from musetalk_cli.run.generate import generate
 from musetalk_cli.run.prepare import prepare
 
@@ -22,12 +22,14 @@ pytestmark = pytest.mark.skipif(DATA is None, reason="MUSETALK_TEST_DATA does no
 @pytest.fixture(scope="module")
 def run(golden, tmp_path_factory):
     avatars = tmp_path_factory.mktemp("avatars")
-    return RunConfig(Place(avatars, "flag"), Place(avatars, "flag"), str(golden / "models"), "cpu", "fp32")
+    return RunConfig(
+        DataFolder(avatars, "flag"), DataFolder(avatars, "flag"), str(golden / "models"), "cpu", "fp32"
+    )
 
 
 @pytest.fixture(scope="module", params=list(FRAMES))
 def prepared(request, run):
-    source = Source(Path(str(DATA)) / "footage" / f"{request.param}.mp4")
+    source = PictureSource(Path(str(DATA)) / "footage" / f"{request.param}.mp4")
     return request.param, prepare(run, source, request.param)
 
 

@@ -12,9 +12,9 @@ from lives import RATE, at_the_latest, delay_of, level, pcm, read_back, speech, 
 
 from musetalk_cli.avatar.upstream import import_avatar
 from musetalk_cli.clock import MonotonicClock
-from musetalk_cli.config import JobConfig, Place, RunConfig, SilenceLevel
+from musetalk_cli.config import DataFolder, JobConfig, RunConfig, SilenceLevel
 from musetalk_cli.errors import InputError, OutputError
-from musetalk_cli.live.control import Remote
+from musetalk_cli.live.control import ControlHandle
 from musetalk_cli.run.realtime import realtime
 from musetalk_cli.sinks import NullSink, RecordingSink
 from musetalk_cli.sources import FileSource, ListenSource
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 @pytest.fixture
 def run(models, avatars_dir):
-    return RunConfig(Place(models, "flag"), Place(avatars_dir, "flag"), str(models), "cpu", "fp32")
+    return RunConfig(DataFolder(models, "flag"), DataFolder(avatars_dir, "flag"), str(models), "cpu", "fp32")
 
 
 class Shows(NullSink):
@@ -71,13 +71,13 @@ def assert_together(recording, frames, fps=FPS):
 
 
 def test_a_client_speaks_pauses_and_speaks_again(run, tmp_path):
-    clock, remote, shows = MonotonicClock(), Remote(), Shows()
+    clock, handle, shows = MonotonicClock(), ControlHandle(), Shows()
     source = ListenSource("127.0.0.1:0", RATE, 1, clock)
     host, port = source.address.rsplit(":", 1)
     sentences = [speech(1, seed=0), speech(1, seed=1)]
     acts = iter(["speak", "stop"])
     rested = 0
-    with at_the_latest(remote.stop.set), socket.create_connection((host, int(port))) as client:
+    with at_the_latest(handle.stop.set), socket.create_connection((host, int(port))) as client:
         client.sendall(pcm(sentences[0]))
 
         def watch(now):
@@ -89,7 +89,7 @@ def test_a_client_speaks_pauses_and_speaks_again(run, tmp_path):
             if next(acts, None) == "speak":
                 client.sendall(pcm(sentences[1]))
             else:
-                remote.stop.set()
+                handle.stop.set()
 
         report = realtime(
             run,
@@ -97,7 +97,7 @@ def test_a_client_speaks_pauses_and_speaks_again(run, tmp_path):
             "synthetic",
             source,
             [RecordingSink(tmp_path / "out.mp4"), shows],
-            remote,
+            handle,
             watch,
             None,
             clock,
@@ -178,10 +178,10 @@ def test_where_every_sink_fails_the_stream_ends(run, tmp_path):
 
 
 def test_a_stream_that_was_stopped_before_it_began_leaves_nothing(run, tmp_path):
-    remote = Remote()
-    remote.stop.set()
+    handle = ControlHandle()
+    handle.stop.set()
     source = ListenSource("127.0.0.1:0", RATE, 1, MonotonicClock())
-    report = realtime(run, JOB, "synthetic", source, [RecordingSink(tmp_path / "out.mp4")], remote)
+    report = realtime(run, JOB, "synthetic", source, [RecordingSink(tmp_path / "out.mp4")], handle)
     assert (report.frames, report.interrupted, report.failures) == (0, True, [])
     assert list(tmp_path.iterdir()) == []
 
@@ -204,7 +204,9 @@ def test_sound_and_picture_of_real_speech_do_not_drift(models, tmp_path):
     sound, rate = soundfile.read(Path(DATA) / "footage" / "eng.wav", dtype="float32", frames=10 * RATE)
     assert rate == RATE
     import_avatar(Path(DATA) / "golden" / "footage" / "avatar", tmp_path / "avatars", "footage")
-    run = RunConfig(Place(models, "flag"), Place(tmp_path / "avatars", "flag"), str(models), "cpu", "fp32")
+    run = RunConfig(
+        DataFolder(models, "flag"), DataFolder(tmp_path / "avatars", "flag"), str(models), "cpu", "fp32"
+    )
     job = replace(JOB, fps=Fraction(25), chunk=Fraction(1, 2))
     clock = MonotonicClock()
     source = FileSource(write_sound(tmp_path / "in.wav", sound), clock, pace=True)

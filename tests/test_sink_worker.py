@@ -8,7 +8,7 @@ import pytest
 from clocks import FakeClock
 
 from musetalk_cli.errors import OutputError
-from musetalk_cli.live.sink_worker import Outlet
+from musetalk_cli.live.sink_worker import SinkWorker
 from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.types import Frame, FrameRequest, Shown, StreamFormat
 
@@ -62,7 +62,7 @@ class Sink:
 
 
 class Run:
-    """An outlet, and what it tells."""
+    """An worker, and what it tells."""
 
     def __init__(self, sink, capacity=32):
         self.sink = sink
@@ -70,19 +70,19 @@ class Run:
         self.clock = FakeClock()
         self.stats = StageStats(self.clock)
         self.written, self.failed = [], []
-        self.outlet = Outlet(
+        self.worker = SinkWorker(
             sink,
             self.session,
             capacity,
             self.clock,
             self.stats,
-            lambda outlet, frame, at: self.written.append((frame.request.index, at)),
-            lambda outlet, error: self.failed.append((outlet, error)),
+            lambda worker, frame, at: self.written.append((frame.request.index, at)),
+            lambda worker, error: self.failed.append((worker, error)),
         )
 
     def put(self, *frames):
         for frame in frames:
-            self.outlet.put(frame)
+            self.worker.put(frame)
 
 
 def frame(index, epoch=0, shown=Shown.SPEAKING, seed=7):
@@ -112,29 +112,29 @@ def is_half(written, queued):
 def interrupted(queued, *, after=(), interrupts=1):
     """What is written where an interrupt comes while a sink is in its first frame and others are queued."""
     run = Run(Sink(shut=True))
-    run.outlet.open()
+    run.worker.open()
     run.put(queued[0])
     assert run.sink.entered.wait(TIMEOUT_S)
     run.put(*queued[1:])
     run.session.epoch += interrupts
     run.put(*after)
     run.sink.gate.set()
-    run.outlet.finish()
-    assert run.outlet.failure is None
+    run.worker.finish()
+    assert run.worker.failure is None
     return run.sink.frames
 
 
 def test_frames_go_through_as_they_are_and_in_order():
     run = Run(Sink())
-    run.outlet.open()
+    run.worker.open()
     frames = [frame(index) for index in range(100)]
     run.put(*frames)
-    run.outlet.finish()
+    run.worker.finish()
     assert all(written is given for written, given in zip(run.sink.frames, frames, strict=True))
     assert run.sink.calls == ["open", *["write"] * 100, "finish"]
     assert run.written == [(index, run.clock.now()) for index in range(100)]
     assert run.stats.summary(())["sink"].count == 100
-    assert (run.failed, run.outlet.failure, run.outlet.name) == ([], None, "viewer")
+    assert (run.failed, run.worker.failure, run.worker.name) == ([], None, "viewer")
     assert len(run.sink.threads) == 1
     assert threading.current_thread() not in run.sink.threads
 
@@ -146,9 +146,9 @@ def test_the_time_told_is_that_before_the_sink_has_the_frame():
             super().write(frame)
 
     run = Run(Slow())
-    run.outlet.open()
+    run.worker.open()
     run.put(frame(0), frame(1))
-    run.outlet.finish()
+    run.worker.finish()
     assert run.written == [(0, 1000.0), (1, 1001.0)]
     assert run.stats.summary(())["sink"].total_ms == pytest.approx(2000)
 
@@ -240,13 +240,13 @@ class Stepped(Sink):
 def test_a_second_interrupt_does_not_show_the_face_again():
     """It comes while the frames of before the first are still being written as idle ones."""
     run, queued = Run(Stepped()), [frame(index) for index in range(6)]
-    run.outlet.open()
+    run.worker.open()
     run.put(*queued)
     for place in range(6):
         assert run.sink.asked.acquire(timeout=TIMEOUT_S)
         run.session.epoch += place in {0, 2}
         run.sink.steps.release()
-    run.outlet.finish()
+    run.worker.finish()
     written = run.sink.frames
     assert is_half(written[1], queued[1])
     for place in range(2, 6):
@@ -257,13 +257,13 @@ def test_a_second_interrupt_does_not_show_the_face_again():
 def test_each_interrupt_of_speech_fades():
     run = Run(Stepped())
     queued = [frame(0), frame(1), frame(2, epoch=1), frame(3, epoch=1), frame(4, epoch=1)]
-    run.outlet.open()
+    run.worker.open()
     run.put(*queued)
     for place in range(5):
         assert run.sink.asked.acquire(timeout=TIMEOUT_S)
         run.session.epoch += place in {0, 2}
         run.sink.steps.release()
-    run.outlet.finish()
+    run.worker.finish()
     written = run.sink.frames
     assert is_half(written[1], queued[1])
     assert written[2] is queued[2]
@@ -279,9 +279,9 @@ def test_a_frame_that_has_no_idle_picture_stays():
 def test_a_sink_that_cannot_be_opened_is_raised_and_not_told_besides():
     run = Run(Sink("open"))
     with pytest.raises(OutputError, match="open failed"):
-        run.outlet.open()
+        run.worker.open()
     run.put(frame(0))
-    run.outlet.finish()
+    run.worker.finish()
     assert run.sink.calls == ["open", "abort"]
     assert run.failed == []
 
@@ -289,54 +289,54 @@ def test_a_sink_that_cannot_be_opened_is_raised_and_not_told_besides():
 def test_a_sink_that_fails_is_ended_and_takes_nothing_any_more():
     """Whoever waits for room goes on; what was queued is forgotten."""
     run = Run(Sink("write", shut=True), capacity=2)
-    run.outlet.open()
+    run.worker.open()
     run.put(frame(0))
     assert run.sink.entered.wait(TIMEOUT_S)
     run.put(frame(1), frame(2))
-    assert run.outlet.waiting == 2
+    assert run.worker.waiting == 2
     waiting = threading.Thread(target=run.put, args=[frame(index) for index in range(3, 20)])
     waiting.start()
     run.sink.gate.set()
     waiting.join(TIMEOUT_S)
     assert not waiting.is_alive()
-    run.outlet.finish()
+    run.worker.finish()
     assert run.sink.calls == ["open", "write", "abort"]
     assert run.sink.frames == []
     assert run.written == []
-    assert isinstance(run.outlet.failure, OutputError)
-    assert run.failed == [(run.outlet, run.outlet.failure)]
+    assert isinstance(run.worker.failure, OutputError)
+    assert run.failed == [(run.worker, run.worker.failure)]
 
 
 def test_a_sink_that_cannot_be_finished_is_ended():
     run = Run(Sink("finish"))
-    run.outlet.open()
+    run.worker.open()
     run.put(frame(0))
-    run.outlet.finish()
+    run.worker.finish()
     assert run.sink.calls == ["open", "write", "finish", "abort"]
-    assert run.failed == [(run.outlet, run.outlet.failure)]
-    assert str(run.outlet.failure) == "finish failed."
+    assert run.failed == [(run.worker, run.worker.failure)]
+    assert str(run.worker.failure) == "finish failed."
 
 
 def test_a_sink_without_a_frame_is_not_finished():
     run = Run(Sink())
-    run.outlet.open()
-    run.outlet.finish()
+    run.worker.open()
+    run.worker.finish()
     assert run.sink.calls == ["open", "abort"]
-    assert (run.failed, run.outlet.failure) == ([], None)
+    assert (run.failed, run.worker.failure) == ([], None)
 
 
 def test_a_sink_that_was_never_opened_can_be_ended():
     run = Run(Sink())
-    run.outlet.abort()
+    run.worker.abort()
     assert run.sink.calls == ["abort"]
 
 
 def test_a_complete_sink_can_be_ended():
     run = Run(Sink())
-    run.outlet.open()
+    run.worker.open()
     run.put(frame(0))
-    run.outlet.finish()
-    run.outlet.abort()
+    run.worker.finish()
+    run.worker.abort()
     assert run.sink.calls == ["open", "write", "finish", "abort"]
 
 
@@ -347,13 +347,13 @@ def test_ending_forgets_what_is_queued():
             self.gate.set()
 
     run = Run(Ends(shut=True))
-    run.outlet.open()
+    run.worker.open()
     run.put(frame(0), frame(1), frame(2))
     assert run.sink.entered.wait(TIMEOUT_S)
-    run.outlet.abort()
+    run.worker.abort()
     assert [one.request.index for one in run.sink.frames] == [0]
     assert "finish" not in run.sink.calls
-    assert run.outlet.failure is None
+    assert run.worker.failure is None
 
 
 def test_a_sink_that_takes_nothing_is_ended_from_outside():
@@ -365,10 +365,10 @@ def test_a_sink_that_takes_nothing_is_ended_from_outside():
             self.gate.set()
 
     run = Run(Stuck("write", shut=True))
-    run.outlet.open()
+    run.worker.open()
     run.put(frame(0))
     assert run.sink.entered.wait(TIMEOUT_S)
-    run.outlet.abort()
+    run.worker.abort()
     assert run.sink.calls[-1] == "abort"
     assert run.failed == []
 
@@ -379,9 +379,9 @@ def test_a_result_that_cannot_be_removed_is_said_and_hides_nothing(caplog):
             raise OSError("busy")
 
     run = Run(Stubborn("write"))
-    run.outlet.open()
+    run.worker.open()
     run.put(frame(0))
-    run.outlet.finish()
-    run.outlet.abort()
-    assert str(run.outlet.failure) == "write failed."
+    run.worker.finish()
+    run.worker.abort()
+    assert str(run.worker.failure) == "write failed."
     assert [record.getMessage() for record in caplog.records] == ["A result could not be removed: busy"] * 2

@@ -11,7 +11,7 @@ from descriptors import FIRST, crowded
 
 from musetalk_cli.errors import InputError
 from musetalk_cli.sources import FileSource, PcmSource
-from musetalk_cli.types import AudioChunk
+from musetalk_cli.types import AudioBlock
 
 
 @pytest.fixture
@@ -240,7 +240,7 @@ def test_discards_beside_a_reader_lose_no_alignment():
     pipe.end()
     reader.join(20)
     assert not reader.is_alive()
-    left, right = (joined([*found, AudioChunk(np.zeros((0, 2), np.float32), 0.0)]) * 32768).T
+    left, right = (joined([*found, AudioBlock(np.zeros((0, 2), np.float32), 0.0)]) * 32768).T
     np.testing.assert_array_equal(left, right)
     assert np.all(np.diff(left) > 0)
 

@@ -9,8 +9,8 @@ import pytest
 from clocks import FakeClock
 
 from musetalk_cli.clock import Pacer
-from musetalk_cli.measure.rates import StageRates
 from musetalk_cli.measure.stages import KEPT, Figures, Percentiles, StageStats
+from musetalk_cli.measure.throughput import StageRates
 
 FRAMES_OF_A_DAY = 30 * 24 * 3600
 

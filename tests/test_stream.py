@@ -6,7 +6,7 @@ from runs import BATCH, STREAM, Engine, Sink, Source
 
 from musetalk_cli.errors import InputError, OutputError
 from musetalk_cli.live.observe import Observer
-from musetalk_cli.live.stream import ARRIVALS, FRAMES_PER_BATCH_WAITING, OUTLET_FRAMES, Pipeline
+from musetalk_cli.live.stream import ARRIVALS, FRAMES_PER_BATCH_WAITING, SINK_FRAMES, Pipeline
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
@@ -120,7 +120,7 @@ def test_a_slow_sink_holds_the_source_back():
         worker.join(0.1)
     # In the sink, before it, in presentation's hands, before it, in the engine, between source and engine, in
     # the source's hands.
-    bound = 1 + OUTLET_FRAMES + 1 + FRAMES_PER_BATCH_WAITING * BATCH + 1 + ARRIVALS + 1
+    bound = 1 + SINK_FRAMES + 1 + FRAMES_PER_BATCH_WAITING * BATCH + 1 + ARRIVALS + 1
     assert source.given <= bound
     gate.set()
     worker.join(10)

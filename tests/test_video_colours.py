@@ -9,12 +9,12 @@ import pytest
 import soundfile
 from test_video import ffmpeg
 
-from musetalk_cli.config import JobConfig, Place, RunConfig
+from musetalk_cli.config import DataFolder, JobConfig, RunConfig
 from musetalk_cli.errors import InputError
 from musetalk_cli.face.landmarks import read_landmarks
 from musetalk_cli.media import encode
 from musetalk_cli.media.video import Selection, read_frames
-from musetalk_cli.preparation.inputs import Source
+from musetalk_cli.preparation.inputs import PictureSource
 from musetalk_cli.preparation.options import PrepareOptions
 from musetalk_cli.run.generate import generate
 from musetalk_cli.run.prepare import prepare
@@ -201,8 +201,10 @@ def test_a_wall_comes_back_as_it_was(golden, tmp_path, landmarks, rows, matrix, 
     """From a source through an avatar to a video, read by OpenCV and by the arithmetic of what is stored."""
     ycc = stored(np.tile(WALL, (rows, 20, 1)), matrix, full).round()
     path = clip(tmp_path / "a.mkv", ycc, tags)
-    run = RunConfig(Place(golden, "flag"), Place(tmp_path, "flag"), str(golden / "models"), "cpu", "fp32")
-    prepare(run, Source(path, landmarks=landmarks), "wall", PrepareOptions(smooth=False, max_gap=0))
+    run = RunConfig(
+        DataFolder(golden, "flag"), DataFolder(tmp_path, "flag"), str(golden / "models"), "cpu", "fp32"
+    )
+    prepare(run, PictureSource(path, landmarks=landmarks), "wall", PrepareOptions(smooth=False, max_gap=0))
     soundfile.write(tmp_path / "a.wav", np.zeros(2 * 640), 16_000)
     generate(run, JobConfig(batch_sizes=(1,)), "wall", tmp_path / "a.wav", output=tmp_path / "out.mp4")
     frame = cv2.VideoCapture(str(tmp_path / "out.mp4")).read()[1]

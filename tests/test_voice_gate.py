@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from musetalk_cli.config import SilenceLevel
-from musetalk_cli.engine.voice_gate import Presence, SilenceGate
+from musetalk_cli.engine.voice_gate import Fade, VoiceGate
 from musetalk_cli.timeline import Timeline
 
 RATE = 16_000
@@ -59,7 +59,7 @@ def expected_weights(sound, fps, frames, level=LEVEL):
 def weights_of(sound, fps, cuts=(), level=LEVEL):
     """Feed in pieces and ask after each for the frames that can be computed, as a session does."""
     timeline = Timeline(fps)
-    presence, frame, heard, weights = Presence(timeline, level), 0, 0, []
+    presence, frame, heard, weights = Fade(timeline, level), 0, 0, []
     for piece in np.split(sound, sorted(cuts)):
         presence.feed(piece)
         heard += len(piece)
@@ -142,13 +142,13 @@ def test_speech_begins_at_one_level_and_ends_at_another():
 
 @pytest.mark.parametrize(("db", "speaks"), [(-45.1, False), (-44.9, True), (-math.inf, False), (0, True)])
 def test_the_level_is_rms_in_db_of_full_scale(db, speaks):
-    gate = SilenceGate(LEVEL)
+    gate = VoiceGate(LEVEL)
     gate.feed(tone(db, 10 * ROW))
     assert gate.is_open(0, 10) is speaks
 
 
 def test_the_gate_says_which_rows():
-    gate = SilenceGate(SilenceLevel(hang_over_s=0.04))
+    gate = VoiceGate(SilenceLevel(hang_over_s=0.04))
     gate.feed(spoken((-90, 0.1), (-20, 0.02), (-90, 0.2)))
     assert [gate.is_open(row, row + 1) for row in range(16)] == [row in {5, 6, 7} for row in range(16)]
     assert not gate.is_open(16, 99), "what was never heard"
@@ -157,7 +157,7 @@ def test_the_gate_says_which_rows():
 
 
 def test_without_a_level_everything_is_speech():
-    presence = Presence(Timeline(Fraction(25)), None)
+    presence = Fade(Timeline(Fraction(25)), None)
     presence.feed(np.zeros(RATE, np.float32))
     assert presence.weights(range(20)) == [1] * 20
     presence.silence()
@@ -168,7 +168,7 @@ def test_without_a_level_everything_is_speech():
 def test_silence_forgets_what_was_heard(fed):
     """Neither rows that were heard, nor part of one, nor the hang-over open anything; the next word does."""
     timeline = Timeline(Fraction(25))
-    presence = Presence(timeline, LEVEL)
+    presence = Fade(timeline, LEVEL)
     presence.feed(tone(-10, fed))
     assert presence.weights(range(10))[-1] == 1
     presence.silence()
@@ -181,7 +181,7 @@ def test_silence_forgets_what_was_heard(fed):
 
 def test_silence_keeps_time():
     """Rows go on where they were: a gate that was silenced has the rows of one that heard nothing."""
-    silenced, quiet = SilenceGate(LEVEL), SilenceGate(LEVEL)
+    silenced, quiet = VoiceGate(LEVEL), VoiceGate(LEVEL)
     silenced.feed(tone(-10, 10 * ROW + 100))
     quiet.feed(np.zeros(10 * ROW + 100, np.float32))
     silenced.close()
@@ -196,7 +196,7 @@ def test_silence_keeps_time():
 def test_memory_is_bounded_over_hours():
     """Two hours of talk and pauses: never more rows than two chunks and what a frame looks ahead."""
     timeline = Timeline(Fraction(25))
-    presence, frame, most = Presence(timeline, LEVEL), 0, 0
+    presence, frame, most = Fade(timeline, LEVEL), 0, 0
     pieces = [tone(-20, 8000), tone(-90, 8000)]
     for hop in range(2 * 3600 * 2):
         presence.feed(pieces[hop % 3 == 0])

@@ -15,7 +15,7 @@ from PIL import Image as Pictures
 from musetalk_cli.face.landmarks import read_landmarks
 from musetalk_cli.nets.bundle import Bundle
 from musetalk_cli.nets.generator import FaceEncoder
-from musetalk_cli.preparation.inputs import Source, Tools
+from musetalk_cli.preparation.inputs import FaceNetworks, PictureSource
 from musetalk_cli.preparation.options import PrepareOptions
 from musetalk_cli.preparation.run import prepare_avatar
 from musetalk_cli.types import Image
@@ -71,10 +71,10 @@ def make(networks: Bundle, avatars_dir: Path, *, seed: int, frames: int = FRAMES
             points = Path(folder) / "landmarks.json"
             points.write_text(json.dumps([_entry(person, moment) for moment in moments]))
             prepare_avatar(
-                Source(source, landmarks=read_landmarks(points)),
+                PictureSource(source, landmarks=read_landmarks(points)),
                 avatars_dir,
                 person.name,
-                tools=Tools(FaceEncoder(networks)),
+                networks=FaceNetworks(FaceEncoder(networks)),
                 options=PrepareOptions(smooth=False, latents="fp16"),
                 model={"version": networks.version, "name": bundles.NAME},
                 overwrite=True,

@@ -15,7 +15,7 @@ from musetalk_cli.bench.synthetic import SyntheticSource, synthetic_avatar, synt
 from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import JobConfig, RunConfig
 from musetalk_cli.engine.engine import Engine
-from musetalk_cli.live.control import Remote
+from musetalk_cli.live.control import ControlHandle
 from musetalk_cli.nets.bundle import open_bundle
 from musetalk_cli.run.defaults import settle_bench
 from musetalk_cli.run.job import make_engine
@@ -73,7 +73,7 @@ def missed(run: Report) -> int:
 
 @torch.inference_mode()
 def bench_live(
-    run: RunConfig, job: JobConfig, options: LiveOptions, notice: Callable[[str], None], remote: Remote
+    run: RunConfig, job: JobConfig, options: LiveOptions, notice: Callable[[str], None], remote: ControlHandle
 ) -> LiveResult:
     """Speak a synthetic sound as a microphone delivers it, frame by frame at its time.
 
@@ -106,7 +106,7 @@ def bench_live(
     return LiveResult(reports, bundle.random)
 
 
-def _speak(engine: Engine, avatar: Avatar, seconds: float, remote: Remote) -> Report:
+def _speak(engine: Engine, avatar: Avatar, seconds: float, remote: ControlHandle) -> Report:
     sound = synthetic_sound(min(seconds, SOUND_S))
     size, samples = SAMPLE_RATE // PIECES_PER_SECOND, int(seconds * SAMPLE_RATE)
     source = SyntheticSource(sound, size, engine.stats.clock, pace=True, samples=samples)

@@ -21,25 +21,30 @@ from musetalk_cli.face.landmarks import FaceLandmarks, Finder
 from musetalk_cli.face.masks import MaskShape
 from musetalk_cli.face.motion import difference, find_cuts, thumbnail
 from musetalk_cli.face.tracks import choose
-from musetalk_cli.measure.rates import StageRates
+from musetalk_cli.measure.throughput import StageRates
 from musetalk_cli.media.stills import read_image, write_png
 from musetalk_cli.media.video import read_frames
 from musetalk_cli.preparation.imaging import crop_image, face_image, face_mask
-from musetalk_cli.preparation.inputs import Source, Tools
+from musetalk_cli.preparation.inputs import FaceNetworks, PictureSource
 from musetalk_cli.preparation.options import PrepareOptions
 from musetalk_cli.preparation.plan import Face, Plan, make_plan
 from musetalk_cli.types import Image
 
 
 def prepare_one_by_one(
-    source: Source, folder: Path, tools: Tools, options: PrepareOptions, version: str, rates: StageRates
+    source: PictureSource,
+    folder: Path,
+    networks: FaceNetworks,
+    options: PrepareOptions,
+    version: str,
+    rates: StageRates,
 ) -> Plan:
     """Prepare frames, masks and latents, without a description.
 
     Args:
         source: A clip whose faces are to be found.
         folder: Where the files go; made here.
-        tools: What finds, parses and encodes; each gets one frame at a time.
+        networks: What finds, parses and encodes; each gets one frame at a time.
         options: How to prepare.
         version: Of the model the latents are for.
         rates: Told what each stage takes; a frame that is written twice counts once.
@@ -51,10 +56,10 @@ def prepare_one_by_one(
         InputError: The source cannot be read, or shows no face.
         OutputError: A file cannot be written.
         OSError: The folder or the latents cannot be written.
-        ValueError: The tools cannot find faces.
+        ValueError: The networks cannot find faces.
     """
-    if tools.finder is None:
-        raise ValueError("the tools have no finder")
+    if networks.finder is None:
+        raise ValueError("the networks have no finder")
     for place in (FRAMES_DIR, MASKS_DIR):
         (folder / place).mkdir(parents=True)
     count, fps = _extract(source, folder, rates)
@@ -62,7 +67,7 @@ def prepare_one_by_one(
     for number in range(count):
         with rates.span("read"):
             pictures.append(read_image(folder / FRAMES_DIR / image_name(number)))
-    plan = _plan(_search(pictures, tools.finder, rates), pictures, fps, tools.finder, options, version)
+    plan = _plan(_search(pictures, networks.finder, rates), pictures, fps, networks.finder, options, version)
     if not plan.animated:
         raise InputError(f"No frame of {source.path} shows a face that can be used.")
     latents = []
@@ -71,13 +76,13 @@ def prepare_one_by_one(
             with rates.span("read", 0):
                 image = face_image(picture, face.box)
             with rates.span("encode"):
-                latents.append(tools.encode(image[None]).float().cpu().numpy())
+                latents.append(networks.encode(image[None]).float().cpu().numpy())
     masks = []
     for number, (picture, face) in enumerate(zip(pictures, plan.faces, strict=True)):
         with rates.span("write", 0):
             write_png(folder / FRAMES_DIR / image_name(number), picture)
         if face is not None:
-            mask = _mask(picture, face, tools, options.mask_for(version), rates)
+            mask = _mask(picture, face, networks, options.mask_for(version), rates)
             with rates.span("mask", 0):
                 write_png(folder / MASKS_DIR / image_name(number), mask)
             masks.append(mask)
@@ -87,7 +92,7 @@ def prepare_one_by_one(
     return plan
 
 
-def _extract(source: Source, folder: Path, rates: StageRates) -> tuple[int, Fraction]:
+def _extract(source: PictureSource, folder: Path, rates: StageRates) -> tuple[int, Fraction]:
     """Every frame to its file; returns their number and rate."""
     count = 0
     with read_frames(source.path, source.selection) as video:
@@ -131,10 +136,10 @@ def _plan(
     )
 
 
-def _mask(picture: Image, face: Face, tools: Tools, shape: MaskShape, rates: StageRates) -> Image:
+def _mask(picture: Image, face: Face, networks: FaceNetworks, shape: MaskShape, rates: StageRates) -> Image:
     labels: Image | None = None
-    if tools.parse is not None:
+    if networks.parse is not None:
         with rates.span("parse"):
-            labels = np.asarray(tools.parse([crop_image(picture, face.crop)])[0], np.uint8)
+            labels = np.asarray(networks.parse([crop_image(picture, face.crop)])[0], np.uint8)
     with rates.span("mask"):
         return face_mask(face, labels, shape)

@@ -18,7 +18,7 @@ from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import JobConfig, RunConfig
 from musetalk_cli.engine.compositor import CpuPath, GpuPath, ImagePath
 from musetalk_cli.engine.engine import Engine
-from musetalk_cli.live.control import Remote
+from musetalk_cli.live.control import ControlHandle
 from musetalk_cli.nets.audio_encoder import AudioEncoder
 from musetalk_cli.nets.bundle import open_bundle
 from musetalk_cli.nets.generator import Generator
@@ -221,4 +221,4 @@ def _stream(engine: Engine, avatar: Avatar, seconds: float) -> Report:
     source = SyntheticSource(
         synthetic_sound(seconds), int(engine.job.chunk * SAMPLE_RATE), engine.stats.clock
     )
-    return speak_synthetic(engine, avatar, source, Remote())
+    return speak_synthetic(engine, avatar, source, ControlHandle())

@@ -7,17 +7,17 @@ from dataclasses import replace
 from musetalk_cli.avatar.data import Avatar
 from musetalk_cli.engine.engine import Engine
 from musetalk_cli.engine.session import Manners
-from musetalk_cli.live.control import Remote
-from musetalk_cli.live.jitter_buffer import Playout
+from musetalk_cli.live.control import ControlHandle
+from musetalk_cli.live.jitter_buffer import PlayoutSchedule
 from musetalk_cli.live.observe import Observer
 from musetalk_cli.live.stream import Pipeline
 from musetalk_cli.run.job import settings
 from musetalk_cli.run.report import Report, make_report
 from musetalk_cli.sinks import NullSink
-from musetalk_cli.types import Source
+from musetalk_cli.types import AudioSource
 
 
-def speak_synthetic(engine: Engine, avatar: Avatar, source: Source, remote: Remote) -> Report:
+def speak_synthetic(engine: Engine, avatar: Avatar, source: AudioSource, remote: ControlHandle) -> Report:
     """Make every frame of a sound, after a warm-up, and keep none.
 
     Args:
@@ -33,7 +33,7 @@ def speak_synthetic(engine: Engine, avatar: Avatar, source: Source, remote: Remo
         avatar, job.fps, job.chunk, job.context, source.sample_rate, source.channels, manners
     )
     observer = Observer(clock, float(job.chunk), source.sample_rate)
-    playout = None if source.patient else Playout(session.timeline, job.chunk)
+    playout = None if source.patient else PlayoutSchedule(session.timeline, job.chunk)
     pipeline = Pipeline(engine, session, source, [NullSink()], clock, observer, playout=playout)
     remote.bind(session)
     try:

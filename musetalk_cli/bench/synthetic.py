@@ -16,7 +16,7 @@ from musetalk_cli.clock import Clock, Pacer
 from musetalk_cli.errors import InputError
 from musetalk_cli.face.boxes import crop_box
 from musetalk_cli.timeline import SAMPLE_RATE
-from musetalk_cli.types import AudioChunk, Box, Image, Samples
+from musetalk_cli.types import AudioBlock, Box, Image, Samples
 
 SWAY = 8
 """How far the face moves, and how much its box changes in size, in pixels."""
@@ -108,7 +108,7 @@ class SyntheticSource:
         self.live = pace
         self.patient = not pace
 
-    def __iter__(self) -> Iterator[AudioChunk]:
+    def __iter__(self) -> Iterator[AudioBlock]:
         """Yield the pieces in order."""
         pacer = Pacer(self._clock, SAMPLE_RATE, self._clock.now())
         for start in range(0, self._samples, self._size):
@@ -117,7 +117,7 @@ class SyntheticSource:
             arrived = pacer.wait_for(end, self._closed) if self.live else self._clock.now()
             if self._closed.is_set():
                 return
-            yield AudioChunk(piece, arrived)
+            yield AudioBlock(piece, arrived)
 
     def discard(self) -> None:
         """Nothing waits."""

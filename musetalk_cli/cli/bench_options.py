@@ -40,7 +40,7 @@ def check_json(target: str | None) -> None:
         OutputError: Its folder is not there or takes no file.
     """
     if target not in {None, "-"}:
-        from musetalk_cli.sinks.place import check_parent
+        from musetalk_cli.sinks.checks import check_parent
 
         check_parent(Path(str(target)), "--json")
 

@@ -63,9 +63,9 @@ def realtime(
     from musetalk_cli.bench.live import LiveOptions, bench_live
 
     measured = LiveOptions(chunks, seconds, width, height, face_size, avatar_frames)
-    with stop_on_signals() as remote:
-        result = bench_live(common.run, job, measured, say, remote)
-        interrupted = remote.stop.is_set()
+    with stop_on_signals() as handle:
+        result = bench_live(common.run, job, measured, say, handle)
+        interrupted = handle.stop.is_set()
     if json != "-":
         _show(result, job.fps)
     write_json(json, result.as_json())

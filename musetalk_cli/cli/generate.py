@@ -54,8 +54,8 @@ def generate(
     speaker = choose(common.run, avatar, None if audio is None else str(audio))
     from musetalk_cli.run.generate import generate as run
 
-    with stop_on_signals() as remote, progress("speaking") as advance:
+    with stop_on_signals() as handle, progress("speaking") as advance:
         report = run(
-            common.run, job, speaker.avatar, Path(speaker.audio), output, frames_dir, remote, advance
+            common.run, job, speaker.avatar, Path(speaker.audio), output, frames_dir, handle, advance
         )
     end_run(report, as_json=common.json)

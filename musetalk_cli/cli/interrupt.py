@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-from musetalk_cli.live.control import Remote
+from musetalk_cli.live.control import ControlHandle
 
 Handler = Callable[[int, "FrameType | None"], None]
 
@@ -28,18 +28,18 @@ def end_on_signals() -> Iterator[None]:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[Remote]:
+def stop_on_signals() -> Iterator[ControlHandle]:
     """What ends a stream from outside: the first signal does so once it runs, and every other one raises."""
-    remote = Remote()
+    handle = ControlHandle()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        at_once = remote.stop.is_set() or not remote.bound
-        remote.stop.set()
+        at_once = handle.stop.is_set() or not handle.bound
+        handle.stop.set()
         if at_once:
             _raise(number, frame)
 
     with _handled(handle):
-        yield remote
+        yield handle
 
 
 def _raise(_number: int, _frame: FrameType | None) -> NoReturn:

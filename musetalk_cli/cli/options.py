@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from musetalk_cli.config import JobConfig, Place, RunConfig, default_place
+from musetalk_cli.config import DataFolder, JobConfig, RunConfig, default_folder
 from musetalk_cli.errors import InputError
 from musetalk_cli.text import printable, redacted
 
@@ -200,8 +200,8 @@ def _common(ctx: typer.Context, values: dict[str, Any]) -> Common:
     return Common(run, values.get("as_json", False))
 
 
-def _place(ctx: typer.Context, option: str, given: Path | None, name: str) -> Place:
-    return default_place(name) if given is None else Place(given, _origin(ctx, option))
+def _place(ctx: typer.Context, option: str, given: Path | None, name: str) -> DataFolder:
+    return default_folder(name) if given is None else DataFolder(given, _origin(ctx, option))
 
 
 def _origin(ctx: typer.Context, option: str) -> str:

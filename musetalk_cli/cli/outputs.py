@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from musetalk_cli.errors import OutputError
 
 if TYPE_CHECKING:
-    from musetalk_cli.live.control import Remote
+    from musetalk_cli.live.control import ControlHandle
     from musetalk_cli.live.observe import Snapshot
     from musetalk_cli.types import Sink
 
@@ -18,11 +18,11 @@ class Screen:
     """What a window shows beside the face, and what its keys do.
 
     Args:
-        remote: The stream that the keys act on.
+        handle: The stream that the keys act on.
     """
 
-    def __init__(self, remote: Remote) -> None:
-        self.remote = remote
+    def __init__(self, handle: ControlHandle) -> None:
+        self.handle = handle
         self._latest: Snapshot | None = None
 
     def watching(self, other: Callable[[Snapshot], None]) -> Callable[[Snapshot], None]:
@@ -84,7 +84,7 @@ def make_sinks(outputs: Sequence[str], screen: Screen | None, *, virtual_camera:
 
     made = [sinks.parse_output(text) for text in outputs]
     if screen is not None:
-        made.append(sinks.DisplaySink(screen.overlay, screen.remote.interrupt, screen.remote.end))
+        made.append(sinks.DisplaySink(screen.overlay, screen.handle.interrupt, screen.handle.end))
     if virtual_camera:
         made.append(sinks.VirtualCameraSink())
     return made

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from musetalk_cli.media.video import Selection
     from musetalk_cli.preparation.options import PrepareOptions
     from musetalk_cli.preparation.run import Prepared
-    from musetalk_cli.run.prepare import Extras
+    from musetalk_cli.run.prepare import PrepareOutputs
 
 
 @common_options(model="v15")
@@ -58,7 +58,7 @@ def prepare_avatar(
     """
     from musetalk_cli.face.masks import MaskShape
     from musetalk_cli.preparation.options import PrepareOptions
-    from musetalk_cli.run.prepare import Extras
+    from musetalk_cli.run.prepare import PrepareOutputs
 
     options = PrepareOptions(
         face=face,
@@ -73,9 +73,9 @@ def prepare_avatar(
         batch_size=batch_size,
         latents=latents.value,
     )
-    extras = Extras(detector.value, parser.value, save_landmarks, *_previews(preview or [], name))
+    outputs = PrepareOutputs(detector.value, parser.value, save_landmarks, *_previews(preview or [], name))
     selection = _selection(start, duration, fps, max_frames, max_size)
-    _run(common, source, selection, idle, landmarks, name, options, extras, overwrite=overwrite)
+    _run(common, source, selection, idle, landmarks, name, options, outputs, overwrite=overwrite)
 
 
 def _run(
@@ -86,30 +86,30 @@ def _run(
     landmarks: Path | None,
     name: str,
     options: PrepareOptions,
-    extras: Extras,
+    outputs: PrepareOutputs,
     *,
     overwrite: bool,
 ) -> None:
     from musetalk_cli.avatar.names import validate_name
     from musetalk_cli.face.landmarks import read_landmarks
     from musetalk_cli.media.video import source_files
-    from musetalk_cli.preparation.inputs import Source
+    from musetalk_cli.preparation.inputs import PictureSource
     from musetalk_cli.run.prepare import prepare
 
     validate_name(name)
     for file in (path, idle):
         if file is not None:
             source_files(file)
-    source = Source(path, selection, idle, None if landmarks is None else read_landmarks(landmarks))
+    source = PictureSource(path, selection, idle, None if landmarks is None else read_landmarks(landmarks))
     try:
         with step_progress() as advance:
             prepared = prepare(
-                common.run, source, name, options, extras, overwrite=overwrite, progress=advance
+                common.run, source, name, options, outputs, overwrite=overwrite, progress=advance
             )
     except KeyboardInterrupt:
         say("Stopped. The same command goes on from here.")
         raise
-    _show(common, name, prepared, extras)
+    _show(common, name, prepared, outputs)
 
 
 def _selection(
@@ -155,14 +155,14 @@ def _previews(values: list[str], name: str) -> tuple[Path | None, Path | None]:
     return sheet, grid
 
 
-def _show(common: Common, name: str, prepared: Prepared, extras: Extras) -> None:
+def _show(common: Common, name: str, prepared: Prepared, outputs: PrepareOutputs) -> None:
     """What was made, and what to know of it."""
     meta = prepared.meta
     folder = common.run.avatars.path / name
     written = {
-        "landmarks": extras.landmarks_file,
-        "preview": extras.preview,
-        "grid": extras.grid,
+        "landmarks": outputs.landmarks_file,
+        "preview": outputs.preview,
+        "grid": outputs.grid,
     }
     if common.json:
         print_json(

@@ -24,7 +24,7 @@ from musetalk_cli.timeline import Timeline, parse_chunk, parse_context, parse_fp
 
 if TYPE_CHECKING:
     from musetalk_cli.clock import Clock
-    from musetalk_cli.types import Source
+    from musetalk_cli.types import AudioSource
 
 
 @common_options()
@@ -107,7 +107,7 @@ class _Ends:
                 "--audio - reads sound from a pipe, and standard input is a terminal.", "Pipe PCM into it."
             )
 
-    def source(self, clock: Clock) -> Source:
+    def source(self, clock: Clock) -> AudioSource:
         """Open what was named, or find the default microphone."""
         from musetalk_cli import sources
         from musetalk_cli.media.audio import probe_sound
@@ -139,17 +139,17 @@ def _run(
     from musetalk_cli.live.control import ControlLines
     from musetalk_cli.measure.gpu import GpuMonitor
     from musetalk_cli.measure.trace import Trace
-    from musetalk_cli.sinks.place import check_parent
+    from musetalk_cli.sinks.checks import check_parent
 
     clock = MonotonicClock()
     with ExitStack() as stack:
-        remote = stack.enter_context(stop_on_signals())
-        screen = Screen(remote)
+        handle = stack.enter_context(stop_on_signals())
+        screen = Screen(handle)
         check_names(ends.outputs, trace, ends.audio)
         sinks = make_sinks(ends.outputs, screen if ends.display else None, virtual_camera=ends.virtual_camera)
         source = stack.enter_context(closing(ends.source(clock)))
         if control is not None:
-            stack.enter_context(ControlLines(control, remote))
+            stack.enter_context(ControlLines(control, handle))
         events = None
         if trace is not None:
             check_parent(trace, "--trace")
@@ -159,8 +159,8 @@ def _run(
         say(contract(job))
         gpu = None if common.run.device == "cpu" else GpuMonitor()
         panel = stack.enter_context(live_panel(f"{avatar}: {ends.source_name}", enabled=live, gpu=gpu))
-        report = run(common.run, job, avatar, source, sinks, remote, screen.watching(panel), events, clock)
-    if remote.ended:
+        report = run(common.run, job, avatar, source, sinks, handle, screen.watching(panel), events, clock)
+    if handle.ended:
         report = replace(report, interrupted=False)
     end_run(report, as_json=common.json, aside="-" in ends.outputs)
 

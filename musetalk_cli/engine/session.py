@@ -13,7 +13,7 @@ import cv2
 
 from musetalk_cli.config import SilenceLevel
 from musetalk_cli.engine.sound_track import SoundTrack
-from musetalk_cli.engine.voice_gate import Presence
+from musetalk_cli.engine.voice_gate import Fade
 from musetalk_cli.engine.windows import FeatureStream, Hop
 from musetalk_cli.errors import InputError
 from musetalk_cli.timeline import Loop, Timeline, ceil_div, mirrored
@@ -77,7 +77,7 @@ class Session:
         self.on_interrupt: Callable[[], None] = lambda: None
         self.shown: Image | None = None
         self._manners = manners
-        self._presence = Presence(timeline, manners.silence)
+        self._presence = Fade(timeline, manners.silence)
         self._sound = SoundTrack(timeline, stream.sample_rate, stream.channels)
         self._marks: deque[tuple[int, float]] = deque()
         self._open_frames = 0

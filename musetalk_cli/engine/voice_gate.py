@@ -12,7 +12,7 @@ from musetalk_cli.timeline import ROWS_PER_SECOND, SAMPLES_PER_ROW, Timeline, ce
 from musetalk_cli.types import Samples
 
 
-class SilenceGate:
+class VoiceGate:
     """Opens and closes with the level of a stream at 16 kHz, row by row of the encoder (20 ms).
 
     Args:
@@ -60,7 +60,7 @@ class SilenceGate:
         return bool(self._open_rows) and self._open_rows[0] < last
 
 
-class Presence:
+class Fade:
     """How much of the speaking face shows, frame by frame, with a cross-fade at each change.
 
     A frame speaks where the gate is open in its own time, or in the sound after it that it waited for anyway:
@@ -75,7 +75,7 @@ class Presence:
 
     def __init__(self, timeline: Timeline, level: SilenceLevel | None) -> None:
         self._timeline = timeline
-        self._gate = None if level is None else SilenceGate(level)
+        self._gate = None if level is None else VoiceGate(level)
         self._steps = max(1, int(self.FADE_S * timeline.fps))
         self._step = self._steps if level is None else 0
 

@@ -33,7 +33,7 @@ class Interruptible(Protocol):
         """Discard everything that was said and not yet shown."""
 
 
-class Remote:
+class ControlHandle:
     """The two things that can be asked of a running stream, from any thread, also before it runs.
 
     Attributes:
@@ -72,14 +72,14 @@ class ControlLines:
     Args:
         target: Number of an open file descriptor, or the path of a unix socket, which is made for its owner
             only, and removed at the end. Several programs may connect to it.
-        remote: What the commands act on.
+        handle: What the commands act on.
 
     Raises:
         InputError: The descriptor is not open, or the socket cannot be made.
     """
 
-    def __init__(self, target: str, remote: Remote) -> None:
-        self._remote = remote
+    def __init__(self, target: str, handle: ControlHandle) -> None:
+        self._handle = handle
         self._path: Path | None = None
         self._server: socket.socket | None = None
         self._lines: dict[int, bytes] = {}
@@ -151,9 +151,9 @@ class ControlLines:
     def _do(self, line: bytes) -> None:
         command = line.decode("utf-8", "replace").strip() if len(line) <= LINE_BYTES else "a long line"
         if command == "interrupt":
-            self._remote.interrupt()
+            self._handle.interrupt()
         elif command == "stop":
-            self._remote.end()
+            self._handle.end()
         elif command and self._unknown < WARNINGS:
             self._unknown += 1
             log.warning("--control does not know %r; it knows interrupt and stop.", command[:40])

@@ -53,7 +53,7 @@ class Smallest:
         self._values.clear()
 
 
-class Playout:
+class PlayoutSchedule:
     """Says when frames are due.
 
     Args:

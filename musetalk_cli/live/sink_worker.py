@@ -28,7 +28,7 @@ BEHIND_S = 10
 MUTE_S = 0.01
 """Over how much time the sound dies away at an interrupt."""
 
-Written = Callable[["Outlet", Frame, float], None]
+Written = Callable[["SinkWorker", Frame, float], None]
 """Told of a frame, and when it was handed to the sink."""
 
 
@@ -36,7 +36,7 @@ class _AbandonedError(Exception):
     """The run has failed; what is queued does not matter any more."""
 
 
-class Outlet:
+class SinkWorker:
     """Takes frames for one sink.
 
     Args:
@@ -46,7 +46,7 @@ class Outlet:
         clock: Where time comes from.
         stats: Where the time of writing goes.
         written: Told of every frame.
-        failed: Told once, from the outlet's thread, when the sink has failed after it was open.
+        failed: Told once, from the worker's thread, when the sink has failed after it was open.
         waits: Whoever hands over a frame waits while the queue is full. Where nobody can wait, frames beyond
             it keep their slot and their sound, and hold the picture before them, for `BEHIND_S` at most.
 
@@ -63,7 +63,7 @@ class Outlet:
         clock: Clock,
         stats: StageStats,
         written: Written,
-        failed: Callable[[Outlet, BaseException], None],
+        failed: Callable[[SinkWorker, BaseException], None],
         *,
         waits: bool = True,
     ) -> None:

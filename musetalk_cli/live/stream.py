@@ -21,10 +21,10 @@ from musetalk_cli.clock import Clock
 from musetalk_cli.engine.engine import Engine
 from musetalk_cli.engine.session import Session
 from musetalk_cli.handoff import Handoff, HandoffClosed
-from musetalk_cli.live.jitter_buffer import Playout
+from musetalk_cli.live.jitter_buffer import PlayoutSchedule
 from musetalk_cli.live.observe import Observer, Outcome, Snapshot
-from musetalk_cli.live.sink_worker import Outlet
-from musetalk_cli.types import AudioChunk, Frame, Sink, Source
+from musetalk_cli.live.sink_worker import SinkWorker
+from musetalk_cli.types import AudioBlock, AudioSource, Frame, Sink
 
 POLL_S = 0.05
 """How often a wait for sound looks whether it should stop."""
@@ -32,7 +32,7 @@ ARRIVALS = 64
 """Pieces of sound that may wait for the device."""
 FRAMES_PER_BATCH_WAITING = 2
 """Batches of frames that may wait for presentation, at the least."""
-OUTLET_FRAMES = 4
+SINK_FRAMES = 4
 """Frames that may wait for a sink, at the least."""
 
 Watch = Callable[[Snapshot], None]
@@ -57,12 +57,12 @@ class Pipeline:
         self,
         engine: Engine,
         session: Session,
-        source: Source,
+        source: AudioSource,
         sinks: Sequence[Sink],
         clock: Clock,
         observer: Observer,
         *,
-        playout: Playout | None = None,
+        playout: PlayoutSchedule | None = None,
         offline: bool = False,
     ) -> None:
         self._engine = engine
@@ -74,14 +74,14 @@ class Pipeline:
         self._offline = offline
         batch = engine.batch_sizes[-1]
         ahead = 0 if playout is None else int(observer.outcome.latencies.chunk_s * session.stream.fps) + batch
-        room = OUTLET_FRAMES if playout is None else int(session.stream.fps)
-        self._arrivals: Handoff[tuple[int, AudioChunk]] = Handoff(ARRIVALS)
+        room = SINK_FRAMES if playout is None else int(session.stream.fps)
+        self._arrivals: Handoff[tuple[int, AudioBlock]] = Handoff(ARRIVALS)
         self._frames: Handoff[Frame] = Handoff(max(FRAMES_PER_BATCH_WAITING * batch, ahead))
-        self._outlets = [
-            Outlet(
+        self._workers = [
+            SinkWorker(
                 sink,
                 session,
-                max(OUTLET_FRAMES, room),
+                max(SINK_FRAMES, room),
                 clock,
                 engine.stats,
                 self._written,
@@ -110,8 +110,8 @@ class Pipeline:
             threading.Thread(target=self._present, name="presentation", daemon=True),
         ]
         try:
-            for outlet in self._outlets:
-                outlet.open()
+            for worker in self._workers:
+                worker.open()
             outcome = self._observer.start()
             for thread in threads:
                 thread.start()
@@ -125,7 +125,7 @@ class Pipeline:
             raise
         self._close(threads)
         outcome.lost_samples = self._source.lost_samples
-        outcome.held = sum(outlet.held for outlet in self._outlets)
+        outcome.held = sum(worker.held for worker in self._workers)
         self._observer.end(self._depths(), watch)
         return outcome
 
@@ -147,10 +147,10 @@ class Pipeline:
             self._frames.raise_error()
         except Exception as error:
             self._keep_or_raise(error)
-        for outlet in self._outlets:
-            outlet.finish()
-            if outlet.failure is not None and self._offline:
-                raise outlet.failure
+        for worker in self._workers:
+            worker.finish()
+            if worker.failure is not None and self._offline:
+                raise worker.failure
         if not self._observer.outcome.frames and self._observer.outcome.failures:
             raise self._observer.outcome.failures[0]
 
@@ -158,8 +158,8 @@ class Pipeline:
         self._frames.close(error)
         self._arrivals.close(error)
         self._flush.set()
-        for outlet in self._outlets:
-            outlet.abort()
+        for worker in self._workers:
+            worker.abort()
         self._close(threads)
 
     def _close(self, threads: Sequence[threading.Thread]) -> None:
@@ -194,8 +194,8 @@ class Pipeline:
                 due = None if self._playout is None else self._playout.due(frame)
                 if due is not None:
                     self._wait_until(due)
-                for outlet in self._outlets:
-                    outlet.put(frame)
+                for worker in self._workers:
+                    worker.put(frame)
                 self._observer.presented(frame, due, self._depths(), self._watch)
         except BaseException as error:
             self._frames.close(error)
@@ -205,21 +205,21 @@ class Pipeline:
         if remaining > 0 and not self._flush.is_set():
             self._clock.wait(remaining, self._flush)
 
-    def _written(self, outlet: Outlet, frame: Frame, handed: float) -> None:
-        """Called in the outlets' threads: the first that is alive stands for all in the figures."""
-        if outlet is next(other for other in self._outlets if other.failure is None):
+    def _written(self, worker: SinkWorker, frame: Frame, handed: float) -> None:
+        """Called in the workers' threads: the first that is alive stands for all in the figures."""
+        if worker is next(other for other in self._workers if other.failure is None):
             self._observer.handed(frame, handed)
 
-    def _sink_failed(self, outlet: Outlet, error: BaseException) -> None:
-        """Called in the thread of an outlet whose sink has failed."""
+    def _sink_failed(self, worker: SinkWorker, error: BaseException) -> None:
+        """Called in the thread of an worker whose sink has failed."""
         if not self._offline:
-            self._observer.failed(outlet.name, error)
-        if self._offline or all(other.failure is not None for other in self._outlets):
+            self._observer.failed(worker.name, error)
+        if self._offline or all(other.failure is not None for other in self._workers):
             self._frames.close(error)
 
     def _depths(self) -> tuple[int, int, int]:
         """Pieces of sound, requests and frames that wait."""
-        shown = max((outlet.waiting for outlet in self._outlets), default=0)
+        shown = max((worker.waiting for worker in self._workers), default=0)
         return len(self._arrivals), len(self._session.ready), len(self._frames) + shown
 
     def _serve(self, stop: threading.Event) -> None:

@@ -20,9 +20,9 @@ from musetalk_cli.errors import ModelError
 from musetalk_cli.face.masks import MaskShape, mask_from_outline, mask_from_parsing
 from musetalk_cli.face.quality import is_mouth_covered, sharpness
 from musetalk_cli.handoff import ahead, batches, side_by_side
-from musetalk_cli.measure.rates import StageRates
+from musetalk_cli.measure.throughput import StageRates
 from musetalk_cli.media.stills import read_image, write_png
-from musetalk_cli.preparation.inputs import Parse, Tools
+from musetalk_cli.preparation.inputs import FaceNetworks, Parse
 from musetalk_cli.preparation.journal import Journal
 from musetalk_cli.preparation.options import PrepareOptions
 from musetalk_cli.preparation.plan import Face, Plan
@@ -88,7 +88,7 @@ class Imager:
         plan: What becomes of each frame.
         size: Width and height of every frame.
         options: How to prepare.
-        tools: What parses and encodes.
+        networks: What parses and encodes.
         rates: Told what each stage takes.
         version: The model's.
     """
@@ -99,7 +99,7 @@ class Imager:
         plan: Plan,
         size: tuple[int, int],
         options: PrepareOptions,
-        tools: Tools,
+        networks: FaceNetworks,
         rates: StageRates,
         version: str,
     ) -> None:
@@ -108,7 +108,7 @@ class Imager:
         self._size = size
         self._options = options
         self._shape = options.mask_for(version)
-        self._tools = tools
+        self._tools = networks
         self._rates = rates
 
     def run(self, progress: Callable[[int], None]) -> list[FaceNote]:

@@ -29,7 +29,7 @@ _VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Source:
+class PictureSource:
     """What an avatar is made from.
 
     Attributes:
@@ -46,7 +46,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tools:
+class FaceNetworks:
     """What finds, parses and encodes faces.
 
     Attributes:
@@ -54,7 +54,7 @@ class Tools:
         finder: Finds faces; not needed where the landmarks are given.
         parse: Labels the pixels of crops; without it the mask is the outline of the landmarks.
         batch_size: Faces that are worth encoding at once.
-        fingerprint: What the results of the tools depend on, so that only the same work is resumed.
+        fingerprint: What the results of the networks depend on, so that only the same work is resumed.
     """
 
     encode: Encode
@@ -76,7 +76,11 @@ def selected(selection: Selection) -> dict[str, Json]:
 
 
 def resume_key(
-    source: Source, digest: str, tools: Tools, options: PrepareOptions, model: Mapping[str, Json]
+    source: PictureSource,
+    digest: str,
+    networks: FaceNetworks,
+    options: PrepareOptions,
+    model: Mapping[str, Json],
 ) -> dict[str, Json]:
     """Everything that the result depends on, as plain values."""
     idle = digest_of(source_files(source.idle)) if source.idle else None
@@ -94,10 +98,10 @@ def resume_key(
         "selection": selected(source.selection),
         "idle": idle,
         "landmarks": landmarks,
-        "finder": tools.finder.name if tools.finder else None,
-        "parsed": tools.parse is not None,
-        "tools": tools.fingerprint,
-        "batch_size": options.batch_size or tools.batch_size,
+        "finder": networks.finder.name if networks.finder else None,
+        "parsed": networks.parse is not None,
+        "networks": networks.fingerprint,
+        "batch_size": options.batch_size or networks.batch_size,
         "options": repr(options),
         "model": model,
     }

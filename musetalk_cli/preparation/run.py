@@ -18,13 +18,13 @@ from musetalk_cli.face.haar import HaarFinder, are_canonical
 from musetalk_cli.face.landmarks import Finder, write_landmarks
 from musetalk_cli.face.motion import find_cuts
 from musetalk_cli.face.tracks import Chosen, choose
-from musetalk_cli.measure.rates import StageRates
+from musetalk_cli.measure.throughput import StageRates
 from musetalk_cli.media.stills import digest_of
 from musetalk_cli.media.video import VideoFrames, read_frames, source_files
 from musetalk_cli.preparation.assess import assess, passthrough_times, rest_frames
 from musetalk_cli.preparation.idle import check_idle, store_idle
 from musetalk_cli.preparation.imaging import IMAGING_FILE, FaceNote, Imager
-from musetalk_cli.preparation.inputs import Source, Tools, resume_key, selected
+from musetalk_cli.preparation.inputs import FaceNetworks, PictureSource, resume_key, selected
 from musetalk_cli.preparation.options import PrepareOptions
 from musetalk_cli.preparation.plan import Plan, make_plan
 from musetalk_cli.preparation.survey import SURVEY_FILE, Survey, Surveyor, check_count
@@ -73,11 +73,11 @@ class Prepared:
 
 
 def prepare_avatar(
-    source: Source,
+    source: PictureSource,
     avatars_dir: Path,
     name: str,
     *,
-    tools: Tools,
+    networks: FaceNetworks,
     options: PrepareOptions,
     model: Mapping[str, Json],
     landmarks_file: Path | None = None,
@@ -95,7 +95,7 @@ def prepare_avatar(
         source: What to make it from.
         avatars_dir: Folder of avatars.
         name: Name of the new avatar.
-        tools: What finds, parses and encodes faces.
+        networks: What finds, parses and encodes faces.
         options: How to prepare.
         model: What the latents are made for, with at least `version`.
         landmarks_file: Where the chosen landmarks are written, as they were seen, to be corrected by hand.
@@ -110,9 +110,9 @@ def prepare_avatar(
         OutputError: The avatar cannot be written.
     """
     digest = digest_of(source_files(source.path))
-    key = resume_key(source, digest, tools, options, model)
+    key = resume_key(source, digest, networks, options, model)
     with Workspace(avatars_dir, name, overwrite=overwrite, key=key) as workspace:
-        preparation = _Preparation(workspace, source, tools, options, progress or (lambda _: None))
+        preparation = _Preparation(workspace, source, networks, options, progress or (lambda _: None))
         try:
             return preparation.run(model, digest, landmarks_file)
         except OSError as error:
@@ -146,7 +146,7 @@ class _Origin:
     cutoff_hz: float
 
     @classmethod
-    def of(cls, source: Source, finder: Finder | None) -> _Origin:
+    def of(cls, source: PictureSource, finder: Finder | None) -> _Origin:
         """The finder, or the user's file, in which the cascade's faces can be told from others."""
         if finder is not None:
             return cls(finder.name, finder.sees_mouth, finder.cutoff_hz)
@@ -158,16 +158,21 @@ class _Preparation:
     """One preparation, step by step."""
 
     def __init__(
-        self, workspace: Workspace, source: Source, tools: Tools, options: PrepareOptions, progress: Progress
+        self,
+        workspace: Workspace,
+        source: PictureSource,
+        networks: FaceNetworks,
+        options: PrepareOptions,
+        progress: Progress,
     ) -> None:
         self._workspace = workspace
         self._folder = workspace.folder
         self._source = source
-        self._tools = tools
+        self._tools = networks
         self._options = options
         self._progress = progress
         self._rates = StageRates()
-        self._finder = tools.finder if source.landmarks is None else None
+        self._finder = networks.finder if source.landmarks is None else None
         self._origin = _Origin.of(source, self._finder)
 
     def run(self, model: Mapping[str, Json], digest: str, landmarks_file: Path | None) -> Prepared:

@@ -17,7 +17,7 @@ from musetalk_cli.errors import InputError
 from musetalk_cli.face.landmarks import FaceLandmarks, Finder
 from musetalk_cli.face.motion import difference, thumbnail
 from musetalk_cli.handoff import ahead, batches, side_by_side
-from musetalk_cli.measure.rates import StageRates
+from musetalk_cli.measure.throughput import StageRates
 from musetalk_cli.media.stills import read_image, write_png
 from musetalk_cli.media.video import VideoFrames
 from musetalk_cli.preparation.journal import Journal

@@ -9,7 +9,7 @@ import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from musetalk_cli.config import DEFAULT_MODEL, Place, RunConfig
+from musetalk_cli.config import DEFAULT_MODEL, DataFolder, RunConfig
 from musetalk_cli.errors import AvatarError, MissingError
 from musetalk_cli.nets.embedded import DEMO, demo_sample
 from musetalk_cli.nets.files import RANDOM, is_demo, resolve
@@ -93,7 +93,7 @@ def settle(run: RunConfig, avatar: str) -> RunConfig:
 
     home = find_avatar(run.avatars.path, avatar)
     if home.avatars_dir != run.avatars.path:
-        run = replace(run, avatars=Place(home.avatars_dir, "embedded"))
+        run = replace(run, avatars=DataFolder(home.avatars_dir, "embedded"))
         log.debug("avatars: %s (embedded)", home.avatars_dir)
     meta = load_meta(home.avatars_dir, avatar)
     model = run.model

@@ -20,7 +20,7 @@ from musetalk_cli.nets.device import resolve_device
 from musetalk_cli.nets.files import RANDOM, resolve
 from musetalk_cli.nets.generator import FaceEncoder
 from musetalk_cli.nets.published import DWPOSE, FACE_PARSING, find_dwpose, find_face_parsing, require
-from musetalk_cli.preparation.inputs import Parse, Tools
+from musetalk_cli.preparation.inputs import FaceNetworks, Parse
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,9 +34,9 @@ BATCH_ON_CUDA, BATCH_ON_CPU = 8, 1
 """Faces encoded at once: a CPU gains nothing from more, and every face of the full VAE takes 0.3 GB."""
 
 
-def make_tools(
+def load_face_networks(
     run: RunConfig, detector: DetectorName, parser: ParserName, *, find: bool = True
-) -> tuple[Tools, FaceNetwork]:
+) -> tuple[FaceNetworks, FaceNetwork]:
     """Load what a preparation needs; what is taken for want of weights is announced.
 
     Latents are kept, so the networks compute in fp32 unless another precision is asked for.
@@ -48,7 +48,7 @@ def make_tools(
         find: False where the landmarks are known.
 
     Returns:
-        The tools, and the network that makes the latents.
+        The networks, and the network that makes the latents.
 
     Raises:
         MuseTalkError: Weights or the device are not there, or cannot be used.
@@ -59,14 +59,14 @@ def make_tools(
     finder = _finder(run, detector) if find else None
     parse = _parser(run, parser)
     network = open_face_network(run)
-    tools = Tools(
+    networks = FaceNetworks(
         encode=FaceEncoder(network),
         finder=finder,
         parse=parse,
         batch_size=BATCH_ON_CUDA if network.device.type == "cuda" else BATCH_ON_CPU,
         fingerprint=_fingerprint(run, network, finder, parse),
     )
-    return tools, network
+    return networks, network
 
 
 def _finder(run: RunConfig, detector: DetectorName) -> Finder:

@@ -10,7 +10,7 @@ from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import JobConfig, RunConfig
 from musetalk_cli.engine.windows import OFFLINE_HOP
 from musetalk_cli.errors import InputError
-from musetalk_cli.live.control import Remote
+from musetalk_cli.live.control import ControlHandle
 from musetalk_cli.media.audio import probe_sound
 from musetalk_cli.run.defaults import settle
 from musetalk_cli.run.job import speak
@@ -31,7 +31,7 @@ def generate(
     audio: Path,
     output: Path | None = None,
     frames_dir: Path | None = None,
-    remote: Remote | None = None,
+    handle: ControlHandle | None = None,
     progress: FileProgress | None = None,
 ) -> Report:
     """Make an avatar speak a recording.
@@ -44,7 +44,7 @@ def generate(
         audio: Any file with an audio stream.
         output: Video to write, with the sound at its own rate; or None.
         frames_dir: Folder for lossless pictures; or None.
-        remote: What ends the run early from outside; what was made so far is completed.
+        handle: What ends the run early from outside; what was made so far is completed.
         progress: Told a few times a second, and at the end.
 
     Raises:
@@ -70,7 +70,7 @@ def generate(
         FileSource(audio, clock, pace=False),
         sinks,
         clock,
-        remote or Remote(),
+        handle or ControlHandle(),
         None if progress is None else lambda snapshot: progress(snapshot.frames, total),
         offline=True,
     )

@@ -15,15 +15,15 @@ from musetalk_cli.config import JobConfig, RunConfig
 from musetalk_cli.engine.engine import Engine
 from musetalk_cli.engine.session import Manners
 from musetalk_cli.errors import InputError
-from musetalk_cli.live.control import Remote
-from musetalk_cli.live.jitter_buffer import Playout
+from musetalk_cli.live.control import ControlHandle
+from musetalk_cli.live.jitter_buffer import PlayoutSchedule
 from musetalk_cli.live.observe import Observer
 from musetalk_cli.live.stream import Pipeline, Watch
 from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.measure.trace import Trace
 from musetalk_cli.nets.bundle import Bundle, open_bundle
 from musetalk_cli.run.report import Report, make_report
-from musetalk_cli.types import Clip, Sink, Source
+from musetalk_cli.types import AudioSource, Clip, Sink
 
 
 def make_engine(bundle: Bundle, job: JobConfig, clock: Clock, trace: Trace | None = None) -> Engine:
@@ -36,10 +36,10 @@ def speak(
     run: RunConfig,
     job: JobConfig,
     avatar_name: str,
-    source: Source,
+    source: AudioSource,
     sinks: Sequence[Sink],
     clock: Clock,
-    remote: Remote,
+    handle: ControlHandle,
     watch: Watch | None = None,
     trace: Trace | None = None,
     *,
@@ -54,7 +54,7 @@ def speak(
         source: The sound; closed at the end, whatever happens.
         sinks: Where the frames go.
         clock: Where time comes from.
-        remote: What ends or interrupts the run from outside; what was made so far is completed.
+        handle: What ends or interrupts the run from outside; what was made so far is completed.
         watch: Told how it goes.
         trace: Where every stage is written down, or None.
         offline: No frame can be late, and none is left out. In a stream everything is done once before the
@@ -74,17 +74,19 @@ def speak(
         )
         observer = Observer(clock, float(job.chunk), source.sample_rate, trace)
         paced = not offline and (not source.patient or any(sink.live for sink in sinks))
-        playout = Playout(session.timeline, job.chunk) if paced else None
+        playout = PlayoutSchedule(session.timeline, job.chunk) if paced else None
         pipeline = Pipeline(engine, session, source, sinks, clock, observer, playout=playout, offline=offline)
-        remote.bind(session)
+        handle.bind(session)
         try:
-            outcome = pipeline.run(remote.stop, watch)
+            outcome = pipeline.run(handle.stop, watch)
         finally:
             engine.close(session)
         return make_report(engine, outcome, float(job.fps), settings(engine, job, avatar_name))
 
 
-def _manners(run: RunConfig, job: JobConfig, avatar: Avatar, source: Source, *, offline: bool) -> Manners:
+def _manners(
+    run: RunConfig, job: JobConfig, avatar: Avatar, source: AudioSource, *, offline: bool
+) -> Manners:
     """How the stream behaves in silence and under load.
 
     Raises:

@@ -8,16 +8,16 @@ from pathlib import Path
 from musetalk_cli.config import RunConfig
 from musetalk_cli.errors import OutputError
 from musetalk_cli.media.stills import write_png
-from musetalk_cli.preparation.inputs import Source
+from musetalk_cli.preparation.inputs import PictureSource
 from musetalk_cli.preparation.options import PrepareOptions
 from musetalk_cli.preparation.preview import contact_sheet, shift_grid
 from musetalk_cli.preparation.run import Prepared, Progress, prepare_avatar
-from musetalk_cli.run.face_networks import DetectorName, ParserName, make_tools
-from musetalk_cli.sinks.place import check_parent
+from musetalk_cli.run.face_networks import DetectorName, ParserName, load_face_networks
+from musetalk_cli.sinks.checks import check_parent
 
 
 @dataclass(frozen=True, slots=True)
-class Extras:
+class PrepareOutputs:
     """What a preparation uses and gives besides the avatar.
 
     Attributes:
@@ -54,10 +54,10 @@ class Extras:
 
 def prepare(
     run: RunConfig,
-    source: Source,
+    source: PictureSource,
     name: str,
     options: PrepareOptions | None = None,
-    extras: Extras | None = None,
+    outputs: PrepareOutputs | None = None,
     *,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -71,31 +71,33 @@ def prepare(
         source: What to make it from.
         name: Name of the new avatar.
         options: How to prepare.
-        extras: What finds and parses the face, and what is written besides the avatar.
+        outputs: What finds and parses the face, and what is written besides the avatar.
         overwrite: Replace an avatar of that name.
         progress: Told of every frame.
 
     Raises:
         MuseTalkError: Source, landmarks, model, device or folder cannot be used; nothing is left behind.
     """
-    options, extras = options or PrepareOptions(), extras or Extras()
-    extras.check()
-    tools, network = make_tools(run, extras.detector, extras.parser, find=source.landmarks is None)
+    options, outputs = options or PrepareOptions(), outputs or PrepareOutputs()
+    outputs.check()
+    networks, network = load_face_networks(
+        run, outputs.detector, outputs.parser, find=source.landmarks is None
+    )
     prepared = prepare_avatar(
         source,
         run.avatars.path,
         name,
-        tools=tools,
+        networks=networks,
         options=options,
         model={"version": network.version, "name": network.family},
-        landmarks_file=extras.landmarks_file,
+        landmarks_file=outputs.landmarks_file,
         overwrite=overwrite,
         progress=progress,
     )
     folder, meta, plan = run.avatars.path / name, prepared.meta, prepared.plan
-    if extras.preview is not None:
-        write_png(extras.preview, contact_sheet(folder, meta, plan))
-    if extras.grid is not None:
+    if outputs.preview is not None:
+        write_png(outputs.preview, contact_sheet(folder, meta, plan))
+    if outputs.grid is not None:
         margin = options.margin(network.version)
-        write_png(extras.grid, shift_grid(folder, meta, plan, options.bbox_shift, margin))
+        write_png(outputs.grid, shift_grid(folder, meta, plan, options.bbox_shift, margin))
     return prepared

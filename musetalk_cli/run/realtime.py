@@ -6,23 +6,23 @@ from collections.abc import Sequence
 
 from musetalk_cli.clock import Clock, MonotonicClock
 from musetalk_cli.config import JobConfig, RunConfig
-from musetalk_cli.live.control import Remote
+from musetalk_cli.live.control import ControlHandle
 from musetalk_cli.live.stream import Watch
 from musetalk_cli.measure.trace import Trace
 from musetalk_cli.run.defaults import settle
 from musetalk_cli.run.job import speak
 from musetalk_cli.run.report import Report
 from musetalk_cli.sinks import NullSink
-from musetalk_cli.types import Sink, Source
+from musetalk_cli.types import AudioSource, Sink
 
 
 def realtime(
     run: RunConfig,
     job: JobConfig,
     avatar: str,
-    source: Source,
+    source: AudioSource,
     sinks: Sequence[Sink] = (),
-    remote: Remote | None = None,
+    handle: ControlHandle | None = None,
     watch: Watch | None = None,
     trace: Trace | None = None,
     clock: Clock | None = None,
@@ -35,7 +35,7 @@ def realtime(
         avatar: Name of the avatar.
         source: Where the sound comes from; closed at the end, whatever happens.
         sinks: Where the frames go, all at once; without one they are made and not kept.
-        remote: What ends or interrupts the stream from outside; what was made so far is completed.
+        handle: What ends or interrupts the stream from outside; what was made so far is completed.
         watch: Told how it goes, a few times a second and at the end.
         trace: Where every stage is written down, or None.
         clock: Where time comes from; the one the source has.
@@ -59,7 +59,7 @@ def realtime(
         source,
         sinks or [NullSink()],
         clock or MonotonicClock(),
-        remote or Remote(),
+        handle or ControlHandle(),
         watch,
         trace,
         offline=False,

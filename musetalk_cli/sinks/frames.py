@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 
 from musetalk_cli.errors import OutputError
-from musetalk_cli.sinks.place import Partial, check_parent, check_writable, refused
+from musetalk_cli.sinks.checks import Partial, check_parent, check_writable, refused
 from musetalk_cli.types import Frame, StreamFormat
 
 _NUMBERED = re.compile(r"\d{8}\.png")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from musetalk_cli.errors import OutputError
 from musetalk_cli.media.encode import FILES
+from musetalk_cli.sinks.checks import Partial, check_file, refused, removed
 from musetalk_cli.sinks.encoded import EncodedSink, container_of
-from musetalk_cli.sinks.place import Partial, check_file, refused, removed
 from musetalk_cli.types import StreamFormat
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from musetalk_cli.clock import Clock, Pacer
 from musetalk_cli.media.audio import SoundReader
-from musetalk_cli.types import AudioChunk
+from musetalk_cli.types import AudioBlock
 
 PACED_PIECES_PER_SECOND = 50
 PIECES_PER_SECOND = 10
@@ -41,7 +41,7 @@ class FileSource:
         self.sample_rate = self._reader.sample_rate
         self.channels = self._reader.channels
 
-    def __iter__(self) -> Iterator[AudioChunk]:
+    def __iter__(self) -> Iterator[AudioBlock]:
         """Yield the pieces in order until the file or the source ends."""
         with self._lock:
             if self._closed.is_set():
@@ -56,7 +56,7 @@ class FileSource:
                 arrived = pacer.wait_for(heard, self._closed) if self.live else self._clock.now()
                 if self._closed.is_set():
                     return
-                yield AudioChunk(samples, arrived)
+                yield AudioBlock(samples, arrived)
         finally:
             self._reader.close()
 

@@ -20,7 +20,7 @@ from musetalk_cli.errors import InputError
 from musetalk_cli.sources.containers import refusal
 from musetalk_cli.sources.live import on_schedule
 from musetalk_cli.sources.s16 import BYTES_PER_SAMPLE, PcmDecoder, check_format
-from musetalk_cli.types import AudioChunk, Samples
+from musetalk_cli.types import AudioBlock, Samples
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class ListenSource:
         if not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
             log.warning("Anyone who can reach %s can make the face speak.", self.address)
 
-    def __iter__(self) -> Iterator[AudioChunk]:
+    def __iter__(self) -> Iterator[AudioBlock]:
         """Yield what clients send, at most 50 ms at once, and silence where they send nothing."""
         yield from on_schedule(self._receive, self.sample_rate, self.channels, self._clock, self._closed)
 
@@ -106,7 +106,7 @@ class ListenSource:
             self._drop_client()
             _end(self._listener)
 
-    def _receive(self, most: int, seconds: float) -> AudioChunk | None:
+    def _receive(self, most: int, seconds: float) -> AudioBlock | None:
         ready = self._poll(0.0 if most > 0 and self._ahead else seconds)
         with self._lock:
             if self._closed.is_set():
@@ -118,7 +118,7 @@ class ListenSource:
             piece = self._take(most)
             if self._discarded:
                 self._discarded = False
-                piece = piece or AudioChunk(np.zeros((0, self.channels), np.float32), self._clock.now())
+                piece = piece or AudioBlock(np.zeros((0, self.channels), np.float32), self._clock.now())
             return piece
 
     def _poll(self, seconds: float) -> set[int]:
@@ -151,7 +151,7 @@ class ListenSource:
             log.info("The client of %s went away.", self.address)
             self._drop_client()
 
-    def _take(self, most: int) -> AudioChunk | None:
+    def _take(self, most: int) -> AudioBlock | None:
         """What was read, up to `most` samples; None where there is nothing."""
         taken: list[Samples] = []
         while most > 0 and self._ahead:
@@ -165,7 +165,7 @@ class ListenSource:
         self._heard = self._clock.now()
         piece = np.concatenate(taken)
         self._ahead_bytes -= BYTES_PER_SAMPLE * piece.size
-        return AudioChunk(piece, self._heard)
+        return AudioBlock(piece, self._heard)
 
     def _read(self, most: int) -> bytes | None:
         """Up to `most` bytes without waiting, empty where the client went; None where there are none yet."""

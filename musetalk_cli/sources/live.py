@@ -9,15 +9,15 @@ import numpy as np
 
 from musetalk_cli.clock import Clock
 from musetalk_cli.sources.schedule import Schedule
-from musetalk_cli.types import AudioChunk
+from musetalk_cli.types import AudioBlock
 
-Receive = Callable[[int, float], "AudioChunk | None"]
+Receive = Callable[[int, float], "AudioBlock | None"]
 """Waits so many seconds at most for so many samples at most; an empty piece stands for discarded ones."""
 
 
 def on_schedule(
     receive: Receive, sample_rate: int, channels: int, clock: Clock, closed: threading.Event
-) -> Iterator[AudioChunk]:
+) -> Iterator[AudioBlock]:
     """Yield what is received until `closed` is set, and silence where nothing comes in time.
 
     Args:
@@ -38,4 +38,4 @@ def on_schedule(
             continue
         now = clock.now()
         if samples := schedule.silence(now):
-            yield AudioChunk(np.zeros((samples, channels), np.float32), now)
+            yield AudioBlock(np.zeros((samples, channels), np.float32), now)

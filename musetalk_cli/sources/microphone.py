@@ -13,7 +13,7 @@ import numpy as np
 from musetalk_cli.clock import Clock
 from musetalk_cli.errors import InputError
 from musetalk_cli.sources.live import on_schedule
-from musetalk_cli.types import AudioChunk, Samples
+from musetalk_cli.types import AudioBlock, Samples
 
 QUEUE_S = 2
 """Sound that may wait to be taken."""
@@ -99,7 +99,7 @@ class MicSource:
         self.channels = self._usable_channels()
         self.lost_samples = 0
         self._clock = clock
-        self._queue: deque[AudioChunk] = deque()
+        self._queue: deque[AudioBlock] = deque()
         self._queued = 0
         self._queue_lock = threading.Lock()
         self._stream: Any = None
@@ -108,7 +108,7 @@ class MicSource:
         self._ended = threading.Event()
         self._wake = threading.Event()
 
-    def __iter__(self) -> Iterator[AudioChunk]:
+    def __iter__(self) -> Iterator[AudioBlock]:
         """Yield the sound as it is recorded, and silence where none comes.
 
         Raises:
@@ -187,7 +187,7 @@ class MicSource:
             self._append(data.copy())
 
     def _append(self, samples: Samples) -> None:
-        self._queue.append(AudioChunk(samples, self._clock.now()))
+        self._queue.append(AudioBlock(samples, self._clock.now()))
         self._queued += len(samples)
         self._wake.set()
 
@@ -196,7 +196,7 @@ class MicSource:
         self._ended.set()
         self._wake.set()
 
-    def _receive(self, most: int, seconds: float) -> AudioChunk | None:
+    def _receive(self, most: int, seconds: float) -> AudioBlock | None:
         piece = self._next()
         if piece is None:
             self._check()
@@ -208,7 +208,7 @@ class MicSource:
             return None
         return piece
 
-    def _next(self) -> AudioChunk | None:
+    def _next(self) -> AudioBlock | None:
         """The oldest piece, or None."""
         with self._queue_lock:
             self._wake.clear()

@@ -13,7 +13,7 @@ from musetalk_cli.clock import Clock
 from musetalk_cli.errors import InputError
 from musetalk_cli.sources.containers import refusal
 from musetalk_cli.sources.s16 import PcmDecoder, check_format
-from musetalk_cli.types import AudioChunk, Samples
+from musetalk_cli.types import AudioBlock, Samples
 
 READ_BYTES = 1 << 16
 DISCARD_BYTES = 1 << 22
@@ -60,7 +60,7 @@ class PcmSource:
         self.sample_rate = sample_rate
         self.channels = channels
 
-    def __iter__(self) -> Iterator[AudioChunk]:
+    def __iter__(self) -> Iterator[AudioBlock]:
         """Yield what each read brings.
 
         Raises:
@@ -68,7 +68,7 @@ class PcmSource:
         """
         while (samples := self._wait()) is not None:
             if len(samples):
-                yield AudioChunk(samples, self._clock.now())
+                yield AudioBlock(samples, self._clock.now())
         if not self._heard and not self._closed.is_set():
             raise InputError(
                 f"No sound came from {self._name}.",
