@@ -59,15 +59,15 @@ def read(path: Path, seconds: float) -> np.ndarray:
     """The start of a sound at 16 kHz."""
     with SoundReader(path) as reader:
         resampler = StreamResampler(reader.sample_rate)
-        pieces = [resampler.feed(block) for block in reader.blocks(reader.sample_rate)]
-    return np.concatenate([*pieces, resampler.finish()])[: int(seconds * 16_000)]
+        pieces = [resampler.resample(block) for block in reader.blocks(reader.sample_rate)]
+    return np.concatenate([*pieces, resampler.drain()])[: int(seconds * 16_000)]
 
 
 def tokens(encode: AudioEncoder, sound: np.ndarray, hop: Fraction, context: Fraction | None) -> torch.Tensor:
     """Tokens of every frame, `[frames, tokens, width]`."""
     stream = FeatureStream(encode, Timeline(Fraction(25)), hop, context)
-    stream.cutter.feed(sound)
-    stream.cutter.finish()
+    stream.cutter.append(sound)
+    stream.cutter.end()
     found: list[torch.Tensor] = []
     while (due := stream.cutter.due()) is not None:
         found += stream.advance(due, stream.frames(due))

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from musetalk_cli.avatar.data import Avatar
 from musetalk_cli.avatar.store import load_avatar
 from musetalk_cli.clock import MonotonicClock
-from musetalk_cli.config import DataFolder, JobConfig, RunConfig
+from musetalk_cli.config import JobConfig, Place, RunConfig
 from musetalk_cli.engine.windows import OFFLINE_HOP
 from musetalk_cli.media.audio import SoundReader
 from musetalk_cli.nets.bundle import Bundle, open_bundle
@@ -57,7 +57,7 @@ def main() -> None:
     home, sample = embedded_avatars(), demo_sample()
     if home is None or sample is None:
         raise SystemExit("The embedded avatars are not installed.")
-    run = RunConfig(avatars=DataFolder(home, "embedded"), model=DEMO, device="cpu")
+    run = RunConfig(avatars=Place(home, "embedded"), model=DEMO, device="cpu")
     bundle, avatar = open_bundle(run), still(load_avatar(home, args.avatar))
     mouth = Mouth(bundle, avatar, *read(sample))
     lines = [

@@ -39,3 +39,18 @@ class DeviceError(MuseTalkError):
 
 class OutputError(MuseTalkError):
     """A result cannot be written."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or the name of its kind where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def describe(error: BaseException) -> str:
+    """One line that says what failed: the sentence of ours, or the kind of any other and its first line."""
+    if isinstance(error, MuseTalkError):
+        return error.message
+    said = first_line(error)
+    kind = type(error).__name__
+    return kind if said == kind else f"{kind}: {said}"

@@ -45,6 +45,22 @@ class Handoff(Generic[Item]):
             self._items.append(item)
             self._changed.notify_all()
 
+    def offer(self, item: Item) -> bool:
+        """Add an item without waiting; False where the hand-off is full.
+
+        Raises:
+            HandoffClosed: It was closed without an error.
+            BaseException: The error it was closed with.
+        """
+        with self._changed:
+            if self._closed:
+                raise self._error or HandoffClosed
+            if len(self._items) >= self._capacity:
+                return False
+            self._items.append(item)
+            self._changed.notify_all()
+            return True
+
     def get(self, timeout: float | None = None) -> Item | None:
         """Take the oldest item; None where none came within `timeout` seconds.
 
@@ -64,7 +80,8 @@ class Handoff(Generic[Item]):
                 raise HandoffClosed
             return None
 
-    def __len__(self) -> int:
+    @property
+    def waiting(self) -> int:
         """Items that wait."""
         return len(self._items)
 

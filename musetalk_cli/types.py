@@ -65,15 +65,44 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AudioBlock:
-    """A piece of sound as it arrived.
+    """Sound as a source delivers it, as much as came at once.
 
     Attributes:
         samples: float32 `[samples, channels]`, full scale at 1.0, at the rate of its source.
-        arrived: Monotonic seconds at which the piece was complete.
+        arrived: Monotonic seconds at which the block was complete.
     """
 
     samples: Samples
     arrived: float
+
+
+class Fate(enum.Enum):
+    """What becomes of a frame, decided by `engine.fate.decide` alone."""
+
+    SPEAKING = enum.auto()
+    """The networks make its face."""
+    FADING = enum.auto()
+    """The networks make its face, and part of it shows: the cross-fade to or from the idle picture."""
+    IDLE = enum.auto()
+    """Nothing is said: the idle picture."""
+    PASS_THROUGH = enum.auto()
+    """Something is said, and the source frame has no face: the source frame."""
+    BROKEN = enum.auto()
+    """The face that was made for it is not a number: the source frame."""
+    HELD = enum.auto()
+    """It could not be shown in time: the picture before it, with its own sound."""
+    DISCARDED = enum.auto()
+    """It belongs to what an interrupt cut off: the idle picture, in silence."""
+
+    @property
+    def is_made(self) -> bool:
+        """True where the networks make a face."""
+        return self in {Fate.SPEAKING, Fate.FADING}
+
+    @property
+    def is_idle(self) -> bool:
+        """True where the frame took no model work because there was nothing to make."""
+        return self in {Fate.IDLE, Fate.PASS_THROUGH, Fate.DISCARDED}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,15 +112,15 @@ class FrameRequest:
     Attributes:
         index: Number of the frame in its session, from 0.
         tokens: `[10 * layers, width]`, the audio tokens before the position table is added; None where the
-            frame is not made: it is silent, dropped or discarded.
+            networks do not make the frame.
         audio: float32 `[samples, channels]`, the frame's own slice of the sound at the source's rate.
         arrived: Monotonic seconds at which the first sample of the slice arrived.
-        ready: Monotonic seconds at which the chunk that made the frame computable was complete.
-        hop: Number of that chunk.
+        ready: Monotonic seconds at which the hop that made the frame computable was complete.
+        hop: Number of that hop.
+        fate: What becomes of it, as far as it is known.
         weight: How much of the speaking face shows, 0..1; the rest is the idle picture.
-        deadline: Monotonic seconds after which the frame cannot be shown in time.
+        late_from: Monotonic seconds after which the frame cannot be shown in time.
         epoch: How many interrupts its session had seen when the frame became computable.
-        dropped: True where it was late and is shown as the picture before it.
         source: Number of the avatar's frame that it is put into.
     """
 
@@ -101,24 +130,11 @@ class FrameRequest:
     arrived: float
     ready: float
     hop: int
+    fate: Fate = Fate.SPEAKING
     weight: float = 1.0
-    deadline: float = math.inf
+    late_from: float = math.inf
     epoch: int = 0
-    dropped: bool = False
     source: int = 0
-
-
-class Shown(enum.Enum):
-    """What a frame's picture is."""
-
-    SPEAKING = enum.auto()
-    """A made face, or the cross-fade between one and the idle picture."""
-    IDLE = enum.auto()
-    """The idle picture, or a source frame without a face; no model work."""
-    BROKEN = enum.auto()
-    """The source frame, since the face that was made for it is not a number."""
-    HELD = enum.auto()
-    """The picture before it, since its own would have been late."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,7 +146,7 @@ class Frame:
         image: uint8 `[height, width, 3]`, BGR; shared, so nobody may write into it.
         pts: Seconds from the start of the stream, exactly.
         composited: Monotonic seconds at which the picture lay finished in host memory.
-        shown: What the picture is.
+        fate: What became of it.
         idle: The picture that takes its place after an interrupt, like `image`; None where there is none.
     """
 
@@ -138,7 +154,7 @@ class Frame:
     image: Image
     pts: Fraction
     composited: float
-    shown: Shown = Shown.SPEAKING
+    fate: Fate = Fate.SPEAKING
     idle: Image | None = None
 
 
@@ -174,26 +190,34 @@ class StreamFormat:
     channels: int
 
 
+class Delivery(enum.Enum):
+    """How a source gives its sound, and who waits when it is not taken."""
+
+    RECORDED = enum.auto()
+    """As fast as it is taken: a file."""
+    SENT = enum.auto()
+    """At the sender's own time; what is not taken waits with the sender, and nothing is lost: a pipe."""
+    LIVE = enum.auto()
+    """At its own time whether or not it is taken: a microphone. Who falls behind must leave something out."""
+
+
 class AudioSource(Protocol):
     """Where sound comes from.
 
     Attributes:
-        sample_rate: Samples per second of every piece.
-        channels: Channels of every piece.
-        live: True where the pieces come at their own time, so that waiting for them is not work.
-        patient: True where sound that is not taken waits with whoever sends it, and nothing is lost: a file,
-            a pipe. Where it is not, the sound goes on, and who falls behind must leave something out.
+        sample_rate: Samples per second of every block.
+        channels: Channels of every block.
+        delivery: How the sound comes.
         lost_samples: Samples of each channel that came and could not be kept.
     """
 
     sample_rate: int
     channels: int
-    live: bool
-    patient: bool
+    delivery: Delivery
     lost_samples: int
 
     def __iter__(self) -> Iterator[AudioBlock]:
-        """Yield the pieces in order until the sound ends."""
+        """Yield the blocks in order until the sound ends."""
 
     def discard(self) -> None:
         """Throw away what came and was not yielded, after an interrupt; safe to call from another thread."""
@@ -207,11 +231,11 @@ class Sink(Protocol):
 
     Attributes:
         name: What messages and reports call it.
-        live: True where somebody watches as the frames come, so that each must come at its time.
+        watched: True where somebody watches as the frames come, so that each must come at its time.
     """
 
     name: str
-    live: bool
+    watched: bool
 
     def open(self, stream: StreamFormat) -> None:
         """Prepare for frames of one format; called once, before the first frame."""

@@ -43,6 +43,11 @@ def save_bundle(bundle, golden, folder):
     return folder
 
 
+def take_all(session):
+    """The finished frames of a session, taken from it."""
+    return [session.take() for _ in range(session.untaken)]
+
+
 def speech(seconds, rate=RATE, seed=0):
     """Noise below 4 kHz with the rhythm of syllables that never falls silent, float32 `[n]`."""
     count = round(seconds * rate)

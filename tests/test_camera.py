@@ -101,7 +101,7 @@ def test_frames_are_shown_as_they_are(device, size):
     for one, sent in zip(frames, made.sent, strict=True):
         np.testing.assert_array_equal(sent[: size[1], : size[0]], one.image)
     assert made.closed == 1
-    assert (sink.name, sink.live) == ("virtual camera", True)
+    assert (sink.name, sink.watched) == ("virtual camera", True)
 
 
 def test_abort_gives_the_device_back_and_may_come_at_any_time(device):

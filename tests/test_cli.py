@@ -202,7 +202,7 @@ def test_an_unforeseen_failure_is_one_sentence_and_a_traceback_with_v(
     def fail(*_, **__):
         raise ValueError("[bold]two\nlines")
 
-    monkeypatch.setattr("musetalk_cli.generate.generate", fail)
+    monkeypatch.setattr("musetalk_cli.run.generate.generate", fail)
     arguments = ["generate", *job, *sound, "--output", tmp_path / "out.mp4"]
     assert_refused(musetalk(*arguments), re.escape("Unexpected ValueError: [bold]two lines."))
     code, out, err = musetalk(*arguments, "-v")

@@ -64,7 +64,7 @@ def connect(path):
     return client
 
 
-def test_a_remote_stops_and_interrupts(session):
+def test_a_handle_stops_and_interrupts(session):
     handle, stop = ControlHandle(), threading.Event()
     handle.interrupt()
     assert not handle.stop.is_set()

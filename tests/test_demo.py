@@ -114,8 +114,8 @@ class StillFace:
         """What can change in each frame of a sound, float64 `[frames, rows, columns, 3]`."""
         engine = make_engine(self.bundle, JobConfig(alignment=alignment, chunk=OFFLINE_HOP), MonotonicClock())
         session = engine.open(self.avatar, Fraction(fps), OFFLINE_HOP, Fraction(0), 16_000, 1)
-        session.feed(samples[:, None], 0.0)
-        session.finish(0.0)
+        session.hear(samples[:, None], 0.0)
+        session.end_sound(0.0)
         found = []
         while engine.step():
             found += [frame.image[self.avatar.patches[0].box.slices()] for frame in session.finished]

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from clocks import FakeClock
+from lives import take_all
 
 from musetalk_cli.bench.synthetic import synthetic_avatar, synthetic_sound
 from musetalk_cli.config import JobConfig, Sharpen
-from musetalk_cli.engine.compositor import GpuPath
+from musetalk_cli.engine.compositor import CpuPath, GpuPath
 from musetalk_cli.engine.engine import Engine
 from musetalk_cli.errors import InputError
 from musetalk_cli.measure.stages import StageStats
@@ -26,8 +27,8 @@ def other_avatar():
     return synthetic_avatar(320, 240, 96, 5)
 
 
-def make_engine(bundle, job=JOB):
-    return Engine(bundle, job, StageStats(FakeClock()))
+def make_engine(bundle, job=JOB, **parts):
+    return Engine(bundle, job, StageStats(FakeClock()), **parts)
 
 
 def open_session(engine, avatar, fps=FPS, hop=HALF, rate=16_000, channels=1):
@@ -37,29 +38,29 @@ def open_session(engine, avatar, fps=FPS, hop=HALF, rate=16_000, channels=1):
 def say_all(sessions, seconds):
     """Give every session all of its sound at once."""
     for session in sessions:
-        session.feed(synthetic_sound(seconds), 0.0)
-        session.finish(0.0)
+        session.hear(synthetic_sound(seconds), 0.0)
+        session.end_sound(0.0)
 
 
 def take(sessions, taken):
     for session, frames in zip(sessions, taken, strict=True):
-        while session.finished:
-            frames.append(session.finished.popleft())
+        while session.untaken:
+            frames.append(session.take())
 
 
 def run_dry(engine, *sessions, taken=None):
     taken = taken or [[] for _ in sessions]
     while engine.step():
         take(sessions, taken)
-    assert all(session.done for session in sessions)
+    assert all(session.is_done for session in sessions)
     return taken
 
 
 def speak_alone(bundle, job, avatar, fps, sound, rate):
     engine = make_engine(bundle, job)
     session = open_session(engine, avatar, fps, rate=rate, channels=sound.shape[1])
-    session.feed(sound, 0.0)
-    session.finish(0.0)
+    session.hear(sound, 0.0)
+    session.end_sound(0.0)
     return run_dry(engine, session)[0]
 
 
@@ -86,9 +87,9 @@ def test_three_sessions_at_random_equal_each_alone(tiny_bundle, golden_avatar, o
     taken = [[] for _ in jobs]
     while any(left):
         number = random.choice([index for index, pieces in enumerate(left) if pieces])
-        sessions[number].feed(left[number].pop(0), engine.stats.clock.now())
+        sessions[number].hear(left[number].pop(0), engine.stats.clock.now())
         if not left[number]:
-            sessions[number].finish(engine.stats.clock.now())
+            sessions[number].end_sound(engine.stats.clock.now())
         for _ in range(random.integers(0, 3)):
             engine.step()
         take(sessions, taken)
@@ -117,14 +118,14 @@ def test_no_session_starves(tiny_bundle, golden_avatar, other_avatar):
     """A session far ahead, and one that comes late with much to do, both go on getting frames."""
     engine = make_engine(tiny_bundle)
     first, second = open_session(engine, golden_avatar), open_session(engine, other_avatar)
-    first.feed(synthetic_sound(6), 0.0)
-    first.finish(0.0)
+    first.hear(synthetic_sound(6), 0.0)
+    first.end_sound(0.0)
     ahead, early, late = [], [], []
     for _ in range(12):
         engine.step()
         take([first], [ahead])
-    second.feed(synthetic_sound(3), 0.0)
-    second.finish(0.0)
+    second.hear(synthetic_sound(3), 0.0)
+    second.end_sound(0.0)
     for _ in range(14):
         engine.step()
         take([first, second], [early, late])
@@ -151,20 +152,19 @@ def test_frames_nobody_takes_do_not_hold_up_others(tiny_bundle, golden_avatar, o
     say_all([stuck, taken], 2)
     count = 0
     while engine.step():
-        count += len(taken.finished)
-        taken.finished.clear()
+        count += len(take_all(taken))
     assert count == 50
-    assert 16 <= len(stuck.finished) < 25, "bounded"
+    assert 16 <= stuck.untaken < 25, "bounded"
 
 
 def test_short_hops_of_many_sessions_fill_the_batches(tiny_bundle, golden_avatar):
     engine = make_engine(tiny_bundle, replace(JOB, batch_sizes=(8,)))
     sessions = [open_session(engine, golden_avatar, hop=Fraction(1, 10)) for _ in range(8)]
     for session in sessions:
-        session.feed(synthetic_sound(0.5), 0.0)
+        session.hear(synthetic_sound(0.5), 0.0)
     engine.step()
-    assert sum(len(session.finished) for session in sessions) == 8
-    assert max(len(session.finished) for session in sessions) <= 3, "one hop of each, none ahead"
+    assert sum(session.untaken for session in sessions) == 8
+    assert max(session.untaken for session in sessions) <= 3, "one hop of each, none ahead"
 
 
 def test_a_session_that_was_held_up_gets_no_more_than_its_share(tiny_bundle, golden_avatar, other_avatar):
@@ -175,9 +175,9 @@ def test_a_session_that_was_held_up_gets_no_more_than_its_share(tiny_bundle, gol
     for _ in range(16):
         engine.step()
         take([other], taken[1:])
-    assert 16 <= len(held.finished) < 20
+    assert 16 <= held.untaken < 20
     assert len(taken[1]) > 30
-    held.finished.clear()
+    take_all(held)
     taken = [[], []]
     for _ in range(4):
         engine.step()
@@ -190,12 +190,12 @@ def test_a_long_backlog_does_not_keep_the_features_from_a_new_session(
 ):
     engine = make_engine(tiny_bundle)
     offline = open_session(engine, golden_avatar, hop=Fraction(30))
-    offline.feed(synthetic_sound(8), 0.0)
-    offline.finish(0.0)
+    offline.hear(synthetic_sound(8), 0.0)
+    offline.end_sound(0.0)
     engine.step()
-    assert len(offline.ready) > 150
+    assert offline.waiting > 150
     live = open_session(engine, other_avatar)
-    live.feed(synthetic_sound(0.5), 0.0)
+    live.hear(synthetic_sound(0.5), 0.0)
     taken = [[], []]
     for _ in range(5):
         engine.step()
@@ -241,28 +241,26 @@ def test_a_failing_device_falls_back_once(step, tiny_bundle, golden_avatar, gold
     sound = golden_sound[:4800, None]
     expected = speak_alone(tiny_bundle, JOB, golden_avatar, FPS, sound, 16_000)
     assert len(expected) == 7
-    engine = make_engine(tiny_bundle, replace(JOB, image_ops="gpu"))
-    engine._images = BrokenPath(step)
+    engine = make_engine(tiny_bundle, images=BrokenPath(step))
     session = open_session(engine, golden_avatar)
-    session.feed(sound, 0.0)
-    session.finish(0.0)
+    session.hear(sound, 0.0)
+    session.end_sound(0.0)
     assert_same_frames(run_dry(engine, session)[0], expected)
-    assert engine.fallbacks == 1
-    assert engine.image_path == "cpu"
+    assert engine.images.fallbacks == 1
+    assert engine.images.path == "cpu"
     assert [record.message for record in caplog.records] == [
         "The image steps failed on cpu and go on on the CPU: out of memory, as injected"
     ]
 
 
-def test_a_failure_of_the_cpu_path_is_not_hidden(tiny_bundle, golden_avatar, golden_sound, monkeypatch):
-    engine = make_engine(tiny_bundle)
+def test_a_failure_of_the_cpu_path_is_not_hidden(tiny_bundle, golden_avatar, golden_sound):
+    class Broken(CpuPath):
+        def blend(self, faces, targets):
+            raise RuntimeError("broken")
+
+    engine = make_engine(tiny_bundle, images=Broken())
     session = open_session(engine, golden_avatar)
-    session.feed(golden_sound[:, None], 0.0)
-
-    def broken(*_):
-        raise RuntimeError("broken")
-
-    monkeypatch.setattr(engine._images, "blend", broken)
+    session.hear(golden_sound[:, None], 0.0)
     with pytest.raises(RuntimeError, match="broken"):
         engine.step()
 
@@ -289,17 +287,17 @@ def test_sharpening_off_is_the_unsharpened_path(tiny_bundle, golden_avatar, gold
 
 def test_a_sound_shorter_than_a_frame_is_refused(tiny_bundle, golden_avatar):
     session = open_session(make_engine(tiny_bundle), golden_avatar)
-    session.feed(np.zeros((639, 1), np.float32), 0.0)
+    session.hear(np.zeros((639, 1), np.float32), 0.0)
     with pytest.raises(InputError, match="shorter than one frame"):
-        session.finish(0.0)
+        session.end_sound(0.0)
 
 
 def test_hops_are_ready_when_their_last_sample_arrived(tiny_bundle, golden_avatar):
     engine = make_engine(tiny_bundle)
     session = open_session(engine, golden_avatar)
     for number in range(40):
-        session.feed(np.zeros((320, 1), np.float32), arrived=0.02 * (number + 1))
-    session.finish(now=9.0)
+        session.hear(np.zeros((320, 1), np.float32), arrived=0.02 * (number + 1))
+    session.end_sound(now=9.0)
     frames = run_dry(engine, session)[0]
     assert {frame.request.hop: frame.request.ready for frame in frames} == {0: pytest.approx(0.5), 1: 9.0}
     assert [frame.request.arrived for frame in frames] == pytest.approx([0.02 + 0.04 * i for i in range(20)])
@@ -309,19 +307,19 @@ def test_closing_a_session_frees_its_avatar(tiny_bundle, golden_avatar, golden_s
     engine = make_engine(tiny_bundle)
     one, two = open_session(engine, golden_avatar), open_session(engine, golden_avatar)
     for session in (one, two):
-        session.feed(golden_sound[:, None], 0.0)
+        session.hear(golden_sound[:, None], 0.0)
     engine.step()
     engine.close(one)
-    assert golden_avatar in engine._residents
+    assert engine.images.holds(golden_avatar)
     engine.close(two)
-    assert golden_avatar not in engine._residents
+    assert not engine.images.holds(golden_avatar)
 
 
 def test_a_warm_up_leaves_no_trace(tiny_bundle, golden_avatar, golden_sound):
     engine = make_engine(tiny_bundle, replace(JOB, batch_sizes=(1, 2)))
     engine.warm_up(golden_avatar)
     assert engine.stats.summary(()) == {}
-    assert engine.fallbacks == 0
+    assert engine.images.fallbacks == 0
 
 
 @pytest.mark.parametrize("sharpen", [Sharpen(), Sharpen(sigma=2.3), Sharpen(sigma=0.37), None])
@@ -330,7 +328,6 @@ def test_no_table_is_made_while_frames_are_made(tiny_bundle, sharpen):
     avatar = synthetic_avatar(160, 120, 73, 3)
     engine = make_engine(tiny_bundle, replace(JOB, image_ops="gpu", sharpen=sharpen))
     session = open_session(engine, avatar)
-    engine._targets([(avatar, 0)])
     tables = (torch_ops._taps, torch_ops._nearest, torch_ops._reflected)
     before = [table.cache_info().misses for table in tables]
     say_all([session], 0.4)

@@ -20,7 +20,7 @@ from musetalk_cli.run.realtime import realtime
 from musetalk_cli.sinks import NullSink, RecordingSink
 from musetalk_cli.sources import FileSource, PcmSource
 from musetalk_cli.timeline import mirrored
-from musetalk_cli.types import Shown
+from musetalk_cli.types import Fate
 
 AS_PUBLISHED = JobConfig(sharpen=None, silence=None, batch_sizes=(8,))
 DATA = os.environ.get("MUSETALK_TEST_DATA")
@@ -123,7 +123,7 @@ def test_generate_rests_in_silence_and_without_it_makes_every_frame(
 
     class Keep(NullSink):
         def write(self, frame):
-            stream.append(frame.shown is Shown.IDLE)
+            stream.append(frame.fate is Fate.IDLE)
 
     run = RunConfig(DataFolder(golden, "flag"), DataFolder(avatars_dir, "flag"), str(models), "cpu", "fp32")
     realtime(run, JobConfig(), "synthetic", whole(sound), [Keep()])

@@ -55,6 +55,37 @@ def test_nothing_within_the_timeout_is_none():
     assert Handoff(1).get(0.0) is None
 
 
+def test_an_offer_never_waits_and_says_whether_there_was_room():
+    handoff = Handoff(2)
+    assert [handoff.offer(item) for item in "abc"] == [True, True, False]
+    assert handoff.waiting == 2
+    assert handoff.get() == "a"
+    assert handoff.waiting == 1
+    assert handoff.offer("d")
+    handoff.close()
+    assert list(handoff) == ["b", "d"]
+    assert handoff.waiting == 0
+
+
+@pytest.mark.parametrize("error", [None, ValueError("broken")])
+@pytest.mark.parametrize("full", [True, False])
+def test_nothing_can_be_offered_after_the_end(error, full):
+    handoff = Handoff(1)
+    if full:
+        handoff.put(0)
+    handoff.close(error)
+    with pytest.raises(type(error) if error else HandoffClosed):
+        handoff.offer(1)
+
+
+def test_what_is_offered_wakes_who_waits():
+    handoff = Handoff(1)
+    consumer, consumed = in_thread(handoff.get)
+    assert handoff.offer("a")
+    consumer.join(5)
+    assert consumed == ["a"]
+
+
 def test_closed_is_an_ending_for_both_sides_after_the_rest_was_taken():
     handoff = Handoff(2)
     handoff.put(1)

@@ -3,15 +3,17 @@
 Nothing here waits. A frame is shown when it is due, or when it is there, if that is later.
 """
 
+import tracemalloc
 from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from clocks import FakeClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from musetalk_cli.live.jitter_buffer import CATCH_UP, PAST_S, PlayoutSchedule, Smallest
+from musetalk_cli.live.jitter_buffer import CATCH_UP, PAST_S, JitterBuffer, MinimumFilter, PlayoutSchedule
 from musetalk_cli.timeline import SAMPLE_RATE, Timeline
 from musetalk_cli.types import Frame, FrameRequest
 
@@ -195,7 +197,7 @@ def test_sound_that_comes_faster_than_it_is_spoken_is_shown_a_little_faster_than
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(-5, 5), st.floats(0, 3)), min_size=1, max_size=200), st.floats(0.1, 20))
 def test_the_smallest_of_the_past_is_that(steps, past):
-    smallest, at, values = Smallest(past), 0.0, []
+    smallest, at, values = MinimumFilter(past), 0.0, []
     for value, later in steps:
         at += later
         values.append((at, value))
@@ -204,9 +206,97 @@ def test_the_smallest_of_the_past_is_that(steps, past):
 
 def test_the_past_is_bounded():
     """Rising values are the worst case: each can still become the smallest."""
-    smallest = Smallest()
-    for number in range(100_000):
+    smallest = MinimumFilter()
+    for number in range(1000):
         smallest.add(float(number), number / 25)
-    assert len(smallest._values) <= PAST_S * 25 + 1
+    tracemalloc.start()
+    for number in range(1000, 20_000):
+        smallest.add(float(number), number / 25)
+    grown, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert grown < 400 * (PAST_S * 25), "a few hundred bytes a value, of those that can become the smallest"
     smallest.clear()
     assert smallest.add(7.0, 1e6) == 7.0
+
+
+class Buffer:
+    """A jitter buffer on a clock of its own, and how often a stall was told."""
+
+    def __init__(self, capacity=100, *, paced=True, chunk=HALF):
+        self.clock, self.stalls = FakeClock(START), 0
+        self.timeline = Timeline(Fraction(25))
+        schedule = PlayoutSchedule(self.timeline, chunk) if paced else None
+        self.buffer = JitterBuffer(capacity, self.clock, schedule, self._stalled)
+
+    def _stalled(self):
+        self.stalls += 1
+
+    def frame(self, number):
+        """A frame of the first hop, or of the one that its number is in, composited at once."""
+        hop = int(number / 25 / HALF)
+        ready = START + float((hop + 1) * HALF)
+        return _frame(number, ready, hop, ready, self.timeline)
+
+
+def test_frames_leave_when_they_are_due_and_in_order():
+    made = Buffer()
+    frames = [made.frame(number) for number in range(30)]
+    assert all(made.buffer.offer(frame) for frame in frames)
+    made.buffer.close()
+    schedule = PlayoutSchedule(made.timeline, HALF)
+    for frame, found in zip(frames, made.buffer, strict=True):
+        assert found is frame
+        assert made.clock.now() == pytest.approx(schedule.due(frame))
+    assert made.stalls == 0
+
+
+def test_without_a_schedule_frames_leave_at_once():
+    made = Buffer(paced=False)
+    frames = [made.frame(number) for number in range(30)]
+    for frame in frames:
+        made.buffer.offer(frame)
+    made.buffer.close()
+    assert list(made.buffer) == frames
+    assert made.clock.now() == START
+
+
+def test_the_room_is_bounded_and_comes_back():
+    made = Buffer(3, paced=False)
+    frames = [made.frame(number) for number in range(5)]
+    assert [made.buffer.offer(frame) for frame in frames] == [True, True, True, False, False]
+    assert (made.buffer.waiting, made.buffer.has_room) == (3, False)
+    assert next(iter(made.buffer)) is frames[0]
+    assert (made.buffer.waiting, made.buffer.has_room) == (2, True)
+    assert made.buffer.offer(frames[3])
+
+
+def test_after_a_hurry_nothing_is_waited_for():
+    made = Buffer()
+    for number in range(30):
+        made.buffer.offer(made.frame(number))
+    made.buffer.hurry()
+    made.buffer.close()
+    assert len(list(made.buffer)) == 30
+    assert made.clock.now() == START
+
+
+def test_a_buffer_that_is_closed_with_an_error_gives_nothing_any_more():
+    made, error = Buffer(), OSError("gone")
+    for number in range(3):
+        made.buffer.offer(made.frame(number))
+    made.buffer.close(error)
+    with pytest.raises(OSError, match="gone"):
+        list(made.buffer)
+    with pytest.raises(OSError, match="gone"):
+        made.buffer.offer(made.frame(3))
+
+
+def test_a_stall_is_told_once_however_many_frames_come_late():
+    made = Buffer()
+    for number in range(30):
+        made.buffer.offer(made.frame(number))
+    made.buffer.close()
+    for number, _ in enumerate(made.buffer):
+        if number in {5, 20}:
+            made.clock.time += 0.2
+    assert made.stalls == 2

@@ -12,6 +12,7 @@ from clocks import FakeClock
 
 from musetalk_cli.errors import InputError
 from musetalk_cli.sources import ListenSource, listen
+from musetalk_cli.types import Delivery
 
 START = 1000.0
 BOUND_S = 10
@@ -90,7 +91,7 @@ def test_every_way_to_write_an_address_can_be_reached(address, caplog):
         if "[::1]" in address and error.__cause__.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
             pytest.skip("IPv6 is off on this system")
         raise
-    assert (listening.source.live, listening.source.patient) == (True, False)
+    assert listening.source.delivery is Delivery.LIVE
     with listening:
         listening.connect().sendall(b"\x00\x40\x00\xc0")
         piece = listening.next()

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from musetalk_cli.cli.live import live_panel, render
 from musetalk_cli.cli.options import _set_up_log
-from musetalk_cli.live.observe import Snapshot
+from musetalk_cli.live.observe import Depths, Snapshot
 from musetalk_cli.measure.gpu import GpuUse
 from musetalk_cli.measure.stages import Percentiles
 
@@ -27,9 +27,7 @@ def snapshot(elapsed_s=90061.9, **changes):
         "first_frame_ms": Percentiles(111.1, 222.2, 0.0),
         "last_frame_ms": Percentiles(333.3, 444.4, 0.0),
         "mouth_to_eye_ms": Percentiles(555.5, 666.6, 0.0),
-        "sound_waiting": 61,
-        "requests_waiting": 26,
-        "frames_waiting": 32,
+        "waiting": Depths(61, 26, 32),
         "late": 7,
         "dropped": 9,
         "idle": 562_531,
@@ -233,5 +231,5 @@ def test_elsewhere_there_is_a_line_every_five_seconds(why, stderr, monkeypatch):
 
 
 def test_the_panel_needs_no_torch_to_be_imported():
-    program = "import sys, musetalk_cli.cli.live, musetalk_cli.gpu; sys.exit('torch' in sys.modules)"
+    program = "import sys, musetalk_cli.cli.live, musetalk_cli.measure.gpu; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=60).returncode == 0

@@ -408,7 +408,7 @@ def test_outputs_are_understood(tmp_path, monkeypatch, text, kind, name):
     sink = parse_output(text)
     assert type(sink) is kind
     assert sink.name == name
-    assert sink.live is (kind in {PipeSink, NetworkSink})
+    assert sink.watched is (kind in {PipeSink, NetworkSink})
 
 
 @pytest.mark.parametrize(

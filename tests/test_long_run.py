@@ -10,11 +10,11 @@ import torch
 
 from musetalk_cli.bench.synthetic import synthetic_avatar
 from musetalk_cli.config import SilenceLevel
-from musetalk_cli.engine.session import Manners, Session
+from musetalk_cli.engine.session import Session, SessionOptions
 from musetalk_cli.engine.windows import FeatureStream
 from musetalk_cli.live.jitter_buffer import PlayoutSchedule
 from musetalk_cli.timeline import Timeline
-from musetalk_cli.types import Frame, Shown, StreamFormat
+from musetalk_cli.types import Frame, StreamFormat
 
 RATE = 16_000
 CHUNK = Fraction(2)
@@ -46,7 +46,7 @@ class Day:
         rows = torch.zeros(1500, 1, 1)
         features = FeatureStream(lambda _: rows, self.timeline, CHUNK, Fraction(1))
         stream = StreamFormat(160, 120, fps, RATE, 1)
-        manners = Manners(SilenceLevel(), late_after=float(CHUNK))
+        manners = SessionOptions(SilenceLevel(), late_after_s=float(CHUNK))
         self.session = Session(synthetic_avatar(160, 120, 64, 3), features, self.timeline, stream, manners)
         self.playout = PlayoutSchedule(self.timeline, CHUNK)
         noise = self.random.standard_normal((int(CHUNK * RATE), 1)).astype(np.float32)
@@ -62,21 +62,19 @@ class Day:
             if number % int(HOUR / CHUNK) == 0:
                 self.delays.append([9.0, 0.0])
             arrived = float((number + 1) * CHUNK) * self.second + self.random.uniform(0, JITTER_S)
-            self.session.feed(self.pieces[number % len(self.pieces)], arrived)
+            self.session.hear(self.pieces[number % len(self.pieces)], arrived)
             while self.session.hop_ready() is not None:
-                self.session.drop_late(arrived)
+                self.session.hold_late(arrived)
                 self.session.advance(arrived)
             self.show(arrived)
 
     def show(self, arrived):
-        requests = self.session.ready
         made = 0
-        while requests:
-            request = requests.popleft()
+        while self.session.waiting:
+            request = self.session.next_request()
             made += request.tokens is not None
             composited = arrived + COMPUTING_S * made / 60
-            shown = Shown.IDLE if request.tokens is None else Shown.SPEAKING
-            frame = Frame(request, None, self.timeline.pts(request.index), composited, shown)
+            frame = Frame(request, None, self.timeline.pts(request.index), composited, request.fate)
             due = max(self.playout.due(frame), composited)
             assert due >= self.last
             self.last = due

@@ -10,6 +10,7 @@ from soundcards import BUILT_IN, MIX, USB, InputStream, PortAudioError, SoundDev
 
 from musetalk_cli.errors import InputError
 from musetalk_cli.sources import Device, MicSource, list_devices
+from musetalk_cli.types import Delivery
 
 START = 1000.0
 
@@ -72,7 +73,7 @@ def test_devices_are_those_with_inputs(module):
 def test_a_device_is_found_by_number_part_of_its_name_or_default(module, wanted, index):
     source = MicSource(wanted, FakeClock())
     assert source.device.index == index
-    assert (source.sample_rate, source.live, source.patient) == (source.device.sample_rate, True, False)
+    assert (source.sample_rate, source.delivery) == (source.device.sample_rate, Delivery.LIVE)
     assert module.streams == []
 
 

@@ -87,7 +87,7 @@ def test_a_stream_gives_as_many_samples_as_mono_does(rate):
     found = np.concatenate(
         [*(both.feed(stereo(left, -1.0)[at : at + 333]) for at in range(0, rate, 333)), both.finish()]
     )
-    alone = np.concatenate([one.feed(left[:, None]), one.finish()])
+    alone = np.concatenate([one.hear(left[:, None]), one.end_sound()])
     np.testing.assert_allclose(found, alone, rtol=0, atol=1e-6)
 
 

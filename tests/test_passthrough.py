@@ -11,11 +11,12 @@ import pytest
 import torch
 from clocks import FakeClock
 from handmade import passed_through, without_faces
+from lives import take_all
 
 from musetalk_cli.avatar.store import load_avatar, load_meta, verify
 from musetalk_cli.bench.synthetic import synthetic_avatar, synthetic_sound
 from musetalk_cli.config import DataFolder, JobConfig, RunConfig
-from musetalk_cli.engine.compositor import GpuPath
+from musetalk_cli.engine.compositor import CpuPath, GpuPath
 from musetalk_cli.engine.engine import Engine
 from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.run.generate import generate
@@ -30,27 +31,32 @@ def some_frames(random, count):
     return set(random.choice(count, random.integers(1, count), replace=False).tolist())
 
 
+class Counting(CpuPath):
+    """Counts the faces of each batch."""
+
+    def __init__(self):
+        self.resized = []
+
+    def resize(self, faces, targets):
+        self.resized.append(len(targets))
+        return super().resize(faces, targets)
+
+
 class Speaker:
     """An engine whose work is counted: rows of every UNet batch, faces decoded, faces resized."""
 
-    def __init__(self, bundle, job=JOB):
-        self.engine = Engine(bundle, job, StageStats(FakeClock()))
-        self.unet_rows, self.decoded, self.resized = [], [], []
-        self._count(
-            self.engine._generator, "unet", lambda tokens, latents: self.unet_rows.append(len(latents))
-        )
-        self._count(self.engine._generator, "faces", lambda latents: self.decoded.append(len(latents)))
-        self._count(self.engine._images, "resize", lambda faces, targets: self.resized.append(len(targets)))
+    def __init__(self, bundle, job=JOB, images=None):
+        images = images or Counting()
+        self.engine = Engine(bundle, job, StageStats(FakeClock()), images=images)
+        self.unet_rows, self.decoded, self.resized = [], [], getattr(images, "resized", [])
+        self._hooks = [
+            bundle.unet.register_forward_pre_hook(lambda _, given: self.unet_rows.append(len(given[0]))),
+            bundle.vae.decoder.register_forward_pre_hook(lambda _, given: self.decoded.append(len(given[0]))),
+        ]
 
-    @staticmethod
-    def _count(owner, name, note):
-        real = getattr(owner, name)
-
-        def counted(*arguments):
-            note(*arguments)
-            return real(*arguments)
-
-        setattr(owner, name, counted)
+    def __del__(self):
+        for hook in self._hooks:
+            hook.remove()
 
     def open(self, avatar, fps=FPS, hop=Fraction(1, 2), rate=16_000, channels=1):
         return self.engine.open(avatar, fps, hop, None, rate, channels)
@@ -58,13 +64,12 @@ class Speaker:
     def say(self, avatar, sound, **stream):
         """All frames of a sound that is given at once."""
         session = self.open(avatar, **stream)
-        session.feed(sound, 0.0)
-        session.finish(0.0)
+        session.hear(sound, 0.0)
+        session.end_sound(0.0)
         frames = []
         while self.engine.step():
-            frames += session.finished
-            session.finished.clear()
-        assert session.done
+            frames += take_all(session)
+        assert session.is_done
         return frames
 
 
@@ -212,16 +217,15 @@ def speak_at_random(engine, sessions, sounds, random):
     while busy:
         if any(left):
             number = random.choice([index for index, pieces in enumerate(left) if pieces])
-            sessions[number].feed(left[number].pop(0), engine.stats.clock.now())
+            sessions[number].hear(left[number].pop(0), engine.stats.clock.now())
             if not left[number]:
-                sessions[number].finish(engine.stats.clock.now())
+                sessions[number].end_sound(engine.stats.clock.now())
         steps = [engine.step() for _ in range(random.integers(0, 3))]
         busy = any(left) or not steps or any(steps)
         for number, session in enumerate(sessions):
-            taken[number] += session.finished
-            session.finished.clear()
+            taken[number] += take_all(session)
         engine.stats.clock.time += random.random() / 10
-    assert all(session.done for session in sessions)
+    assert all(session.is_done for session in sessions)
     return taken
 
 
@@ -243,11 +247,10 @@ def test_they_keep_their_turn_when_the_device_fails(tiny_bundle, golden_avatar, 
 
     sound, numbers = golden_sound[:8000, None], {1, 2}
     plain = Speaker(tiny_bundle).say(golden_avatar, sound)
-    speaker = Speaker(tiny_bundle, replace(JOB, image_ops="gpu"))
-    speaker.engine._images = Failing(torch.device("cpu"))
+    speaker = Speaker(tiny_bundle, images=Failing(torch.device("cpu")))
     avatar = passed_through(golden_avatar, numbers)
     assert_passed_through(speaker.say(avatar, sound), avatar, plain, numbers)
-    assert speaker.engine.fallbacks == 1
+    assert speaker.engine.images.fallbacks == 1
 
 
 @pytest.mark.parametrize("image_ops", ["cpu", "gpu"])

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 from clocks import FakeClock
-from lives import speech, write_sound
+from lives import speech, take_all, write_sound
 
 from musetalk_cli.bench.synthetic import synthetic_avatar
 from musetalk_cli.config import JobConfig
 from musetalk_cli.engine.engine import Engine
 from musetalk_cli.errors import ModelError
 from musetalk_cli.measure.stages import StageStats
-from musetalk_cli.types import Shown
+from musetalk_cli.types import Fate
 
 JOB = JobConfig(batch_sizes=(4,), image_ops="cpu", sharpen=None)
 HUGE = 3e38
@@ -55,12 +55,11 @@ def in_half(bundle):
 def speak(bundle, avatar, job=JOB, seconds=0.4):
     engine = Engine(bundle, job, StageStats(FakeClock()))
     session = engine.open(avatar, Fraction(25), Fraction(1, 2), None, 16_000, 1)
-    session.feed(speech(seconds)[:, None], 0.0)
-    session.finish(0.0)
+    session.hear(speech(seconds)[:, None], 0.0)
+    session.end_sound(0.0)
     frames = []
     while engine.step():
-        frames += session.finished
-        session.finished.clear()
+        frames += take_all(session)
     return engine, frames
 
 
@@ -96,10 +95,10 @@ def test_one_broken_frame_is_shown_as_it_is_and_the_others_are_made(
     for frame, other in zip(frames, plain, strict=True):
         if frame.request.source == number:
             lost += 1
-            assert frame.shown is Shown.BROKEN
+            assert frame.fate is Fate.BROKEN
             np.testing.assert_array_equal(frame.image, avatar.frames[number])
         else:
-            assert frame.shown is Shown.SPEAKING
+            assert frame.fate is Fate.SPEAKING
             np.testing.assert_array_equal(frame.image, other.image)
     assert lost > 1
     assert (engine.repair.lost, engine.repair.remade) == (lost, 0)
@@ -116,7 +115,7 @@ def test_a_half_format_that_runs_over_is_made_again_in_fp32(tiny_bundle, avatar,
     remade = [frame for frame in frames if frame.request.source == 1]
     assert engine.repair.remade == len(remade) > 1
     assert engine.repair.lost == 0
-    assert all(frame.shown is Shown.SPEAKING for frame in frames)
+    assert all(frame.fate is Fate.SPEAKING for frame in frames)
     for frame in remade:
         exact = expected[frame.request.index].image.astype(int)
         assert np.abs(frame.image - exact).mean() < 2

@@ -17,8 +17,8 @@ def noise(samples, channels, seed):
 
 def streamed(sound, rate, bounds):
     resampler = StreamResampler(rate)
-    pieces = [resampler.feed(sound[a:b]) for a, b in pairwise(bounds)]
-    return np.concatenate([*pieces, resampler.finish()])
+    pieces = [resampler.resample(sound[a:b]) for a, b in pairwise(bounds)]
+    return np.concatenate([*pieces, resampler.drain()])
 
 
 def whole(sound, rate):

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from musetalk_cli.bench.synthetic import synthetic_avatar, synthetic_sound
 from musetalk_cli.config import JobConfig, SilenceLevel
 from musetalk_cli.engine.engine import Engine
-from musetalk_cli.engine.session import Manners, Session
+from musetalk_cli.engine.session import Session, SessionOptions
 from musetalk_cli.engine.windows import FeatureStream
 from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.timeline import Timeline, mirrored
-from musetalk_cli.types import Clip, Shown, StreamFormat
+from musetalk_cli.types import Clip, Fate, StreamFormat
 
 JOB = JobConfig(batch_sizes=(4,), image_ops="cpu")
 FPS = Fraction(25)
@@ -36,19 +36,24 @@ def avatar():
 class Stream:
     """One session of an engine of its own, fed as a microphone does: each piece at its time."""
 
-    def __init__(self, bundle, avatar, *, hop=HALF, context=None, fps=FPS, rate=RATE, channels=1, **manners):
+    def __init__(
+        self,
+        bundle,
+        avatar,
+        *,
+        hop=HALF,
+        context=None,
+        fps=FPS,
+        rate=RATE,
+        channels=1,
+        encode=None,
+        **manners,
+    ):
         self.clock = FakeClock(0.0)
-        self.engine = Engine(bundle, JOB, StageStats(self.clock))
-        self.bundle = bundle
-        self.session = self.engine.open(avatar, fps, hop, context, rate, channels, Manners(**manners))
+        self.engine = Engine(bundle, JOB, StageStats(self.clock), encode=encode)
+        self.session = self.engine.open(avatar, fps, hop, context, rate, channels, SessionOptions(**manners))
         self.rate = rate
         self.frames = []
-
-    def deaf(self):
-        """The same without an encoder: what is heard does not matter, when it is asked for does."""
-        rows = torch.zeros(1500, self.bundle.layers, self.bundle.token_width)
-        self.engine._encode = lambda _: rows
-        return self
 
     def say(self, sound, piece=0.02):
         """Feed all of it in real time, stepping whenever there is work; returns the frames so far."""
@@ -56,14 +61,14 @@ class Stream:
         for start in range(0, len(sound), size):
             part = sound[start : start + size]
             self.clock.time += len(part) / self.rate
-            self.session.feed(part, self.clock.time)
+            self.session.hear(part, self.clock.time)
             self.run()
         return self.frames
 
     def end(self):
-        self.session.finish(self.clock.time)
+        self.session.end_sound(self.clock.time)
         self.run()
-        assert self.session.done
+        assert self.session.is_done
         return self.frames
 
     def run(self):
@@ -72,8 +77,8 @@ class Stream:
         self.take()
 
     def take(self):
-        while self.session.finished:
-            self.frames.append(self.session.finished.popleft())
+        while self.session.untaken:
+            self.frames.append(self.session.take())
 
     def encodings(self):
         found = self.engine.stats.summary(()).get("features")
@@ -93,7 +98,7 @@ def quiet(seconds, rate=RATE):
 
 
 def kinds(frames):
-    return "".join(frame.shown.name[0] for frame in frames)
+    return "".join(frame.fate.name[0] for frame in frames)
 
 
 def test_silence_is_shown_without_model_work(tiny_bundle, avatar):
@@ -134,7 +139,7 @@ def test_a_whole_file_rests_where_a_stream_of_it_does(tiny_bundle, avatar, monke
 
 def test_speech_is_made_and_fades_on_both_sides(tiny_bundle, avatar):
     """Quiet, speech from 3.0 to 5.0 s, quiet: the face is there from 3.0 s to the end of the hang-over."""
-    stream = Stream(tiny_bundle, avatar, silence=SilenceLevel()).deaf()
+    stream = Stream(tiny_bundle, avatar, silence=SilenceLevel(), encode=deaf(tiny_bundle))
     stream.say(np.concatenate([quiet(3), speech(2), quiet(2)]))
     frames = stream.end()
     weights = [frame.request.weight for frame in frames]
@@ -149,8 +154,8 @@ def test_speech_is_made_and_fades_on_both_sides(tiny_bundle, avatar):
 def test_the_fade_is_inside_the_patch_and_between_both_pictures(tiny_bundle, avatar):
     """Each faded frame is held to the same frame of a stream that makes every frame of the same sound."""
     sound = np.concatenate([quiet(1), speech(1), quiet(1)])
-    gated = Stream(tiny_bundle, avatar, silence=SilenceLevel()).deaf()
-    always = Stream(tiny_bundle, avatar).deaf()
+    gated = Stream(tiny_bundle, avatar, silence=SilenceLevel(), encode=deaf(tiny_bundle))
+    always = Stream(tiny_bundle, avatar, encode=deaf(tiny_bundle))
     gated.say(sound), always.say(sound)
     faded = 0
     for frame, made in zip(gated.end(), always.end(), strict=True):
@@ -179,7 +184,7 @@ def test_an_encoded_hop_hears_all_its_frames_need_after_silence(tiny_bundle):
 
     for context in (Fraction(0), Fraction(1, 10), Fraction(1), None):
         stream = FeatureStream(positions, Timeline(FPS), HALF, context)
-        stream.cutter.feed(np.arange(1, 8000 * 12 + 1, dtype=np.float32))
+        stream.cutter.append(np.arange(1, 8000 * 12 + 1, dtype=np.float32))
         for number in range(11):
             hop = stream.cutter.due()
             frames = stream.frames(hop)
@@ -198,7 +203,7 @@ def test_an_idle_clip_is_shown_in_silence_and_faded_as_a_whole(tiny_bundle, avat
     stream = Stream(tiny_bundle, avatar, silence=SilenceLevel(), idle=Clip(clip, FPS))
     stream.say(np.concatenate([quiet(1), speech(1)]))
     frames = stream.end()
-    idle = [frame for frame in frames if frame.shown is Shown.IDLE]
+    idle = [frame for frame in frames if frame.fate is Fate.IDLE]
     assert len(idle) == 23
     for frame in idle:
         assert np.array_equal(frame.image, clip[mirrored(frame.request.index, 3)])
@@ -246,18 +251,24 @@ def test_speech_after_an_interrupt_is_that_of_a_new_stream(tiny_bundle, avatar):
 
 def test_requests_that_wait_are_not_made_after_an_interrupt(tiny_bundle, avatar):
     stream = Stream(tiny_bundle, avatar)
-    stream.session.feed(speech(2), 0.0)
+    stream.session.hear(speech(2), 0.0)
     stream.engine.step()
     made = stream.engine.stats.summary(())["unet"].count
-    assert stream.session.ready
+    waiting = stream.session.waiting
+    assert waiting
     stream.session.interrupt()
-    waiting = len(stream.session.ready)
-    while stream.session.ready and stream.session.ready[0].epoch == 0:
+    for _ in range(waiting):
         stream.engine.step()
     stream.take()
     old = [frame for frame in stream.frames if frame.request.epoch == 0]
-    assert kinds(old[-waiting:]) == "I" * waiting
+    assert kinds(old[-waiting:]) == "D" * waiting
     assert made == 1
+
+
+def deaf(bundle):
+    """An encoder that hears nothing: what is heard does not matter, when it is asked for does."""
+    rows = torch.zeros(1500, bundle.layers, bundle.token_width)
+    return lambda _: rows
 
 
 class Slow:
@@ -284,7 +295,7 @@ def simulate(stream, seconds):
     while stream.clock.time < end:
         while fed + 0.02 <= stream.clock.time + 1e-9:
             fed += 0.02
-            stream.session.feed(piece, fed)
+            stream.session.hear(piece, fed)
         if not stream.engine.step():
             stream.clock.time = max(stream.clock.time, fed + 0.02)
         stream.take()
@@ -300,7 +311,14 @@ def test_delay_stays_bounded_under_overload_and_is_back_within_a_chunk(
     tiny_bundle, avatar, monkeypatch, chunk
 ):
     """A generator at half the speed that is needed for a minute; then it is fast again."""
-    stream = Stream(tiny_bundle, avatar, hop=chunk, context=Fraction(0), late_after=float(chunk)).deaf()
+    stream = Stream(
+        tiny_bundle,
+        avatar,
+        hop=chunk,
+        context=Fraction(0),
+        late_after_s=float(chunk),
+        encode=deaf(tiny_bundle),
+    )
     slow = Slow(monkeypatch, stream)
     slow.seconds = 4 / 25 * 0.5
     simulate(stream, 5)
@@ -321,10 +339,10 @@ def test_delay_stays_bounded_under_overload_and_is_back_within_a_chunk(
 
 
 def test_what_is_left_out_keeps_the_picture_before_and_its_own_sound(tiny_bundle, avatar, monkeypatch):
-    stream = Stream(tiny_bundle, avatar, context=Fraction(0), late_after=0.5).deaf()
+    stream = Stream(tiny_bundle, avatar, context=Fraction(0), late_after_s=0.5, encode=deaf(tiny_bundle))
     Slow(monkeypatch, stream).seconds = 0.4
     simulate(stream, 10)
-    held = [place for place, frame in enumerate(stream.frames) if frame.shown is Shown.HELD]
+    held = [place for place, frame in enumerate(stream.frames) if frame.fate is Fate.HELD]
     assert held
     for place in held:
         assert stream.frames[place].image is stream.frames[place - 1].image
@@ -335,10 +353,10 @@ def test_what_is_left_out_keeps_the_picture_before_and_its_own_sound(tiny_bundle
 
 def test_a_stall_is_not_caught_up_frame_by_frame(tiny_bundle, avatar):
     """A process that stood still for ten seconds goes on with the newest chunk, and encodes no other."""
-    stream = Stream(tiny_bundle, avatar, late_after=0.5)
+    stream = Stream(tiny_bundle, avatar, late_after_s=0.5)
     stream.say(speech(1))
     before, shown = stream.encodings(), len(stream.frames)
-    stream.session.feed(speech(10), stream.clock.time)
+    stream.session.hear(speech(10), stream.clock.time)
     stream.clock.time += 10
     stream.run()
     missed = stream.frames[shown:]
@@ -360,18 +378,18 @@ def test_picture_and_idle_clip_run_at_their_own_speed(tiny_bundle, avatar, monke
     source_fps, fps = Fraction(source_fps), Fraction(fps)
     own = replace(passed_through(avatar, {3}), meta=replace(avatar.meta, fps=source_fps))
     stream = Stream(
-        tiny_bundle, own, fps=fps, silence=SilenceLevel(), idle=clip, late_after=0.5, context=Fraction(0)
+        tiny_bundle, own, fps=fps, silence=SilenceLevel(), idle=clip, late_after_s=0.5, context=Fraction(0)
     ).deaf()
     Slow(monkeypatch, stream)
     stream.say(np.concatenate([speech(0.8), quiet(1.2)]))
     stream.session.interrupt()
-    stream.session.feed(speech(2), stream.clock.time)
+    stream.session.hear(speech(2), stream.clock.time)
     stream.clock.time += 2
     stream.run()
     stream.say(np.concatenate([speech(1), quiet(1)]))
     frames = stream.end()
     assert len(frames) == int(6 * fps)
-    assert {frame.shown for frame in frames} == {Shown.SPEAKING, Shown.IDLE, Shown.HELD}
+    assert {frame.fate for frame in frames} == {Fate.SPEAKING, Fate.IDLE, Fate.HELD}
     both = [0, 1, 2, 3, 4, 5, 6, 6, 5, 4, 3, 2, 1, 0]
     levels = [10, 20, 30, 40, 40, 30, 20, 10]
     corner = slice(0, 10), slice(0, 10)
@@ -379,12 +397,12 @@ def test_picture_and_idle_clip_run_at_their_own_speed(tiny_bundle, avatar, monke
         number = both[floor(frame.pts * source_fps) % 14]
         assert frame.request.source == number
         assert (frame.idle == levels[floor(frame.pts * 15) % 8]).all()
-        if frame.shown is Shown.SPEAKING and frame.request.weight == 1:
+        if frame.fate is Fate.SPEAKING and frame.request.weight == 1:
             assert np.array_equal(frame.image[corner], avatar.frames[number][corner])
 
 
 def test_waiting_makes_every_frame(tiny_bundle, avatar, monkeypatch):
-    stream = Stream(tiny_bundle, avatar, context=Fraction(0)).deaf()
+    stream = Stream(tiny_bundle, avatar, context=Fraction(0), encode=deaf(tiny_bundle))
     Slow(monkeypatch, stream).seconds = 1.0
     simulate(stream, 20)
     assert set(kinds(stream.frames)) == {"S"}
@@ -407,19 +425,18 @@ def test_the_frames_sound_partitions_the_input(avatar, fps, chunk, rate, seconds
     sound = np.arange(length, dtype=np.float32)[:, None]
     timeline = Timeline(fps)
     features = FeatureStream(lambda _: torch.zeros(1500, 1, 1), timeline, chunk, Fraction(0))
-    session = Session(avatar, features, timeline, StreamFormat(160, 120, fps, rate, 1), Manners())
+    session = Session(avatar, features, timeline, StreamFormat(160, 120, fps, rate, 1), SessionOptions())
     requests = []
 
     def drain():
         while session.hop_ready() is not None:
             session.advance(0.0)
-        requests.extend(session.ready)
-        session.ready.clear()
+        requests.extend(session.next_request() for _ in range(session.waiting))
 
     for piece in np.split(sound, cuts):
-        session.feed(piece, 0.0)
+        session.hear(piece, 0.0)
         drain()
-    session.finish(0.0)
+    session.end_sound(0.0)
     drain()
     assert [request.index for request in requests] == list(range(len(requests)))
     assert len(requests) == timeline.frames_in(-(-length * 16000 // rate))
@@ -427,7 +444,7 @@ def test_the_frames_sound_partitions_the_input(avatar, fps, chunk, rate, seconds
 
 
 def test_half_a_second_at_25_fps_gives_12_and_13_frames_in_turn(tiny_bundle, avatar):
-    stream = Stream(tiny_bundle, avatar).deaf()
+    stream = Stream(tiny_bundle, avatar, encode=deaf(tiny_bundle))
     stream.say(synthetic_sound(5))
     by_hop = [sum(frame.request.hop == hop for frame in stream.frames) for hop in range(10)]
     assert by_hop[0] == 10

@@ -1,16 +1,15 @@
 import threading
 from dataclasses import replace
 from fractions import Fraction
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from clocks import FakeClock
 
 from musetalk_cli.errors import OutputError
-from musetalk_cli.live.sink_worker import SinkWorker
+from musetalk_cli.live.sink_worker import BEHIND_S, Queueing, SinkWorker
 from musetalk_cli.measure.stages import StageStats
-from musetalk_cli.types import Frame, FrameRequest, Shown, StreamFormat
+from musetalk_cli.types import Fate, Frame, FrameRequest, StreamFormat
 
 RATE = 48_000
 STREAM = StreamFormat(16, 12, Fraction(25), RATE, 2)
@@ -26,7 +25,7 @@ class Sink:
     """Records what happens to it, waits in `write` for its gate, and fails where it is told to."""
 
     name = "viewer"
-    live = False
+    watched = False
 
     def __init__(self, fails_at=None, *, shut=False):
         self.fails_at = fails_at
@@ -45,7 +44,7 @@ class Sink:
             raise OutputError(f"{name} failed.")
 
     def open(self, stream):
-        assert stream is STREAM
+        assert stream.sample_rate == STREAM.sample_rate
         self._call("open")
 
     def write(self, frame):
@@ -62,19 +61,18 @@ class Sink:
 
 
 class Run:
-    """An worker, and what it tells."""
+    """A worker, and what it tells."""
 
-    def __init__(self, sink, capacity=32):
+    def __init__(self, sink, capacity=32, *, waits=True, stream=STREAM):
         self.sink = sink
-        self.session = SimpleNamespace(stream=STREAM, epoch=0)
+        self.epoch = 0
         self.clock = FakeClock()
         self.stats = StageStats(self.clock)
         self.written, self.failed = [], []
         self.worker = SinkWorker(
             sink,
-            self.session,
-            capacity,
-            self.clock,
+            sink.name,
+            Queueing(stream, capacity, waits, lambda: self.epoch),
             self.stats,
             lambda worker, frame, at: self.written.append((frame.request.index, at)),
             lambda worker, error: self.failed.append((worker, error)),
@@ -85,16 +83,16 @@ class Run:
             self.worker.put(frame)
 
 
-def frame(index, epoch=0, shown=Shown.SPEAKING, seed=7):
+def frame(index, epoch=0, fate=Fate.SPEAKING, seed=7):
     """A picture that differs from the idle one in its patch only, and noise as its sound."""
     random = np.random.default_rng(index + seed)
     idle = random.integers(0, 256, (12, 16, 3), np.uint8)
     image = idle.copy()
-    if shown is not Shown.IDLE:
+    if fate is not Fate.IDLE:
         image[PATCH] = random.integers(0, 256, (6, 8, 3), np.uint8)
     audio = random.uniform(0.5, 1, (SAMPLES, 2)).astype(np.float32)
     request = FrameRequest(index, None, audio, 0.0, 0.0, 0, epoch=epoch)
-    return Frame(request, image, Fraction(index, 25), 0.0, shown, idle)
+    return Frame(request, image, Fraction(index, 25), 0.0, fate, idle)
 
 
 def same(ours, theirs):
@@ -116,10 +114,10 @@ def interrupted(queued, *, after=(), interrupts=1):
     run.put(queued[0])
     assert run.sink.entered.wait(TIMEOUT_S)
     run.put(*queued[1:])
-    run.session.epoch += interrupts
+    run.epoch += interrupts
     run.put(*after)
     run.sink.gate.set()
-    run.worker.finish()
+    run.worker.complete()
     assert run.worker.failure is None
     return run.sink.frames
 
@@ -129,7 +127,7 @@ def test_frames_go_through_as_they_are_and_in_order():
     run.worker.open()
     frames = [frame(index) for index in range(100)]
     run.put(*frames)
-    run.worker.finish()
+    run.worker.complete()
     assert all(written is given for written, given in zip(run.sink.frames, frames, strict=True))
     assert run.sink.calls == ["open", *["write"] * 100, "finish"]
     assert run.written == [(index, run.clock.now()) for index in range(100)]
@@ -148,7 +146,7 @@ def test_the_time_told_is_that_before_the_sink_has_the_frame():
     run = Run(Slow())
     run.worker.open()
     run.put(frame(0), frame(1))
-    run.worker.finish()
+    run.worker.complete()
     assert run.written == [(0, 1000.0), (1, 1001.0)]
     assert run.stats.summary(())["sink"].total_ms == pytest.approx(2000)
 
@@ -162,7 +160,7 @@ def test_what_was_queued_before_an_interrupt_is_idle_from_the_second_frame_on():
     assert is_half(written[1], queued[1])
     for ours, theirs in zip(written[2:8], queued[2:], strict=True):
         assert np.array_equal(ours.image, theirs.idle)
-        assert ours.shown is Shown.IDLE
+        assert ours.fate is Fate.DISCARDED
     assert all(ours is theirs for ours, theirs in zip(written[8:], after, strict=True))
 
 
@@ -200,7 +198,7 @@ def test_what_was_queued_is_not_written_into():
 
 
 def test_an_idle_frame_stays_that_and_is_silent():
-    queued = [frame(0), *(frame(index, shown=Shown.IDLE) for index in (1, 2)), frame(3)]
+    queued = [frame(0), *(frame(index, fate=Fate.IDLE) for index in (1, 2)), frame(3)]
     written = interrupted(queued)
     for ours, theirs in zip(written[1:], queued[1:], strict=True):
         assert np.array_equal(ours.image, theirs.idle)
@@ -208,7 +206,7 @@ def test_an_idle_frame_stays_that_and_is_silent():
 
 
 def test_a_held_picture_fades_too():
-    queued = [frame(0), frame(1, shown=Shown.HELD), frame(2, shown=Shown.HELD)]
+    queued = [frame(0), frame(1, fate=Fate.HELD), frame(2, fate=Fate.HELD)]
     written = interrupted(queued)
     assert is_half(written[1], queued[1])
     assert np.array_equal(written[2].image, queued[2].idle)
@@ -244,9 +242,9 @@ def test_a_second_interrupt_does_not_show_the_face_again():
     run.put(*queued)
     for place in range(6):
         assert run.sink.asked.acquire(timeout=TIMEOUT_S)
-        run.session.epoch += place in {0, 2}
+        run.epoch += place in {0, 2}
         run.sink.steps.release()
-    run.worker.finish()
+    run.worker.complete()
     written = run.sink.frames
     assert is_half(written[1], queued[1])
     for place in range(2, 6):
@@ -261,9 +259,9 @@ def test_each_interrupt_of_speech_fades():
     run.put(*queued)
     for place in range(5):
         assert run.sink.asked.acquire(timeout=TIMEOUT_S)
-        run.session.epoch += place in {0, 2}
+        run.epoch += place in {0, 2}
         run.sink.steps.release()
-    run.worker.finish()
+    run.worker.complete()
     written = run.sink.frames
     assert is_half(written[1], queued[1])
     assert written[2] is queued[2]
@@ -281,7 +279,7 @@ def test_a_sink_that_cannot_be_opened_is_raised_and_not_told_besides():
     with pytest.raises(OutputError, match="open failed"):
         run.worker.open()
     run.put(frame(0))
-    run.worker.finish()
+    run.worker.complete()
     assert run.sink.calls == ["open", "abort"]
     assert run.failed == []
 
@@ -299,7 +297,7 @@ def test_a_sink_that_fails_is_ended_and_takes_nothing_any_more():
     run.sink.gate.set()
     waiting.join(TIMEOUT_S)
     assert not waiting.is_alive()
-    run.worker.finish()
+    run.worker.complete()
     assert run.sink.calls == ["open", "write", "abort"]
     assert run.sink.frames == []
     assert run.written == []
@@ -311,7 +309,7 @@ def test_a_sink_that_cannot_be_finished_is_ended():
     run = Run(Sink("finish"))
     run.worker.open()
     run.put(frame(0))
-    run.worker.finish()
+    run.worker.complete()
     assert run.sink.calls == ["open", "write", "finish", "abort"]
     assert run.failed == [(run.worker, run.worker.failure)]
     assert str(run.worker.failure) == "finish failed."
@@ -320,7 +318,7 @@ def test_a_sink_that_cannot_be_finished_is_ended():
 def test_a_sink_without_a_frame_is_not_finished():
     run = Run(Sink())
     run.worker.open()
-    run.worker.finish()
+    run.worker.complete()
     assert run.sink.calls == ["open", "abort"]
     assert (run.failed, run.worker.failure) == ([], None)
 
@@ -335,7 +333,7 @@ def test_a_complete_sink_can_be_ended():
     run = Run(Sink())
     run.worker.open()
     run.put(frame(0))
-    run.worker.finish()
+    run.worker.complete()
     run.worker.abort()
     assert run.sink.calls == ["open", "write", "finish", "abort"]
 
@@ -381,7 +379,82 @@ def test_a_result_that_cannot_be_removed_is_said_and_hides_nothing(caplog):
     run = Run(Stubborn("write"))
     run.worker.open()
     run.put(frame(0))
-    run.worker.finish()
+    run.worker.complete()
     run.worker.abort()
     assert str(run.worker.failure) == "write failed."
     assert [record.getMessage() for record in caplog.records] == ["A result could not be removed: busy"] * 2
+
+
+class Stuck(Sink):
+    """Takes one frame and stands still in it until it is ended from outside."""
+
+    def __init__(self):
+        super().__init__(shut=True)
+
+    def write(self, frame):
+        super().write(frame)
+        raise OutputError("the pipe is broken")
+
+    def abort(self):
+        super().abort()
+        self.gate.set()
+
+
+def test_what_a_slow_sink_has_no_room_for_holds_the_picture_before_and_keeps_its_sound(caplog):
+    run = Run(Sink(shut=True), capacity=3, waits=False)
+    run.worker.open()
+    given = [frame(index) for index in range(20)]
+    run.put(given[0])
+    assert run.sink.entered.wait(TIMEOUT_S)
+    run.put(*given[1:])
+    run.sink.gate.set()
+    run.worker.complete()
+    written = run.sink.frames
+    assert [one.request.index for one in written] == list(range(20))
+    assert all(ours is theirs for ours, theirs in zip(written[:4], given[:4], strict=True))
+    for ours, theirs in zip(written[4:], given[4:], strict=True):
+        assert ours.fate is Fate.HELD
+        assert ours.image is given[3].image
+        assert ours.request.audio is theirs.request.audio
+    assert (run.worker.held, run.worker.failure) == (16, None)
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["viewer takes frames too slowly; pictures are left out there."]
+
+
+def test_a_sink_that_catches_up_gets_its_own_pictures_again():
+    run = Run(Stepped(), capacity=2, waits=False)
+    run.worker.open()
+    given = [frame(index) for index in range(9)]
+    run.put(given[0])
+    assert run.sink.asked.acquire(timeout=TIMEOUT_S)
+    run.put(*given[1:6])
+    for _ in range(5):
+        run.sink.steps.release()
+        assert run.sink.asked.acquire(timeout=TIMEOUT_S)
+    run.put(*given[6:8])
+    for _ in range(3):
+        run.sink.steps.release()
+    run.worker.complete()
+    fates = [one.fate for one in run.sink.frames]
+    assert fates == [Fate.SPEAKING] * 3 + [Fate.HELD] * 3 + [Fate.SPEAKING] * 2
+
+
+@pytest.mark.parametrize("fps", [25, 5])
+def test_a_sink_that_stands_still_is_closed_with_a_reason_and_never_waited_for(fps):
+    """Whoever hands over frames does so in this thread: it would stand here for ever."""
+    stream = replace(STREAM, fps=Fraction(fps))
+    run = Run(Stuck(), capacity=4, waits=False, stream=stream)
+    run.worker.open()
+    run.put(frame(0))
+    assert run.sink.entered.wait(TIMEOUT_S)
+    bound = 4 + BEHIND_S * fps
+    run.put(*(frame(index) for index in range(1, bound + 1)))
+    assert run.worker.failure is None
+    assert run.worker.waiting == bound
+    run.put(*(frame(index) for index in range(bound + 1, bound + 30)))
+    run.worker.complete()
+    assert str(run.worker.failure) == "viewer is 10 s behind and was closed."
+    assert run.worker.failure.hint is not None
+    assert run.failed == [(run.worker, run.worker.failure)]
+    assert "abort" in run.sink.calls
+    assert "finish" not in run.sink.calls

@@ -221,5 +221,7 @@ def test_the_sound_itself_is_never_replaced(tmp_path):
 
 def test_sinks_say_what_they_are_called(tmp_path):
     path = tmp_path / "out.mp4"
-    names = [(sink.name, sink.live) for sink in (VideoSink(path), FramesSink(tmp_path / "out"), NullSink())]
+    names = [
+        (sink.name, sink.watched) for sink in (VideoSink(path), FramesSink(tmp_path / "out"), NullSink())
+    ]
     assert names == [(str(path), False), (str(tmp_path / "out"), False), ("null", False)]

@@ -11,7 +11,7 @@ from descriptors import FIRST, crowded
 
 from musetalk_cli.errors import InputError
 from musetalk_cli.sources import FileSource, PcmSource
-from musetalk_cli.types import AudioBlock
+from musetalk_cli.types import AudioBlock, Delivery
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def joined(pieces):
 def test_a_file_comes_whole_and_unchanged(sound):
     path, samples = sound
     source = FileSource(path, FakeClock(), pace=False)
-    assert (source.sample_rate, source.channels, source.live) == (8000, 2, False)
+    assert (source.sample_rate, source.channels, source.delivery) == (8000, 2, Delivery.RECORDED)
     np.testing.assert_array_equal(joined(source), samples)
 
 
@@ -52,7 +52,7 @@ def test_a_file_comes_whole_and_unchanged(sound):
 def test_a_file_waits_unless_it_is_paced_and_a_recording_goes_on_after_an_interrupt(sound, pace):
     path, samples = sound
     source = FileSource(path, FakeClock(), pace=pace)
-    assert (source.live, source.patient) == (pace, not pace)
+    assert source.delivery is (Delivery.LIVE if pace else Delivery.RECORDED)
     pieces = iter(source)
     first = next(pieces)
     source.discard()
@@ -126,7 +126,7 @@ def test_channels_are_taken_apart_however_the_bytes_were_cut(channels):
     numbers = np.random.default_rng(channels).integers(-32768, 32768, (700, channels)).astype("<i2")
     data = numbers.tobytes()
     pipe = Pipe(channels=channels)
-    assert (pipe.source.channels, pipe.source.patient, pipe.source.live) == (channels, True, True)
+    assert (pipe.source.channels, pipe.source.delivery) == (channels, Delivery.SENT)
     pieces = iter(pipe.source)
     found = []
     cuts = [0, 1, 2 * channels + 1, 99, 1000, len(data) - 1, len(data)]

@@ -36,7 +36,7 @@ def test_percentiles_are_in_milliseconds():
 
 def test_figures_are_exact_while_all_are_kept():
     figures = Figures()
-    assert (len(figures), figures.total, figures.largest) == (0, 0.0, 0.0)
+    assert (figures.count, figures.total, figures.largest) == (0, 0.0, 0.0)
     assert figures.percentiles() == Percentiles(0.0, 0.0, 0.0)
     seconds = np.random.default_rng(1).exponential(0.02, KEPT).tolist()
     for value in seconds:
@@ -44,7 +44,7 @@ def test_figures_are_exact_while_all_are_kept():
     cuts = statistics.quantiles(seconds, n=100, method="inclusive")
     found = figures.percentiles()
     assert (found.p50, found.p95, found.p99) == pytest.approx([1e3 * cuts[i - 1] for i in (50, 95, 99)])
-    assert len(figures) == KEPT
+    assert figures.count == KEPT
     assert figures.largest == max(seconds)
     assert figures.total == pytest.approx(math.fsum(seconds), rel=1e-12)
 
@@ -66,7 +66,7 @@ def test_figures_of_a_day_stay_small_and_true():
     tracemalloc.stop()
     assert grown < 10_000, "bytes"
     assert len(figures._kept) == KEPT
-    assert len(figures) == FRAMES_OF_A_DAY
+    assert figures.count == FRAMES_OF_A_DAY
     assert figures.largest == 99.0
     assert figures.total == pytest.approx(math.fsum(feed), rel=1e-12)
     ordered = sorted(feed)
@@ -109,7 +109,7 @@ def test_figures_can_be_read_while_they_are_taken():
     for thread in (writer, reader):
         thread.join(60)
     assert not failed
-    assert len(figures) == 20_000
+    assert figures.count == 20_000
     assert figures.total == pytest.approx(10_000)
 
 

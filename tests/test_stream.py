@@ -1,173 +1,250 @@
-import threading
+"""A stream with the real engine on tiny networks: what goes in comes out, in order and in time."""
 
+import json
+import threading
+from fractions import Fraction
+
+import numpy as np
 import pytest
 from clocks import FakeClock
-from runs import BATCH, STREAM, Engine, Sink, Source
+from runs import BATCH, CHUNK, FPS, FRAME, LIVE, OFFLINE, PACED, TIMEOUT_S, Gated, Run, Sink, Source
 
-from musetalk_cli.errors import InputError, OutputError
-from musetalk_cli.live.observe import Observer
-from musetalk_cli.live.stream import ARRIVALS, FRAMES_PER_BATCH_WAITING, SINK_FRAMES, Pipeline
+from musetalk_cli.config import SilenceLevel
+from musetalk_cli.engine.scheduler import BATCHES_FINISHED
+from musetalk_cli.engine.session import SessionOptions
+from musetalk_cli.live.jitter_buffer import PlayoutSchedule
+from musetalk_cli.live.policy import BATCHES_BUFFERED, FRAMES_QUEUED
+from musetalk_cli.live.stream import ARRIVALS
+from musetalk_cli.measure.trace import Trace
+from musetalk_cli.timeline import Timeline
+from musetalk_cli.types import AudioBlock, Fate
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 
-def pipeline(source, sinks, failure=None, *, offline=True):
-    clock = FakeClock()
-    engine = Engine(clock, failure)
-    observer = Observer(clock, 0.5, STREAM.sample_rate)
-    return Pipeline(engine, engine.session, source, sinks, clock, observer, offline=offline)
-
-
-def test_every_sink_gets_every_frame_in_order():
+@pytest.mark.parametrize("policy", [OFFLINE, LIVE, PACED])
+def test_every_sink_gets_every_frame_in_order(tiny_bundle, policy):
     source, sinks = Source(20), [Sink(), Sink()]
-    snapshots = []
-    outcome = pipeline(source, sinks).run(threading.Event(), snapshots.append)
+    run = Run(tiny_bundle, source, sinks, policy)
+    outcome = run.run()
     for sink in sinks:
-        assert sink.frames == list(range(20))
+        assert sink.indices == list(range(20))
         assert sink.calls == ["open", "write", "finish"]
-    assert (outcome.frames, outcome.interrupted) == (20, False)
-    assert outcome.samples == 20 * 0.04 * outcome.sample_rate
-    assert snapshots[-1].frames == 20
+        sound = np.concatenate([frame.request.audio for frame in sink.frames])
+        assert np.array_equal(sound, np.tile(source.noise, (20, 1)))
+        assert [frame.pts for frame in sink.frames] == [Fraction(index, FPS) for index in range(20)]
+    assert (outcome.frames, outcome.interrupted, outcome.failures) == (20, False, [])
+    assert outcome.samples == 20 * FRAME
+    assert run.snapshots[-1].frames == 20
     assert source.closed.is_set()
 
 
-@pytest.mark.parametrize("place", ["open", "write", "finish"])
-@pytest.mark.parametrize("which", [0, 1])
-def test_a_sink_that_fails_aborts_all(place, which):
-    failure = OutputError(f"{place} failed.")
-    sinks = [Sink(place, failure) if number == which else Sink() for number in range(2)]
-    source = Source(20)
-    with pytest.raises(OutputError) as caught:
-        pipeline(source, sinks).run(threading.Event())
-    assert caught.value is failure
-    assert all(sink.calls[-1] == "abort" for sink in sinks)
-    assert source.closed.is_set()
+def test_a_full_sink_that_is_waited_for_holds_the_source_back(tiny_bundle):
+    source, sink = Source(200), Gated()
+    run = Run(tiny_bundle, source, [sink])
+    worker = threading.Thread(target=run.run)
+    worker.start()
+    assert sink.entered.wait(TIMEOUT_S)
+    previous = -1
+    while source.given != previous:
+        previous = source.given
+        worker.join(0.3)
+    hop = int(CHUNK * FPS) + 1
+    # In the sink, before it, in presentation's hands, before it, finished and requested in the engine, heard
+    # for the next hops, between source and engine, in the source's hands.
+    bound = (
+        1
+        + FRAMES_QUEUED
+        + 1
+        + BATCHES_BUFFERED * BATCH
+        + (BATCHES_FINISHED + 1) * BATCH
+        + 3 * hop
+        + ARRIVALS
+        + 1
+    )
+    given = source.given
+    sink.gate.set()
+    worker.join(TIMEOUT_S)
+    assert not worker.is_alive()
+    assert given <= bound < 200
+    assert sink.indices == list(range(200))
 
 
-@pytest.mark.parametrize("pieces", [0, 10])
-def test_a_source_that_fails_is_raised_and_leaves_nothing(pieces):
-    failure, sink = InputError("The sound broke."), Sink()
-    with pytest.raises(InputError) as caught:
-        pipeline(Source(pieces, failure), [sink]).run(threading.Event())
-    assert caught.value is failure
-    assert sink.calls[-1] == "abort"
-    assert "finish" not in sink.calls
+def test_frames_are_shown_when_they_are_due(tiny_bundle):
+    """The sound is there before its time: only presentation moves the clock."""
+    clock = FakeClock()
+    sink = Sink(clock=clock)
+    Run(tiny_bundle, Source(40), [sink], PACED, clock=clock).run()
+    schedule = PlayoutSchedule(Timeline(Fraction(FPS)), CHUNK)
+    expected = [schedule.due(frame) for frame in sink.frames]
+    assert expected[-1] > 1000 + 39 * 0.04
+    for taken, due in zip(sink.times, expected, strict=True):
+        assert taken >= due - 1e-9
+    assert clock.now() == pytest.approx(expected[-1])
 
 
-def test_an_engine_that_fails_ends_an_endless_source():
-    failure, sink = RuntimeError("out of memory"), Sink()
-    with pytest.raises(RuntimeError) as caught:
-        pipeline(Source(0, endless=True), [sink], failure).run(threading.Event())
-    assert caught.value is failure
-    assert sink.calls[-1] == "abort"
+class Standing(FakeClock):
+    """Time stands still: a wait ends when it is cut short, or never."""
+
+    def __init__(self):
+        super().__init__(0.0)
+        self.waits = threading.Semaphore(0)
+        self.cut_short = []
+
+    def wait(self, seconds, wake):
+        self.waits.release()
+        self.cut_short.append(wake.wait(TIMEOUT_S))
+        return self.cut_short[-1]
 
 
-def test_a_sink_that_cannot_be_aborted_does_not_hide_the_failure():
-    class Stubborn(Sink):
-        def abort(self):
-            super().abort()
-            raise OSError("busy")
+def test_a_stop_cuts_short_the_wait_for_a_frames_time(tiny_bundle):
+    clock, sink = Standing(), Sink()
+    run = Run(tiny_bundle, Source(20, stays=True), [sink], PACED, clock=clock)
 
-    failure = OutputError("write failed.")
-    sinks = [Stubborn(), Sink("write", failure)]
-    with pytest.raises(OutputError) as caught:
-        pipeline(Source(20), sinks).run(threading.Event())
-    assert caught.value is failure
-    assert [sink.calls[-1] for sink in sinks] == ["abort", "abort"]
+    def stop():
+        assert clock.waits.acquire(timeout=TIMEOUT_S)
+        run.stop.set()
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    outcome = run.run()
+    stopper.join()
+    assert outcome.interrupted
+    assert clock.cut_short == [True]
+    assert sink.indices == list(range(outcome.frames))
+    assert sink.calls[-1] == "finish"
 
 
-def test_an_interrupt_completes_what_was_made():
-    stop = threading.Event()
-
+@pytest.mark.parametrize("policy", [OFFLINE, LIVE])
+def test_a_stop_completes_what_was_made(tiny_bundle, policy):
     class Fifth(Sink):
         def write(self, frame):
             super().write(frame)
             if len(self.frames) == 5:
-                stop.set()
+                run.stop.set()
 
-    sink = Fifth()
-    outcome = pipeline(Source(0, endless=True), [sink]).run(stop)
-    assert outcome.interrupted
-    assert outcome.frames == len(sink.frames) >= 5
-    assert sink.calls[-1] == "finish"
+    sinks = [Fifth(), Sink()]
+    run = Run(tiny_bundle, Source(0, endless=True), sinks, policy)
+    outcome = run.run()
+    assert (outcome.interrupted, outcome.failures) == (True, [])
+    assert outcome.frames >= 5
+    for sink in sinks:
+        assert sink.indices == list(range(outcome.frames))
+        assert sink.calls[-1] == "finish"
 
 
-def test_an_interrupt_before_the_first_frame_leaves_nothing():
-    stop, sink = threading.Event(), Sink()
-    stop.set()
-    outcome = pipeline(Source(0, endless=True), [sink]).run(stop)
+@pytest.mark.parametrize("policy", [OFFLINE, LIVE, PACED])
+def test_a_stop_before_the_first_frame_leaves_nothing(tiny_bundle, policy):
+    sink = Sink()
+    run = Run(tiny_bundle, Source(0, stays=True), [sink], policy)
+    run.stop.set()
+    outcome = run.run()
     assert (outcome.frames, outcome.interrupted) == (0, True)
     assert sink.calls == ["open", "abort"]
 
 
-def test_a_slow_sink_holds_the_source_back():
-    gate, reached = threading.Event(), threading.Event()
-
-    class Slow(Sink):
-        def write(self, frame):
-            reached.set()
-            gate.wait(10)
-            super().write(frame)
-
-    source, sink = Source(1000), Slow()
-    run = pipeline(source, [sink])
-    worker = threading.Thread(target=run.run, args=(threading.Event(),))
-    worker.start()
-    assert reached.wait(10)
-    previous = -1
-    while source.given != previous:
-        previous = source.given
-        worker.join(0.1)
-    # In the sink, before it, in presentation's hands, before it, in the engine, between source and engine, in
-    # the source's hands.
-    bound = 1 + SINK_FRAMES + 1 + FRAMES_PER_BATCH_WAITING * BATCH + 1 + ARRIVALS + 1
-    assert source.given <= bound
-    gate.set()
-    worker.join(10)
-    assert not worker.is_alive()
-    assert sink.frames == [n % 256 for n in range(1000)]
-
-
-class StuckSink(Sink):
-    """Takes one frame and waits in the next until it is aborted, as a pipe does whose reader stands still."""
+class Interrupted(Source):
+    """Says ten numbers, interrupts after the fifth was given, with the sixth on its way."""
 
     def __init__(self):
-        super().__init__()
-        self.aborted = threading.Event()
-        self.entered = threading.Event()
+        super().__init__(10)
+        self.run = None
 
-    def write(self, frame):
-        self.entered.set()
-        assert self.aborted.wait(30), "nobody aborted the sink"
-        raise OutputError("the pipe is broken")
+    def __iter__(self):
+        for number in range(1, 11):
+            self.given += 1
+            arrived = self.run.clock.now()
+            if number == 6:
+                self.run.clock.time += 1
+                self.run.stream.interrupt()
+            yield AudioBlock(np.full((FRAME, 1), number / 100, np.float32), arrived)
+            self.run.clock.time += 0.01
 
-    def abort(self):
-        self.aborted.set()
+
+@pytest.mark.parametrize("time_goes_on", [True, False])
+def test_an_interrupt_discards_what_was_on_its_way(tiny_bundle, time_goes_on):
+    """Where time goes on it leaves its length as silence; where the sound waits with its sender, no gap."""
+    from dataclasses import replace
+
+    source, sink = Interrupted(), Sink()
+    run = source.run = Run(tiny_bundle, source, [sink], replace(LIVE, time_goes_on=time_goes_on))
+    outcome = run.run()
+    assert source.discarded == 1
+    said = [round(float(frame.request.audio.max()) * 100) for frame in sink.frames]
+    assert said[-4:] == [7, 8, 9, 10]
+    assert 6 not in said
+    assert outcome.frames == len(said)
+    if time_goes_on:
+        assert outcome.frames == 10
+        assert said[5] == 0
+    assert sink.frames[-1].fate is Fate.SPEAKING
 
 
-def test_a_failure_ends_a_sink_that_takes_nothing():
-    sink = StuckSink()
+def test_what_is_made_and_not_shown_is_discarded_at_an_interrupt(tiny_bundle):
+    clock, sink = FakeClock(), Gated()
+    run = Run(tiny_bundle, Source(40), [sink], LIVE, clock=clock)
+    worker = threading.Thread(target=run.run)
+    worker.start()
+    assert sink.entered.wait(TIMEOUT_S)
+    run.stream.interrupt()
+    sink.gate.set()
+    worker.join(TIMEOUT_S)
+    assert not worker.is_alive()
+    assert sink.indices == list(range(40))
+    old = [frame for frame in sink.frames[1:] if frame.request.epoch == 0]
+    assert old
+    assert {frame.fate for frame in old} <= {Fate.DISCARDED}
 
-    class Late(Source):
+
+@pytest.mark.parametrize(("policy", "counted"), [(OFFLINE, 0), (LIVE, 3), (PACED, 3)])
+def test_waiting_for_sound_that_comes_at_its_own_time_is_no_work(tiny_bundle, policy, counted):
+    run = Run(tiny_bundle, Source(5), [Sink()], policy)
+    run.stream.rest(1.0)
+    run.stream.rest(2.0)
+    assert run.run().waiting_s == pytest.approx(counted, abs=0.1)
+
+
+def test_waiting_for_a_sink_that_is_not_paced_is_work(tiny_bundle):
+    """A pipe into a file that is slow: the sound is there, and the device could go on."""
+    run = Run(tiny_bundle, Source(20), [Sink()], LIVE)
+    run.session.hear(np.tile(run.source.noise, (20, 1)), 1000.0)
+    while not run.session.untaken:
+        run.engine.step()
+    run.stream.rest(5.0)
+    assert run.run().waiting_s < 1
+
+
+def test_moments_of_a_stream_stand_in_its_trace(tiny_bundle, tmp_path):
+    """Silence and speech in turn, and an interrupt."""
+
+    class Talk(Source):
         def __iter__(self):
-            yield from super().__iter__()
-            assert sink.entered.wait(30)
-            raise InputError("the source broke")
+            for number, block in enumerate(super().__iter__()):
+                quiet = number % 40 < 20
+                yield AudioBlock(block.samples * (0 if quiet else 1), block.arrived)
+                if number == 2:
+                    self.run.stream.interrupt()
 
-    with pytest.raises(InputError, match="the source broke"):
-        pipeline(Late(1), [sink]).run(threading.Event())
-    assert sink.aborted.is_set()
+    source = Talk(80)
+    with Trace(tmp_path / "trace.json") as trace:
+        run = source.run = Run(
+            tiny_bundle, source, [Sink()], LIVE, options=SessionOptions(SilenceLevel()), trace=trace
+        )
+        run.run()
+    events = json.loads((tmp_path / "trace.json").read_text())
+    marks = [event["name"] for event in events if event["ph"] == "i"]
+    assert marks.count("utterance") == 2
+    assert marks.count("interrupt") == 1
 
 
-def test_a_dead_sink_is_noticed_while_a_live_source_is_silent():
-    sink = Sink("write", OutputError("the disk is full"))
-
-    class Silent(Source):
-        live = True
-
-        def __iter__(self):
-            yield from super().__iter__()
-            assert self.closed.wait(30), "nobody closed the source"
-
-    with pytest.raises(OutputError, match="the disk is full"):
-        pipeline(Silent(3), [sink]).run(threading.Event())
+def test_late_frames_are_marked_and_held(tiny_bundle, tmp_path):
+    clock = FakeClock(5000.0)  # all of the sound arrived long ago
+    options = SessionOptions(late_after_s=float(CHUNK))
+    sink = Sink()
+    with Trace(tmp_path / "trace.json") as trace:
+        outcome = Run(tiny_bundle, Source(30), [sink], LIVE, clock=clock, options=options, trace=trace).run()
+    assert outcome.dropped == sum(frame.fate is Fate.HELD for frame in sink.frames) > 0
+    marks = [
+        event["name"] for event in json.loads((tmp_path / "trace.json").read_text()) if event["ph"] == "i"
+    ]
+    assert "drop" in marks

@@ -61,13 +61,13 @@ def weights_of(sound, fps, cuts=(), level=LEVEL):
     timeline = Timeline(fps)
     presence, frame, heard, weights = Fade(timeline, level), 0, 0, []
     for piece in np.split(sound, sorted(cuts)):
-        presence.feed(piece)
+        presence.listen(piece)
         heard += len(piece)
         first = frame
         while timeline.complete(frame, heard):
             frame += 1
-        weights += presence.weights(range(first, frame))
-    return weights + presence.weights(range(frame, timeline.frames_in(len(sound))))
+        weights += [presence.weight(each) for each in range(first, frame)]
+    return weights + [presence.weight(each) for each in range(frame, timeline.frames_in(len(sound)))]
 
 
 @settings(deadline=None, max_examples=60)
@@ -143,25 +143,25 @@ def test_speech_begins_at_one_level_and_ends_at_another():
 @pytest.mark.parametrize(("db", "speaks"), [(-45.1, False), (-44.9, True), (-math.inf, False), (0, True)])
 def test_the_level_is_rms_in_db_of_full_scale(db, speaks):
     gate = VoiceGate(LEVEL)
-    gate.feed(tone(db, 10 * ROW))
+    gate.listen(tone(db, 10 * ROW))
     assert gate.is_open(0, 10) is speaks
 
 
 def test_the_gate_says_which_rows():
     gate = VoiceGate(SilenceLevel(hang_over_s=0.04))
-    gate.feed(spoken((-90, 0.1), (-20, 0.02), (-90, 0.2)))
+    gate.listen(spoken((-90, 0.1), (-20, 0.02), (-90, 0.2)))
     assert [gate.is_open(row, row + 1) for row in range(16)] == [row in {5, 6, 7} for row in range(16)]
     assert not gate.is_open(16, 99), "what was never heard"
-    gate.feed(tone(-20, 100 * ROW))
+    gate.listen(tone(-20, 100 * ROW))
     assert gate.is_open(16, 17)
 
 
 def test_without_a_level_everything_is_speech():
     presence = Fade(Timeline(Fraction(25)), None)
-    presence.feed(np.zeros(RATE, np.float32))
-    assert presence.weights(range(20)) == [1] * 20
-    presence.silence()
-    assert presence.weights(range(20, 24)) == pytest.approx([1 / 3, 2 / 3, 1, 1])
+    presence.listen(np.zeros(RATE, np.float32))
+    assert [presence.weight(frame) for frame in range(20)] == [1] * 20
+    presence.mute()
+    assert [presence.weight(frame) for frame in range(20, 24)] == pytest.approx([1 / 3, 2 / 3, 1, 1])
 
 
 @pytest.mark.parametrize("fed", [RATE, RATE + 319])
@@ -169,25 +169,25 @@ def test_silence_forgets_what_was_heard(fed):
     """Neither rows that were heard, nor part of one, nor the hang-over open anything; the next word does."""
     timeline = Timeline(Fraction(25))
     presence = Fade(timeline, LEVEL)
-    presence.feed(tone(-10, fed))
-    assert presence.weights(range(10))[-1] == 1
-    presence.silence()
-    presence.feed(np.zeros(3 * RATE - fed, np.float32))
-    assert presence.weights(range(10, 70)) == [0] * 60
-    presence.feed(tone(-10, RATE))
-    weights = presence.weights(range(70, 90))
+    presence.listen(tone(-10, fed))
+    assert [presence.weight(frame) for frame in range(10)][-1] == 1
+    presence.mute()
+    presence.listen(np.zeros(3 * RATE - fed, np.float32))
+    assert [presence.weight(frame) for frame in range(10, 70)] == [0] * 60
+    presence.listen(tone(-10, RATE))
+    weights = [presence.weight(frame) for frame in range(70, 90)]
     assert weights[2:6] == pytest.approx([0, 1 / 3, 2 / 3, 1])
 
 
 def test_silence_keeps_time():
     """Rows go on where they were: a gate that was silenced has the rows of one that heard nothing."""
     silenced, quiet = VoiceGate(LEVEL), VoiceGate(LEVEL)
-    silenced.feed(tone(-10, 10 * ROW + 100))
-    quiet.feed(np.zeros(10 * ROW + 100, np.float32))
-    silenced.close()
-    quiet.close()
+    silenced.listen(tone(-10, 10 * ROW + 100))
+    quiet.listen(np.zeros(10 * ROW + 100, np.float32))
+    silenced.mute()
+    quiet.mute()
     for gate in (silenced, quiet):
-        gate.feed(spoken((-90, 0.05), (-10, 0.1)))
+        gate.listen(spoken((-90, 0.05), (-10, 0.1)))
     rows = [[gate.is_open(row, row + 1) for row in range(17)] for gate in (silenced, quiet)]
     assert rows[0] == rows[1]
     assert True in rows[0]
@@ -199,11 +199,11 @@ def test_memory_is_bounded_over_hours():
     presence, frame, most = Fade(timeline, LEVEL), 0, 0
     pieces = [tone(-20, 8000), tone(-90, 8000)]
     for hop in range(2 * 3600 * 2):
-        presence.feed(pieces[hop % 3 == 0])
+        presence.listen(pieces[hop % 3 == 0])
         first = frame
         while (frame + 4) * 640 <= (hop + 1) * 8000:
             frame += 1
-        presence.weights(range(first, frame))
+        [presence.weight(each) for each in range(first, frame)]
         most = max(most, len(presence._gate._open_rows))
     assert most <= 2 * 25 + 10
     assert len(presence._gate._rest) < ROW

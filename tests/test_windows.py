@@ -38,9 +38,9 @@ def run(encode, sound, fps, hop, context, cuts=()):
             tokens.extend(stream.advance(due, more))
 
     for piece in np.split(sound, cuts):
-        stream.cutter.feed(piece)
+        stream.cutter.append(piece)
         drain()
-    stream.cutter.finish()
+    stream.cutter.end()
     drain()
     assert stream.cutter.done
     return frames, tokens
@@ -87,9 +87,9 @@ def test_windows_do_not_depend_on_the_cuts_and_fit_the_encoder(hop, context, hop
                     )
 
         for piece in pieces:
-            cutter.feed(piece)
+            cutter.append(piece)
             drain()
-        cutter.finish()
+        cutter.end()
         drain()
         seen.append(windows)
     assert seen[0] == seen[1]
@@ -98,10 +98,10 @@ def test_windows_do_not_depend_on_the_cuts_and_fit_the_encoder(hop, context, hop
 def test_a_long_stream_holds_no_more_than_its_context():
     cutter = HopCutter(Fraction(1, 2), Fraction(1))
     for _ in range(200):
-        cutter.feed(np.zeros(8000, np.float32))
+        cutter.append(np.zeros(8000, np.float32))
         due = cutter.due()
         cutter.take(due, rows_in(due.end))
-        assert sum(map(len, cutter._pieces)) <= 16_000 + 320
+        assert sum(map(len, cutter._blocks)) <= 16_000 + 320
 
 
 def test_tokens_equal_upstream(golden, golden_bundle, golden_sound):

@@ -109,8 +109,8 @@ class Networks:
 def tokens_of(bundle: Bundle, samples: NDArray[np.float32], frames: int, chunk: Fraction = CHUNK) -> Tensor:
     """Tokens of a sound's first frames at 25 a second, as a stream in chunks gives them: `[n, 50, 128]`."""
     stream = FeatureStream(AudioEncoder(bundle), Timeline(Fraction(sounds.FRAME_RATE)), chunk)
-    stream.cutter.feed(samples)
-    stream.cutter.finish()
+    stream.cutter.append(samples)
+    stream.cutter.end()
     found: list[Tensor] = []
     while len(found) < frames and (hop := stream.cutter.due()) is not None:
         found += [tokens.clone() for tokens in stream.advance(hop, stream.frames(hop))]

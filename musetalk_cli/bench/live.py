@@ -73,7 +73,7 @@ def missed(run: Report) -> int:
 
 @torch.inference_mode()
 def bench_live(
-    run: RunConfig, job: JobConfig, options: LiveOptions, notice: Callable[[str], None], remote: ControlHandle
+    run: RunConfig, job: JobConfig, options: LiveOptions, notice: Callable[[str], None], handle: ControlHandle
 ) -> LiveResult:
     """Speak a synthetic sound as a microphone delivers it, frame by frame at its time.
 
@@ -84,7 +84,7 @@ def bench_live(
         job: Frame rate, context, batch sizes and sharpening.
         options: Lengths and sizes.
         notice: Told what comes next.
-        remote: Ends it early, from outside; runs that were not begun are left out.
+        handle: Ends it early, from outside; runs that were not begun are left out.
 
     Raises:
         MuseTalkError: The device is not there, the model cannot be loaded, or the sizes do not fit.
@@ -98,16 +98,16 @@ def bench_live(
     bundle = open_bundle(run)
     reports = []
     for chunk in options.chunks:
-        if remote.stop.is_set():
+        if handle.stop.is_set():
             break
         notice(f"speaking {options.seconds:g} s in chunks of {float(chunk):g} s")
         engine = make_engine(bundle, dataclasses.replace(job, chunk=chunk), clock)
-        reports.append(_speak(engine, avatar, options.seconds, remote))
+        reports.append(_speak(engine, avatar, options.seconds, handle))
     return LiveResult(reports, bundle.random)
 
 
-def _speak(engine: Engine, avatar: Avatar, seconds: float, remote: ControlHandle) -> Report:
+def _speak(engine: Engine, avatar: Avatar, seconds: float, handle: ControlHandle) -> Report:
     sound = synthetic_sound(min(seconds, SOUND_S))
     size, samples = SAMPLE_RATE // PIECES_PER_SECOND, int(seconds * SAMPLE_RATE)
     source = SyntheticSource(sound, size, engine.stats.clock, pace=True, samples=samples)
-    return speak_synthetic(engine, avatar, source, remote)
+    return speak_synthetic(engine, avatar, source, handle)

@@ -16,7 +16,7 @@ from musetalk_cli.clock import Clock, Pacer
 from musetalk_cli.errors import InputError
 from musetalk_cli.face.boxes import crop_box
 from musetalk_cli.timeline import SAMPLE_RATE
-from musetalk_cli.types import AudioBlock, Box, Image, Samples
+from musetalk_cli.types import AudioBlock, Box, Delivery, Image, Samples
 
 SWAY = 8
 """How far the face moves, and how much its box changes in size, in pixels."""
@@ -105,8 +105,7 @@ class SyntheticSource:
         self._size = size
         self._clock = clock
         self._closed = threading.Event()
-        self.live = pace
-        self.patient = not pace
+        self.delivery = Delivery.LIVE if pace else Delivery.RECORDED
 
     def __iter__(self) -> Iterator[AudioBlock]:
         """Yield the pieces in order."""
@@ -114,7 +113,9 @@ class SyntheticSource:
         for start in range(0, self._samples, self._size):
             end = min(start + self._size, self._samples)
             piece = self._sound.take(range(start, end), axis=0, mode="wrap")
-            arrived = pacer.wait_for(end, self._closed) if self.live else self._clock.now()
+            arrived = (
+                pacer.wait_for(end, self._closed) if self.delivery is Delivery.LIVE else self._clock.now()
+            )
             if self._closed.is_set():
                 return
             yield AudioBlock(piece, arrived)

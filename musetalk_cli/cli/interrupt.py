@@ -32,13 +32,13 @@ def stop_on_signals() -> Iterator[ControlHandle]:
     """What ends a stream from outside: the first signal does so once it runs, and every other one raises."""
     handle = ControlHandle()
 
-    def handle(number: int, frame: FrameType | None) -> None:
+    def stop_or_raise(number: int, frame: FrameType | None) -> None:
         at_once = handle.stop.is_set() or not handle.bound
         handle.stop.set()
         if at_once:
             _raise(number, frame)
 
-    with _handled(handle):
+    with _handled(stop_or_raise):
         yield handle
 
 

@@ -14,13 +14,12 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from musetalk_cli.cli.render import LINE_EVERY_S
+from musetalk_cli.cli.render import LINE_EVERY_S, named_latencies
 from musetalk_cli.text import printable, redacted
 
 if TYPE_CHECKING:
     from musetalk_cli.live.observe import Snapshot
     from musetalk_cli.measure.gpu import GpuMonitor, GpuUse
-    from musetalk_cli.measure.stages import Percentiles
 
 log = logging.getLogger("musetalk_cli")
 
@@ -144,14 +143,14 @@ def _latencies(snapshot: Snapshot) -> Table:
     table.add_column("latency")
     table.add_column("p50 ms", justify="right")
     table.add_column("p95 ms", justify="right")
-    for name, times in _named_latencies(snapshot):
+    for name, times in named_latencies(snapshot):
         table.add_row(name, f"{times.p50:.1f}", f"{times.p95:.1f}")
     return table
 
 
 def _line(title: str, snapshot: Snapshot, gpu_use: GpuUse | None) -> str:
     """The panel on one line."""
-    latencies = [f"{name} {times.p50:.0f}/{times.p95:.0f}" for name, times in _named_latencies(snapshot)]
+    latencies = [f"{name} {times.p50:.0f}/{times.p95:.0f}" for name, times in named_latencies(snapshot)]
     parts = [
         f"{title}: {'speaking' if snapshot.speaking else 'silent'}",
         _clock_time(snapshot.elapsed_s),
@@ -168,18 +167,10 @@ def _line(title: str, snapshot: Snapshot, gpu_use: GpuUse | None) -> str:
     return "; ".join(parts)
 
 
-def _named_latencies(snapshot: Snapshot) -> tuple[tuple[str, Percentiles], ...]:
-    return (
-        ("first frame", snapshot.first_frame_ms),
-        ("last frame", snapshot.last_frame_ms),
-        ("mouth to eye", snapshot.mouth_to_eye_ms),
-    )
-
-
 def _waiting(snapshot: Snapshot) -> str:
     return (
-        f"{snapshot.sound_waiting} sound, {snapshot.requests_waiting} requests, "
-        f"{snapshot.frames_waiting} frames"
+        f"{snapshot.waiting.sound} sound, {snapshot.waiting.requests} requests, "
+        f"{snapshot.waiting.frames} frames"
     )
 
 

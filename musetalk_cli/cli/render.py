@@ -30,6 +30,8 @@ from musetalk_cli.errors import MuseTalkError, OutputError
 from musetalk_cli.text import printable, redacted
 
 if TYPE_CHECKING:
+    from musetalk_cli.live.observe import Snapshot
+    from musetalk_cli.measure.stages import Percentiles
     from musetalk_cli.preparation.run import Step
     from musetalk_cli.run.report import Report
 
@@ -213,7 +215,10 @@ def end_run(report: Report, *, as_json: bool, aside: bool = False) -> None:
         else:
             show_report(report)
     if report.failures:
-        raise MuseTalkError(report.failures[0], "What was made until then is complete.")
+        *others, last = report.failures
+        for failure in others:
+            show_error(failure, trace=False)
+        raise MuseTalkError(last.message, last.hint or "What was made until then is complete.") from last
     if report.interrupted:
         raise KeyboardInterrupt
 
@@ -233,12 +238,7 @@ def show_report(report: Report) -> None:
     ]
     print_table("Stages", ["stage", "count", "p50 ms", "p95 ms", "p99 ms", "total ms", "share"], rows)
     latencies = [
-        [name, *(f"{value:.1f}" for value in astuple(times))]
-        for name, times in (
-            ("first frame", report.first_frame_ms),
-            ("last frame", report.last_frame_ms),
-            ("mouth to eye", report.mouth_to_eye_ms),
-        )
+        [name, *(f"{value:.1f}" for value in astuple(times))] for name, times in named_latencies(report)
     ]
     print_table(f"Latency, chunks of {report.chunk_s:g} s", ["", "p50 ms", "p95 ms", "p99 ms"], latencies)
     put(
@@ -252,6 +252,15 @@ def show_report(report: Report) -> None:
         f"held for slow outputs {report.held_frames}, sound lost {report.lost_sound_s:.2f} s; "
         f"peak memory {mebibytes(report.peak_host_bytes)} host, "
         f"{mebibytes(report.peak_device_bytes)} device; {report.device}, {report.settings['precision']}"
+    )
+
+
+def named_latencies(figures: Report | Snapshot) -> tuple[tuple[str, Percentiles], ...]:
+    """The three latencies of a stream and what they are called."""
+    return (
+        ("first frame", figures.first_frame_ms),
+        ("last frame", figures.last_frame_ms),
+        ("mouth to eye", figures.mouth_to_eye_ms),
     )
 
 

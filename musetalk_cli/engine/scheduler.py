@@ -1,10 +1,15 @@
 """The order of work: whose hop is encoded and whose frames are made next.
 
-Start-time fair queueing: sessions with work share the device in proportion to their frame rates. One that
-comes late or has been idle gets its share from then on, and none keeps another waiting.
+Start-time fair queueing: every frame carries a start tag, the time in served seconds at which its session
+would have begun it alone, and the smallest start tag goes first. Sessions with work so share the device in
+proportion to their frame rates; one that comes late or has been idle starts at the time that has been served
+by then, so it gets its share from then on, and nothing for the past.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from musetalk_cli.engine.session import Session
 from musetalk_cli.types import FrameRequest
@@ -17,29 +22,61 @@ FREE_FRAMES = 4
 Batch = list[tuple[Session, FrameRequest]]
 
 
+@dataclass(slots=True, eq=False)
+class _Row:
+    """What the scheduler keeps of a session.
+
+    Attributes:
+        session: Whose row it is.
+        period: Served seconds of one frame.
+        start: Start tag of its next frame, in served seconds.
+        busy: True while it has work and somebody takes its frames.
+    """
+
+    session: Session
+    period: float = field(init=False)
+    start: float = 0.0
+    busy: bool = False
+
+    def __post_init__(self) -> None:
+        self.period = float(1 / self.session.timeline.fps)
+
+
 class Scheduler:
     """Decides between sessions, by a time that passes as frames are served.
 
+    Sessions may be added and removed from any thread; everything else belongs to the device's thread.
+
     Args:
         room: Frames in the largest batch.
-
-    Attributes:
-        sessions: Those that take part, in the order they came.
     """
 
     def __init__(self, room: int) -> None:
-        self.sessions: list[Session] = []
+        self._rows: tuple[_Row, ...] = ()
         self._room = room
         self._served = 0.0
 
+    def __iter__(self) -> Iterator[Session]:
+        """The sessions, in the order they came."""
+        return (row.session for row in self._rows)
+
+    def add(self, session: Session) -> None:
+        """Let a session take part."""
+        # replaced as a whole, so that the device's thread is not disturbed while it goes through them
+        self._rows = (*self._rows, _Row(session))
+
+    def remove(self, session: Session) -> None:
+        """Let a session go."""
+        self._rows = tuple(row for row in self._rows if row.session is not session)
+
     def admit(self) -> None:
         """Let sessions that have got work again start at the time that has been served."""
-        for session in self.sessions:
-            has_work = bool(session.ready) or session.hop_ready() is not None
-            busy = has_work and self._takes_frames(session)
-            if busy and not session.busy:
-                session.served_until = max(session.served_until, self._served)
-            session.busy = busy
+        for row in self._rows:
+            has_work = row.session.waiting > 0 or row.session.hop_ready() is not None
+            busy = has_work and row.session.untaken < BATCHES_FINISHED * self._room
+            if busy and not row.busy:
+                row.start = max(row.start, self._served)
+            row.busy = busy
 
     def next_hop(self, *, to_fill: bool) -> Session | None:
         """The session whose due hop is encoded next, among those short of requests.
@@ -47,36 +84,28 @@ class Scheduler:
         Args:
             to_fill: Encode only while the requests of all sessions do not fill the largest batch.
         """
-        if to_fill and sum(len(session.ready) for session in self.sessions if session.busy) >= self._room:
+        busy = [row for row in self._rows if row.busy]
+        if to_fill and sum(row.session.waiting for row in busy) >= self._room:
             return None
-        waiting = [
-            session
-            for session in self.sessions
-            if session.busy and len(session.ready) < self._room and session.hop_ready() is not None
+        short = [
+            row for row in busy if row.session.waiting < self._room and row.session.hop_ready() is not None
         ]
-        return min(waiting, key=lambda session: _deadline(session, len(session.ready)), default=None)
+        # the first frame of the hop comes after those that wait already
+        first = min(short, key=lambda row: row.start + row.session.waiting * row.period, default=None)
+        return None if first is None else first.session
 
     def take_batch(self) -> Batch:
-        """Up to the largest batch of frames to make, earliest deadline first, and the others between them."""
+        """Up to the largest batch of frames to make and the others between them, smallest start tag first."""
         batch: Batch = []
         made = 0
-        hungry = [session for session in self.sessions if session.busy and session.ready]
+        hungry = [row for row in self._rows if row.busy and row.session.waiting]
         while hungry and made < self._room and len(batch) < FREE_FRAMES * self._room:
-            session = min(hungry, key=_deadline)
-            self._served = max(self._served, session.served_until)
-            session.served_until = _deadline(session)
-            request = session.ready.popleft()
-            batch.append((session, request))
-            made += request.tokens is not None
-            if not session.ready:
-                hungry.remove(session)
+            row = min(hungry, key=lambda each: each.start)
+            self._served = max(self._served, row.start)
+            row.start += row.period
+            request = row.session.next_request()
+            batch.append((row.session, request))
+            made += request.fate.is_made
+            if not row.session.waiting:
+                hungry.remove(row)
         return batch
-
-    def _takes_frames(self, session: Session) -> bool:
-        """False while nobody takes a session's finished frames: it then has no work."""
-        return len(session.finished) < BATCHES_FINISHED * self._room
-
-
-def _deadline(session: Session, ahead: int = 0) -> float:
-    """When a session's next frame is due, or the one `ahead` of it, in served time."""
-    return session.served_until + float((ahead + 1) / session.timeline.fps)

@@ -1,10 +1,10 @@
-"""The state of one stream: from its sound to its finished frames."""
+"""The state of one stream inside the engine: from its sound to its finished frames."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import cv2
 
 from musetalk_cli.config import SilenceLevel
+from musetalk_cli.engine.fate import decide
 from musetalk_cli.engine.sound_track import SoundTrack
 from musetalk_cli.engine.voice_gate import Fade
-from musetalk_cli.engine.windows import FeatureStream, Hop
+from musetalk_cli.engine.windows import FeatureStream
 from musetalk_cli.errors import InputError
 from musetalk_cli.timeline import Loop, Timeline, ceil_div, mirrored
-from musetalk_cli.types import Clip, Frame, FrameRequest, Image, Samples, Shown, StreamFormat
+from musetalk_cli.types import Clip, Fate, Frame, FrameRequest, Image, Samples, StreamFormat
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,18 +30,29 @@ SHORTEST_REST = Fraction(2, 5)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Manners:
-    """How a stream behaves in silence and under load.
+class SessionOptions:
+    """How a session treats silence and lateness.
 
     Attributes:
         silence: The level that is silence; None makes every frame.
         idle: Pictures shown in silence, each of the avatar's size; None is the avatar's own frames.
-        late_after: Seconds after which a frame that was due is left out; infinite where every frame is made.
+        late_after_s: Seconds after which a frame that was due is held instead of made; infinite makes all.
     """
 
     silence: SilenceLevel | None = None
     idle: Clip | None = None
-    late_after: float = math.inf
+    late_after_s: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is known of a frame before its features are."""
+
+    index: int
+    weight: float
+    late_from: float
+    source: int
+    fate: Fate
 
 
 class Session:
@@ -48,14 +60,12 @@ class Session:
 
     All but `interrupt` and `epoch` belong to the thread that steps the engine.
 
-    Attributes:
+    Args:
+        avatar: Who speaks.
+        features: Sound to tokens.
+        timeline: Index arithmetic at the stream's frame rate.
         stream: Format of the frames and their sound.
-        finished: Frames in order, for the caller to take.
-        ready: Requests in order, for the engine to take.
-        served_until: Where the session stands in served time, in seconds; the scheduler's to keep.
-        busy: True while it has work; the scheduler's to keep.
-        on_interrupt: Called by `interrupt` before anything else, to discard what has not reached the session.
-        shown: The last picture delivered since the last interrupt, or None.
+        options: How it treats silence and lateness.
     """
 
     def __init__(
@@ -64,27 +74,26 @@ class Session:
         features: FeatureStream,
         timeline: Timeline,
         stream: StreamFormat,
-        manners: Manners,
+        options: SessionOptions,
     ) -> None:
         self.avatar = avatar
         self.stream = stream
         self.timeline = timeline
-        self.features = features
-        self.finished: deque[Frame] = deque()
-        self.ready: deque[FrameRequest] = deque()
-        self.served_until = 0.0
-        self.busy = False
-        self.on_interrupt: Callable[[], None] = lambda: None
-        self.shown: Image | None = None
-        self._manners = manners
-        self._presence = Fade(timeline, manners.silence)
+        self._features = features
+        self._options = options
+        self._fade = Fade(timeline, options.silence)
         self._sound = SoundTrack(timeline, stream.sample_rate, stream.channels)
-        self._marks: deque[tuple[int, float]] = deque()
-        self._open_frames = 0
         meta = avatar.meta
         shortest = ceil_div(SHORTEST_REST * meta.fps, 1)
         self._loop = Loop(meta.frames, timeline, meta.fps, meta.rest_frames, shortest)
         self._period = float(1 / timeline.fps)
+        # (samples of the stream, monotonic seconds at which they had arrived), oldest first
+        self._arrivals: deque[tuple[int, float]] = deque()
+        self._waiting: deque[FrameRequest] = deque()
+        self._finished: deque[Frame] = deque()
+        self._open_frames = 0
+        self._stopped = False
+        self._shown: Image | None = None
         self._epoch = 0
         self._settled = 0
 
@@ -93,13 +102,32 @@ class Session:
         """How many interrupts there were; what belongs to an earlier one is not shown any more."""
         return self._epoch
 
+    @property
+    def waiting(self) -> int:
+        """Requests that wait to be made."""
+        return len(self._waiting)
+
+    @property
+    def untaken(self) -> int:
+        """Finished frames that nobody has taken."""
+        return len(self._finished)
+
+    @property
+    def is_done(self) -> bool:
+        """True once the sound has ended, or was stopped, and the last frame was finished."""
+        return (self._stopped or self._features.cutter.done) and self._open_frames == 0
+
+    @property
+    def last_shown(self) -> Image | None:
+        """The last picture finished since the last interrupt, or None."""
+        return self._shown
+
     def interrupt(self) -> None:
         """Discard everything that was said and not yet shown; safe to call from any thread.
 
         Time goes on: the frames that were due keep their places, as idle ones, and the sound its length, as
         silence. So picture and sound stay together, and nothing has to be caught up.
         """
-        self.on_interrupt()
         self._epoch += 1
 
     def settle(self) -> None:
@@ -107,13 +135,16 @@ class Session:
         if self._settled == self._epoch:
             return
         self._settled = self._epoch
-        self.shown = None
-        self.features.silence()
-        self._presence.silence()
-        self._sound.silence()
-        self.ready = deque(replace(request, tokens=None, weight=0.0) for request in self.ready)
+        self._shown = None
+        self._features.mute()
+        self._fade.mute()
+        self._sound.mute()
+        fate = decide(0.0, has_face=False, late=False, discarded=True)
+        self._waiting = deque(
+            replace(request, tokens=None, fate=fate, weight=0.0) for request in self._waiting
+        )
 
-    def feed(self, samples: Samples, arrived: float) -> None:
+    def hear(self, samples: Samples, arrived: float) -> None:
         """Add sound.
 
         Args:
@@ -121,110 +152,155 @@ class Session:
             arrived: Monotonic seconds at which its last sample arrived.
         """
         self.settle()
-        self._hear(self._sound.feed(samples, arrived))
-        self._marks.append((self.features.cutter.total, arrived))
+        self._listen(self._sound.append(samples, arrived))
+        self._arrivals.append((self._features.cutter.total, arrived))
 
-    def finish(self, now: float) -> None:
+    def end_sound(self, now: float) -> None:
         """End the sound: what is left becomes the last frames.
 
         Raises:
             InputError: The whole sound is shorter than one frame.
         """
-        cutter = self.features.cutter
-        self._hear(self._sound.finish())
-        cutter.finish()
-        self._marks.append((cutter.total, now))
+        cutter = self._features.cutter
+        self._listen(self._sound.drain())
+        cutter.end()
+        self._arrivals.append((cutter.total, now))
         if self.timeline.frames_in(cutter.total) == 0:
             raise InputError(
                 f"The sound is shorter than one frame ({float(1000 / self.timeline.fps):.0f} ms).",
                 "Pass a longer sound.",
             )
 
-    def _hear(self, samples: Samples) -> None:
-        self.features.cutter.feed(samples)
-        self._presence.feed(samples)
+    def _listen(self, samples: Samples) -> None:
+        self._features.cutter.append(samples)
+        self._fade.listen(samples)
 
     def hop_ready(self) -> float | None:
         """When the sound of the next hop was complete, or None while it is not."""
-        hop = self.features.cutter.due()
+        hop = None if self._stopped else self._features.cutter.due()
         if hop is None:
             return None
-        while len(self._marks) > 1 and self._marks[0][0] < hop.end:
-            self._marks.popleft()
-        return self._marks[-1][1] if hop.final else self._marks[0][1]
+        while len(self._arrivals) > 1 and self._arrivals[0][0] < hop.end:
+            self._arrivals.popleft()
+        return self._arrivals[-1][1] if hop.final else self._arrivals[0][1]
 
     def advance(self, now: float) -> None:
         """Turn a due hop into frame requests; it is encoded where one of its frames is made.
 
         Args:
-            now: Monotonic seconds; a frame that is late by now is left out.
+            now: Monotonic seconds; a frame that is late by now is held.
         """
-        hop, ready = self.features.cutter.due(), self.hop_ready()
+        hop, ready = self._features.cutter.due(), self.hop_ready()
         if hop is None or ready is None:
             return
-        frames = self.features.frames(hop)
-        weights = self._presence.weights(frames)
-        first = ready + self._manners.late_after
-        deadlines = [first + number * self._period for number in range(len(frames))]
-        made = [weight > 0 and deadline >= now for weight, deadline in zip(weights, deadlines, strict=True)]
-        tokens = self._tokens(hop, frames, encode=any(made))
-        arrivals = [self._sound.arrival(frame) for frame in frames]
-        slices = self._sound.cut(frames, final=hop.final)
-        for number, frame in enumerate(frames):
-            self.ready.append(
+        frames = self._features.frames(hop)
+        plans = self._plan(frames, ready, now)
+        if any(plan.fate.is_made for plan in plans):
+            tokens: Sequence[Tensor | None] = self._features.advance(hop, frames)
+        else:
+            self._features.skip(hop, frames)
+            tokens = [None] * len(frames)
+        sounds = self._sound.take(frames, final=hop.final)
+        for plan, heard, sound in zip(plans, tokens, sounds, strict=True):
+            self._waiting.append(
                 FrameRequest(
-                    frame, tokens[number] if made[number] else None, slices[number], arrivals[number], ready,
-                    hop.number, weights[number], deadlines[number], self._settled,
-                    dropped=weights[number] > 0 and not made[number],
-                    source=self._loop.next(resting=weights[number] == 0),
+                    plan.index,
+                    heard if plan.fate.is_made else None,
+                    sound.samples,
+                    sound.arrived,
+                    ready,
+                    hop.number,
+                    plan.fate,
+                    plan.weight,
+                    plan.late_from,
+                    self._settled,
+                    plan.source,
                 )
-            )  # fmt: skip
-        self._open_frames += len(frames)
+            )
+        self._open_frames += len(plans)
 
-    def drop_late(self, now: float) -> None:
-        """The one place where frames that wait are left out: those that cannot be shown in time any more.
+    def _plan(self, frames: range, ready: float, now: float) -> list[_Plan]:
+        """What is known of frames whose hop was complete at `ready`."""
+        plans = []
+        for number, frame in enumerate(frames):
+            weight = self._fade.weight(frame)
+            source = self._loop.next(resting=weight == 0)
+            late_from = ready + self._options.late_after_s + number * self._period
+            has_face = self.avatar.patches[source] is not None
+            fate = decide(weight, has_face=has_face, late=late_from < now)
+            plans.append(_Plan(frame, weight, late_from, source, fate))
+        return plans
 
-        What is left out is shown as the picture before it, with its own sound, and costs no model work, so
-        that the newest come next. Sound is never left out.
+    def hold_late(self, now: float) -> None:
+        """The one place where waiting frames are left out: those that cannot be shown in time any more.
+
+        What is left out shows the picture before it, with its own sound, and costs no model work, so that
+        the newest come next. Sound is never left out.
         """
-        for place, request in enumerate(self.ready):
-            if request.tokens is not None and request.deadline < now:
-                self.ready[place] = replace(request, tokens=None, dropped=True)
+        for position, request in enumerate(self._waiting):
+            if request.late_from < now:
+                fate = decide(
+                    request.weight, has_face=True, late=True, discarded=request.fate is Fate.DISCARDED
+                )
+                self._waiting[position] = replace(request, tokens=None, fate=fate)
 
-    def picture(self, request: FrameRequest, patches: Iterator[Image | None]) -> tuple[Image, Shown, Image]:
-        """A source frame with the next patch pasted in, or what takes no model work.
+    def next_request(self) -> FrameRequest:
+        """Take the oldest request that waits."""
+        return self._waiting.popleft()
+
+    def finish(self, request: FrameRequest, patches: Iterator[Image | None], now: float) -> None:
+        """Make the frame of a request; requests come back in their order.
 
         Args:
-            request: The frame.
-            patches: Finished patches of the requests that are made and have a face, in their order; None for
-                a face that is not a number.
-
-        Returns:
-            The picture, what it is, and the idle picture at its place, a read-only view of a shared one.
+            request: What `next_request` gave.
+            patches: Finished patches of the requests that are made, in their order; one is taken where this
+                one is. None stands for a face that is not a number.
+            now: Monotonic seconds.
         """
         idle = self._idle_picture(request)
-        if request.tokens is None:
-            if request.dropped:
-                return idle if self.shown is None else self.shown, Shown.HELD, idle
-            return idle, Shown.IDLE, idle
-        patch = self.avatar.patches[request.source]
-        made = None if patch is None else next(patches)
-        instead = Shown.IDLE if patch is None else Shown.BROKEN
-        elsewhere = self._manners.idle is not None
-        if made is None and not elsewhere:
-            return idle, instead, idle
+        patch, fate = None, request.fate
+        if fate.is_made:
+            patch = next(patches)
+            fate = decide(request.weight, has_face=True, late=False, broken=patch is None)
+        image = self._picture(request, fate, patch, idle)
+        pts = self.timeline.pts(request.index)
+        self._finished.append(Frame(request, image, pts, now, fate, idle))
+        if request.epoch == self._settled:
+            self._shown = image
+        self._open_frames -= 1
+
+    def take(self) -> Frame:
+        """Take the oldest finished frame; `untaken` says whether there is one."""
+        return self._finished.popleft()
+
+    def stop(self) -> None:
+        """Make nothing more: what waits is forgotten, and what is on its way is finished."""
+        self._stopped = True
+        self._open_frames -= len(self._waiting)
+        self._waiting.clear()
+
+    def _picture(self, request: FrameRequest, fate: Fate, patch: Image | None, idle: Image) -> Image:
+        """What a frame shows: idle and source frames as shared, read-only pictures, made ones as new ones."""
+        if fate is Fate.HELD:
+            return idle if self._shown is None else self._shown
+        own_idle = self._options.idle is None
+        shows_source = fate in {Fate.PASS_THROUGH, Fate.BROKEN}
+        if not fate.is_made and (own_idle or not shows_source):
+            return idle
         image: Image = self.avatar.frames[request.source].copy()
         changed = slice(None), slice(None)
-        if patch is not None and made is not None:
-            image[patch.box.slices()] = made
-            changed = changed if elsewhere else patch.box.slices()
+        place = self.avatar.patches[request.source]
+        if patch is not None and place is not None:
+            image[place.box.slices()] = patch
+            changed = place.box.slices() if own_idle else changed
         if request.weight < 1:
             part = image[changed]
             image[changed] = cv2.addWeighted(part, request.weight, idle[changed], 1 - request.weight, 0)
-        return image, instead if made is None else Shown.SPEAKING, idle
+        return image
 
     def _idle_picture(self, request: FrameRequest) -> Image:
-        idle = self._manners.idle
+        """The idle picture at a frame's place, as a read-only view of a shared one."""
+        idle = self._options.idle
         picture = self.avatar.frames[request.source]
         if idle is not None:
             shown = self.timeline.source_frame(request.index, idle.fps)
@@ -232,26 +308,3 @@ class Session:
         view: Image = picture.view()
         view.flags.writeable = False
         return view
-
-    @property
-    def leaves_out(self) -> bool:
-        """True where late frames are left out."""
-        return math.isfinite(self._manners.late_after)
-
-    def deliver(self, frame: Frame) -> None:
-        """Take over a finished frame."""
-        self.finished.append(frame)
-        if frame.request.epoch == self._settled:
-            self.shown = frame.image
-        self._open_frames -= 1
-
-    @property
-    def done(self) -> bool:
-        """True once the sound has ended and its last frame was delivered."""
-        return self.features.cutter.done and self._open_frames == 0
-
-    def _tokens(self, hop: Hop, frames: range, *, encode: bool) -> Sequence[Tensor | None]:
-        if encode:
-            return self.features.advance(hop, frames)
-        self.features.skip(hop, frames)
-        return [None] * len(frames)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,6 +13,19 @@ from musetalk_cli.timeline import Timeline
 from musetalk_cli.types import Samples
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameSound:
+    """The sound of one frame.
+
+    Attributes:
+        samples: float32 `[n, channels]` at the stream's rate.
+        arrived: Monotonic seconds at which its first sample arrived.
+    """
+
+    samples: Samples
+    arrived: float
 
 
 class SoundTrack:
@@ -27,18 +41,18 @@ class SoundTrack:
         self._timeline = timeline
         self._rate = sample_rate
         self._resampler = StreamResampler(sample_rate)
-        self._pieces: deque[Samples] = deque([np.zeros((0, channels), np.float32)])
+        self._blocks: deque[Samples] = deque([np.zeros((0, channels), np.float32)])
         self._start = 0
         self._fed = 0
         self._told = False
         self._arrivals: deque[tuple[int, float]] = deque()
 
-    def feed(self, samples: Samples, arrived: float) -> Samples:
+    def append(self, samples: Samples, arrived: float) -> Samples:
         """Take float32 `[n, channels]`, give the mono float32 `[m]` at 16 kHz that are final."""
-        self._pieces.append(samples)
+        self._blocks.append(samples)
         self._fed += len(samples)
         self._arrivals.append((self._fed, arrived))
-        heard = self._resampler.feed(samples)
+        heard = self._resampler.resample(samples)
         if not self._told and self._resampler.cancelled_at is not None:
             self._told = True
             log.warning(
@@ -47,29 +61,31 @@ class SoundTrack:
             )
         return heard
 
-    def finish(self) -> Samples:
+    def drain(self) -> Samples:
         """The last samples at 16 kHz."""
-        return self._resampler.finish()
+        return self._resampler.drain()
 
-    def silence(self) -> None:
+    def mute(self) -> None:
         """Forget what the sound of frames that are not made yet said, but not how long it was."""
-        self._pieces = deque(np.zeros_like(piece) for piece in self._pieces)
+        self._blocks = deque(np.zeros_like(block) for block in self._blocks)
 
-    def arrival(self, frame: int) -> float:
-        """When the first sample of a frame arrived; frames must be asked for in order."""
-        first = self._timeline.frame_start(frame, self._rate)
-        while len(self._arrivals) > 1 and self._arrivals[0][0] <= first:
-            self._arrivals.popleft()
-        return self._arrivals[0][1]
-
-    def cut(self, frames: range, *, final: bool) -> list[Samples]:
-        """Take the slices of the next frames; the last frame of a stream takes what is left over too."""
+    def take(self, frames: range, *, final: bool) -> list[FrameSound]:
+        """The sound of the next frames; the last frame of a stream takes what is left over too."""
         if not frames:
             return []
-        held = np.concatenate(self._pieces)
+        held = np.concatenate(self._blocks)
         bounds = [self._timeline.frame_start(frame, self._rate) - self._start for frame in frames]
         end = len(held) if final else self._timeline.frame_start(frames.stop, self._rate) - self._start
-        slices = [held[a:b] for a, b in zip(bounds, [*bounds[1:], end], strict=True)]
-        self._pieces = deque([held[end:].copy()])
+        sounds = [
+            FrameSound(held[first:last], self._arrival(self._start + first))
+            for first, last in zip(bounds, [*bounds[1:], end], strict=True)
+        ]
+        self._blocks = deque([held[end:].copy()])
         self._start += end
-        return slices
+        return sounds
+
+    def _arrival(self, sample: int) -> float:
+        """When a sample arrived; to be asked for in ascending order."""
+        while len(self._arrivals) > 1 and self._arrivals[0][0] <= sample:
+            self._arrivals.popleft()
+        return self._arrivals[0][1]

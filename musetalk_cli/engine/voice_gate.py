@@ -28,7 +28,7 @@ class VoiceGate:
         self._heard = 0
         self._open_for = 0
 
-    def feed(self, samples: Samples) -> None:
+    def listen(self, samples: Samples) -> None:
         """Append float32 `[n]` at 16 kHz."""
         held = np.concatenate([self._rest, samples])
         rows = len(held) // SAMPLES_PER_ROW
@@ -47,7 +47,7 @@ class VoiceGate:
             self._open_for -= 1
         return self._open_for > 0
 
-    def close(self) -> None:
+    def mute(self) -> None:
         """Take all that was heard for silence."""
         self._rest = np.zeros_like(self._rest)
         self._open_rows.clear()
@@ -79,22 +79,19 @@ class Fade:
         self._steps = max(1, int(self.FADE_S * timeline.fps))
         self._step = self._steps if level is None else 0
 
-    def feed(self, samples: Samples) -> None:
+    def listen(self, samples: Samples) -> None:
         """Append float32 `[n]` at 16 kHz."""
         if self._gate is not None:
-            self._gate.feed(samples)
+            self._gate.listen(samples)
 
-    def silence(self) -> None:
+    def mute(self) -> None:
         """Take all that was heard for silence, and start from the idle picture."""
         self._step = 0
         if self._gate is not None:
-            self._gate.close()
+            self._gate.mute()
 
-    def weights(self, frames: range) -> list[float]:
-        """The share of the speaking face in each of the next frames, 0..1; changes by one step a frame."""
-        return [self._next(frame) for frame in frames]
-
-    def _next(self, frame: int) -> float:
+    def weight(self, frame: int) -> float:
+        """The share of the speaking face in the next frame, 0..1; changes by one step a frame."""
         first = self._timeline.frame_start(frame) // SAMPLES_PER_ROW
         end = ceil_div(self._timeline.frame_start(frame + 1), SAMPLES_PER_ROW)
         last = max(self._timeline.last_row(frame), end)

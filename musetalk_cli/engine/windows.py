@@ -77,7 +77,7 @@ class HopCutter:
     def __init__(self, hop: Fraction, context: Fraction | None = None) -> None:
         self._hop = hop * SAMPLE_RATE
         self._context = None if context is None else ceil_div(context * SAMPLE_RATE, SAMPLES_PER_ROW)
-        self._pieces: list[Samples] = []
+        self._blocks: list[Samples] = []
         self._start = 0
         self._total = 0
         self._ended = False
@@ -85,18 +85,18 @@ class HopCutter:
         self._given_rows = 0
         self._final_taken = False
 
-    def feed(self, samples: Samples) -> None:
+    def append(self, samples: Samples) -> None:
         """Append float32 `[n]`."""
-        self._pieces.append(samples)
+        self._blocks.append(samples)
         self._total += len(samples)
 
-    def finish(self) -> None:
+    def end(self) -> None:
         """End the stream: what is left is the last hop."""
         self._ended = True
 
-    def silence(self, next_row: int) -> None:
+    def mute(self, next_row: int) -> None:
         """Forget what the held sound said, but not how long it was; rows from `next_row` on come again."""
-        self._pieces = [np.zeros(self._total - self._start, np.float32)]
+        self._blocks = [np.zeros(self._total - self._start, np.float32)]
         self._given_rows = next_row
 
     @property
@@ -137,7 +137,7 @@ class HopCutter:
             first = max(first, new_row - self._context)
         first = min(first, new_row)
         begin = first * SAMPLES_PER_ROW
-        held = np.concatenate([np.zeros(0, np.float32), *self._pieces])
+        held = np.concatenate([np.zeros(0, np.float32), *self._blocks])
         window = Window(held[begin - self._start : hop.end - self._start], first, end_row)
         fresh = end_row > self._given_rows or hop.number == 0
         self._given_rows = end_row
@@ -147,7 +147,7 @@ class HopCutter:
     def skip(self, hop: Hop, next_row: int) -> None:
         """Move past a due hop whose frames need no features; `next_row` as in `take`."""
         self._given_rows = max(self._given_rows, next_row)
-        self._pass(hop, np.concatenate([np.zeros(0, np.float32), *self._pieces]), next_row)
+        self._pass(hop, np.concatenate([np.zeros(0, np.float32), *self._blocks]), next_row)
 
     def _pass(self, hop: Hop, held: Samples, next_row: int) -> None:
         """Hold on to the samples from the earliest start of the next window."""
@@ -156,7 +156,7 @@ class HopCutter:
         row = rows_in(hop.end)
         rows = rows_in(WINDOW_SAMPLES) if self._context is None else self._context
         start = max(self._start, (min(row, next_row) - rows) * SAMPLES_PER_ROW)
-        self._pieces = [held[start - self._start :].copy()]
+        self._blocks = [held[start - self._start :].copy()]
         self._start = start
 
 
@@ -205,9 +205,9 @@ class FeatureStream:
         self.cutter.skip(hop, self._first_row(frames.stop))
         self._next_frame = frames.stop
 
-    def silence(self) -> None:
+    def mute(self) -> None:
         """Forget what the sound so far said: what is computed from here on has heard nothing of it."""
-        self.cutter.silence(self._first_row(self._next_frame))
+        self.cutter.mute(self._first_row(self._next_frame))
         self._rows = None
 
     def _first_row(self, frame: int) -> int:

@@ -1,45 +1,44 @@
-"""The figures of a run, taken from outside while it goes."""
+"""The figures of a stream, taken from outside while it goes."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from musetalk_cli.clock import Clock
+from musetalk_cli.errors import describe
 from musetalk_cli.measure.stages import Figures, Percentiles
 from musetalk_cli.measure.trace import Trace
-from musetalk_cli.types import Frame, Shown
+from musetalk_cli.types import Fate, Frame
 
 log = logging.getLogger(__name__)
 
-SNAPSHOT_S = 0.25
-"""How often a run says how it goes, at most."""
 RECENT = 12
 """Snapshots over which the rate of frames is taken."""
 
 
 @dataclass(slots=True)
 class Latencies:
-    """The three latencies of a run, in seconds, and what was late.
+    """The three latencies of a stream, in seconds, and what was late.
 
-    The first two are those of made frames: a chunk of silence needs no time, and says nothing.
+    The first two are those of made frames: a hop of silence needs no time, and says nothing.
 
     Attributes:
-        chunk_s: Length of a chunk.
-        first_frame: Chunk complete to its first frame composited, one per chunk.
-        last_frame: Chunk complete to its last frame composited, one per chunk.
-        mouth_to_eye: Arrival of a frame's first sample to the frame in a sink, one per frame.
+        chunk_s: Length of a hop.
+        first_frame: Hop complete to its first frame composited, one per hop.
+        last_frame: Hop complete to its last frame composited, one per hop.
+        mouth_to_eye: Arrival of a frame's first sample to the frame in a sink, one per frame, by sink.
         late: Made frames that were composited after they were due; none is where no frame has its time.
     """
 
     chunk_s: float
     first_frame: Figures = field(default_factory=Figures)
     last_frame: Figures = field(default_factory=Figures)
-    mouth_to_eye: Figures = field(default_factory=Figures)
+    mouth_to_eye: dict[str, Figures] = field(default_factory=dict)
     late: int = 0
+    _watched: set[str] = field(default_factory=set)
     _hop: int = -1
     _delay: float | None = None
 
@@ -50,26 +49,38 @@ class Latencies:
             frame: The frame.
             due: Monotonic seconds at which it is shown; None where it is as soon as it is made.
         """
-        if frame.shown is not Shown.SPEAKING:
+        if not frame.fate.is_made:
             return
         delay = frame.composited - frame.request.ready
         if frame.request.hop != self._hop:
-            self.close()
+            self.end_hop()
             self._hop = frame.request.hop
             self.first_frame.append(delay)
         self._delay = delay
         self.late += due is not None and frame.composited > due
 
-    def close(self) -> None:
-        """Take note of the last chunk's last frame."""
+    def end_hop(self) -> None:
+        """Take note of the last hop's last frame."""
         if self._delay is not None:
             self.last_frame.append(self._delay)
         self._delay = None
 
+    def handed(self, sink: str, frame: Frame, at: float, *, watched: bool) -> None:
+        """Take note of a frame that was handed to a sink."""
+        if watched:
+            self._watched.add(sink)
+        self.mouth_to_eye.setdefault(sink, Figures()).append(at - frame.request.arrived)
+
+    def eye(self) -> Percentiles:
+        """Mouth to eye where it is worst among the sinks that somebody watches, or among all if none is."""
+        shown = [figures for name, figures in self.mouth_to_eye.items() if name in self._watched]
+        told = [figures.percentiles() for figures in shown or self.mouth_to_eye.values()]
+        return max(told, key=lambda each: each.p95, default=Percentiles.of([]))
+
 
 @dataclass(slots=True)
 class Outcome:
-    """What a run did.
+    """What a stream did.
 
     Attributes:
         latencies: When frames came.
@@ -82,8 +93,8 @@ class Outcome:
         samples: Samples of each channel of their sound.
         lost_samples: Samples of each channel that the source could not keep.
         wall_s: Seconds from when every sink was open to the end, the completion of files included.
-        waiting_s: Seconds the device had nothing to do: a live source had not delivered, frames were early.
-        interrupted: True where the run was stopped before the sound ended.
+        waiting_s: Seconds the device had nothing to do: sound had not come, frames were early.
+        interrupted: True where the stream was stopped before the sound ended.
         failures: What failed on the way, in order.
     """
 
@@ -103,8 +114,23 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Depths:
+    """What waits in a stream.
+
+    Attributes:
+        sound: Blocks of sound that wait for the device.
+        requests: Frames that wait to be made.
+        frames: Frames that wait for their time or for a sink.
+    """
+
+    sound: int
+    requests: int
+    frames: int
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
-    """How a run goes.
+    """How a stream goes.
 
     Attributes:
         elapsed_s: Seconds since its start.
@@ -113,12 +139,10 @@ class Snapshot:
         real_time_factor: Seconds of work per second of sound.
         first_frame_ms: As in `Latencies`, so far.
         last_frame_ms: The same.
-        mouth_to_eye_ms: The same.
-        sound_waiting: Pieces of sound that wait for the device.
-        requests_waiting: Frames that wait to be made.
-        frames_waiting: Frames that wait for their time or for a sink.
+        mouth_to_eye_ms: The same, of the worst sink that is watched.
+        waiting: What waits.
         late: Late frames.
-        dropped: Frames left out.
+        dropped: Frames held because they were late.
         idle: Frames without model work.
         speaking: True where the last frame shows a made face.
         failed: Names of the sinks that failed.
@@ -131,9 +155,7 @@ class Snapshot:
     first_frame_ms: Percentiles
     last_frame_ms: Percentiles
     mouth_to_eye_ms: Percentiles
-    sound_waiting: int
-    requests_waiting: int
-    frames_waiting: int
+    waiting: Depths
     late: int
     dropped: int
     idle: int
@@ -142,110 +164,132 @@ class Snapshot:
 
 
 class Observer:
-    """Keeps the figures of one run; told by the threads that know.
+    """Keeps the figures of one stream; told by the threads that know, and safe to ask from any.
 
     Args:
         clock: Where time comes from.
-        chunk_s: Seconds of sound per chunk.
+        chunk_s: Seconds of sound per hop.
         sample_rate: Samples per second of the sound.
-        trace: Where the depths of the queues go besides, or None.
-
-    Attributes:
-        outcome: The figures so far.
+        trace: Where moments and the depths of the queues go besides, or None.
     """
 
-    def __init__(self, clock: Clock, chunk_s: float, sample_rate: int, trace: Trace | None = None) -> None:
-        self.outcome = Outcome(Latencies(chunk_s), sample_rate)
+    def __init__(
+        self,
+        clock: Clock,
+        chunk_s: float,
+        sample_rate: int,
+        trace: Trace | None = None,
+    ) -> None:
+        self._outcome = Outcome(Latencies(chunk_s), sample_rate)
         self._clock = clock
         self._trace = trace
         self._started = clock.now()
-        self._shown = -1
-        self._speaking = False
+        self._last: Fate | None = None
         self._recent: deque[tuple[float, int]] = deque(maxlen=RECENT)
         self._failed: list[str] = []
         self._lock = threading.Lock()
 
-    def start(self) -> Outcome:
-        """Begin; the outcome that will be filled."""
+    def start(self) -> None:
+        """Every sink is open: the stream's time begins."""
         self._started = self._clock.now()
         self._recent.append((self._started, 0))
-        return self.outcome
 
     def waited(self, seconds: float) -> None:
-        """The device's thread had nothing to do."""
-        self.outcome.waiting_s += seconds
+        """The device had nothing to do."""
+        with self._lock:
+            self._outcome.waiting_s += seconds
 
     def failed(self, name: str, error: BaseException) -> None:
-        """A sink has failed."""
-        log.warning("%s failed and was closed: %s", name, error)
+        """Something of the stream has failed, and the rest goes on; `-v` shows where it failed."""
+        log.warning("%s failed and was closed: %s", name, describe(error))
+        log.debug("Where %s failed:", name, exc_info=error)
+        self._mark(f"{name} failed")
         with self._lock:
             self._failed.append(name)
-            self.outcome.failures.append(error)
+            self._outcome.failures.append(error)
 
-    def handed(self, frame: Frame, at: float) -> None:
-        """A frame was handed to a sink; told in order, each once."""
+    def stopped(self) -> None:
+        """The stream is ended before its sound is."""
+        self._outcome.interrupted = True
+
+    def interrupted(self) -> None:
+        """What was said and not yet shown is discarded."""
+        self._mark("interrupt")
+
+    def handed(self, sink: str, frame: Frame, at: float, *, watched: bool) -> None:
+        """A frame was handed to a sink; told in order."""
         with self._lock:
-            if frame.request.index > self._shown:
-                self._shown = frame.request.index
-                self.outcome.latencies.mouth_to_eye.append(at - frame.request.arrived)
+            self._outcome.latencies.handed(sink, frame, at, watched=watched)
 
-    def presented(
-        self,
-        frame: Frame,
-        due: float | None,
-        depths: tuple[int, int, int],
-        watch: Callable[[Snapshot], None] | None,
-    ) -> None:
+    def presented(self, frame: Frame, due: float | None) -> None:
         """A frame was presented; told in order by one thread, with when it was due, if it was."""
-        outcome = self.outcome
-        outcome.latencies.composited(frame, due)
-        outcome.frames += 1
-        outcome.idle += frame.shown is Shown.IDLE
-        outcome.broken += frame.shown is Shown.BROKEN
-        outcome.dropped += frame.shown is Shown.HELD
-        outcome.samples += len(frame.request.audio)
-        self._speaking = frame.shown is Shown.SPEAKING
-        if self._clock.now() - self._recent[-1][0] >= SNAPSHOT_S:
-            self._tell(depths, watch)
+        with self._lock:
+            outcome = self._outcome
+            outcome.latencies.composited(frame, due)
+            outcome.frames += 1
+            outcome.idle += frame.fate.is_idle
+            outcome.broken += frame.fate is Fate.BROKEN
+            outcome.dropped += frame.fate is Fate.HELD
+            outcome.samples += len(frame.request.audio)
+            before, self._last = self._last, frame.fate
+        if frame.fate is Fate.HELD and before is not Fate.HELD:
+            self._mark("drop")
+        elif frame.fate.is_made and (before is None or before.is_idle):
+            self._mark("utterance")
 
-    def end(self, depths: tuple[int, int, int], watch: Callable[[Snapshot], None] | None) -> None:
-        """The run has ended."""
-        self.outcome.latencies.close()
-        self.outcome.wall_s = self._clock.now() - self._started
-        self._tell(depths, watch)
+    def stalled(self) -> None:
+        """A frame came after its time: the picture before it stood longer."""
+        self._mark("stall")
 
-    def _tell(self, depths: tuple[int, int, int], watch: Callable[[Snapshot], None] | None) -> None:
+    def end(self, *, held: int, lost_samples: int) -> Outcome:
+        """The stream has ended; its figures.
+
+        Args:
+            held: Pictures that sinks were too slow for.
+            lost_samples: Samples of each channel that the source could not keep.
+        """
+        with self._lock:
+            self._outcome.latencies.end_hop()
+            self._outcome.wall_s = self._clock.now() - self._started
+            self._outcome.held = held
+            self._outcome.lost_samples = lost_samples
+            return self._outcome
+
+    def snapshot(self, waiting: Depths) -> Snapshot:
+        """How the stream goes, now; to be asked by one thread."""
         now = self._clock.now()
         if self._trace is not None:
-            for name, depth in zip(("sound", "requests", "frames"), depths, strict=True):
+            for name, depth in (
+                ("sound", waiting.sound),
+                ("requests", waiting.requests),
+                ("frames", waiting.frames),
+            ):
                 self._trace.counter(name, depth, now)
-        since, before = self._recent[0]
-        self._recent.append((now, self.outcome.frames))
-        if watch is not None:
-            fps = (self.outcome.frames - before) / max(now - since, 1e-9)
-            watch(self._snapshot(now, fps, depths))
-
-    def _snapshot(self, now: float, fps: float, depths: tuple[int, int, int]) -> Snapshot:
-        outcome, latencies = self.outcome, self.outcome.latencies
+        with self._lock:
+            outcome = replace(self._outcome, failures=list(self._outcome.failures))
+            latencies = outcome.latencies
+            mouth_to_eye = latencies.eye()
+            failed, last = tuple(self._failed), self._last
+        since, before = self._recent[0] if self._recent else (self._started, 0)
+        self._recent.append((now, outcome.frames))
         elapsed = now - self._started
         spoken = outcome.samples / outcome.sample_rate
-        with self._lock:
-            mouth_to_eye = latencies.mouth_to_eye.percentiles()
-            failed = tuple(self._failed)
         return Snapshot(
             elapsed_s=elapsed,
             frames=outcome.frames,
-            fps=fps,
+            fps=(outcome.frames - before) / max(now - since, 1e-9),
             real_time_factor=(elapsed - outcome.waiting_s) / spoken if spoken else 0.0,
             first_frame_ms=latencies.first_frame.percentiles(),
             last_frame_ms=latencies.last_frame.percentiles(),
             mouth_to_eye_ms=mouth_to_eye,
-            sound_waiting=depths[0],
-            requests_waiting=depths[1],
-            frames_waiting=depths[2],
+            waiting=waiting,
             late=latencies.late,
             dropped=outcome.dropped,
             idle=outcome.idle,
-            speaking=self._speaking,
+            speaking=last is not None and last.is_made,
             failed=failed,
         )
+
+    def _mark(self, name: str) -> None:
+        if self._trace is not None:
+            self._trace.mark(name, self._clock.now())

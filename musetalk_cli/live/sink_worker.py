@@ -1,4 +1,4 @@
-"""One sink with its own thread and a short queue, so that none waits for another.
+"""A sink's own thread and short queue, so that no sink waits for another.
 
 It is also the last place that an interrupt reaches: what was queued before one is shown as idle.
 """
@@ -8,49 +8,72 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
-from musetalk_cli.clock import Clock
-from musetalk_cli.engine.session import Session
+from musetalk_cli.engine.fate import decide
+from musetalk_cli.errors import OutputError
 from musetalk_cli.handoff import Handoff, HandoffClosed
 from musetalk_cli.measure.stages import StageStats
-from musetalk_cli.types import Frame, Image, Samples, Shown, Sink
+from musetalk_cli.types import Frame, Image, Samples, Sink, StreamFormat
 
 log = logging.getLogger(__name__)
 
 ABORT_S = 0.5
 """How long a sink may take to let go by itself before it is ended from outside."""
 BEHIND_S = 10
-"""How far a sink may fall behind where nobody can wait for it."""
+"""How far a sink may fall behind where nobody waits for it; then it is closed."""
 MUTE_S = 0.01
 """Over how much time the sound dies away at an interrupt."""
 
 Written = Callable[["SinkWorker", Frame, float], None]
 """Told of a frame, and when it was handed to the sink."""
+Failed = Callable[["SinkWorker", BaseException], None]
+"""Told once when a sink that was open has failed, in whatever thread found it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Queueing:
+    """How frames wait for a sink.
+
+    Attributes:
+        stream: Format of the frames.
+        capacity: Frames that may wait with a picture of their own.
+        waits: Whoever hands over a frame waits while the queue is full. Else frames beyond the capacity keep
+            their slot and their sound and hold the picture before them, for `BEHIND_S`; then the sink fails.
+        epoch: How many interrupts the stream has seen.
+    """
+
+    stream: StreamFormat
+    capacity: int
+    waits: bool
+    epoch: Callable[[], int]
+
+    @property
+    def bound(self) -> int:
+        """Frames that may wait at the most."""
+        return self.capacity + (0 if self.waits else int(BEHIND_S * self.stream.fps))
 
 
 class _AbandonedError(Exception):
-    """The run has failed; what is queued does not matter any more."""
+    """The stream has failed; what is queued does not matter any more."""
 
 
 class SinkWorker:
     """Takes frames for one sink.
 
     Args:
-        sink: Where they go; all its methods are called from one thread.
-        session: Whose frames they are.
-        capacity: Frames that may wait.
-        clock: Where time comes from.
-        stats: Where the time of writing goes.
+        sink: Where they go; all its methods but `abort` are called from one thread.
+        name: What messages and figures call it.
+        queueing: How frames wait.
+        stats: Where the time of writing goes, and where time comes from.
         written: Told of every frame.
-        failed: Told once, from the worker's thread, when the sink has failed after it was open.
-        waits: Whoever hands over a frame waits while the queue is full. Where nobody can wait, frames beyond
-            it keep their slot and their sound, and hold the picture before them, for `BEHIND_S` at most.
+        failed: Told once, when the sink has failed after it was open.
 
     Attributes:
+        name: What messages and figures call it.
         failure: What the sink failed with, or None.
         held: Frames whose own picture the sink was too slow for.
     """
@@ -58,42 +81,38 @@ class SinkWorker:
     def __init__(
         self,
         sink: Sink,
-        session: Session,
-        capacity: int,
-        clock: Clock,
+        name: str,
+        queueing: Queueing,
         stats: StageStats,
         written: Written,
-        failed: Callable[[SinkWorker, BaseException], None],
-        *,
-        waits: bool = True,
+        failed: Failed,
     ) -> None:
         self.held = 0
-        self._holds = not waits
         self.failure: BaseException | None = None
+        self.name = name
         self._sink = sink
-        self._session = session
-        self._clock = clock
+        self._queueing = queueing
         self._stats = stats
         self._written = written
         self._failed = failed
-        self._pictures = capacity
-        behind = 0 if waits else int(BEHIND_S * session.stream.fps)
-        self._queue: Handoff[Frame] = Handoff(capacity + behind)
+        self._queue: Handoff[Frame] = Handoff(queueing.bound)
         self._newest: Image | None = None
         self._opened = threading.Event()
         self._faded = False
         self._abandoned = False
-        self._thread = threading.Thread(target=self._run, name=f"sink {sink.name}", daemon=True)
+        self._ended = False
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._run, name=f"sink {name}", daemon=True)]
 
     @property
-    def name(self) -> str:
-        """What the sink is called."""
-        return self._sink.name
+    def watched(self) -> bool:
+        """True where somebody watches the sink as the frames come."""
+        return self._sink.watched
 
     @property
     def waiting(self) -> int:
         """Frames that wait."""
-        return len(self._queue)
+        return self._queue.waiting
 
     def open(self) -> None:
         """Open the sink.
@@ -101,57 +120,100 @@ class SinkWorker:
         Raises:
             MuseTalkError: It cannot be opened.
         """
-        self._thread.start()
+        self._threads[0].start()
         self._opened.wait()
         if self.failure is not None:
             raise self.failure
 
     def put(self, frame: Frame) -> None:
         """Hand over a frame; a sink that has failed takes and forgets it."""
-        if len(self._queue) >= self._pictures and self._newest is not None and self._holds:
-            frame = replace(frame, image=self._newest, shown=Shown.HELD)
+        try:
+            if self._queueing.waits:
+                self._queue.put(frame)
+            elif not self._queue.offer(self._held_back(frame)):
+                self._give_up()
+        except HandoffClosed:
+            return
+        except BaseException as error:
+            if error is not self.failure and not isinstance(error, _AbandonedError):
+                raise
+
+    def close(self) -> None:
+        """Take no more frames, without waiting; what is queued is still written."""
+        self._queue.close()
+
+    def complete(self) -> None:
+        """Complete the sink with what is queued; `failure` says how that went.
+
+        Where nobody waits for the sink, it has `BEHIND_S` for that.
+        """
+        self.close()
+        if self._started and not self._queueing.waits:
+            self._threads[0].join(BEHIND_S)
+            if self._threads[0].is_alive():
+                self._give_up()
+        self._join()
+
+    def abandon(self) -> None:
+        """Take nothing any more, without waiting: what is queued is forgotten, and whoever waits goes on."""
+        self._abandoned = True
+        self._queue.close(_AbandonedError())
+
+    def abort(self) -> None:
+        """End the sink at once, also one that was never opened, or that is complete."""
+        self.abandon()
+        if self._started:
+            self._threads[0].join(ABORT_S)
+        self._let_go()  # from here where its own thread could not: what takes nothing ends no other way
+        self._join()
+
+    @property
+    def _started(self) -> bool:
+        return self._threads[0].ident is not None
+
+    def _join(self) -> None:
+        if self._started:
+            for thread in self._threads:
+                thread.join()
+
+    def _held_back(self, frame: Frame) -> Frame:
+        """A frame that will wait: as it is while there is room for its picture, else with the one before."""
+        if self._queue.waiting >= self._queueing.capacity and self._newest is not None:
+            frame = replace(frame, image=self._newest, fate=decide(1, has_face=True, late=True))
             if not self.held:
                 log.warning("%s takes frames too slowly; pictures are left out there.", self.name)
             self.held += 1
         self._newest = frame.image
-        try:
-            self._queue.put(frame)
-        except HandoffClosed:
-            return
-        except BaseException as error:
-            if error is not self.failure:
-                raise
+        return frame
 
-    def finish(self) -> None:
-        """Complete the sink with what is queued; `failure` says how that went."""
-        self._queue.close()
-        self._thread.join()
-
-    def abort(self) -> None:
-        """End the sink at once, also one that was never opened, or that is complete."""
-        self._abandoned = True
-        self._queue.close(_AbandonedError())
-        started = self._thread.ident is not None
-        if started:
-            self._thread.join(ABORT_S)
-        self._let_go()  # from here where its own thread could not: what takes nothing ends no other way
-        if started:
-            self._thread.join()
+    def _give_up(self) -> None:
+        """Close a sink that fell too far behind, from outside: its own thread waits in it."""
+        failure = OutputError(
+            f"{self.name} is {BEHIND_S} s behind and was closed.",
+            "Give it less to write, or a faster disk, line or reader.",
+        )
+        self._fail(failure)
+        ending = threading.Thread(target=self._let_go, name=f"end of {self.name}", daemon=True)
+        self._threads.append(ending)
+        ending.start()
 
     def _run(self) -> None:
         try:
-            self._sink.open(self._session.stream)
+            self._sink.open(self._queueing.stream)
             self._opened.set()
             self._write_all()
         except _AbandonedError:
-            self._end(None)
+            self._let_go()
         except BaseException as error:
-            self._end(None if self._abandoned else error)
+            if not self._abandoned:
+                self._fail(error)
+            self._let_go()
+        self._opened.set()
 
     def _write_all(self) -> None:
         wrote = False
         for frame in self._queue:
-            now = self._clock.now()
+            now = self._stats.clock.now()
             with self._stats.span("sink"):
                 self._sink.write(self._after_interrupt(frame))
             self._written(self, frame, now)
@@ -161,14 +223,15 @@ class SinkWorker:
         else:
             self._sink.abort()
 
-    def _end(self, failure: BaseException | None) -> None:
-        self.failure = failure
-        if failure is not None:
-            self._queue.close(failure)
-        self._let_go()
-        was_open = self._opened.is_set()
-        self._opened.set()
-        if failure is not None and was_open:
+    def _fail(self, failure: BaseException) -> None:
+        """Keep the first failure, and tell of it where the sink was open."""
+        with self._lock:
+            if self._ended:
+                return
+            self._ended = True
+            self.failure = failure
+        self._queue.close(failure)
+        if self._opened.is_set():
             self._failed(self, failure)
 
     def _let_go(self) -> None:
@@ -183,18 +246,19 @@ class SinkWorker:
         The first after a frame that was shown is half-way between both, and its sound dies away.
         """
         request = frame.request
-        if request.epoch == self._session.epoch or frame.idle is None:
+        if request.epoch == self._queueing.epoch() or frame.idle is None:
             self._faded = False
             return frame
         first, self._faded = not self._faded, True
         image = frame.idle
-        if first and frame.shown is not Shown.IDLE:
+        if first and not frame.fate.is_idle:
             image = cv2.addWeighted(frame.image, 0.5, frame.idle, 0.5, 0)
         audio = self._muted(request.audio) if first else np.zeros_like(request.audio)
-        return replace(frame, image=image, shown=Shown.IDLE, request=replace(request, audio=audio))
+        fate = decide(0, has_face=False, late=False, discarded=True)
+        return replace(frame, image=image, fate=fate, request=replace(request, audio=audio))
 
     def _muted(self, audio: Samples) -> Samples:
         muted = np.zeros_like(audio)
-        length = min(len(audio), round(MUTE_S * self._session.stream.sample_rate))
+        length = min(len(audio), round(MUTE_S * self._queueing.stream.sample_rate))
         muted[:length] = audio[:length] * np.linspace(1, 0, length, dtype=np.float32)[:, None]
         return muted

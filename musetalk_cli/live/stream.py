@@ -1,283 +1,322 @@
-"""The run loop: a thread per clock, two bounded hand-offs, and a short queue for each sink.
+"""One stream, from the sound that comes to the frames that are shown.
 
-Arrival (the source), the device (the caller's thread) and presentation each have their own thread; so has
-every sink. What is full waits. Whatever ends a run, no thread is left behind:
+Sound and frames pass through three threads, each with a clock of its own, and no thread waits for another but
+at a bounded queue:
 
-- offline, the first failure anywhere is raised to the caller, and nothing half-written stays;
-- in a stream a sink that fails is closed and the others go on; where the source or the device fails, the
-  sinks are completed with what was made. The outcome lists the failures.
+- arrival: `_receive` takes blocks of sound from the source;
+- the device loop: `exchange` gives them to the session, and finished frames to the jitter buffer;
+- presentation: `_present` takes each frame when it is due, and hands it to every sink's worker.
+
+Whatever ends a stream, no thread is left behind. What a failure does is the policy's: all or nothing, or the
+rest goes on, what was made is completed, and the outcome lists every failure.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 
-from musetalk_cli.clock import Clock
-from musetalk_cli.engine.engine import Engine
 from musetalk_cli.engine.session import Session
 from musetalk_cli.handoff import Handoff, HandoffClosed
-from musetalk_cli.live.jitter_buffer import PlayoutSchedule
-from musetalk_cli.live.observe import Observer, Outcome, Snapshot
-from musetalk_cli.live.sink_worker import SinkWorker
+from musetalk_cli.live.device_loop import DeviceLoop
+from musetalk_cli.live.fan_out import FanOut
+from musetalk_cli.live.jitter_buffer import JitterBuffer, PlayoutSchedule
+from musetalk_cli.live.observe import Depths, Observer, Outcome
+from musetalk_cli.live.policy import StreamPolicy
+from musetalk_cli.live.sink_worker import Queueing, SinkWorker
+from musetalk_cli.live.watcher import Watch, Watcher
+from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.types import AudioBlock, AudioSource, Frame, Sink
 
-POLL_S = 0.05
-"""How often a wait for sound looks whether it should stop."""
+log = logging.getLogger(__name__)
+
 ARRIVALS = 64
-"""Pieces of sound that may wait for the device."""
-FRAMES_PER_BATCH_WAITING = 2
-"""Batches of frames that may wait for presentation, at the least."""
-SINK_FRAMES = 4
-"""Frames that may wait for a sink, at the least."""
-
-Watch = Callable[[Snapshot], None]
-"""Told how a run goes, a few times a second and at its end."""
+"""Blocks of sound that may wait for the device."""
 
 
-class Pipeline:
-    """Moves one stream from its source through an engine to its sinks.
+@dataclass(frozen=True, slots=True, eq=False)
+class Ends:
+    """Where the sound of a stream comes from and where its frames go.
+
+    Attributes:
+        source: The sound.
+        sinks: All get every frame.
+        stop: Set from outside to end the stream early; what was made so far is completed.
+        watch: Told how the stream goes, or None.
+    """
+
+    source: AudioSource
+    sinks: Sequence[Sink]
+    stop: threading.Event
+    watch: Watch | None = None
+
+
+class Stream:
+    """Moves one stream from its source through the device loop to its sinks. A seat of the loop.
 
     Args:
-        engine: What makes the frames.
+        loop: Whose device makes the frames.
         session: The engine's session for this stream.
-        source: Where the sound comes from.
-        sinks: Where the frames go; all get every frame.
-        clock: Where time comes from.
-        playout: When frames are shown; None shows each as soon as it is made.
+        ends: Source, sinks, and who is told.
+        policy: How it keeps time, and what a failure does.
+        chunk: Seconds of sound per hop.
+        batch: Frames in the engine's largest batch.
         observer: Who keeps the figures.
-        offline: The first failure ends everything, and leaves nothing.
+        stats: Where stage times go, and where time comes from.
+
+    Attributes:
+        session: The engine's session for this stream.
     """
 
     def __init__(
         self,
-        engine: Engine,
+        loop: DeviceLoop,
         session: Session,
-        source: AudioSource,
-        sinks: Sequence[Sink],
-        clock: Clock,
+        ends: Ends,
+        policy: StreamPolicy,
+        chunk: Fraction,
+        batch: int,
         observer: Observer,
-        *,
-        playout: PlayoutSchedule | None = None,
-        offline: bool = False,
+        stats: StageStats,
     ) -> None:
-        self._engine = engine
-        self._session = session
-        self._source = source
-        self._clock = clock
+        self.session = session
+        self._loop = loop
+        self._source = ends.source
+        self._stop = ends.stop
+        self._policy = policy
         self._observer = observer
-        self._playout = playout
-        self._offline = offline
-        batch = engine.batch_sizes[-1]
-        ahead = 0 if playout is None else int(observer.outcome.latencies.chunk_s * session.stream.fps) + batch
-        room = SINK_FRAMES if playout is None else int(session.stream.fps)
+        self._stats = stats
+        self._clock = stats.clock
         self._arrivals: Handoff[tuple[int, AudioBlock]] = Handoff(ARRIVALS)
-        self._frames: Handoff[Frame] = Handoff(max(FRAMES_PER_BATCH_WAITING * batch, ahead))
-        self._workers = [
-            SinkWorker(
-                sink,
-                session,
-                max(SINK_FRAMES, room),
-                clock,
-                engine.stats,
-                self._written,
-                self._sink_failed,
-                waits=playout is None or source.patient,
-            )
-            for sink in sinks
-        ]
+        fps = session.stream.fps
+        schedule = PlayoutSchedule(session.timeline, chunk) if policy.paced else None
+        room = policy.frames_buffered(fps, chunk, batch)
+        self._buffer = JitterBuffer(room, self._clock, schedule, observer.stalled)
+        queueing = Queueing(
+            session.stream, policy.frames_queued(fps), policy.sinks_are_waited_for, lambda: session.epoch
+        )
+        self._sinks = FanOut(ends.sinks, queueing, stats, self._written, self._sink_failed)
+        self._watcher = Watcher(lambda: observer.snapshot(self._depths()), ends.watch)
+        self._arrival = threading.Thread(target=self._receive, name="arrival", daemon=True)
+        self._presentation = threading.Thread(target=self._present, name="presentation", daemon=True)
+        self._lock = threading.Lock()
+        self._fatal: BaseException | None = None
         self._source_failure: BaseException | None = None
-        self._made = False
-        self._ended = False
-        self._flush = threading.Event()
+        self._over = threading.Event()
         self._interrupted_at = -math.inf
-        session.on_interrupt = self._interrupt
-        self._watch: Watch | None = None
+        self._sound_ended = False
+        self._stopped = False
+        self._made = False
 
-    def run(self, stop: threading.Event, watch: Watch | None = None) -> Outcome:
-        """Run until the sound ends or `stop` is set; then complete the sinks.
+    # -- whoever runs the stream -------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Open the sinks and let the sound come.
 
         Raises:
-            MuseTalkError: Source, engine or a sink failed before the first frame, or offline.
+            MuseTalkError: A sink cannot be opened; none is left open.
         """
-        self._watch = watch
-        threads = [
-            threading.Thread(target=self._arrive, name="arrival", daemon=True),
-            threading.Thread(target=self._present, name="presentation", daemon=True),
-        ]
         try:
-            for worker in self._workers:
-                worker.open()
-            outcome = self._observer.start()
-            for thread in threads:
-                thread.start()
-            try:
-                self._serve(stop)
-            except Exception as error:
-                self._keep_or_raise(error)
-            self._complete(threads[1])
-        except BaseException as error:
-            self._abort(threads, error)
+            self._sinks.open()
+        except BaseException:
+            self._source.close()
             raise
-        self._close(threads)
-        outcome.lost_samples = self._source.lost_samples
-        outcome.held = sum(worker.held for worker in self._workers)
-        self._observer.end(self._depths(), watch)
+        self._observer.start()
+        self._arrival.start()
+        self._presentation.start()
+        self._watcher.start()
+
+    def interrupt(self) -> None:
+        """Discard everything that was said and not yet shown; safe to call from any thread."""
+        self._interrupted_at = self._clock.now()
+        self._source.discard()
+        self.session.interrupt()
+        self._observer.interrupted()
+
+    def abort(self, error: BaseException) -> None:
+        """End at once, and leave no result and no thread."""
+        self._give_up(error)
+        self._join_threads()
+        self._watcher.end()
+
+    def join(self) -> Outcome:
+        """Wait until every sink is complete; the figures.
+
+        Raises:
+            BaseException: What ended the stream before the first frame, or at all where it is all or nothing.
+        """
+        self._join_threads()
+        outcome = self._observer.end(held=self._sinks.held, lost_samples=self._source.lost_samples)
+        self._watcher.end()
+        if self._fatal is not None:
+            raise self._fatal
+        if not outcome.frames and outcome.failures:
+            raise outcome.failures[0]
         return outcome
 
-    def _keep_or_raise(self, error: Exception) -> None:
-        """Go on to what completes the sinks, where a stream has come so far that this is worth something."""
-        if self._offline or not self._made:
-            raise error
-        failures = self._observer.outcome.failures
-        if error not in failures:
-            failures.append(error)
-
-    def _complete(self, presentation: threading.Thread) -> None:
-        """Show what was made, and complete every sink."""
-        if self._observer.outcome.interrupted:
-            self._flush.set()
-        self._frames.close()
-        presentation.join()
-        try:
-            self._frames.raise_error()
-        except Exception as error:
-            self._keep_or_raise(error)
-        for worker in self._workers:
-            worker.finish()
-            if worker.failure is not None and self._offline:
-                raise worker.failure
-        if not self._observer.outcome.frames and self._observer.outcome.failures:
-            raise self._observer.outcome.failures[0]
-
-    def _abort(self, threads: Sequence[threading.Thread], error: BaseException) -> None:
-        self._frames.close(error)
-        self._arrivals.close(error)
-        self._flush.set()
-        for worker in self._workers:
-            worker.abort()
-        self._close(threads)
-
-    def _close(self, threads: Sequence[threading.Thread]) -> None:
+    def _join_threads(self) -> None:
+        if self._presentation.ident is not None:
+            self._presentation.join()
         self._source.close()
         self._arrivals.close()
-        self._frames.close()
-        for thread in threads:
-            if thread.is_alive():
-                thread.join()
+        if self._arrival.ident is not None:
+            self._arrival.join()
 
-    def _arrive(self) -> None:
-        """The arrival thread: every piece carries the epoch it came in."""
+    # -- arrival -----------------------------------------------------------------------------------------
+
+    def _receive(self) -> None:
+        """Take sound as it comes; every block carries the epoch it came in."""
         try:
-            for piece in self._source:
-                is_old = piece.arrived < self._interrupted_at
-                self._arrivals.put((self._session.epoch - is_old, piece))
+            for block in self._source:
+                # a block that was complete before an interrupt belongs to what that cut off
+                is_old = block.arrived < self._interrupted_at
+                self._arrivals.put((self.session.epoch - is_old, block))
+                self._loop.wake()
         except HandoffClosed:
             return
         except BaseException as error:
             self._source_failure = error
         self._arrivals.close()
+        self._loop.wake()
 
-    def _interrupt(self) -> None:
-        """Called by whoever interrupts the session, before its epoch changes."""
-        self._interrupted_at = self._clock.now()
-        self._source.discard()
+    # -- the device loop: never waits --------------------------------------------------------------------
 
-    def _present(self) -> None:
-        """The presentation thread."""
-        try:
-            for frame in self._frames:
-                due = None if self._playout is None else self._playout.due(frame)
-                if due is not None:
-                    self._wait_until(due)
-                for worker in self._workers:
-                    worker.put(frame)
-                self._observer.presented(frame, due, self._depths(), self._watch)
-        except BaseException as error:
-            self._frames.close(error)
+    def exchange(self) -> bool:
+        """Give sound to the session and take finished frames from it; False once the stream needs no more."""
+        if self._fatal is not None or self._over.is_set():
+            return False
+        self._give()
+        if self._stop.is_set() and not self._stopped:
+            self._stopped = True
+            self._observer.stopped()
+            self._buffer.hurry()
+            self.session.stop()
+        if not self.session.is_done:
+            if not self._stopped:
+                self._hear()
+            return True
+        if self.session.untaken:
+            return True
+        if self._source_failure is not None and not self._stopped:
+            self._end("the source", self._source_failure)
+        self._buffer.close()
+        return False
 
-    def _wait_until(self, due: float) -> None:
-        remaining = due - self._clock.now()
-        if remaining > 0 and not self._flush.is_set():
-            self._clock.wait(remaining, self._flush)
+    def rest(self, seconds: float) -> None:
+        """The device had nothing to do: that is no work, where this stream waited for a clock."""
+        if self._policy.paced or (self._policy.own_time and not self.session.untaken):
+            self._observer.waited(seconds)
 
-    def _written(self, worker: SinkWorker, frame: Frame, handed: float) -> None:
-        """Called in the workers' threads: the first that is alive stands for all in the figures."""
-        if worker is next(other for other in self._workers if other.failure is None):
-            self._observer.handed(frame, handed)
+    def fail(self, error: BaseException) -> None:
+        """The stream ends here: the device, or what it did for this stream, has failed."""
+        self._end("the engine", error)
+        self._buffer.close()
 
-    def _sink_failed(self, worker: SinkWorker, error: BaseException) -> None:
-        """Called in the thread of an worker whose sink has failed."""
-        if not self._offline:
-            self._observer.failed(worker.name, error)
-        if self._offline or all(other.failure is not None for other in self._workers):
-            self._frames.close(error)
-
-    def _depths(self) -> tuple[int, int, int]:
-        """Pieces of sound, requests and frames that wait."""
-        shown = max((worker.waiting for worker in self._workers), default=0)
-        return len(self._arrivals), len(self._session.ready), len(self._frames) + shown
-
-    def _serve(self, stop: threading.Event) -> None:
-        """The device's thread: step while there is work, take more sound when there is none."""
-        session = self._session
-        while not session.done:
-            self._frames.raise_error()
-            if stop.is_set():
-                self._observer.outcome.interrupted = True
+    def _give(self) -> None:
+        """Finished frames to the jitter buffer, as far as there is room."""
+        while self.session.untaken and self._buffer.has_room:
+            try:
+                self._buffer.offer(self.session.take())
+            except HandoffClosed:
                 return
-            while session.leaves_out and self._hear(0):
-                pass  # what is late can be told only once it is heard
-            worked = self._engine.step()
-            self._hand_over()
-            if not worked and not session.done:
-                self._hear(POLL_S)
-        if self._source_failure is not None:
-            raise self._source_failure
-
-    def _hand_over(self) -> None:
-        """Finished frames to presentation; a stream that waits for their time has nothing to do meanwhile."""
-        asked = self._clock.now()
-        while self._session.finished:
-            self._frames.put(self._session.finished.popleft())
             self._made = True
-        if self._playout is not None:
-            self._observer.waited(self._clock.now() - asked)
 
-    def _hear(self, wait_s: float) -> bool:
-        """Feed the next piece of sound; False where none came for so long, or the sound has ended."""
-        asked = self._clock.now()
-        try:
-            arrival = self._arrivals.get(wait_s)
-        except HandoffClosed:
-            if self._source_failure is not None and self._offline:
-                raise self._source_failure from None
-            self._finish()
-            return False
-        now = self._clock.now()
-        if self._source.live:
-            self._observer.waited(now - asked)
-        if arrival is None:
-            return False
-        epoch, piece = arrival
-        if epoch != self._session.epoch and self._source.live:
-            if self._source.patient:
-                return True
-            piece = replace(piece, samples=np.zeros_like(piece.samples))
-        with self._engine.stats.span("audio"):
-            self._session.feed(piece.samples, piece.arrived if self._source.live else now)
-        return True
+    def _hear(self) -> None:
+        """Take sound in: as much as the next hop needs; all of it where what is late must be known."""
+        for _ in range(ARRIVALS):
+            if not self._policy.holds_late and self.session.hop_ready() is not None:
+                return
+            try:
+                arrival = self._arrivals.get(0)
+            except HandoffClosed:
+                self._end_sound()
+                return
+            if arrival is None:
+                return
+            self._take(*arrival)
 
-    def _finish(self) -> None:
+    def _take(self, epoch: int, block: AudioBlock) -> None:
+        # a recording goes on where it was: what is still to come was not said before the interrupt
+        if epoch != self.session.epoch and self._policy.own_time:
+            if not self._policy.time_goes_on:
+                return
+            block = replace(block, samples=np.zeros_like(block.samples))
+        with self._stats.span("audio"):
+            arrived = block.arrived if self._policy.own_time else self._clock.now()
+            self.session.hear(block.samples, arrived)
+
+    def _end_sound(self) -> None:
         """End the session's sound, once; what the source failed with says more than that it was too short."""
-        if self._ended:
+        if self._sound_ended:
             return
-        self._ended = True
+        self._sound_ended = True
+        if self._source_failure is not None and self._policy.all_or_nothing:
+            raise self._source_failure
         try:
-            self._session.finish(self._clock.now())
+            self.session.end_sound(self._clock.now())
         except Exception as error:
             raise self._source_failure or error from None
+
+    # -- presentation ------------------------------------------------------------------------------------
+
+    def _present(self) -> None:
+        """Hand each frame to every sink when it is due; at the end complete the sinks, or remove them."""
+        try:
+            for frame, due in self._buffer:
+                self._sinks.put(frame)
+                self._observer.presented(frame, due)
+                self._loop.wake()
+        except BaseException as error:
+            self._end("presentation", error)
+        self._over.set()
+        if self._fatal is None:
+            self._sinks.complete()
+        if self._fatal is not None:  # a sink may have failed to complete
+            self._sinks.abort()
+
+    def _written(self, worker: SinkWorker, frame: Frame, handed: float) -> None:
+        """Called in the workers' threads."""
+        self._observer.handed(worker.name, frame, handed, watched=worker.watched)
+
+    def _sink_failed(self, worker: SinkWorker, error: BaseException) -> None:
+        """Called once for each sink that failed after it was open."""
+        if self._policy.all_or_nothing:
+            self._give_up(error)
+            return
+        self._observer.failed(worker.name, error)
+        if self._sinks.all_failed:
+            self._over.set()
+            self._buffer.close()
+            self._loop.wake()
+
+    # -- failures ----------------------------------------------------------------------------------------
+
+    def _end(self, what: str, error: BaseException) -> None:
+        """Keep a failure and complete what was made, where that is worth something; else leave nothing."""
+        if error is self._fatal:
+            return
+        if self._policy.all_or_nothing or not self._made or not isinstance(error, Exception):
+            self._give_up(error)
+        else:
+            self._observer.failed(what, error)
+
+    def _give_up(self, error: BaseException) -> None:
+        """End at once: the first failure is kept, and whoever waits anywhere goes on."""
+        with self._lock:
+            self._fatal = self._fatal or error
+        log.debug("The stream ends with:", exc_info=error)
+        self._sinks.abandon()
+        self._arrivals.close(error)
+        self._buffer.close(error)
+        self._source.close()
+        self._loop.wake()
+
+    def _depths(self) -> Depths:
+        frames = self._buffer.waiting + self._sinks.waiting
+        return Depths(self._arrivals.waiting, self.session.waiting, frames)

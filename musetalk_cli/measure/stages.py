@@ -64,7 +64,8 @@ class Figures:
         self._random = np.random.default_rng(0).random
         self._lock = threading.Lock()
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
         """All durations so far, kept or not."""
         return self._count
 
@@ -184,7 +185,7 @@ class StageStats:
             names = [name for name in order if name in self._figures]
             names += [name for name in self._figures if name not in order]
             return {
-                name: StageSummary(len(figures), figures.percentiles(), figures.total * 1e3)
+                name: StageSummary(figures.count, figures.percentiles(), figures.total * 1e3)
                 for name, figures in ((name, self._figures[name]) for name in names)
             }
 

@@ -29,7 +29,7 @@ class StreamResampler:
         """Second at which the channels first cancelled each other; None while they did not."""
         return None if self._mixdown is None else self._mixdown.cancelled_at
 
-    def feed(self, samples: Samples) -> Samples:
+    def resample(self, samples: Samples) -> Samples:
         """Take float32 `[n, channels]`, give the float32 `[m]` at 16 kHz that are final."""
         if self._mixdown is None:
             self._mixdown = Mixdown(self._rate, samples.shape[1])
@@ -41,7 +41,7 @@ class StreamResampler:
         self._given += len(out)
         return out
 
-    def finish(self) -> Samples:
+    def drain(self) -> Samples:
         """The rest, zero-padded to `ceil(samples * 16000 / rate)` as librosa does."""
         mono = np.zeros(0, np.float32) if self._mixdown is None else self._mixdown.finish()
         if self._rate == SAMPLE_RATE:

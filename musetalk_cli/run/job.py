@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from contextlib import closing
 from fractions import Fraction
@@ -13,12 +12,14 @@ from musetalk_cli.avatar.store import load_avatar, load_idle, load_meta
 from musetalk_cli.clock import Clock
 from musetalk_cli.config import JobConfig, RunConfig
 from musetalk_cli.engine.engine import Engine
-from musetalk_cli.engine.session import Manners
+from musetalk_cli.engine.session import SessionOptions
 from musetalk_cli.errors import InputError
 from musetalk_cli.live.control import ControlHandle
-from musetalk_cli.live.jitter_buffer import PlayoutSchedule
-from musetalk_cli.live.observe import Observer
-from musetalk_cli.live.stream import Pipeline, Watch
+from musetalk_cli.live.device_loop import DeviceLoop
+from musetalk_cli.live.observe import Observer, Outcome
+from musetalk_cli.live.policy import StreamPolicy
+from musetalk_cli.live.stream import Ends, Stream
+from musetalk_cli.live.watcher import Watch
 from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.measure.trace import Trace
 from musetalk_cli.nets.bundle import Bundle, open_bundle
@@ -65,36 +66,65 @@ def speak(
     """
     with closing(source):
         avatar = load_avatar(run.avatars.path, avatar_name)
-        manners = _manners(run, job, avatar, source, offline=offline)
+        policy = (
+            StreamPolicy.of_recording()
+            if offline
+            else StreamPolicy.of_stream(source, sinks, job.when_late, job.chunk)
+        )
+        idle = None if offline and job.silence is None else _idle(run, job, avatar)
+        options = SessionOptions(job.silence, idle, policy.late_after_s)
         engine = make_engine(open_bundle(run), job, clock, trace)
         if not offline:
             engine.warm_up(avatar)
-        session = engine.open(
-            avatar, job.fps, job.chunk, job.context, source.sample_rate, source.channels, manners
+        outcome = run_session(
+            engine, avatar, options, policy, Ends(source, sinks, handle.stop, watch), handle, trace
         )
-        observer = Observer(clock, float(job.chunk), source.sample_rate, trace)
-        paced = not offline and (not source.patient or any(sink.live for sink in sinks))
-        playout = PlayoutSchedule(session.timeline, job.chunk) if paced else None
-        pipeline = Pipeline(engine, session, source, sinks, clock, observer, playout=playout, offline=offline)
-        handle.bind(session)
-        try:
-            outcome = pipeline.run(handle.stop, watch)
-        finally:
-            engine.close(session)
         return make_report(engine, outcome, float(job.fps), settings(engine, job, avatar_name))
 
 
-def _manners(
-    run: RunConfig, job: JobConfig, avatar: Avatar, source: AudioSource, *, offline: bool
-) -> Manners:
-    """How the stream behaves in silence and under load.
+def run_session(
+    engine: Engine,
+    avatar: Avatar,
+    options: SessionOptions,
+    policy: StreamPolicy,
+    ends: Ends,
+    handle: ControlHandle | None = None,
+    trace: Trace | None = None,
+) -> Outcome:
+    """Run one stream on an engine that has no other, in this thread.
+
+    Args:
+        engine: What makes the frames, as its job says.
+        avatar: Who speaks.
+        options: How silence and lateness are treated.
+        policy: How the stream keeps time, and what a failure does.
+        ends: Source and sinks.
+        handle: What interrupts the stream from outside, or None.
+        trace: Where moments and the depths of queues go, or None.
 
     Raises:
-        MuseTalkError: The idle avatar is not there, or has another size.
+        MuseTalkError: Source, engine or a sink failed before the first frame, or at all where it is all or
+            nothing.
     """
-    idle = None if offline and job.silence is None else _idle(run, job, avatar)
-    drops = not offline and (job.when_late == "drop" or (job.when_late == "auto" and not source.patient))
-    return Manners(job.silence, idle, float(job.chunk) if drops else math.inf)
+    job, source, clock = engine.job, ends.source, engine.stats.clock
+    session = engine.open(
+        avatar, job.fps, job.chunk, job.context, source.sample_rate, source.channels, options
+    )
+    observer = Observer(clock, float(job.chunk), source.sample_rate, trace)
+    loop = DeviceLoop(engine, clock)
+    stream = Stream(loop, session, ends, policy, job.chunk, engine.batch_sizes[-1], observer, engine.stats)
+    if handle is not None:
+        handle.bind(stream)
+    try:
+        stream.open()
+        loop.add(stream)
+        loop.run()
+        return stream.join()
+    except BaseException as error:
+        stream.abort(error)
+        raise
+    finally:
+        engine.close(session)
 
 
 def _idle(run: RunConfig, job: JobConfig, avatar: Avatar) -> Clip | None:
@@ -118,7 +148,7 @@ def settings(engine: Engine, job: JobConfig, avatar_name: str) -> dict[str, str 
         "model": engine.bundle.name,
         "random_weights": engine.bundle.random,
         "precision": str(engine.bundle.dtype).removeprefix("torch."),
-        "image_ops": engine.image_path,
+        "image_ops": engine.images.path,
         "sharpen": "off" if job.sharpen is None else str(job.sharpen),
         "context_s": None if job.context is None else float(job.context),
         "batch_sizes": ",".join(str(size) for size in engine.batch_sizes),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from musetalk_cli.clock import Clock, MonotonicClock
 from musetalk_cli.config import JobConfig, RunConfig
 from musetalk_cli.live.control import ControlHandle
-from musetalk_cli.live.stream import Watch
+from musetalk_cli.live.watcher import Watch
 from musetalk_cli.measure.trace import Trace
 from musetalk_cli.run.defaults import settle
 from musetalk_cli.run.job import speak

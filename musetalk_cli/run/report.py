@@ -5,13 +5,14 @@ from __future__ import annotations
 import platform
 import resource
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
 from musetalk_cli import __version__
 from musetalk_cli.engine.engine import Engine
+from musetalk_cli.errors import MuseTalkError, describe
 from musetalk_cli.live.observe import Outcome
 from musetalk_cli.measure.stages import Percentiles, StageSummary
 from musetalk_cli.nets.device import describe_device
@@ -32,7 +33,8 @@ class Report:
         throughput_fps: Frames per second of work.
         first_frame_ms: Chunk complete to its first frame composited in host memory.
         last_frame_ms: Chunk complete to its last frame composited in host memory.
-        mouth_to_eye_ms: A sample's arrival to the frame it belongs to in the sink.
+        mouth_to_eye_ms: A sample's arrival to the frame it belongs to in the sink, where that is worst among
+            the sinks that somebody watches, or among all if none is.
         late_frames: Made frames that were composited after they were due; 0 where no frame has a time to
             keep, since the source waits and nobody watches.
         dropped_frames: Frames that were late and were shown as the picture before them.
@@ -44,7 +46,8 @@ class Report:
         broken_frames: Frames that show the source frame, since the face made for them is not a number.
         remade_frames: Faces that were not a number in the networks' format, and were made again in fp32.
         interrupted: True where the run was stopped early.
-        failures: What failed on the way: sinks that were closed, or what ended the run.
+        failures: What failed on the way, in order, with causes and hints: sinks that were closed, or what
+            ended the run.
         peak_host_bytes: Largest resident size of the process.
         peak_device_bytes: Largest size of tensors on the device, or None on a CPU.
         stages: What each stage took.
@@ -72,7 +75,7 @@ class Report:
     broken_frames: int
     remade_frames: int
     interrupted: bool
-    failures: list[str]
+    failures: list[MuseTalkError]
     peak_host_bytes: int
     peak_device_bytes: int | None
     stages: dict[str, StageSummary]
@@ -82,7 +85,8 @@ class Report:
 
     def as_json(self) -> dict[str, object]:
         """A dictionary of plain values, with the stages flat."""
-        plain = asdict(self)
+        plain = asdict(replace(self, failures=[]))
+        plain["failures"] = [failure.message for failure in self.failures]
         plain["stages"] = {
             name: {
                 "count": stage.count,
@@ -114,18 +118,18 @@ def make_report(
         throughput_fps=outcome.frames / work,
         first_frame_ms=latencies.first_frame.percentiles(),
         last_frame_ms=latencies.last_frame.percentiles(),
-        mouth_to_eye_ms=latencies.mouth_to_eye.percentiles(),
+        mouth_to_eye_ms=latencies.eye(),
         late_frames=latencies.late,
         dropped_frames=outcome.dropped,
         held_frames=outcome.held,
         idle_frames=outcome.idle,
         idle_share=outcome.idle / outcome.frames if outcome.frames else 0.0,
         lost_sound_s=outcome.lost_samples / outcome.sample_rate,
-        fallbacks=engine.fallbacks,
+        fallbacks=engine.images.fallbacks,
         broken_frames=outcome.broken,
         remade_frames=engine.repair.remade,
         interrupted=outcome.interrupted,
-        failures=[str(failure) for failure in outcome.failures],
+        failures=[_told(failure) for failure in outcome.failures],
         peak_host_bytes=peak_host_bytes(),
         peak_device_bytes=torch.cuda.max_memory_allocated(device) if on_cuda else None,
         stages=engine.stats.summary(STAGES),
@@ -133,6 +137,15 @@ def make_report(
         versions=versions(),
         settings=settings,
     )
+
+
+def _told(failure: BaseException) -> MuseTalkError:
+    """A failure as it is told; one that is not ours keeps its kind, and stays as the cause."""
+    if isinstance(failure, MuseTalkError):
+        return failure
+    told = MuseTalkError(f"Unforeseen: {describe(failure)}.")
+    told.__cause__ = failure
+    return told
 
 
 def peak_host_bytes() -> int:

@@ -30,7 +30,7 @@ class VirtualCameraSink:
 
     Attributes:
         name: What messages and reports call it.
-        live: True: somebody watches as the frames come.
+        watched: True: somebody watches as the frames come.
 
     Raises:
         OutputError: The library is missing, or there is no device.
@@ -38,7 +38,7 @@ class VirtualCameraSink:
 
     def __init__(self) -> None:
         self.name = "virtual camera"
-        self.live = True
+        self.watched = True
         try:
             import pyvirtualcam  # noqa: F401 - told now rather than after the networks are loaded
         except ImportError as error:

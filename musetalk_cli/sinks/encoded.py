@@ -38,18 +38,24 @@ class EncodedSink:
         container: What is written.
         name: What messages and reports call it.
         told: What errors of the encoder call it.
-        live: True where somebody watches as the frames come.
+        watched: True where somebody watches as the frames come.
 
     Attributes:
         name: What messages and reports call it.
-        live: True where somebody watches as the frames come.
+        watched: True where somebody watches as the frames come.
     """
 
     def __init__(
-        self, destination: Path | int | str, container: Container, name: str, *, told: str, live: bool = True
+        self,
+        destination: Path | int | str,
+        container: Container,
+        name: str,
+        *,
+        told: str,
+        watched: bool = True,
     ) -> None:
         self.name = name
-        self.live = live
+        self.watched = watched
         self._told = told
         self._destination = destination
         self._container = container

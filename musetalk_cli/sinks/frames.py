@@ -24,7 +24,7 @@ class FramesSink:
 
     Attributes:
         name: What messages and reports call it.
-        live: False: nobody watches as the frames come.
+        watched: False: nobody watches as the frames come.
 
     Raises:
         OutputError: It cannot be written.
@@ -37,7 +37,7 @@ class FramesSink:
         if folder.is_dir():
             check_writable(folder, f"--frames-dir {folder}")
         self.name = str(folder)
-        self.live = False
+        self.watched = False
         self._folder = folder
         self._told = f"--frames-dir {folder}"
         self._partial = Partial(folder if folder.is_dir() else folder.parent)

@@ -10,14 +10,14 @@ class NullSink:
 
     Attributes:
         name: What messages and reports call it.
-        live: False: nobody watches as the frames come.
+        watched: False: nobody watches as the frames come.
         frames: Frames taken.
         samples: Samples of each channel taken.
     """
 
     def __init__(self) -> None:
         self.name = "null"
-        self.live = False
+        self.watched = False
         self.frames = 0
         self.samples = 0
 

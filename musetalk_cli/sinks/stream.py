@@ -33,7 +33,7 @@ class RecordingSink(EncodedSink):
     def __init__(self, path: Path) -> None:
         check_file(path, "--output")
         container = container_of(path, RECORDINGS)
-        super().__init__(path, container, str(path), told=f"--output {path}", live=False)
+        super().__init__(path, container, str(path), told=f"--output {path}", watched=False)
         self._path = path
         self._stream: StreamFormat | None = None
 

@@ -26,7 +26,7 @@ class VideoSink(EncodedSink):
         self._path = path
         self._partial = Partial(path.parent)
         container = container_of(path, FILES)
-        super().__init__(self._partial.path, container, str(path), told=f"--output {path}", live=False)
+        super().__init__(self._partial.path, container, str(path), told=f"--output {path}", watched=False)
 
     def open(self, stream: StreamFormat) -> None:
         """Make the file and start the encoder.

@@ -24,14 +24,16 @@ START_S = 20.0
 """How long the window's process may take to start on a busy machine."""
 END_S = 3.0
 """How long it may take to close."""
+LISTEN_S = 0.1
+"""How long the thread that hears the window waits at once."""
 
 
 class DisplaySink:
     """Shows frames in a window; one that comes while the last is being drawn is not shown.
 
-    Space or `i` interrupts, once for each press; `q`, Esc or the close button closes. What the user did is
-    told by the next `write`, in its thread. A closed window takes all later frames and shows none. The window
-    lives in a process of its own, which ends with this one.
+    Space or `i` interrupts, once for each press; `q`, Esc or the close button closes. What the user does is
+    told at once, in a thread of the window's own, also while no frame flows. A closed window takes all later
+    frames and shows none. The window lives in a process of its own, which ends with this one.
 
     Args:
         overlay: Gives the line that is drawn over each frame; what is not ASCII becomes a question mark.
@@ -40,7 +42,7 @@ class DisplaySink:
 
     Attributes:
         name: What messages and reports call it.
-        live: True: somebody watches as the frames come.
+        watched: True: somebody watches as the frames come.
 
     Raises:
         OutputError: There is no screen, it cannot be reached, or OpenCV has no windows.
@@ -50,7 +52,7 @@ class DisplaySink:
         self, overlay: Callable[[], str], on_interrupt: Callable[[], None], on_close: Callable[[], None]
     ) -> None:
         self.name = "window"
-        self.live = True
+        self.watched = True
         self._overlay = overlay
         self._on_interrupt = on_interrupt
         self._on_close = on_close
@@ -59,7 +61,9 @@ class DisplaySink:
         self._said: IO[bytes] | None = None
         self._ready = False
         self._patience = self._missed = 0
+        self._failure: OutputError | None = None
         self._lock = threading.RLock()
+        self._ear = threading.Thread(target=self._hear, name="window", daemon=True)
         _check_screen()
 
     def open(self, stream: StreamFormat) -> None:
@@ -89,15 +93,18 @@ class DisplaySink:
             self._listen(START_S)
             if not self._ready:
                 raise OutputError("The window did not open.", _SCREEN_HINT)
+        self._ear.start()
 
     def write(self, frame: Frame) -> None:
-        """Show a frame if the window is ready for one, and tell what the user did.
+        """Show a frame if the window is ready for one.
 
         Raises:
             OutputError: The window's process or the screen went away, or took nothing for `feed.STALL_S`.
         """
         with self._lock:
             self._listen(0.0)
+            if self._failure is not None:
+                raise self._failure
             if self._frames is None or self._frames.closed:
                 return
             self._missed = 0 if self._ready else self._missed + 1
@@ -125,12 +132,30 @@ class DisplaySink:
     def finish(self) -> None:
         """Close the window."""
         self._end(END_S)
+        self._join()
 
     def abort(self) -> None:
         """Close the window at once; safe to call at any time, from any thread, also while another writes."""
         if (process := self._process) is not None:
             process.kill()
         self._end(0.0)
+        self._join()
+
+    def _hear(self) -> None:
+        """The window's thread: tell what the user does, as it comes."""
+        while (said := self._said) is not None:
+            try:
+                if _readable(said, LISTEN_S):
+                    with self._lock:
+                        self._listen(0.0)
+            except OutputError as error:
+                self._failure = error
+            except (OSError, ValueError):  # closed between both lines
+                return
+
+    def _join(self) -> None:
+        if self._ear.is_alive() and threading.current_thread() is not self._ear:
+            self._ear.join()
 
     def _listen(self, seconds: float) -> None:
         """Take what the window says, waiting so long for the first of it.

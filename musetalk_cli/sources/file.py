@@ -8,7 +8,7 @@ from pathlib import Path
 
 from musetalk_cli.clock import Clock, Pacer
 from musetalk_cli.media.audio import SoundReader
-from musetalk_cli.types import AudioBlock
+from musetalk_cli.types import AudioBlock, Delivery
 
 PACED_PIECES_PER_SECOND = 50
 PIECES_PER_SECOND = 10
@@ -36,8 +36,8 @@ class FileSource:
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._reading = False
-        self.live = pace
-        self.patient = not pace
+        self.delivery = Delivery.LIVE if pace else Delivery.RECORDED
+        self._paced = pace
         self.sample_rate = self._reader.sample_rate
         self.channels = self._reader.channels
 
@@ -47,13 +47,13 @@ class FileSource:
             if self._closed.is_set():
                 return
             self._reading = True
-        size = max(1, self.sample_rate // (PACED_PIECES_PER_SECOND if self.live else PIECES_PER_SECOND))
+        size = max(1, self.sample_rate // (PACED_PIECES_PER_SECOND if self._paced else PIECES_PER_SECOND))
         pacer = Pacer(self._clock, self.sample_rate, self._clock.now())
         heard = 0
         try:
             for samples in self._reader.blocks(size):
                 heard += len(samples)
-                arrived = pacer.wait_for(heard, self._closed) if self.live else self._clock.now()
+                arrived = pacer.wait_for(heard, self._closed) if self._paced else self._clock.now()
                 if self._closed.is_set():
                     return
                 yield AudioBlock(samples, arrived)

@@ -20,7 +20,7 @@ from musetalk_cli.errors import InputError
 from musetalk_cli.sources.containers import refusal
 from musetalk_cli.sources.live import on_schedule
 from musetalk_cli.sources.s16 import BYTES_PER_SAMPLE, PcmDecoder, check_format
-from musetalk_cli.types import AudioBlock, Samples
+from musetalk_cli.types import AudioBlock, Delivery, Samples
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +60,7 @@ class ListenSource:
         InputError: Rate, channels or address are impossible, or the address is taken.
     """
 
-    live = True
-    patient = False
+    delivery = Delivery.LIVE
     lost_samples = 0
 
     def __init__(self, address: str, sample_rate: int, channels: int, clock: Clock) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from musetalk_cli.clock import Clock
 from musetalk_cli.errors import InputError
 from musetalk_cli.sources.live import on_schedule
-from musetalk_cli.types import AudioBlock, Samples
+from musetalk_cli.types import AudioBlock, Delivery, Samples
 
 QUEUE_S = 2
 """Sound that may wait to be taken."""
@@ -89,8 +89,7 @@ class MicSource:
         InputError: sounddevice or PortAudio is missing, there is no such device, or it cannot be used.
     """
 
-    live = True
-    patient = False
+    delivery = Delivery.LIVE
 
     def __init__(self, device: str | None, clock: Clock) -> None:
         self._sounddevice = _import_sounddevice()

@@ -13,7 +13,7 @@ from musetalk_cli.clock import Clock
 from musetalk_cli.errors import InputError
 from musetalk_cli.sources.containers import refusal
 from musetalk_cli.sources.s16 import PcmDecoder, check_format
-from musetalk_cli.types import AudioBlock, Samples
+from musetalk_cli.types import AudioBlock, Delivery, Samples
 
 READ_BYTES = 1 << 16
 DISCARD_BYTES = 1 << 22
@@ -37,7 +37,6 @@ class PcmSource:
         InputError: The rate is outside 4000..384000, or the channels outside 1..8.
     """
 
-    patient = True
     lost_samples = 0
 
     def __init__(
@@ -56,7 +55,7 @@ class PcmSource:
         self._lock = threading.Lock()
         self._decoder = PcmDecoder(channels)
         self._heard = False
-        self.live = not self._is_recording()
+        self.delivery = Delivery.RECORDED if self._is_recording() else Delivery.SENT
         self.sample_rate = sample_rate
         self.channels = channels
 

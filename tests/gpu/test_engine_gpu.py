@@ -30,15 +30,15 @@ def frames_of(bundle, job, sound, *avatars):
     engine = Engine(bundle, job, StageStats(MonotonicClock(), device))
     sessions = [engine.open(avatar, Fraction(25), Fraction(1, 2), None, 16_000, 1) for avatar in avatars]
     for session in sessions:
-        session.feed(sound[:, None], 0.0)
-        session.finish(0.0)
+        session.hear(sound[:, None], 0.0)
+        session.end_sound(0.0)
     taken = [[] for _ in sessions]
     while engine.step():
         for session, frames in zip(sessions, taken, strict=True):
-            while session.finished:
-                frames.append(session.finished.popleft().image)
-    assert all(session.done for session in sessions)
-    assert engine.fallbacks == 0
+            while session.untaken:
+                frames.append(session.take().image)
+    assert all(session.is_done for session in sessions)
+    assert engine.images.fallbacks == 0
     return taken, engine
 
 
@@ -59,7 +59,7 @@ def on_cpu(golden_bundle, golden_avatar, golden_sound):
 def test_frames_in_fp32_are_within_one_level(cuda_bundle, golden_avatar, golden_sound, on_cpu, image_ops):
     job = replace(JOB, image_ops=image_ops)
     [ours], engine = frames_of(cuda_bundle(torch.float32), job, golden_sound, golden_avatar)
-    assert engine.image_path == image_ops
+    assert engine.images.path == image_ops
     assert len(ours) == len(on_cpu) == 25
     for one, other in zip(ours, on_cpu, strict=True):
         assert np.abs(one.astype(int) - other).max() <= 1
@@ -105,4 +105,4 @@ def test_a_warm_up_covers_every_batch_size(cuda_bundle, golden_avatar):
     bundle = cuda_bundle(torch.float16)
     engine = Engine(bundle, JobConfig(), StageStats(MonotonicClock(), bundle.device))
     engine.warm_up(golden_avatar)
-    assert engine.fallbacks == 0
+    assert engine.images.fallbacks == 0

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from musetalk_cli.engine.compositor import Fetch
+from musetalk_cli.engine.image_steps import SourceFrame
 from musetalk_cli.errors import ModelError
 from musetalk_cli.nets.generator import Generator
 from musetalk_cli.types import FrameRequest, Image
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DataFolder = tuple["Avatar", int]
-"""An avatar and the number of one of its source frames."""
-Composite = Callable[[Sequence[DataFolder], Tensor, Tensor], Fetch]
+Composite = Callable[[Sequence[SourceFrame], Tensor, Tensor], Fetch]
 """Puts faces, with their marks, into source frames."""
 PROBES = 4
 """Source frames that are tried before the networks, and not one frame's latents, count as broken."""
@@ -52,12 +51,12 @@ class Repair:
         self._made = False
 
     def mend(
-        self, animated: Sequence[tuple[FrameRequest, DataFolder]], fetched: list[Image], composite: Composite
+        self, made: Sequence[tuple[FrameRequest, SourceFrame]], fetched: list[Image], composite: Composite
     ) -> list[Image | None]:
         """The patches of a batch, with those made again whose face is not a number; None where it is lost.
 
         Args:
-            animated: The frames of the batch.
+            made: The frames of the batch.
             fetched: Their patches, and the marks of `ImagePath.marks`.
             composite: Makes patches of faces.
 
@@ -68,13 +67,13 @@ class Repair:
         marks = fetched[-1]
         self._made = self._made or bool(marks.any())
         for number in map(int, np.flatnonzero(marks == 0)):
-            request, place = animated[number]
-            assert request.tokens is not None  # noqa: S101 - only such requests are animated
-            face = self._again(request.tokens, *place)
+            request, source = made[number]
+            assert request.tokens is not None  # noqa: S101 - only such requests are made
+            face = self._again(request.tokens, *source)
             if face is None:
                 patches[number] = None
             else:
-                patches[number] = composite([place], face, torch.ones(1, device=face.device))()[0]
+                patches[number] = composite([source], face, torch.ones(1, device=face.device))()[0]
         return patches
 
     def _again(self, tokens: Tensor, avatar: Avatar, source: int) -> Tensor | None:

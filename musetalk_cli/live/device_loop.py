@@ -1,0 +1,108 @@
+"""The device loop: it owns the device, steps the engine for every stream, and knows no source and no sink.
+
+Nothing in it waits for a stream. What a stream has heard is taken in, what the engine has finished is given
+out as far as there is room; where there is none it stays with the session, which the scheduler then passes
+over. So a stream that nobody empties holds up nobody.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Protocol
+
+from musetalk_cli.clock import Clock
+from musetalk_cli.engine.engine import Engine
+from musetalk_cli.engine.session import Session
+
+POLL_S = 0.05
+"""How long the loop sleeps at most while there is nothing to do: what stops it need not wake it."""
+
+
+class Seat(Protocol):
+    """What the loop sees of a stream. All but `session` are called in the device's thread, and never wait.
+
+    Attributes:
+        session: Its state inside the engine.
+    """
+
+    session: Session
+
+    def exchange(self) -> bool:
+        """Give sound to the session and take finished frames from it; False once the stream needs no more."""
+
+    def rest(self, seconds: float) -> None:
+        """The device had nothing to do for so long."""
+
+    def fail(self, error: BaseException) -> None:
+        """The stream ends here: the device, or what it did for this stream, has failed."""
+
+
+class DeviceLoop:
+    """Steps one engine for any number of streams.
+
+    Args:
+        engine: What makes the frames.
+        clock: Where time comes from.
+    """
+
+    def __init__(self, engine: Engine, clock: Clock) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._seats: tuple[Seat, ...] = ()
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+
+    def add(self, seat: Seat) -> None:
+        """Let a stream take part, from any thread."""
+        with self._lock:
+            self._seats = (*self._seats, seat)
+        self.wake()
+
+    def wake(self) -> None:
+        """There may be something to do: sound came, or room."""
+        self._wake.set()
+
+    def run(self) -> None:
+        """Step until no stream is left, in the thread that owns the device.
+
+        Raises:
+            BaseException: What is no `Exception`, like a second Ctrl-C; every stream was told.
+        """
+        while self._seats:
+            self.turn()
+
+    def turn(self) -> None:
+        """One round: exchange with every stream, then one step of the engine, or a rest if it had no work."""
+        try:
+            self._wake.clear()
+            for seat in self._seats:
+                self._exchange(seat)
+            if self._seats and not self._engine.step():
+                self._rest()
+        except BaseException as error:
+            for seat in self._seats:
+                self._leave(seat)
+                seat.fail(error)
+            if not isinstance(error, Exception):
+                raise
+
+    def _exchange(self, seat: Seat) -> None:
+        """A stream's own failure is its own: the others go on."""
+        try:
+            if seat.exchange():
+                return
+        except Exception as error:
+            seat.fail(error)
+        self._leave(seat)
+
+    def _leave(self, seat: Seat) -> None:
+        self._engine.close(seat.session)
+        with self._lock:
+            self._seats = tuple(other for other in self._seats if other is not seat)
+
+    def _rest(self) -> None:
+        asked = self._clock.now()
+        self._wake.wait(POLL_S)
+        rested = self._clock.now() - asked
+        for seat in self._seats:
+            seat.rest(rested)

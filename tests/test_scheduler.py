@@ -1,0 +1,184 @@
+"""Start-time fair queueing, over real sessions whose frames are finished without networks."""
+
+from collections import Counter
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from clocks import FakeClock
+
+from musetalk_cli.bench.synthetic import synthetic_avatar
+from musetalk_cli.config import JobConfig, SilenceLevel
+from musetalk_cli.engine.engine import Engine
+from musetalk_cli.engine.scheduler import BATCHES_FINISHED, FREE_FRAMES, Scheduler
+from musetalk_cli.engine.session import SessionOptions
+from musetalk_cli.measure.stages import StageStats
+
+ROOM = 4
+RATE = 16_000
+JOB = JobConfig(image_ops="cpu", batch_sizes=(ROOM,))
+
+
+@pytest.fixture(scope="module")
+def avatar():
+    return synthetic_avatar(160, 120, 64, 3)
+
+
+def rows_of(samples):
+    """As many rows as the encoder gives, which say nothing."""
+    return torch.zeros(1500, 2, 8)
+
+
+class Device:
+    """A scheduler and the sessions it decides between; finishes what it is told to make."""
+
+    def __init__(self, bundle, avatar, room=ROOM):
+        self.engine = Engine(bundle, JOB, StageStats(FakeClock(0.0)), encode=rows_of)
+        self.avatar = avatar
+        self.scheduler = Scheduler(room)
+        self.held_up = set()
+
+    def open(self, fps=25, seconds=0.0, hop=Fraction(30), loud=0.1, **options):
+        """A session; the frames of its first `seconds` wait already."""
+        session = self.engine.open(
+            self.avatar, Fraction(fps), hop, Fraction(0), RATE, 1, SessionOptions(**options)
+        )
+        self.scheduler.add(session)
+        if seconds:
+            self.say(session, seconds, loud)
+            session.end_sound(0.0)
+            session.advance(0.0)
+            assert session.waiting == seconds * fps
+        return session
+
+    def say(self, session, seconds, loud=0.1):
+        sound = np.random.default_rng(0).uniform(-loud, loud, (round(seconds * RATE), 1))
+        session.hear(sound.astype(np.float32), 0.0)
+
+    def encode(self, session):
+        """All hops that are due."""
+        while session.hop_ready() is not None:
+            session.advance(0.0)
+
+    def batch(self):
+        """Serve one batch; whose frames these were."""
+        self.scheduler.admit()
+        batch = self.scheduler.take_batch()
+        for session, request in batch:
+            patch = self.avatar.patches[request.source].box
+            session.end_sound(request, iter([np.zeros((patch.height, patch.width, 3), np.uint8)]), 0.0)
+            if session not in self.held_up:
+                session.take()
+        return [session for session, _ in batch]
+
+    def serve(self, batches):
+        return [session for _ in range(batches) for session in self.batch()]
+
+
+@pytest.fixture
+def device(tiny_bundle, avatar):
+    return Device(tiny_bundle, avatar)
+
+
+@pytest.mark.parametrize("rates", [(25, 25), (10, 30), (25, 50, 5), (12, 24, 60, 1)])
+def test_shares_follow_frame_rates(device, rates):
+    sessions = [device.open(fps, 20) for fps in rates]
+    seconds = 8
+    served = Counter(device.serve(seconds * sum(rates) // ROOM))
+    for session, fps in zip(sessions, rates, strict=True):
+        assert served[session] == pytest.approx(seconds * fps, abs=2)
+
+
+@pytest.mark.parametrize("rates", [(25, 25), (10, 30), (25, 50, 5)])
+def test_the_smallest_start_tag_goes_first(device, rates):
+    """The start tag of frame n is n / fps where all begin together."""
+    sessions = {device.open(fps, 10): fps for fps in rates}
+    made, tags = Counter(), []
+    for session in device.serve(60):
+        tags.append(Fraction(made[session], sessions[session]))
+        made[session] += 1
+    assert tags == sorted(tags)
+
+
+def test_equals_go_in_turn_in_the_order_they_came(device):
+    sessions = [device.open(25, 4) for _ in range(3)]
+    served = device.serve(9)
+    assert served == sessions * 12
+
+
+def test_who_comes_late_gets_its_share_from_then_on_and_nothing_for_the_past(device):
+    first = device.open(25, 20)
+    device.serve(50)
+    late = device.open(25, 8)
+    served = Counter(device.serve(20))
+    assert served[first] == pytest.approx(40, abs=1)
+    assert served[late] == pytest.approx(40, abs=1)
+
+
+def test_who_was_idle_gets_its_share_from_then_on_and_nothing_for_the_past(device):
+    first, talks = device.open(25, 20), device.open(25, hop=Fraction(1, 5))
+    device.say(talks, 0.4)
+    device.encode(talks)
+    device.serve(40)
+    assert talks.waiting == 0
+    device.say(talks, 4)
+    device.encode(talks)
+    served = Counter(device.serve(15))
+    assert served[first] == pytest.approx(30, abs=1)
+    assert served[talks] == pytest.approx(30, abs=1)
+
+
+def test_who_is_not_emptied_is_passed_over_and_gets_no_more_than_its_share_afterwards(device):
+    held, other = device.open(25, 8), device.open(25, 20)
+    device.held_up.add(held)
+    served = Counter(device.serve(40))
+    bound = BATCHES_FINISHED * ROOM
+    assert bound <= held.untaken == served[held] < bound + ROOM
+    assert served[other] == 160 - served[held]
+    device.held_up.clear()
+    while held.untaken:
+        held.take()
+    served = Counter(device.serve(20))
+    assert served[held] == pytest.approx(40, abs=1)
+    assert served[other] == pytest.approx(40, abs=1)
+
+
+def test_who_goes_leaves_its_share_to_the_others(device):
+    stays, goes = device.open(25, 8), device.open(25, 8)
+    device.serve(4)
+    device.scheduler.remove(goes)
+    assert list(device.scheduler) == [stays]
+    assert set(device.serve(4)) == {stays}
+
+
+def test_a_batch_holds_as_many_made_frames_as_there_is_room_and_free_ones_besides(device):
+    idle = device.open(25, 4, loud=0.0, silence=SilenceLevel())
+    assert len(device.batch()) == FREE_FRAMES * ROOM
+    speaks = device.open(25, 4)
+    served = device.batch()
+    assert served.count(speaks) <= ROOM
+    assert idle in served
+    assert len(served) <= FREE_FRAMES * ROOM
+
+
+def test_without_work_there_is_no_batch(device):
+    device.open()
+    assert device.batch() == []
+    assert device.scheduler.next_hop(to_fill=False) is None
+
+
+def test_the_hop_whose_frames_come_first_is_encoded_first(device):
+    ahead = device.open(25, hop=Fraction(1, 5))
+    device.say(ahead, 2)
+    device.scheduler.admit()
+    assert device.scheduler.next_hop(to_fill=False) is ahead
+    for _ in range(3):
+        ahead.advance(0.0)
+    device.serve(1)
+    late = device.open(25, hop=Fraction(1, 5))
+    device.say(late, 2)
+    device.scheduler.admit()
+    assert device.scheduler.next_hop(to_fill=False) is late, "the other has a batch of requests waiting"
+    late.advance(0.0)
+    assert device.scheduler.next_hop(to_fill=True) is None, "all together they fill the batch"
