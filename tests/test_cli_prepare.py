@@ -1,7 +1,9 @@
 """`musetalk prepare-avatar` from a film to an avatar that speaks: small real networks, drawn faces."""
 
+import errno
 import json
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -9,7 +11,8 @@ import pytest
 from face_graphs import face_points, write_dwpose
 from films import film
 
-from musetalk_cli.avatar.store import load_avatar, load_meta, verify
+from musetalk_cli.avatar.store import list_avatars, load_avatar, load_meta, verify
+from musetalk_cli.preparation.run import _Preparation
 from training import portrait
 from training.face import Pose, landmarks
 from training.people import PEOPLE
@@ -17,6 +20,7 @@ from training.people import PEOPLE
 SIZE, FRAMES = (320, 240), 24
 FACE = (90, 255, 90)
 RADIUS = 40
+FEW = ("--max-frames", 3)
 
 
 def centre(number):
@@ -244,6 +248,7 @@ def test_the_parser_is_taken_where_it_is_there(prepare, clip, models, parser_mod
         (["--preview", "nowhere/sheet.png"], 1, "nowhere"),
         (["--preview", "a.png", "--preview", "b.png"], 1, "--preview b.png"),
         (["--save-landmarks", "/"], 1, "is a folder"),
+        (["--preview", "a.png", "--preview", "grid:./a.png"], 1, "written by another option too"),
         (["--save-landmarks", "nowhere/points.json"], 1, "nowhere"),
         (["--idle", "nowhere.mp4"], 1, "nowhere.mp4"),
         (["--trim", "much"], 2, "trim"),
@@ -279,6 +284,66 @@ def test_previews(prepare, clip, models, tmp_path, monkeypatch):
     y = round(((box.y1 + box.y2) / 2 - ((crop.y1 + crop.y2) // 2 - int(crop.width * 0.6))) * scale)
     red = sheet[y, max(0, x - 3) : x + 4].astype(int)
     assert (red[:, 2] - red[:, 1]).max() > 100
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("--preview", "there/sheet.png"),
+        ("--preview", "grid:there/grid.png"),
+        ("--save-landmarks", "there/points.json"),
+    ],
+)
+def test_where_a_preview_cannot_be_written_there_is_no_avatar_and_the_retry_works(
+    prepare, clip, models, tmp_path, monkeypatch, given
+):
+    """The folder of the output is removed while the work goes on."""
+    monkeypatch.chdir(tmp_path)
+    there, avatars = tmp_path / "there", tmp_path / "avatars"
+    there.mkdir()
+    choose = _Preparation._choose
+
+    def removing(*arguments):
+        there.rmdir()
+        return choose(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_Preparation, "_choose", removing)
+        _, err = prepare(clip, avatars, models, *FEW, *given, code=1)
+    assert f"{given[1].removeprefix('grid:')} was removed, or its folder was" in " ".join(err.split())
+    assert list_avatars(avatars) == []
+    there.mkdir()
+    _, err = prepare(clip, avatars, models, *FEW, *given)
+    assert "Going on after 3 frames" in err
+    assert len(list(there.iterdir())) == 1
+    assert verify(avatars, "a") == []
+
+
+def test_a_full_disk_leaves_the_preview_of_before(prepare, clip, models, tmp_path, monkeypatch):
+    avatars, sheet = tmp_path / "avatars", tmp_path / "sheet.png"
+    sheet.write_bytes(b"before")
+    write = Path.write_bytes
+
+    def full(path, data):
+        if path.parent == tmp_path:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", full)
+        _, err = prepare(clip, avatars, models, *FEW, "--preview", sheet, code=1)
+    assert "No space left on device" in err
+    assert list_avatars(avatars) == []
+    assert sheet.read_bytes() == b"before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["avatars", "sheet.png"]
+    prepare(clip, avatars, models, *FEW, "--preview", sheet)
+    assert cv2.imread(str(sheet)).shape == (320, 960, 3)
+
+
+def test_a_preview_in_the_folder_that_is_replaced_is_refused(prepare, clip, models, tmp_path):
+    (tmp_path / "a").mkdir()
+    _, err = prepare(clip, tmp_path, models, "--overwrite", "--preview", tmp_path / "a" / "x.png", code=1)
+    assert "is in the folder of the avatar" in " ".join(err.split())
 
 
 def test_an_idle_clip_goes_along(prepare, clip, models, tmp_path):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -22,6 +23,7 @@ from musetalk_cli.errors import InputError, OutputError
 from musetalk_cli.face.landmarks import FaceLandmarks
 from musetalk_cli.preparation.inputs import FaceNetworks, PictureSource
 from musetalk_cli.preparation.options import PrepareOptions
+from musetalk_cli.preparation.preview import contact_sheet, shift_grid
 from musetalk_cli.preparation.run import prepare_avatar
 from musetalk_cli.types import Box
 
@@ -76,7 +78,7 @@ def interrupted(work, at):
     return stopped
 
 
-def prepare(clip, avatars, *, finder=None, encode=None, **options):
+def prepare(clip, avatars, *, finder=None, encode=None, before=None, **options):
     return prepare_avatar(
         PictureSource(clip),
         avatars,
@@ -84,6 +86,7 @@ def prepare(clip, avatars, *, finder=None, encode=None, **options):
         networks=FaceNetworks(encode or Encoder(), finder or DiscFinder()),
         options=PrepareOptions(**{"batch_size": BATCH, "min_faces": 0.2, **options}),
         model={"version": "v15"},
+        before_publishing=before,
     )
 
 
@@ -109,6 +112,22 @@ def whole(request, clip, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     prepare(clip, folder, **request.param)
     return request.param, files(folder / "a")
+
+
+def test_sheets_drawn_before_publishing_show_the_frames_of_the_avatar(clip, whole, tmp_path):
+    sheets = []
+
+    def before(folder, meta, plan):
+        assert list_avatars(tmp_path) == []
+        sheets.extend(drawn(folder, meta, plan))
+
+    def drawn(folder, meta, plan):
+        return contact_sheet(folder, meta, plan), shift_grid(folder, meta, plan, 0, 10)
+
+    done = prepare(clip, tmp_path, before=before, **whole[0])
+    renumbered = replace(done.plan, first=0)
+    for early, late in zip(sheets, drawn(tmp_path / "a", done.meta, renumbered), strict=True):
+        assert np.array_equal(early, late)
 
 
 @pytest.mark.parametrize("at", [1, 2, 4, 7])

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from musetalk_cli import strict_json
 from musetalk_cli.budget import check_budget
-from musetalk_cli.errors import InputError, OutputError
+from musetalk_cli.errors import InputError
 from musetalk_cli.face.boxes import POINTS
 from musetalk_cli.strict_json import JsonError
 from musetalk_cli.types import Box, Image
@@ -83,12 +83,8 @@ def read_landmarks(path: Path) -> list[FaceLandmarks | None]:
     return [_entry(path, number, entry) for number, entry in enumerate(entries)]
 
 
-def write_landmarks(path: Path, faces: Sequence[FaceLandmarks | None]) -> None:
-    """Write a landmarks file that `read_landmarks` reads, one entry a line.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
+def landmarks_text(faces: Sequence[FaceLandmarks | None]) -> str:
+    """The text of a landmarks file that `read_landmarks` reads, one entry a line."""
     lines = (
         "null"
         if face is None
@@ -97,10 +93,7 @@ def write_landmarks(path: Path, faces: Sequence[FaceLandmarks | None]) -> None:
         )
         for face in faces
     )
-    try:
-        path.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}.", "Choose another file.") from error
+    return "[\n" + ",\n".join(lines) + "\n]\n"
 
 
 def _entry(path: Path, number: int, entry: object) -> FaceLandmarks | None:

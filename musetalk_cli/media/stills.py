@@ -264,17 +264,30 @@ def _straight_alpha(picture: Pictures.Image) -> bool:
     return _transparent(picture)
 
 
+def png_of(image: Image) -> bytes:
+    """An image as PNG, without loss.
+
+    Raises:
+        OutputError: It cannot be encoded, like one without any pixel.
+    """
+    try:
+        done, data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    except cv2.error:
+        done = False
+    if not done:
+        raise OutputError(f"A picture of {image.shape[1]}x{image.shape[0]} cannot be encoded as PNG.")
+    return data.tobytes()
+
+
 def write_png(path: Path, image: Image) -> None:
     """Write an image without loss.
 
     Raises:
         OutputError: The file cannot be written.
     """
-    done, data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    if not done:
-        raise OutputError(f"{path} cannot be encoded as PNG.")
+    data = png_of(image)
     try:
-        path.write_bytes(data.tobytes())
+        path.write_bytes(data)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror}.", "Free some space.") from error
 

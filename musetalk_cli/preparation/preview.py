@@ -30,7 +30,7 @@ def contact_sheet(folder: Path, meta: AvatarMeta, plan: Plan) -> Image:
     """Frames spread over the whole avatar, with the face's box, its landmarks and the mask.
 
     Args:
-        folder: The avatar's folder.
+        folder: Where the avatar is prepared; its frames have the numbers of the source.
         meta: Its description.
         plan: What became of each frame.
 
@@ -40,7 +40,7 @@ def contact_sheet(folder: Path, meta: AvatarMeta, plan: Plan) -> Image:
     numbers = _spread(range(meta.frames), SHEET_FRAMES)
     tiles = []
     for number in numbers:
-        frame, face = read_frame(folder, meta, number), plan.faces[number]
+        frame, face = read_frame(folder, meta, plan.first + number), plan.faces[number]
         label = f"{number}  {float(number / meta.fps):.2f} s"
         if face is None:
             tiles.append(_tile(frame, Box(0, 0, meta.width, meta.height), f"{label}  no face"))
@@ -54,7 +54,7 @@ def shift_grid(folder: Path, meta: AvatarMeta, plan: Plan, bbox_shift: int, extr
     """The boxes that several values of `--bbox-shift` give, in a few frames.
 
     Args:
-        folder: The avatar's folder.
+        folder: Where the avatar is prepared; its frames have the numbers of the source.
         meta: Its description.
         plan: What became of each frame.
         bbox_shift: The value the avatar was prepared with.
@@ -68,7 +68,7 @@ def shift_grid(folder: Path, meta: AvatarMeta, plan: Plan, bbox_shift: int, extr
         face = plan.faces[number]
         if face is None:
             continue
-        frame = read_frame(folder, meta, number)
+        frame = read_frame(folder, meta, plan.first + number)
         for share in SHIFTS:
             shift = bbox_shift + round(face.box.height * share / 100)
             box = box_of(

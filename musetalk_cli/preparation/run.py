@@ -15,7 +15,7 @@ from musetalk_cli.avatar.layout import FRAMES_DIR, image_name
 from musetalk_cli.avatar.workspace import Workspace
 from musetalk_cli.errors import InputError, OutputError
 from musetalk_cli.face.haar import HaarFinder, are_canonical
-from musetalk_cli.face.landmarks import Finder, write_landmarks
+from musetalk_cli.face.landmarks import Finder, landmarks_text
 from musetalk_cli.face.motion import find_cuts
 from musetalk_cli.face.tracks import Chosen, choose
 from musetalk_cli.measure.throughput import StageRates
@@ -28,6 +28,7 @@ from musetalk_cli.preparation.inputs import FaceNetworks, PictureSource, resume_
 from musetalk_cli.preparation.options import PrepareOptions
 from musetalk_cli.preparation.plan import Plan, make_plan
 from musetalk_cli.preparation.survey import SURVEY_FILE, Survey, Surveyor, check_count
+from musetalk_cli.sinks.checks import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,10 @@ class Step:
 
 Progress = Callable[[Step], None]
 
+BeforePublishing = Callable[[Path, AvatarMeta, Plan], None]
+"""Given the folder that is prepared, the description and the plan, when everything is made and nothing is
+published; frames still have the numbers of the source. What it raises leaves work that can go on."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
@@ -81,6 +86,7 @@ def prepare_avatar(
     options: PrepareOptions,
     model: Mapping[str, Json],
     landmarks_file: Path | None = None,
+    before_publishing: BeforePublishing | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Prepared:
@@ -99,6 +105,7 @@ def prepare_avatar(
         options: How to prepare.
         model: What the latents are made for, with at least `version`.
         landmarks_file: Where the chosen landmarks are written, as they were seen, to be corrected by hand.
+        before_publishing: What else is made of the result; where it fails, there is no avatar.
         overwrite: Replace an avatar of that name.
         progress: Told after every frame.
 
@@ -114,7 +121,7 @@ def prepare_avatar(
     with Workspace(avatars_dir, name, overwrite=overwrite, key=key) as workspace:
         preparation = _Preparation(workspace, source, networks, options, progress or (lambda _: None))
         try:
-            return preparation.run(model, digest, landmarks_file)
+            return preparation.run(model, digest, landmarks_file, before_publishing)
         except OSError as error:
             raise OutputError(
                 f"The avatar cannot be written to {workspace.target}: {error.strerror}.",
@@ -175,7 +182,13 @@ class _Preparation:
         self._finder = networks.finder if source.landmarks is None else None
         self._origin = _Origin.of(source, self._finder)
 
-    def run(self, model: Mapping[str, Json], digest: str, landmarks_file: Path | None) -> Prepared:
+    def run(
+        self,
+        model: Mapping[str, Json],
+        digest: str,
+        landmarks_file: Path | None,
+        before_publishing: BeforePublishing | None,
+    ) -> Prepared:
         """From nothing, or from where it stopped, to the finished avatar."""
         source, version = self._source, str(model["version"])
         surveyor = Surveyor(self._folder, self._finder, self._rates)
@@ -191,7 +204,7 @@ class _Preparation:
         _check_length(source.path, len(survey.faces))
         chosen = self._choose(survey, video)
         if landmarks_file is not None:
-            write_landmarks(landmarks_file, chosen.faces)
+            write_whole(landmarks_file, landmarks_text(chosen.faces).encode(), "--save-landmarks")
         plan = self._plan(survey, chosen, video, version)
         size, faces = (video.width, video.height), len(plan.animated)
         imager = Imager(self._folder, plan, size, self._options, self._tools, self._rates, version)
@@ -201,9 +214,11 @@ class _Preparation:
             tell = partial(self._tell, "idle clip")
             idle_frames, idle_said = store_idle(source.idle, idle, size, self._folder, tell)
             said += idle_said
+        meta = self._describe(plan, chosen, video, model, digest, idle_frames)
+        if before_publishing is not None:
+            before_publishing(self._folder, meta, plan)
         self._workspace.seal()
         self._arrange(plan, len(survey.faces))
-        meta = self._describe(plan, chosen, video, model, digest, idle_frames)
         meta = dataclasses.replace(meta, report=self._report(meta, plan, chosen, notes, said))
         self._workspace.publish(meta.to_json())
         return Prepared(meta, plan, resumed)

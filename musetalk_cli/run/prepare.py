@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from musetalk_cli.avatar.description import AvatarMeta
 from musetalk_cli.config import RunConfig
 from musetalk_cli.errors import OutputError
-from musetalk_cli.media.stills import write_png
+from musetalk_cli.media.stills import png_of
 from musetalk_cli.preparation.inputs import PictureSource
 from musetalk_cli.preparation.options import PrepareOptions
+from musetalk_cli.preparation.plan import Plan
 from musetalk_cli.preparation.preview import contact_sheet, shift_grid
 from musetalk_cli.preparation.run import Prepared, Progress, prepare_avatar
 from musetalk_cli.run.face_networks import DetectorName, ParserName, load_face_networks
-from musetalk_cli.sinks.checks import check_parent
+from musetalk_cli.sinks.checks import check_parent, write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +36,17 @@ class PrepareOutputs:
     preview: Path | None = None
     grid: Path | None = None
 
-    def check(self) -> None:
+    def check(self, avatar: Path) -> None:
         """Refuse files that cannot be written, before any work.
 
+        Args:
+            avatar: The folder that the avatar replaces, with all that is in it.
+
         Raises:
-            OutputError: The folder of one is not there or takes no file, or it is a folder itself.
+            OutputError: The folder of one is not there or takes no file, or it is a folder itself, another of
+                these files, or in the avatar's own folder.
         """
+        seen: set[Path] = set()
         for option, path in (
             ("--save-landmarks", self.landmarks_file),
             ("--preview", self.preview),
@@ -50,6 +57,14 @@ class PrepareOutputs:
             check_parent(path, option)
             if path.is_dir():
                 raise OutputError(f"{option} {path} is a folder.", "Name a file.")
+            place = path.resolve()
+            if place.is_relative_to(avatar.resolve()):
+                raise OutputError(
+                    f"{option} {path} is in the folder of the avatar.", "Name a file elsewhere."
+                )
+            if place in seen:
+                raise OutputError(f"{option} {path} is written by another option too.", "Name two files.")
+            seen.add(place)
 
 
 def prepare(
@@ -79,11 +94,20 @@ def prepare(
         MuseTalkError: Source, landmarks, model, device or folder cannot be used; nothing is left behind.
     """
     options, outputs = options or PrepareOptions(), outputs or PrepareOutputs()
-    outputs.check()
+    outputs.check(run.avatars.path / name)
     networks, network = load_face_networks(
         run, outputs.detector, outputs.parser, find=source.landmarks is None
     )
-    prepared = prepare_avatar(
+
+    def previews(folder: Path, meta: AvatarMeta, plan: Plan) -> None:
+        if outputs.preview is not None:
+            write_whole(outputs.preview, png_of(contact_sheet(folder, meta, plan)), "--preview")
+        if outputs.grid is not None:
+            margin = options.margin(network.version)
+            sheet = shift_grid(folder, meta, plan, options.bbox_shift, margin)
+            write_whole(outputs.grid, png_of(sheet), "--preview grid")
+
+    return prepare_avatar(
         source,
         run.avatars.path,
         name,
@@ -91,13 +115,7 @@ def prepare(
         options=options,
         model={"version": network.version, "name": network.family},
         landmarks_file=outputs.landmarks_file,
+        before_publishing=previews,
         overwrite=overwrite,
         progress=progress,
     )
-    folder, meta, plan = run.avatars.path / name, prepared.meta, prepared.plan
-    if outputs.preview is not None:
-        write_png(outputs.preview, contact_sheet(folder, meta, plan))
-    if outputs.grid is not None:
-        margin = options.margin(network.version)
-        write_png(outputs.grid, shift_grid(folder, meta, plan, options.bbox_shift, margin))
-    return prepared

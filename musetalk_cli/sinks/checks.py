@@ -77,6 +77,28 @@ def check_not_input(path: Path, audio: Path, option: str = "--output") -> None:
         raise OutputError(f"{option} {path} is the sound itself.", "Choose another name for the result.")
 
 
+def write_whole(path: Path, data: bytes, option: str) -> None:
+    """Write a file under a hidden name and rename it: what has its name is complete, or the one before.
+
+    Args:
+        path: The file.
+        data: All of it.
+        option: What asked for it.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    partial = Partial(path.parent)
+    try:
+        partial.make()
+        partial.path.write_bytes(data)
+        partial.path.rename(path)
+    except OSError as error:
+        raise refused(f"{option} {path}", error, path.parent) from error
+    finally:
+        partial.remove()
+
+
 def refused(what: str, error: OSError, kept: Path) -> OutputError:
     """What is said of a result that the system refuses on the way.
 
