@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from musetalk_cli.avatar.description import Json
+from musetalk_cli.face.haar import HaarFinder, are_canonical
 from musetalk_cli.face.landmarks import FaceLandmarks, Finder
 from musetalk_cli.media.stills import digest_of
 from musetalk_cli.media.video import Selection, source_files
@@ -26,6 +27,9 @@ Parse = Callable[[Sequence[Image]], Image]
 
 _VERSION = 2
 """Of the arithmetic: raised where the same inputs give another result."""
+
+LANDMARKS_CUTOFF_HZ = 3.0
+"""How fast a motion may be that smoothing keeps, where the landmarks come from the user."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,3 +109,26 @@ def resume_key(
         "options": repr(options),
         "model": model,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where landmarks come from.
+
+    Attributes:
+        name: What `avatar.json` records.
+        sees_mouth: True where they follow the mouth.
+        cutoff_hz: How fast a motion may be that smoothing keeps, in Hz.
+    """
+
+    name: str
+    sees_mouth: bool
+    cutoff_hz: float
+
+    @classmethod
+    def of(cls, source: PictureSource, finder: Finder | None) -> Origin:
+        """The finder, or the user's file, in which the cascade's faces can be told from others."""
+        if finder is not None:
+            return cls(finder.name, finder.sees_mouth, finder.cutoff_hz)
+        rough = are_canonical(source.landmarks or ())
+        return cls("file", not rough, HaarFinder.cutoff_hz if rough else LANDMARKS_CUTOFF_HZ)

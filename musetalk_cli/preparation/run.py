@@ -14,8 +14,7 @@ from musetalk_cli.avatar.description import MAX_FRAMES, AvatarMeta, Json
 from musetalk_cli.avatar.layout import FRAMES_DIR, image_name
 from musetalk_cli.avatar.workspace import Workspace
 from musetalk_cli.errors import InputError, OutputError
-from musetalk_cli.face.haar import HaarFinder, are_canonical
-from musetalk_cli.face.landmarks import Finder, landmarks_text
+from musetalk_cli.face.landmarks import landmarks_text
 from musetalk_cli.face.motion import find_cuts
 from musetalk_cli.face.tracks import Chosen, choose
 from musetalk_cli.measure.throughput import StageRates
@@ -24,16 +23,13 @@ from musetalk_cli.media.video import VideoFrames, read_frames, source_files
 from musetalk_cli.preparation.assess import assess, passthrough_times, rest_frames
 from musetalk_cli.preparation.idle import check_idle, store_idle
 from musetalk_cli.preparation.imaging import IMAGING_FILE, FaceNote, Imager
-from musetalk_cli.preparation.inputs import FaceNetworks, PictureSource, resume_key, selected
+from musetalk_cli.preparation.inputs import FaceNetworks, Origin, PictureSource, resume_key, selected
 from musetalk_cli.preparation.options import PrepareOptions
 from musetalk_cli.preparation.plan import Plan, make_plan
 from musetalk_cli.preparation.survey import SURVEY_FILE, Survey, Surveyor, check_count
 from musetalk_cli.sinks.checks import write_whole
 
 log = logging.getLogger(__name__)
-
-LANDMARKS_CUTOFF_HZ = 3.0
-"""How fast a motion may be that smoothing keeps, where the landmarks come from the user."""
 
 _NAMED = 5
 
@@ -138,29 +134,6 @@ def _check_length(path: Path, frames: int) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Origin:
-    """Where landmarks come from.
-
-    Attributes:
-        name: What `avatar.json` records.
-        sees_mouth: True where they follow the mouth.
-        cutoff_hz: How fast a motion may be that smoothing keeps, in Hz.
-    """
-
-    name: str
-    sees_mouth: bool
-    cutoff_hz: float
-
-    @classmethod
-    def of(cls, source: PictureSource, finder: Finder | None) -> _Origin:
-        """The finder, or the user's file, in which the cascade's faces can be told from others."""
-        if finder is not None:
-            return cls(finder.name, finder.sees_mouth, finder.cutoff_hz)
-        rough = are_canonical(source.landmarks or ())
-        return cls("file", not rough, HaarFinder.cutoff_hz if rough else LANDMARKS_CUTOFF_HZ)
-
-
 class _Preparation:
     """One preparation, step by step."""
 
@@ -180,7 +153,7 @@ class _Preparation:
         self._progress = progress
         self._rates = StageRates()
         self._finder = networks.finder if source.landmarks is None else None
-        self._origin = _Origin.of(source, self._finder)
+        self._origin = Origin.of(source, self._finder)
 
     def run(
         self,
