@@ -148,12 +148,12 @@ class Mouth:
         engine = make_engine(self._bundle, job, MonotonicClock())
         channels = sound.shape[1]
         session = engine.open(self._avatar, fps, OFFLINE_HOP, Fraction(0), sample_rate, channels)
-        session.feed(sound, 0.0)
-        session.finish(0.0)
+        session.hear(sound, 0.0)
+        session.end_sound(0.0)
         frames: list[Sequence[float]] = []
         while engine.step():
-            while session.finished:
-                picture = session.finished.popleft().image[patch.box.slices()]
+            while session.untaken:
+                picture = session.take().image[patch.box.slices()]
                 frames.append(picture.astype(np.float64).mean(axis=2))
         return np.array(frames)
 

@@ -117,12 +117,12 @@ def movement(
     engine = make_engine(bundle, JobConfig(chunk=OFFLINE_HOP), MonotonicClock())
     manners = Manners(silence=silence)
     session = engine.open(avatar, FPS, OFFLINE_HOP, Fraction(0), sample_rate, sound.shape[1], manners)
-    session.feed(sound, 0.0)
-    session.finish(0.0)
+    session.hear(sound, 0.0)
+    session.end_sound(0.0)
     frames: list[NDArray[np.float64]] = []
     while engine.step():
-        while session.finished:
-            frames.append(session.finished.popleft().image[patch.box.slices()].astype(np.float64))
+        while session.untaken:
+            frames.append(session.take().image[patch.box.slices()].astype(np.float64))
     return np.abs(np.diff(np.array(frames), axis=0)).mean(axis=(1, 2, 3))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lives import take_all
 
 from musetalk_cli.avatar.data import Avatar
 from musetalk_cli.avatar.store import load_avatar, load_meta, verify
@@ -118,8 +119,7 @@ class StillFace:
         session.end_sound(0.0)
         found = []
         while engine.step():
-            found += [frame.image[self.avatar.patches[0].box.slices()] for frame in session.finished]
-            session.finished.clear()
+            found += [frame.image[self.avatar.patches[0].box.slices()] for frame in take_all(session)]
         return np.array(found, np.float64)
 
     def openings(self, samples, fps, alignment="frame"):

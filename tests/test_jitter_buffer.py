@@ -244,9 +244,9 @@ def test_frames_leave_when_they_are_due_and_in_order():
     assert all(made.buffer.offer(frame) for frame in frames)
     made.buffer.close()
     schedule = PlayoutSchedule(made.timeline, HALF)
-    for frame, found in zip(frames, made.buffer, strict=True):
+    for frame, (found, due) in zip(frames, made.buffer, strict=True):
         assert found is frame
-        assert made.clock.now() == pytest.approx(schedule.due(frame))
+        assert made.clock.now() == due == pytest.approx(schedule.due(frame))
     assert made.stalls == 0
 
 
@@ -256,7 +256,7 @@ def test_without_a_schedule_frames_leave_at_once():
     for frame in frames:
         made.buffer.offer(frame)
     made.buffer.close()
-    assert list(made.buffer) == frames
+    assert list(made.buffer) == [(frame, None) for frame in frames]
     assert made.clock.now() == START
 
 
@@ -265,7 +265,7 @@ def test_the_room_is_bounded_and_comes_back():
     frames = [made.frame(number) for number in range(5)]
     assert [made.buffer.offer(frame) for frame in frames] == [True, True, True, False, False]
     assert (made.buffer.waiting, made.buffer.has_room) == (3, False)
-    assert next(iter(made.buffer)) is frames[0]
+    assert next(iter(made.buffer)) == (frames[0], None)
     assert (made.buffer.waiting, made.buffer.has_room) == (2, True)
     assert made.buffer.offer(frames[3])
 

@@ -95,6 +95,6 @@ def test_it_is_said_once(caplog):
     sound = np.concatenate([stereo(voice(16_000), 1.0), stereo(voice(16_000), -1.0)])
     track = SoundTrack(Timeline(25), 16_000, 2)
     for at in range(0, len(sound), 1000):
-        track.feed(sound[at : at + 1000], 0.0)
+        track.append(sound[at : at + 1000], 0.0)
     (said,) = [record.getMessage() for record in caplog.records]
     assert "cancel each other from 1." in said

@@ -29,16 +29,16 @@ def frame(index, hop, *, delay=0.0, ready=100.0, arrived=0.0, fate=Fate.SPEAKING
 class Run:
     """An observer, and what it says how the run goes."""
 
-    def __init__(self, *, begins_after=0.0):
+    def __init__(self, *, begins_after=0.0, trace=None):
         self.clock = FakeClock()
-        self.observer = Observer(self.clock, CHUNK_S, RATE)
+        self.observer = Observer(self.clock, CHUNK_S, RATE, trace)
         self.clock.time += begins_after
         self.observer.start()
 
     def present(self, *frames, after=0.0, due=None):
         for one in frames:
             self.clock.time += after
-            self.observer.presented(one)
+            self.observer.presented(one, due)
 
     def snapshot(self):
         return self.observer.snapshot(DEPTHS)
@@ -68,10 +68,10 @@ def told(figures):
 )
 def test_latencies_are_those_of_made_frames_one_first_and_one_last_a_chunk(steps):
     """Beside a table by chunk, whatever a chunk holds; a chunk without a made frame has no figures."""
-    latencies, table, hop, late = Latencies(CHUNK_S, CHUNK_S), {}, 0, 0
+    latencies, table, hop, late = Latencies(CHUNK_S), {}, 0, 0
     for index, (further, fate, ms) in enumerate(steps):
         hop += further
-        latencies.composited(frame(index, hop, delay=ms / 1000, fate=fate, ready=0.0))
+        latencies.composited(frame(index, hop, delay=ms / 1000, fate=fate, ready=0.0), due=0.5)
         if fate in {Fate.SPEAKING, Fate.FADING}:
             table.setdefault(hop, []).append(ms / 1000)
             late += ms > 500
@@ -93,15 +93,14 @@ def test_frames_are_counted_by_their_fate():
     assert (outcome.samples, outcome.held, outcome.lost_samples) == (15 * 640, 4, 160)
 
 
-@pytest.mark.parametrize(("late_after_s", "late"), [(CHUNK_S, 2), (math.inf, 0)])
-def test_a_made_frame_is_late_after_its_time_and_never_where_it_has_none(late_after_s, late):
-    run = Run(late_after_s=late_after_s)
+@pytest.mark.parametrize(("due", "late"), [(100.5, 2), (None, 0)])
+def test_a_made_frame_is_late_after_its_time_and_never_where_it_has_none(due, late):
+    run = Run()
     delays = [0.1, 0.499, 0.501, 3.0]
-    run.present(*(frame(index, index, delay=delay) for index, delay in enumerate(delays)))
-    run.present(frame(4, 4, delay=9.0, fate=Fate.HELD), frame(5, 5, delay=9.0, fate=Fate.IDLE))
+    run.present(*(frame(index, index, delay=delay) for index, delay in enumerate(delays)), due=due)
+    run.present(frame(4, 4, delay=9.0, fate=Fate.HELD), frame(5, 5, delay=9.0, fate=Fate.IDLE), due=due)
     snapshot, outcome = run.snapshot(), run.end()
     assert snapshot.late == outcome.latencies.late == late
-    assert outcome.latencies.late_after_s == late_after_s
 
 
 def test_the_rate_is_that_of_the_last_seconds():

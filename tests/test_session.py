@@ -127,8 +127,14 @@ def test_a_whole_file_rests_where_a_stream_of_it_does(tiny_bundle, avatar, monke
     seen = []
     for hop, context in ((Fraction(30), Fraction(0)), (HALF, None), (Fraction(1, 10), Fraction(1))):
         stream = Stream(
-            tiny_bundle, resting, hop=hop, context=context, fps=fps, silence=SilenceLevel()
-        ).deaf()
+            tiny_bundle,
+            resting,
+            hop=hop,
+            context=context,
+            fps=fps,
+            silence=SilenceLevel(),
+            encode=deaf(tiny_bundle),
+        )
         Slow(monkeypatch, stream)
         stream.say(sound)
         requests = [frame.request for frame in stream.end()]
@@ -378,8 +384,15 @@ def test_picture_and_idle_clip_run_at_their_own_speed(tiny_bundle, avatar, monke
     source_fps, fps = Fraction(source_fps), Fraction(fps)
     own = replace(passed_through(avatar, {3}), meta=replace(avatar.meta, fps=source_fps))
     stream = Stream(
-        tiny_bundle, own, fps=fps, silence=SilenceLevel(), idle=clip, late_after_s=0.5, context=Fraction(0)
-    ).deaf()
+        tiny_bundle,
+        own,
+        fps=fps,
+        silence=SilenceLevel(),
+        idle=clip,
+        late_after_s=0.5,
+        context=Fraction(0),
+        encode=deaf(tiny_bundle),
+    )
     Slow(monkeypatch, stream)
     stream.say(np.concatenate([speech(0.8), quiet(1.2)]))
     stream.session.interrupt()

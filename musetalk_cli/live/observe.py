@@ -199,9 +199,16 @@ class Observer:
         with self._lock:
             self._outcome.waiting_s += seconds
 
-    def failed(self, name: str, error: BaseException) -> None:
-        """Something of the stream has failed, and the rest goes on; `-v` shows where it failed."""
-        log.warning("%s failed and was closed: %s", name, describe(error))
+    def failed(self, name: str, error: BaseException, *, goes_on: bool = True) -> None:
+        """Something of the stream has failed; `-v` shows where.
+
+        Args:
+            name: What has failed.
+            error: With what.
+            goes_on: The rest goes on, so this is said now. Where the stream ends, its end says so.
+        """
+        if goes_on:
+            log.warning("%s failed and was closed: %s", name, describe(error))
         log.debug("Where %s failed:", name, exc_info=error)
         self._mark(f"{name} failed")
         with self._lock:

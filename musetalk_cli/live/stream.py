@@ -304,7 +304,7 @@ class Stream:
         if self._policy.all_or_nothing or not self._made or not isinstance(error, Exception):
             self._give_up(error)
         else:
-            self._observer.failed(what, error)
+            self._observer.failed(what, error, goes_on=False)
 
     def _give_up(self, error: BaseException) -> None:
         """End at once: the first failure is kept, and whoever waits anywhere goes on."""
