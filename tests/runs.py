@@ -13,9 +13,10 @@ from musetalk_cli.config import JobConfig
 from musetalk_cli.engine.engine import Engine
 from musetalk_cli.engine.session import SessionOptions
 from musetalk_cli.live.device_loop import DeviceLoop
+from musetalk_cli.live.ends import Ends
 from musetalk_cli.live.observe import Observer
 from musetalk_cli.live.policy import StreamPolicy
-from musetalk_cli.live.stream import Ends, Stream
+from musetalk_cli.live.stream import Stream
 from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.types import AudioBlock, Delivery
 

@@ -184,7 +184,7 @@ def test_a_wrong_pair_is_refused_before_the_sound_is_looked_at(embedded, avatars
     run = run_with(published, avatars, "v15")
     with pytest.raises(AvatarError, match="made for the demo"):
         generate(run, JobConfig(), "drawn", tmp_path / "no-sound.wav", output=tmp_path / "out.mp4")
-    source = Source(pieces=1)
+    source = Source(1)
     with pytest.raises(AvatarError, match="made for the demo"):
         realtime(run, JobConfig(), "drawn", source, [RecordingSink(tmp_path / "out.mp4")])
     assert source.closed.is_set()

@@ -67,7 +67,8 @@ def difference(faces, expected):
 
 def test_golden_faces(bundle, stored, latents):
     tokens = golden_tokens(bundle)
-    np.testing.assert_array_equal(tokens.half().numpy(), stored["audio_prompts"][:FACES])
+    # stored in halves; processors add in different orders, so a half may be rounded the other way
+    np.testing.assert_allclose(tokens.numpy(), stored["audio_prompts"][:FACES], rtol=2**-10, atol=1e-6)
     generator = Generator(bundle)
     faces = generator.decode(generator.unet(tokens, loop(latents)))
     assert (faces.dtype, faces.shape, faces.is_contiguous()) == (torch.uint8, (FACES, 256, 256, 3), True)

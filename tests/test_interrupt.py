@@ -8,11 +8,11 @@ import sys
 import pytest
 from lives import speech, write_sound
 
-from musetalk_cli import __main__, weights
+from musetalk_cli import __main__
 from musetalk_cli.avatar import store
 from musetalk_cli.cli.interrupt import end_on_signals, stop_on_signals
 from musetalk_cli.engine.compositor import CpuPath
-from musetalk_cli.nets import loading
+from musetalk_cli.nets import loading, published
 
 KINDS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -112,7 +112,7 @@ def test_a_preparation_that_is_being_loaded_ends_at_once(main, monkeypatch, mode
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_download_ends_at_once(main, monkeypatch, tmp_path, kind):
-    steps = signal_in(monkeypatch, weights, "_fetch", kind, 1)
+    steps = signal_in(monkeypatch, published, "_fetch", kind, 1)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: pytest.fail("it went on"))
     code, out, err = main("models", "download", "--models-dir", tmp_path)
     assert (code, out, len(steps)) == (130, "", 1)

@@ -85,9 +85,9 @@ def test_a_stream_gives_as_many_samples_as_mono_does(rate):
     left = voice(rate)
     both, one = StreamResampler(rate), StreamResampler(rate)
     found = np.concatenate(
-        [*(both.feed(stereo(left, -1.0)[at : at + 333]) for at in range(0, rate, 333)), both.finish()]
+        [*(both.resample(stereo(left, -1.0)[at : at + 333]) for at in range(0, rate, 333)), both.drain()]
     )
-    alone = np.concatenate([one.hear(left[:, None]), one.end_sound()])
+    alone = np.concatenate([one.resample(left[:, None]), one.drain()])
     np.testing.assert_allclose(found, alone, rtol=0, atol=1e-6)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from lives import RATE, at_the_latest, delay_of, level, pcm, read_back, speech, write_sound
 
 from musetalk_cli.avatar.upstream import import_avatar
@@ -120,9 +121,11 @@ def test_a_client_speaks_pauses_and_speaks_again(run, tmp_path):
 
 @pytest.mark.parametrize("pace", [True, False])
 def test_a_source_that_fails_on_the_way_leaves_what_it_gave(run, tmp_path, pace):
-    """A file of two seconds that was cut after half of them."""
-    path = write_sound(tmp_path / "in.wav", speech(2))
-    path.write_bytes(path.read_bytes()[: 44 + RATE * 2])
+    """A file of two seconds that was cut after about half of them."""
+    path = tmp_path / "in.flac"
+    soundfile.write(path, speech(2), RATE, subtype="PCM_16")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
     clock = MonotonicClock()
     report = realtime(
         run,
@@ -132,11 +135,13 @@ def test_a_source_that_fails_on_the_way_leaves_what_it_gave(run, tmp_path, pace)
         [RecordingSink(tmp_path / "out.mp4")],
         clock=clock,
     )
-    assert [str(one) for one in report.failures] == [f"{path} is damaged or cut off after 1.00 s."]
-    assert (report.frames, report.interrupted) == (10, False)
+    (told,) = map(str, report.failures)
+    assert told.startswith(f"{path} is damaged or cut off")
+    assert 6 <= report.frames <= 11
+    assert not report.interrupted
     recording = read_back(tmp_path / "out.mp4")
-    assert_together(recording, 10)
-    assert delay_of(speech(1), recording.sound) == (0, pytest.approx(1, abs=0.1))
+    assert_together(recording, report.frames)
+    assert delay_of(speech(0.5), recording.sound) == (0, pytest.approx(1, abs=0.1))
 
 
 def test_a_source_that_gives_nothing_is_an_error(run, tmp_path):

@@ -8,8 +8,8 @@ from musetalk_cli.avatar.data import Avatar
 from musetalk_cli.engine.engine import Engine
 from musetalk_cli.engine.session import SessionOptions
 from musetalk_cli.live.control import ControlHandle
+from musetalk_cli.live.ends import Ends
 from musetalk_cli.live.policy import StreamPolicy
-from musetalk_cli.live.stream import Ends
 from musetalk_cli.run.job import run_session, settings
 from musetalk_cli.run.report import Report, make_report
 from musetalk_cli.sinks import NullSink

@@ -16,8 +16,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -25,36 +24,20 @@ import numpy as np
 from musetalk_cli.engine.session import Session
 from musetalk_cli.handoff import Handoff, HandoffClosed
 from musetalk_cli.live.device_loop import DeviceLoop
+from musetalk_cli.live.ends import Ends
 from musetalk_cli.live.fan_out import FanOut
 from musetalk_cli.live.jitter_buffer import JitterBuffer, PlayoutSchedule
 from musetalk_cli.live.observe import Depths, Observer, Outcome
 from musetalk_cli.live.policy import StreamPolicy
 from musetalk_cli.live.sink_worker import Queueing, SinkWorker
-from musetalk_cli.live.watcher import Watch, Watcher
+from musetalk_cli.live.watcher import Watcher
 from musetalk_cli.measure.stages import StageStats
-from musetalk_cli.types import AudioBlock, AudioSource, Frame, Sink
+from musetalk_cli.types import AudioBlock, Frame
 
 log = logging.getLogger(__name__)
 
 ARRIVALS = 64
 """Blocks of sound that may wait for the device."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Ends:
-    """Where the sound of a stream comes from and where its frames go.
-
-    Attributes:
-        source: The sound.
-        sinks: All get every frame.
-        stop: Set from outside to end the stream early; what was made so far is completed.
-        watch: Told how the stream goes, or None.
-    """
-
-    source: AudioSource
-    sinks: Sequence[Sink]
-    stop: threading.Event
-    watch: Watch | None = None
 
 
 class Stream:

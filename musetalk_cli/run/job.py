@@ -16,9 +16,10 @@ from musetalk_cli.engine.session import SessionOptions
 from musetalk_cli.errors import InputError
 from musetalk_cli.live.control import ControlHandle
 from musetalk_cli.live.device_loop import DeviceLoop
+from musetalk_cli.live.ends import Ends
 from musetalk_cli.live.observe import Observer, Outcome
 from musetalk_cli.live.policy import StreamPolicy
-from musetalk_cli.live.stream import Ends, Stream
+from musetalk_cli.live.stream import Stream
 from musetalk_cli.live.watcher import Watch
 from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.measure.trace import Trace
