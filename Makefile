@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo demo-model test fuzz test-gpu lint format type bench clean
+.PHONY: help install demo demo-model test test-all fuzz test-gpu lint format type bench clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -26,8 +26,15 @@ demo-model: install ## Train the embedded networks and draw their avatars again 
 	cp -r build/models/demo models/
 	cp -r build/avatars/demo build/avatars/demo2 avatars/
 
-test: install ## Run the tests (no GPU, no network)
-	$(BIN)/pytest
+# Processes that share out whole files, so that what a file prepares is prepared once. A process of its own for each
+# core is enough: golden data are held to the default number of threads, so none is set.
+PYTEST := $(BIN)/pytest -n auto --dist loadfile
+
+test: install ## Run the tests but the slow ones (minutes; no GPU, no network)
+	$(PYTEST) -m "not slow"
+
+test-all: install ## Run all of them, whole days and full-size models too
+	$(PYTEST)
 
 FUZZ ?= fuzz
 fuzz: install ## Try many thousand random inputs; FUZZ=minute for about a minute of it

@@ -1,4 +1,4 @@
-"""A day of one stream on a clock of its own: picture and sound stay together, and nothing grows."""
+"""Hours of one stream on a clock of its own: picture and sound stay together, and nothing grows."""
 
 from collections import deque
 from fractions import Fraction
@@ -34,11 +34,12 @@ class Day:
     Attributes:
         offset: Largest distance between a frame's PTS and the sound handed over before it, in seconds.
         delays: Seconds from a frame's first sample, on the source's own clock, to its being shown: the least
-            and the most, by hour.
+            and the most, by part of the run.
         deepest: Most frames that waited for their time at once.
     """
 
-    def __init__(self, fps, ppm):
+    def __init__(self, fps, ppm, part_s):
+        self.part = int(part_s / CHUNK)
         self.fps = fps
         self.timeline = Timeline(fps)
         self.random = np.random.default_rng(0)
@@ -57,9 +58,9 @@ class Day:
         self.last = 0.0
         self.waiting = deque()
 
-    def run(self, hours):
-        for number in range(int(hours * HOUR / CHUNK)):
-            if number % int(HOUR / CHUNK) == 0:
+    def run(self, parts):
+        for number in range(parts * self.part):
+            if number % self.part == 0:
                 self.delays.append([9.0, 0.0])
             arrived = float((number + 1) * CHUNK) * self.second + self.random.uniform(0, JITTER_S)
             self.session.hear(self.pieces[number % len(self.pieces)], arrived)
@@ -87,8 +88,8 @@ class Day:
         self.samples += len(frame.request.audio)
         self.frames += 1
         delay = due - begins * self.second
-        hour = self.delays[-1]
-        hour[0], hour[1] = min(hour[0], delay), max(hour[1], delay)
+        part = self.delays[-1]
+        part[0], part[1] = min(part[0], delay), max(part[1], delay)
         while self.waiting and self.waiting[0] <= frame.composited:
             self.waiting.popleft()
         self.waiting.append(due)
@@ -98,21 +99,24 @@ class Day:
 @pytest.mark.parametrize(
     ("fps", "ppm"), [(Fraction(25), 200), (Fraction("29.97"), -200), (Fraction(30), 200)]
 )
-def test_a_day(fps, ppm):
-    day = Day(fps, ppm)
+@pytest.mark.parametrize(
+    ("parts", "part_s"), [(4, HOUR // 4), pytest.param(24, HOUR, marks=pytest.mark.slow)], ids=["hour", "day"]
+)
+def test_hours(fps, ppm, parts, part_s):
+    day = Day(fps, ppm, part_s)
     day.run(1)
     before = resident_bytes()
-    first_hour = list(day.delays)
-    day = Day(fps, ppm)
-    day.run(24)
+    first_part = list(day.delays)
+    day = Day(fps, ppm, part_s)
+    day.run(parts)
     assert resident_bytes() - before < 16 << 20
-    assert day.timeline.complete(day.frames - 1, 24 * HOUR * RATE)
-    assert not day.timeline.complete(day.frames, 24 * HOUR * RATE)
+    assert day.timeline.complete(day.frames - 1, parts * part_s * RATE)
+    assert not day.timeline.complete(day.frames, parts * part_s * RATE)
     assert 0.35 < day.made / day.frames < 0.6
     assert day.offset < 1 / RATE
     smallest, largest = (np.array(day.delays)[:, side] for side in (0, 1))
     assert smallest.min() > float(CHUNK)
     assert largest.max() < float(2 * CHUNK + day.timeline.wait)
     assert np.ptp(largest) < 1 / fps
-    assert largest[-1] < first_hour[0][1] + 1 / fps
+    assert largest[-1] < first_part[0][1] + 1 / fps
     assert day.deepest <= int((CHUNK + Fraction(1, 2)) * fps)
