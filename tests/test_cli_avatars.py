@@ -55,7 +55,7 @@ def test_show_tells_the_frames_and_what_was_found(musetalk, avatars):
     assert (shown["rest frames"], shown["idle frames"]) == ("2", "2")
     assert shown["faces"].startswith("found 6, interpolated 2, passthrough 3, interpolated share 25.0 %")
     assert shown["faces"].endswith("passthrough times 0 s..0.04 s; 0.2 s..0.28 s")
-    assert shown["jitter px"] == "before 1.5, after 0.25"
+    assert shown["jitter"] == "before 1.5 px, after 0.25 px"
     assert (shown["profile share"], shown["occluded share"]) == ("12.5 %", "-")
     assert shown["cuts"].startswith("frame 3, time 0.12 s; frame 5, time 0.2 s; ")
     assert shown["cuts"].endswith("; frame 8, time 0.32 s and 2 more")
@@ -64,6 +64,22 @@ def test_show_tells_the_frames_and_what_was_found(musetalk, avatars):
     assert shown["later"] == "deep ..., nothing none, sure yes"
     assert shown["warnings"] == "The face is small: [bold]it is enlarged."
     assert "\n" in out[out.index("enlarged.") : out.index("It turns away often.")]
+
+
+def test_show_tells_the_parameters_in_words_and_units(musetalk, avatars):
+    parameters = {"constant_size": False, "max_gap": 0.4, "extra_margin": 10, "cheek_width": [90, 80]}
+    given = replace(
+        load_meta(avatars, "anna"), parameters=parameters | {"selection": {"fps": 25, "kept": None}}
+    )
+    (avatars / "anna" / "avatar.json").write_text(given.to_json())
+    code, out, err = musetalk("avatars", "show", "anna", "--avatars-dir", avatars)
+    assert code == 0, err
+    assert rows(out)["parameters"] == (
+        "constant size no, max gap 0.4 s, extra margin 10 rows, cheek width 90 columns..80 columns, "
+        "selection fps 25 fps, kept -"
+    )
+    assert not {"{", "}", "False", "None"} & set(re.split(r"\W", out))
+    assert out.count("property") == 2
 
 
 def test_show_gives_it_as_it_is_in_json(musetalk, avatars):

@@ -112,7 +112,7 @@ def show(common: Common, name: Name) -> None:
         print_json(_description(meta) | _place(home) | {"latents": latents} | _details(meta, memory))
         return
     rows = [
-        ["model", ", ".join(f"{key} {value}" for key, value in meta.model.items())],
+        ["model", _told("model", meta.model)],
         ["frames", f"{meta.frames} of {meta.width}x{meta.height} at {float(meta.fps):g} fps"],
         ["loop", f"{2 * meta.frames / float(meta.fps):.2f} s, forward and backward"],
         ["latents", latents],
@@ -122,14 +122,14 @@ def show(common: Common, name: Name) -> None:
         ["pass-through frames", f"{len(meta.passthrough_frames)}, shown as they are"],
         ["rest frames", str(len(meta.rest_frames))],
         ["idle frames", str(meta.idle_frames)],
-        ["parameters", ", ".join(f"{key} {value}" for key, value in meta.parameters.items())],
-        ["source", ", ".join(f"{key} {value}" for key, value in meta.source.items())],
+        ["parameters", _told("parameters", meta.parameters)],
+        ["source", _told("source", meta.source)],
         ["folder", f"{home.folder}{', embedded' if home.embedded else ''}"],
     ]
-    print_table(f"Avatar {name}", ["", ""], rows)
+    print_table(f"Avatar {name}", ["property", "value"], rows)
     if meta.report:
         found = [[_label(key), _told(key, value)] for key, value in meta.report.items()]
-        print_table("What preparation found", ["", ""], found)
+        print_table("What preparation found", ["property", "value"], found)
 
 
 def _details(meta: AvatarMeta, memory: AvatarMemory) -> dict[str, object]:
@@ -145,8 +145,25 @@ def _details(meta: AvatarMeta, memory: AvatarMemory) -> dict[str, object]:
     }
 
 
+_UNITS = {
+    "px": "px",
+    "bbox_shift": "rows",
+    "extra_margin": "rows",
+    "cheek_width": "columns",
+    "max_gap": "s",
+    "time": "s",
+    "times": "s",
+    "fps": "fps",
+}
+"""Unit of a figure by the end of its key."""
+
+
 def _label(key: str) -> str:
-    return key.removesuffix("_bytes").replace("_", " ")
+    return key.removesuffix("_bytes").removesuffix("_px").replace("_", " ")
+
+
+def _unit(key: str) -> str:
+    return next((f" {unit}" for end, unit in _UNITS.items() if key == end or key.endswith(f"_{end}")), "")
 
 
 def _told(key: str, value: Json, depth: int = 0) -> str:
@@ -158,7 +175,10 @@ def _told(key: str, value: Json, depth: int = 0) -> str:
     if depth == MAX_DEPTH:
         return "..."
     if isinstance(value, Mapping):
-        return ", ".join(f"{_label(name)} {_told(name, part, depth + 1)}" for name, part in value.items())
+        unit = "_px" if key.endswith("_px") else ""
+        return ", ".join(
+            f"{_label(name)} {_told(name + unit, part, depth + 1)}" for name, part in value.items()
+        )
     return _listed(key, value, depth + 1)
 
 
@@ -185,7 +205,7 @@ def _plain(key: str, value: str | float | None) -> str:
     if key.endswith("_share"):
         return f"{100 * value:.1f} %"
     figure = str(value) if isinstance(value, int) else f"{value:.4g}"
-    return f"{figure} s" if key.endswith(("time", "times")) else figure
+    return figure + _unit(key)
 
 
 @app.command("import")

@@ -14,7 +14,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from musetalk_cli.cli.render import LINE_EVERY_S, named_latencies
+from musetalk_cli.cli.render import LINE_EVERY_S, PROGRESS, named_latencies
 from musetalk_cli.text import printable, redacted
 
 if TYPE_CHECKING:
@@ -44,7 +44,9 @@ def live_panel(title: str, *, enabled: bool, gpu: GpuMonitor | None = None) -> I
     title = redacted(printable(title))
     console = Console(stderr=True)
     if not (enabled and sys.stderr.isatty() and console.is_interactive):
-        yield _at_most_every(LINE_EVERY_S, lambda now: log.warning("%s", _line(title, now, _use(gpu))), 0.0)
+        yield _at_most_every(
+            LINE_EVERY_S, lambda now: log.log(PROGRESS, "%s", _line(title, now, _use(gpu))), 0.0
+        )
         return
     with _panel(console) as draw:
         yield _at_most_every(DRAW_EVERY_S, lambda now: draw(render(title, now, _use(gpu))))

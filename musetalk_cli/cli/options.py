@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from musetalk_cli.cli.render import PROGRESS
 from musetalk_cli.config import DataFolder, JobConfig, RunConfig, default_folder
 from musetalk_cli.errors import InputError
 from musetalk_cli.text import printable, redacted
@@ -217,12 +218,13 @@ class _Printable(logging.Formatter):
 
 
 def _set_up_log(*, verbose: bool) -> None:
-    """Logs go to stderr: warnings always, what was decided with -v."""
+    """Logs go to stderr: progress and warnings always, what was decided with -v."""
+    logging.addLevelName(PROGRESS, "PROGRESS")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Printable("%(levelname)s: %(message)s" if verbose else "%(message)s"))
     log.handlers = [handler]
     log.propagate = False
-    log.setLevel(logging.DEBUG if verbose else logging.WARNING)
+    log.setLevel(logging.DEBUG if verbose else PROGRESS)
 
 
 def parse_batch_sizes(text: str) -> tuple[int, ...] | None:

@@ -18,14 +18,13 @@ from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
-    ProgressColumn,
     TaskProgressColumn,
     TextColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Table
 
 from musetalk_cli import strict_json
+from musetalk_cli.cli.time_left import TimeLeft
 from musetalk_cli.errors import MuseTalkError, OutputError
 from musetalk_cli.text import printable, redacted
 
@@ -37,6 +36,10 @@ if TYPE_CHECKING:
 
 PLAIN_WIDTH = 160
 LINE_EVERY_S = 5.0
+PROGRESS = logging.INFO + 5
+"""Level of a line that says how far the work is: shown by default, and no warning."""
+
+log = logging.getLogger("musetalk_cli")
 
 
 def console() -> Console:
@@ -129,14 +132,6 @@ class Advance(Protocol):
         """`done` of `total`, None where the total is not known; `note` is shown beside them."""
 
 
-class _Rate(ProgressColumn):
-    """Frames per second."""
-
-    def render(self, task: object) -> str:
-        speed = getattr(task, "finished_speed", None) or getattr(task, "speed", None)
-        return f"{speed:.1f} fps" if speed else ""
-
-
 @contextmanager
 def progress(label: str) -> Iterator[Advance]:
     """A bar with rate and time left on a terminal; a line every few seconds elsewhere, from the second on."""
@@ -147,33 +142,39 @@ def progress(label: str) -> Iterator[Advance]:
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
-        _Rate(),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[left]}"),
         TextColumn("[dim]{task.fields[note]}"),
     ]
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=None, note="")
+        task = bar.add_task(label, total=None, note="", rate="", left="")
+        estimate = TimeLeft()
 
         def advance(done: int, total: int | None, note: str = "") -> None:
-            bar.update(task, completed=done, total=total, note=note)
+            estimate.update(done, time.monotonic())
+            rate = f"{estimate.rate:.1f} fps" if estimate.rate else ""
+            bar.update(task, completed=done, total=total, note=note, rate=rate, left=estimate.text(total))
 
         yield advance
 
 
 def _lines(label: str) -> Advance:
-    started = shown = time.monotonic()
+    shown, estimate = time.monotonic(), TimeLeft()
 
     def advance(done: int, total: int | None, note: str = "") -> None:
         nonlocal shown
         now = time.monotonic()
+        estimate.update(done, now)
         if now - shown < LINE_EVERY_S:
             return
         shown = now
-        rate = done / (now - started)
-        left = f" of {total}, {max(total - done, 0) / rate:.0f} s left" if total and rate else ""
-        logging.getLogger("musetalk_cli").warning(
-            "%s: %d frames%s, %.1f fps %s", label, done, left, rate, note
-        )
+        known = [
+            f"{done} frames" if total is None else f"{done} of {total} frames",
+            estimate.text(total),
+            f"{estimate.rate:.1f} fps" if estimate.rate else "",
+        ]
+        figures = ", ".join(figure for figure in known if figure)
+        log.log(PROGRESS, "%s", f"{label}: {figures} {note}".rstrip())
 
     return advance
 
