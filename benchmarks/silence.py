@@ -23,7 +23,7 @@ from musetalk_cli.avatar.data import Avatar
 from musetalk_cli.avatar.store import load_avatar
 from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import JobConfig, Place, RunConfig, SilenceLevel
-from musetalk_cli.engine.session import Manners
+from musetalk_cli.engine.session import SessionOptions
 from musetalk_cli.engine.windows import OFFLINE_HOP
 from musetalk_cli.nets.bundle import Bundle, open_bundle
 from musetalk_cli.nets.device import describe_device
@@ -115,7 +115,7 @@ def movement(
     if patch is None:
         raise SystemExit("The first frame of the avatar has no face.")
     engine = make_engine(bundle, JobConfig(chunk=OFFLINE_HOP), MonotonicClock())
-    manners = Manners(silence=silence)
+    manners = SessionOptions(silence=silence)
     session = engine.open(avatar, FPS, OFFLINE_HOP, Fraction(0), sample_rate, sound.shape[1], manners)
     session.hear(sound, 0.0)
     session.end_sound(0.0)

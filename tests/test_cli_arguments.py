@@ -136,7 +136,7 @@ def test_a_command_takes_no_words_it_does_not_know(told, name):
 @pytest.mark.parametrize(("name", "option"), OPTIONS)
 def test_an_option_with_a_strange_value_is_a_sentence(told, monkeypatch, name, option):
     # What a stream opens, it opens before it loads; `generate` goes all the way.
-    monkeypatch.setattr("musetalk_cli.realtime.realtime", nothing)
+    monkeypatch.setattr("musetalk_cli.run.realtime.realtime", nothing)
     words = [*name.split(), *WORKING.get(name, [])]
     if option.is_flag:
         told(*words, option.opts[0], option.opts[0])
