@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from musetalk_cli.avatar.data import Avatar
 from musetalk_cli.avatar.store import load_avatar
 from musetalk_cli.clock import MonotonicClock
-from musetalk_cli.config import JobConfig, Place, RunConfig
+from musetalk_cli.config import DataFolder, JobConfig, RunConfig
 from musetalk_cli.engine.windows import OFFLINE_HOP
 from musetalk_cli.media.audio import SoundReader
 from musetalk_cli.nets.bundle import Bundle, open_bundle
@@ -49,26 +49,13 @@ Figures = NDArray[np.float64]
 
 def main() -> None:
     """Speak the sample at every rate, and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--rates", nargs="+", default=RATES, help="frames per second")
-    parser.add_argument("--avatar", default=DEMO, help="an embedded avatar")
-    parser.add_argument("--output", type=Path, help="file for the table; else it is printed")
     args = parser.parse_args()
-    home, sample = embedded_avatars(), demo_sample()
-    if home is None or sample is None:
-        raise SystemExit("The embedded avatars are not installed.")
-    run = RunConfig(avatars=Place(home, "embedded"), model=DEMO, device="cpu")
-    bundle, avatar = open_bundle(run), still(load_avatar(home, args.avatar))
-    mouth = Mouth(bundle, avatar, *read(sample))
+    bundle, avatar, sound, rate = embedded(args.avatar)
+    mouth = Mouth(bundle, avatar, sound, rate)
     lines = [
-        "# Lag of the lips against 25 fps",
-        "",
-        f"`python benchmarks/lip_lag.py`, avatar {args.avatar}, the demo networks in "
-        f"{str(bundle.dtype).removeprefix('torch.')} on a CPU ({describe_device(bundle.device)}).",
-        ", ".join(f"{name} {number}" for name, number in versions().items()) + ".",
-        "",
-        *__doc__.split("\n\n", 2)[2].strip().splitlines(),
-        "",
+        *heading("Lag of the lips against 25 fps", "lip_lag", args.avatar, bundle, __doc__),
         "| fps | " + " | ".join(f"lag, {name}" for name in ALIGNMENTS)
         + " | " + " | ".join(f"first of silence, {name}" for name in ALIGNMENTS) + " |",
         "|---" * (1 + 2 * len(ALIGNMENTS)) + "|",
@@ -79,11 +66,47 @@ def main() -> None:
         cells += [f"{mouth.lag_ms(fps, name):+d} ms" for name in ALIGNMENTS]
         cells += [f"{100 * mouth.first_of_silence(fps, name):.1f} %" for name in ALIGNMENTS]
         lines.append("| " + " | ".join(cells) + " |")
+    give(lines, args.output)
+
+
+def parser_of(text: str) -> argparse.ArgumentParser:
+    """The options that every table of a face has."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--avatar", default=DEMO, help="an embedded avatar")
+    parser.add_argument("--output", type=Path, help="file for the table; else it is printed")
+    return parser
+
+
+def embedded(name: str) -> tuple[Bundle, Avatar, Samples, int]:
+    """The demo networks, the first frame of an embedded avatar, and the sample it speaks, with its rate."""
+    home, sample = embedded_avatars(), demo_sample()
+    if home is None or sample is None:
+        raise SystemExit("The embedded avatars are not installed.")
+    run = RunConfig(avatars=DataFolder(home, "embedded"), model=DEMO, device="cpu")
+    return open_bundle(run), still(load_avatar(home, name)), *read(sample)
+
+
+def heading(title: str, script: str, avatar: str, bundle: Bundle, text: str) -> list[str]:
+    """What stands over a table: command, networks, machine, versions, and how it was measured."""
+    return [
+        f"# {title}",
+        "",
+        f"`python benchmarks/{script}.py`, avatar {avatar}, the demo networks in "
+        f"{str(bundle.dtype).removeprefix('torch.')} on a CPU ({describe_device(bundle.device)}).",
+        ", ".join(f"{name} {number}" for name, number in versions().items()) + ".",
+        "",
+        *text.split("\n\n", 2)[2].strip().splitlines(),
+        "",
+    ]
+
+
+def give(lines: Sequence[str], output: Path | None) -> None:
+    """Print a table, or write it to a file."""
     table = "\n".join(lines) + "\n"
-    if args.output is None:
+    if output is None:
         print(table, end="")
     else:
-        args.output.write_text(table)
+        output.write_text(table)
 
 
 def still(avatar: Avatar) -> Avatar:

@@ -11,25 +11,19 @@ its largest value.
 
 from __future__ import annotations
 
-import argparse
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
-from lip_lag import read, still
+from lip_lag import embedded, give, heading, parser_of
 from numpy.typing import NDArray
 
 from musetalk_cli.avatar.data import Avatar
-from musetalk_cli.avatar.store import load_avatar
 from musetalk_cli.clock import MonotonicClock
-from musetalk_cli.config import JobConfig, Place, RunConfig, SilenceLevel
+from musetalk_cli.config import JobConfig, SilenceLevel
 from musetalk_cli.engine.session import SessionOptions
 from musetalk_cli.engine.windows import OFFLINE_HOP
-from musetalk_cli.nets.bundle import Bundle, open_bundle
-from musetalk_cli.nets.device import describe_device
-from musetalk_cli.nets.embedded import DEMO, demo_sample, embedded_avatars
+from musetalk_cli.nets.bundle import Bundle
 from musetalk_cli.run.job import make_engine
-from musetalk_cli.run.report import versions
 from musetalk_cli.timeline import SAMPLE_RATE
 from musetalk_cli.types import Samples
 
@@ -43,28 +37,13 @@ STILL_AIR = -65
 
 def main() -> None:
     """Make the face hear every sound twice, and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--avatar", default=DEMO, help="an embedded avatar")
-    parser.add_argument("--output", type=Path, help="file for the table; else it is printed")
-    args = parser.parse_args()
-    home, sample = embedded_avatars(), demo_sample()
-    if home is None or sample is None:
-        raise SystemExit("The embedded avatars are not installed.")
-    run = RunConfig(avatars=Place(home, "embedded"), model=DEMO, device="cpu")
-    bundle, avatar = open_bundle(run), still(load_avatar(home, args.avatar))
-    speech, rate = read(sample)
+    args = parser_of(__doc__).parse_args()
+    bundle, avatar, speech, rate = embedded(args.avatar)
     sounds = {"digital silence": np.zeros(SECONDS * SAMPLE_RATE, np.float32)}
     sounds |= {f"room, {level} dB": room(level) for level in ROOMS}
     sounds |= {f"breath, {level} dB": breath(level) for level in BREATHS}
     lines = [
-        "# The silence gate on noise and breath",
-        "",
-        f"`python benchmarks/silence.py`, avatar {args.avatar}, the demo networks in "
-        f"{str(bundle.dtype).removeprefix('torch.')} on a CPU ({describe_device(bundle.device)}).",
-        ", ".join(f"{name} {number}" for name, number in versions().items()) + ".",
-        "",
-        *__doc__.split("\n\n", 2)[2].strip().splitlines(),
-        "",
+        *heading("The silence gate on noise and breath", "silence", args.avatar, bundle, __doc__),
         f"| sound | `--silence off`, mean | largest | `--silence {SilenceLevel()}`, mean | largest |",
         "|---|---|---|---|---|",
     ]
@@ -76,11 +55,7 @@ def main() -> None:
         lines.append("| " + " | ".join(cells) + " |")
     moved = movement(bundle, avatar, speech[: SECONDS * rate], rate, None)
     lines.append(f"| the first {SECONDS} s of the sample | {moved.mean():.2f} | {moved.max():.2f} | | |")
-    table = "\n".join(lines) + "\n"
-    if args.output is None:
-        print(table, end="")
-    else:
-        args.output.write_text(table)
+    give(lines, args.output)
 
 
 def room(level: float) -> Samples:
@@ -115,8 +90,8 @@ def movement(
     if patch is None:
         raise SystemExit("The first frame of the avatar has no face.")
     engine = make_engine(bundle, JobConfig(chunk=OFFLINE_HOP), MonotonicClock())
-    manners = SessionOptions(silence=silence)
-    session = engine.open(avatar, FPS, OFFLINE_HOP, Fraction(0), sample_rate, sound.shape[1], manners)
+    options = SessionOptions(silence=silence)
+    session = engine.open(avatar, FPS, OFFLINE_HOP, Fraction(0), sample_rate, sound.shape[1], options)
     session.hear(sound, 0.0)
     session.end_sound(0.0)
     frames: list[NDArray[np.float64]] = []

@@ -49,7 +49,7 @@ def test_any_text_can_be_written_and_says_nothing_to_a_terminal(text):
         ("rtmp:KEY", "rtmp:..."),
         ("https://h/x?token=KEY", "https://h/..."),
         ("file:///a/b.mp4 and /home/x/take: 2.mp4", "file:///a/b.mp4 and /home/x/take: 2.mp4"),
-        ("models: /work/models (flag)", "models: /work/models (flag)"),
+        ("models: /srv/models (flag)", "models: /srv/models (flag)"),
     ],
 )
 def test_of_a_url_its_scheme_and_host_are_told(raw, shown):
