@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import sys
 import threading
@@ -11,6 +12,10 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# Before torch loads: on processors with AVX-512 its matrix library adds in an order that depends on the sizes, and
+# what is held to a reference to the last bit would not be.
+os.environ.setdefault("MKL_CBWR", "AVX2")
 
 # A default run tries the same few examples each time; the others look for new ones.
 settings.register_profile("default", max_examples=25, derandomize=True, deadline=None)

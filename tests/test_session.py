@@ -402,7 +402,8 @@ def test_picture_and_idle_clip_run_at_their_own_speed(tiny_bundle, avatar, monke
     stream.say(np.concatenate([speech(1), quiet(1)]))
     frames = stream.end()
     assert len(frames) == int(6 * fps)
-    assert {frame.fate for frame in frames} == {Fate.SPEAKING, Fate.IDLE, Fate.HELD}
+    assert all(frame.fate.is_made or frame.fate.is_idle or frame.fate is Fate.HELD for frame in frames)
+    assert {Fate.SPEAKING, Fate.IDLE, Fate.HELD} <= {frame.fate for frame in frames}
     both = [0, 1, 2, 3, 4, 5, 6, 6, 5, 4, 3, 2, 1, 0]
     levels = [10, 20, 30, 40, 40, 30, 20, 10]
     corner = slice(0, 10), slice(0, 10)

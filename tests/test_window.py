@@ -69,12 +69,12 @@ class Told:
         self.said.set()
 
     def write_until(self, reached):
-        """Write frames, at their rate or whenever the user did something, until something holds; bounded."""
+        """Write frames as fast as a window draws, until something holds; bounded."""
         for number in range(LOOKS):
             self.sink.write(frame(number))
             if reached():
                 return True
-            self.said.wait(1 / STREAM.fps)
+            self.said.wait(0.01)
             self.said.clear()
         return False
 

@@ -126,7 +126,7 @@ class DisplaySink:
             self._listen(END_S)
 
     def _stuck(self) -> NoReturn:
-        self.abort()
+        self._kill()
         raise OutputError(f"The window took nothing for {feed.STALL_S:g} s.", _SCREEN_HINT)
 
     def finish(self) -> None:
@@ -136,10 +136,14 @@ class DisplaySink:
 
     def abort(self) -> None:
         """Close the window at once; safe to call at any time, from any thread, also while another writes."""
+        self._kill()
+        self._join()
+
+    def _kill(self) -> None:
+        """End the process; whoever holds the lock may call it, since nobody is waited for."""
         if (process := self._process) is not None:
             process.kill()
         self._end(0.0)
-        self._join()
 
     def _hear(self) -> None:
         """The window's thread: tell what the user does, as it comes."""
@@ -167,7 +171,7 @@ class DisplaySink:
             seconds = 0.0
             told = self._said.read(64) or b""
             if not told:
-                self.abort()
+                self._kill()
                 raise OutputError("The window is gone: its screen or its process has ended.", _SCREEN_HINT)
             self._ready = self._ready or viewer.READY in told
             for _ in range(told.count(viewer.INTERRUPT)):
