@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Before torch loads: on processors with AVX-512 its matrix library adds in an order that depends on the sizes, and
+# Before torch loads: on AVX-512 processors its matrix library adds in an order that depends on the sizes, and
 # what is held to a reference to the last bit would not be.
 os.environ.setdefault("MKL_CBWR", "AVX2")
 

@@ -67,8 +67,8 @@ def difference(faces, expected):
 
 def test_golden_faces(bundle, stored, latents):
     tokens = golden_tokens(bundle)
-    # They are stored rounded to halves, and another processor adds in another order: next to a tie a half may
-    # be rounded the other way. Beyond that and the last bits of fp32, 1e-5 of the largest, nothing may differ.
+    # They are stored rounded to halves, and another processor adds in another order: near a tie a half may be
+    # rounded the other way. Beyond that and the last bits of fp32, 1e-5 of the largest, nothing may differ.
     halves = stored["audio_prompts"][:FACES]
     rounding = np.abs(np.spacing(halves)).astype(np.float32) / 2
     assert (np.abs(tokens.numpy() - halves.astype(np.float32)) <= rounding + 1e-4).all()
