@@ -1,9 +1,13 @@
-"""Text that came from outside, made fit for a terminal."""
+"""Text for a terminal: what came from outside is made fit for it, and progress has a level of its own."""
 
 from __future__ import annotations
 
+import logging
 import re
 import unicodedata
+
+PROGRESS = logging.INFO + 5
+"""Level of a log line that says how far the work is: shown by default, and no warning."""
 
 _JOINERS = "\u200c\u200d"
 """Zero-width characters that words of several scripts need; they move no cursor and turn nothing around."""

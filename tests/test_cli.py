@@ -1,17 +1,19 @@
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import soundfile
+
+from musetalk_cli.sinks import VideoSink
 
 COMMANDS = [
     [],
@@ -293,23 +295,43 @@ def count_frames(path):
     return sum(1 for _ in iter(lambda: capture.read()[0], False))
 
 
-def wait_until(condition, process):
-    """Look again until something is so; fail where the process ends before."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+TELLING = """
+import os
+import sys
+from musetalk_cli.__main__ import main
+from musetalk_cli.sinks import FramesSink
+
+pipe, write = int(sys.argv.pop(1)), FramesSink.write
+
+def telling(sink, frame):
+    write(sink, frame)
+    os.write(pipe, b".")
+
+FramesSink.write = telling
+sys.exit(main())
+"""
+"""The program, which writes a dot to a pipe for each picture that it wrote."""
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGHUP])
 def test_an_interrupt_completes_the_files(job, long_sound, tmp_path, kind):
     outputs = ["--output", tmp_path / "out.mp4", "--frames-dir", tmp_path / "out"]
-    arguments = command("generate", *job, "--audio", long_sound, *outputs, "--json")
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: any(tmp_path.glob(".*/00000001.png")), process)
-    process.send_signal(kind)
-    out, err = process.communicate(timeout=60)
+    read_end, write_end = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-c", TELLING, str(write_end), "generate"]
+        + [str(word) for word in (*job, "--audio", long_sound, *outputs, "--json")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        pass_fds=(write_end,),
+    )
+    os.close(write_end)
+    with os.fdopen(read_end, "rb", buffering=0) as pictures:
+        for _ in range(2):
+            assert select.select([pictures], [], [], 60)[0], "no picture was written"
+            assert pictures.read(1), process.communicate()
+        process.send_signal(kind)
+        out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "Traceback" not in err
     report = json.loads(out)
@@ -320,14 +342,16 @@ def test_an_interrupt_completes_the_files(job, long_sound, tmp_path, kind):
     assert count_frames(tmp_path / "out.mp4") == report["frames"]
 
 
-def test_a_dead_encoder_is_one_sentence(musetalk, job, long_sound, tmp_path):
-    def kill():
-        deadline = time.monotonic() + 60
-        while not encoders_of(os.getpid()) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        os.kill(encoders_of(os.getpid())[0], signal.SIGKILL)
+def test_a_dead_encoder_is_one_sentence(musetalk, job, long_sound, tmp_path, monkeypatch):
+    write, killed = VideoSink.write, []
 
-    threading.Thread(target=kill, daemon=True).start()
+    def write_once(sink, frame):
+        if not killed:
+            killed[:] = encoders_of(os.getpid())
+            os.kill(killed[0], signal.SIGKILL)
+        write(sink, frame)
+
+    monkeypatch.setattr(VideoSink, "write", write_once)
     result = musetalk("generate", *job, "--audio", long_sound, "--output", tmp_path / "out.mp4")
     assert_refused(result, "ended by signal 9")
     assert list(tmp_path.iterdir()) == []

@@ -68,6 +68,7 @@ def test_show_tells_the_frames_and_what_was_found(musetalk, avatars):
 
 def test_show_tells_the_parameters_in_words_and_units(musetalk, avatars):
     parameters = {"constant_size": False, "max_gap": 0.4, "extra_margin": 10, "cheek_width": [90, 80]}
+    parameters |= {"kept": [12, 80]}
     given = replace(
         load_meta(avatars, "anna"), parameters=parameters | {"selection": {"fps": 25, "kept": None}}
     )
@@ -75,8 +76,8 @@ def test_show_tells_the_parameters_in_words_and_units(musetalk, avatars):
     code, out, err = musetalk("avatars", "show", "anna", "--avatars-dir", avatars)
     assert code == 0, err
     assert rows(out)["parameters"] == (
-        "constant size no, max gap 0.4 s, extra margin 10 rows, cheek width 90 columns..80 columns, "
-        "selection fps 25 fps, kept -"
+        "constant size no, max gap 0.4 s, extra margin 10 rows, cheek width 90 columns, 80 columns, "
+        "kept 12..80, selection fps 25 fps, kept -"
     )
     assert not {"{", "}", "False", "None"} & set(re.split(r"\W", out))
     assert out.count("property") == 2

@@ -25,6 +25,7 @@ from musetalk_cli.preparation.inputs import FaceNetworks, PictureSource
 from musetalk_cli.preparation.options import PrepareOptions
 from musetalk_cli.preparation.preview import contact_sheet, shift_grid
 from musetalk_cli.preparation.run import prepare_avatar
+from musetalk_cli.text import PROGRESS
 from musetalk_cli.types import Box
 
 SIZE, FRAMES, BATCH = (128, 96), 20, 4
@@ -144,6 +145,17 @@ def test_stopped_while_finding_faces(clip, whole, tmp_path, at):
     assert again.seen["frames"] == FRAMES - done.resumed
     assert files(tmp_path / "a") == expected
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_going_on_is_progress_and_no_warning(clip, whole, tmp_path, caplog):
+    options, _ = whole
+    caplog.set_level(PROGRESS, logger="musetalk_cli")
+    with pytest.raises(KeyboardInterrupt):
+        prepare(clip, tmp_path, encode=interrupted(Encoder(), 1), **options)
+    caplog.clear()
+    prepare(clip, tmp_path, **options)
+    said = [(record.levelno, record.getMessage()) for record in caplog.records]
+    assert said == [(PROGRESS, f"Going on after {FRAMES} frames of an interrupted preparation.")]
 
 
 @pytest.mark.parametrize("at", [1, 2, 4])

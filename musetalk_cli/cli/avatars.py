@@ -156,6 +156,8 @@ _UNITS = {
     "fps": "fps",
 }
 """Unit of a figure by the end of its key."""
+_RANGES = {"kept", "passthrough_times"}
+"""Keys whose two numbers are where something begins and ends; any other two are two figures."""
 
 
 def _label(key: str) -> str:
@@ -183,12 +185,12 @@ def _told(key: str, value: Json, depth: int = 0) -> str:
 
 
 def _listed(key: str, values: Sequence[Json], depth: int) -> str:
-    """Texts on a line each, two numbers as a range, and the first of anything else."""
+    """Texts on a line each, two numbers in one breath, and the first of anything else."""
     texts = [_told(key, value, depth) for value in values]
     if all(isinstance(value, str) for value in values):
         return "\n".join(texts)
     if len(values) == 2 and all(isinstance(value, int | float) for value in values):
-        return "..".join(texts)
+        return (".." if key in _RANGES else ", ").join(texts)
     more = len(texts) - LISTED
     return "; ".join(texts[:LISTED]) + (f" and {more} more" if more > 0 else "")
 

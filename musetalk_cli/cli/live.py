@@ -14,8 +14,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from musetalk_cli.cli.render import LINE_EVERY_S, PROGRESS, named_latencies
-from musetalk_cli.text import printable, redacted
+from musetalk_cli.cli.render import LINE_EVERY_S, named_latencies
+from musetalk_cli.text import PROGRESS, printable, redacted
 
 if TYPE_CHECKING:
     from musetalk_cli.live.observe import Snapshot

@@ -14,10 +14,9 @@ from typing import Annotated, Any
 
 import typer
 
-from musetalk_cli.cli.render import PROGRESS
 from musetalk_cli.config import DataFolder, JobConfig, RunConfig, default_folder
 from musetalk_cli.errors import InputError
-from musetalk_cli.text import printable, redacted
+from musetalk_cli.text import PROGRESS, printable, redacted
 
 log = logging.getLogger("musetalk_cli")
 

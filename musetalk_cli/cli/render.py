@@ -26,7 +26,7 @@ from rich.table import Table
 from musetalk_cli import strict_json
 from musetalk_cli.cli.time_left import TimeLeft
 from musetalk_cli.errors import MuseTalkError, OutputError
-from musetalk_cli.text import printable, redacted
+from musetalk_cli.text import PROGRESS, printable, redacted
 
 if TYPE_CHECKING:
     from musetalk_cli.live.observe import Snapshot
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 PLAIN_WIDTH = 160
 LINE_EVERY_S = 5.0
-PROGRESS = logging.INFO + 5
-"""Level of a line that says how far the work is: shown by default, and no warning."""
 
 log = logging.getLogger("musetalk_cli")
 

@@ -28,6 +28,7 @@ from musetalk_cli.preparation.options import PrepareOptions
 from musetalk_cli.preparation.plan import Plan, make_plan
 from musetalk_cli.preparation.survey import SURVEY_FILE, Survey, Surveyor, check_count
 from musetalk_cli.sinks.checks import write_whole
+from musetalk_cli.text import PROGRESS
 
 log = logging.getLogger(__name__)
 
@@ -168,7 +169,7 @@ class _Preparation:
         survey = surveyor.known()
         resumed = len(survey.faces)
         if resumed:
-            log.warning("Going on after %d frames of an interrupted preparation.", resumed)
+            log.log(PROGRESS, "Going on after %d frames of an interrupted preparation.", resumed)
         with read_frames(source.path, source.selection, skip=0 if survey.complete else resumed) as video:
             idle = check_idle(source.idle, video) if source.idle else None
             _check_length(source.path, video.expected or 0)
