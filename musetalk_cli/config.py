@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import platformdirs
 
 from musetalk_cli.errors import InputError
+from musetalk_cli.timeline import DEFAULT_FPS
 
 if TYPE_CHECKING:
     from musetalk_cli.types import Alignment
@@ -167,7 +168,7 @@ class JobConfig:
             `auto` waits for a source that waits too.
     """
 
-    fps: Fraction = Fraction(25)
+    fps: Fraction = DEFAULT_FPS
     alignment: Alignment = "frame"
     chunk: Fraction = Fraction(1, 2)
     context: Fraction | None = None

@@ -42,9 +42,12 @@ class OutputError(MuseTalkError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or the name of its kind where it says nothing."""
+    """The first line of what an error says, to stand in a sentence: without its full stop.
+
+    Where the error says nothing it is the name of its kind.
+    """
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 def describe(error: BaseException) -> str:

@@ -34,6 +34,10 @@ PADDING_FRAMES = 2
 _NUMBER = re.compile(r"-?\d{1,9}(\.\d{1,12}|/\d{1,9})?")
 """Short enough that no exponent makes an exact fraction of a billion digits."""
 FPS_RANGE = (1, 120)
+"""Frames per second that a result can have, or a source that is brought to another rate."""
+FPS_LIMITS = "{}..{}".format(*FPS_RANGE)
+DEFAULT_FPS = Fraction(25)
+"""Frames per second that faces are trained at, and of sources that have no rate of their own."""
 CHUNK_RANGE = (Fraction(4, 100), Fraction(2))
 
 
@@ -45,9 +49,7 @@ def parse_fps(value: str | float | Fraction) -> Fraction:
     """
     fps = _fraction(value, "--fps")
     if not FPS_RANGE[0] <= fps <= FPS_RANGE[1]:
-        raise InputError(
-            f"--fps {value} is outside {FPS_RANGE[0]}..{FPS_RANGE[1]}.", "Faces are trained at 25 fps."
-        )
+        raise InputError(f"--fps {value} is outside {FPS_LIMITS}.", "Faces are trained at 25 fps.")
     return fps
 
 

@@ -21,6 +21,10 @@ Alignment = Literal["frame", "published"]
 """Which rows of the audio encoder a frame hears: those around its start at every rate, or upstream's."""
 
 
+FACE_SIZE, LATENT_SIZE = 256, 32
+"""Rows and columns of the face that the networks see, and of its latents."""
+
+
 class Box(NamedTuple):
     """A rectangle in pixels of a frame: left and top inside, right and bottom outside."""
 

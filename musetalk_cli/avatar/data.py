@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import cv2
 
 from musetalk_cli.avatar.description import AvatarMeta
-from musetalk_cli.types import Box, Image
+from musetalk_cli.types import LATENT_SIZE, Box, Image
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-LATENT_SHAPE = (8, 32, 32)
+LATENT_SHAPE = (8, LATENT_SIZE, LATENT_SIZE)
 """Masked and reference latents of one face, joined on channels."""
 
 _LATENT_BYTES = 4 * math.prod(LATENT_SHAPE)

@@ -12,12 +12,10 @@ from musetalk_cli import strict_json
 from musetalk_cli.avatar.names import validate_name
 from musetalk_cli.errors import AvatarError
 from musetalk_cli.strict_json import JsonError
-from musetalk_cli.types import Box
+from musetalk_cli.types import FACE_SIZE, Box
 
 FORMAT = 1
 """Version of our folder; another one is refused."""
-FACE_SIZE = 256
-"""Side of the face the networks see."""
 MAX_FRAMES = 50_000
 """Half an hour at 25 fps, so that a description always fits `MAX_META_BYTES`."""
 MAX_META_BYTES = 8 << 20

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from musetalk_cli.errors import AvatarError
+from musetalk_cli.errors import AvatarError, first_line
 
 _MAX_BYTES = 1 << 24
 _LIMIT = 1e6
@@ -91,7 +91,7 @@ class _Reader(pickle.Unpickler):
             return _MakeNumberType()
         if (module, name) == ("_codecs", "encode"):
             return _MakeBytes()
-        raise _Refused(_first_line(f"{module}.{name}"))
+        raise _Refused(_brief(f"{module}.{name}"))
 
     def persistent_load(self, pid: object) -> object:
         """Refuse references to things outside the file."""
@@ -120,14 +120,17 @@ def read_boxes(path: Path) -> list[tuple[float, float, float, float]]:
             f"{path} holds {error}, which no list of boxes needs; it was not run.", _HINT
         ) from None
     except Exception as error:  # a broken pickle raises whatever its operations raise
-        raise AvatarError(f"{path} is not a pickle that can be read: {_first_line(error)}.", _HINT) from error
+        raise AvatarError(
+            f"{path} is not a pickle that can be read: {_brief(first_line(error))}.", _HINT
+        ) from error
     if not isinstance(value, (list, tuple)):
         raise AvatarError(f"{path} does not hold a list of boxes.", _HINT)
     return [_box(path, number, entry) for number, entry in enumerate(value)]
 
 
-def _first_line(text: object) -> str:
-    return " ".join(str(text)[:100].split())
+def _brief(text: str) -> str:
+    """The beginning of a text that the file itself may have written."""
+    return " ".join(text[:100].split())
 
 
 def _check_memo(data: bytes) -> None:

@@ -22,16 +22,13 @@ from musetalk_cli.budget import check_budget
 from musetalk_cli.errors import AvatarError, InputError
 from musetalk_cli.media.stills import MAX_PIXELS, decode_image, digest_of, header_size, is_image
 from musetalk_cli.strict_json import JsonError
-from musetalk_cli.timeline import parse_fps
+from musetalk_cli.timeline import DEFAULT_FPS, FPS_LIMITS, parse_fps
 from musetalk_cli.types import Box, Image
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 log = logging.getLogger(__name__)
-
-FPS = Fraction(25)
-"""Where nobody says the rate of the frames; upstream works at 25."""
 
 _PARTS = ("full_imgs", "mask", "coords.pkl", "mask_coords.pkl", "latents.pt", "avator_info.json")
 _INFO_KEYS = ("avatar_id", "video_path", "bbox_shift", "version", "fps")
@@ -255,13 +252,14 @@ def _info(path: Path) -> dict[str, str | int | float]:
 def _rate(source: Path, info: dict[str, str | int | float]) -> Fraction:
     """Frames per second of the source; where the folder does not say it, 25, said aloud."""
     if "fps" not in info:
-        log.warning("%s does not say its frame rate: taken at %s fps (--fps says another).", source, FPS)
-        return FPS
+        said = "%s does not say its frame rate: taken at %s fps (--fps says another)."
+        log.warning(said, source, DEFAULT_FPS)
+        return DEFAULT_FPS
     try:
         return parse_fps(info["fps"])
     except InputError as error:
         raise AvatarError(
-            f"The fps of {source / 'avator_info.json'} is no rate in 1..120.", "Repair it or remove it."
+            f"The fps of {source / 'avator_info.json'} is no rate in {FPS_LIMITS}.", "Repair it or remove it."
         ) from error
 
 

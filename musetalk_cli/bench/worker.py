@@ -21,14 +21,14 @@ from musetalk_cli.errors import MuseTalkError
 from musetalk_cli.face.boxes import crop_box
 from musetalk_cli.measure.throughput import StageRates
 from musetalk_cli.media.video import Selection, read_frames
-from musetalk_cli.nets.bundle import FACE_SIZE, FaceNetwork
+from musetalk_cli.nets.bundle import FaceNetwork
 from musetalk_cli.preparation.imaging import crop_image
 from musetalk_cli.preparation.inputs import FaceNetworks, PictureSource
 from musetalk_cli.preparation.options import PrepareOptions
 from musetalk_cli.preparation.plan import Plan
 from musetalk_cli.preparation.run import Step, prepare_avatar
 from musetalk_cli.run.face_networks import load_face_networks
-from musetalk_cli.types import Box
+from musetalk_cli.types import FACE_SIZE, Box
 
 ORIGIN = "flag"
 

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from musetalk_cli.config import Sharpen
-from musetalk_cli.nets.bundle import FACE_SIZE
 from musetalk_cli.ops import reference, torch_ops
-from musetalk_cli.types import Box, Image
+from musetalk_cli.types import FACE_SIZE, Box, Image
 
 if TYPE_CHECKING:
     from musetalk_cli.avatar.data import Avatar

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from musetalk_cli.errors import ModelError
+from musetalk_cli.errors import ModelError, first_line
 from musetalk_cli.types import Box, Image
 
 log = logging.getLogger(__name__)
@@ -238,5 +238,4 @@ def _dims(shape: Sequence[object]) -> str:
 
 def _reason(error: Exception) -> str:
     """The first line of an error, without the code and the path that onnxruntime puts before it."""
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return _PREFIX.sub("", line).strip().rstrip(".")
+    return _PREFIX.sub("", first_line(error)).strip()

@@ -8,13 +8,11 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-DEFAULT_FPS = Fraction(25)
-"""Frames per second of sources that have no rate of their own."""
+from musetalk_cli.timeline import DEFAULT_FPS, FPS_RANGE
 
 _WHOLE = (Fraction(25, 2), *map(Fraction, (10, 12, 15, 20, 24, 25, 30, 48, 50, 60, 100, 120)))
 _STANDARD = _WHOLE + tuple(Fraction(rate * 1000, 1001) for rate in (12, 15, 24, 30, 48, 60, 120))
 _JITTER = Fraction(5, 1000)
-_LOWEST, _HIGHEST = Fraction(1), Fraction(120)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +80,7 @@ def _fits(stamps: NDArray[np.int64], tick: Fraction, rate: Fraction) -> bool:
 
 def _rounded(rate: Fraction) -> Fraction:
     """A rate that people use where one is near, else hundredths, and never an absurd one."""
-    rate = min(max(rate, _LOWEST), _HIGHEST)
+    rate = min(max(rate, Fraction(FPS_RANGE[0])), Fraction(FPS_RANGE[1]))
     near = min(_STANDARD, key=lambda standard: abs(standard - rate))
     return near if abs(near / rate - 1) < Fraction(1, 100) else Fraction(round(rate * 100), 100)
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from musetalk_cli.errors import OutputError
 from musetalk_cli.media import feed, ffmpeg, hints
+from musetalk_cli.media.even import even, to_even
 from musetalk_cli.media.feed import Feed
 from musetalk_cli.media.sound_channels import as_stereo, coded_channels
 from musetalk_cli.types import Image, Samples, StreamFormat
@@ -157,8 +158,6 @@ class VideoEncoder:
         container: Container = MP4,
         name: str = "The video",
     ) -> None:
-        odd = stream.height % 2, stream.width % 2
-        self._border = ((0, odd[0]), (0, odd[1]), (0, 0)) if any(odd) else None
         self._destination = destination
         self._live = container.live
         self._name = name
@@ -195,15 +194,13 @@ class VideoEncoder:
         Raises:
             OutputError: ffmpeg has died, with its reason, or took nothing for `feed.STALL_S`.
         """
-        if self._border is not None:
-            image = np.pad(image, self._border, mode="edge")
         samples = as_stereo(samples) if self._mixed else samples
         sound = np.ascontiguousarray(samples, dtype="<f4").tobytes()
         with self._lock:
             if self._pictures.closed:
                 raise OutputError(f"{self._name} is closed.")
             self._sounds.push(memoryview(sound))
-            self._pictures.push(np.ascontiguousarray(image).data.cast("B"))
+            self._pictures.push(np.ascontiguousarray(to_even(image)).data.cast("B"))
             self._flush({self._pictures: 0, self._sounds: SOUND_WAITING})
 
     def finish(self) -> None:
@@ -294,7 +291,7 @@ def _address(destination: Path | int | str) -> str:
 
 def _inputs(stream: StreamFormat, sound: int) -> str:
     """What ffmpeg is told of the pipes and the colours: none of it can hold a space."""
-    size = f"{stream.width + stream.width % 2}x{stream.height + stream.height % 2}"
+    size = f"{even(stream.width)}x{even(stream.height)}"
     to_bt709 = "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p"
     tags = "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv"
     return (

@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections import deque
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,6 +21,10 @@ _NOISE = re.compile(
     r"conversion failed|exiting normally|task finished with error|terminating thread|nothing was written"
     r"|error parsing options|failed to set value|to ignore this|error (while )?closing|^\s*$",
     re.IGNORECASE,
+)
+
+_DURATION = re.compile(
+    r"^(?:\[info\])?\s+Duration: (\d+):(\d\d):(\d\d\.\d+)(?:, start: (-?[\d.]+))?", re.MULTILINE
 )
 
 
@@ -73,6 +78,18 @@ def start(arguments: Sequence[str], **pipes: Any) -> subprocess.Popen[bytes]:  #
 def file_url(path: Path) -> str:
     """A path as ffmpeg reads it, so that no name is taken for an option or a protocol."""
     return f"file:{path}"
+
+
+def declared_length(text: str) -> tuple[Fraction, Fraction] | None:
+    """How long an input is, and where its time stamps start, both in seconds, as ffmpeg's messages say.
+
+    None where they give no length. Metadata of the file is written otherwise, and not taken for it.
+    """
+    found = _DURATION.search(text)
+    if found is None:
+        return None
+    hours, minutes, seconds, start = found.groups()
+    return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds), Fraction(start or 0)
 
 
 class Messages:

@@ -15,7 +15,8 @@ import numpy as np
 
 from musetalk_cli.errors import InputError
 from musetalk_cli.media import ffmpeg
-from musetalk_cli.media.cadence import DEFAULT_FPS, Cadence, cadence, exact_rate
+from musetalk_cli.media.cadence import Cadence, cadence, exact_rate
+from musetalk_cli.timeline import DEFAULT_FPS
 
 FORMATS = "MP4, MOV, MKV, WEBM, AVI and GIF work, and so do images and folders of images."
 
@@ -237,7 +238,5 @@ def _declared_rate(text: str) -> Fraction | None:
 
 
 def _declared_seconds(lines: list[str]) -> Fraction:
-    length = re.search(r"Duration: (\d+):(\d\d):(\d\d\.\d+)", "\n".join(lines))
-    if length is None:
-        return Fraction(0)
-    return int(length[1]) * 3600 + int(length[2]) * 60 + Fraction(length[3])
+    length = ffmpeg.declared_length("\n".join(lines))
+    return Fraction(0) if length is None else length[0]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from musetalk_cli.errors import InputError
+from musetalk_cli.timeline import FPS_LIMITS, FPS_RANGE
 
-_FPS_RANGE = (1, 120)
 _MIN_SIZE = 32
 
 
@@ -40,9 +40,9 @@ class Selection:
             raise InputError(f"--start is {float(self.start):g}.", "Pass seconds from 0.")
         if self.duration is not None and self.duration <= 0:
             raise InputError(f"--duration is {float(self.duration):g}.", "Pass seconds above 0.")
-        low, high = _FPS_RANGE
+        low, high = FPS_RANGE
         if self.fps is not None and not low <= self.fps <= high:
-            raise InputError(f"--fps is {float(self.fps):g}.", f"Pass frames per second in {low}..{high}.")
+            raise InputError(f"--fps is {float(self.fps):g}.", f"Pass frames per second in {FPS_LIMITS}.")
         if self.max_frames is not None and self.max_frames < 1:
             raise InputError(f"--max-frames is {self.max_frames}.", "Pass a number of frames from 1.")
         if self.max_size is not None and self.max_size < _MIN_SIZE:

@@ -23,9 +23,6 @@ _LONGEST_GAP_S = 600
 _MEMORY = 1 << 30
 """Bytes that ffmpeg may ask for at once, so that a forged time stamp is no hour of silence in memory."""
 
-_DURATION = re.compile(
-    r"^\[info\]\s+Duration: (\d+):(\d\d):(\d\d\.\d+)(?:, start: (-?[\d.]+))?", re.MULTILINE
-)
 _INPUT = re.compile(r"^\[info\] Input #0, (\S+), from ", re.MULTILINE)
 _DAMAGED = re.compile(
     r"Error submitting packet to decoder|Decoding error:|corrupt input packet|Error during demuxing"
@@ -191,12 +188,11 @@ def _read_wav_header(stream: IO[bytes]) -> tuple[int, int] | None:
 
 def _declared_seconds(text: str) -> float:
     """Length the container claims; 0 where it claims none that concerns the sound alone."""
-    found = _DURATION.search(text)
-    if found is None or "Estimating duration from bitrate" in text:
+    length = ffmpeg.declared_length(text)
+    if length is None or "Estimating duration from bitrate" in text:
         return 0.0
     source = text.partition("Output #0")[0]
     if re.search(r"Stream #0.*: Video: (?!.*attached pic)", source):
         return 0.0
-    hours, minutes, seconds, start = found.groups()
-    end = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-    return end - float(start or 0) if "Input #0, matroska" in text else end  # there it is the time of the end
+    end, start = length
+    return float(end - start if "Input #0, matroska" in text else end)  # there it is the time of the end

@@ -10,13 +10,13 @@ from types import TracebackType
 
 from musetalk_cli.errors import InputError
 from musetalk_cli.media import decode, stills
-from musetalk_cli.media.cadence import DEFAULT_FPS
 from musetalk_cli.media.fields import seen_field_order
 from musetalk_cli.media.probe import FORMATS, Probe, probe
 from musetalk_cli.media.selection import EVERYTHING, Selection
+from musetalk_cli.timeline import DEFAULT_FPS
 from musetalk_cli.types import Image
 
-__all__ = ["DEFAULT_FPS", "Selection", "VideoFrames", "read_frames", "source_files"]
+__all__ = ["Selection", "VideoFrames", "read_frames", "source_files"]
 
 
 class VideoFrames:

@@ -18,6 +18,7 @@ from musetalk_cli.nets.device import conv_layout, keep_freed_memory, resolve_dev
 from musetalk_cli.nets.files import NO_CARD, RANDOM, BundleFiles, Card, family, resolve
 from musetalk_cli.nets.loading import ENCODER_RULES, UNET_RULES, VAE_RULES, load_weights
 from musetalk_cli.timeline import SAMPLE_RATE, SAMPLES_PER_ROW, WINDOW_SAMPLES
+from musetalk_cli.types import FACE_SIZE, LATENT_SIZE
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -27,10 +28,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _RANDOM_SAID = "Model %s has random weights: it shows the cost, and its pictures are noise."
-
-FACE_SIZE = 256
-LATENT_SIZE = 32
-"""Rows and columns of a face, and of its latents."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from musetalk_cli.errors import InputError
-from musetalk_cli.nets.bundle import FACE_SIZE
 from musetalk_cli.nets.device import conv_layout
 from musetalk_cli.timeline import ROWS_PER_FRAME
+from musetalk_cli.types import FACE_SIZE
 
 if TYPE_CHECKING:
     from musetalk_cli.nets.bundle import Bundle, FaceNetwork

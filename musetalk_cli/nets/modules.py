@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from musetalk_cli.errors import ModelError
+from musetalk_cli.errors import ModelError, first_line
 from musetalk_cli.nets.files import read_object
 
 Config = dict[str, Any]
@@ -116,8 +116,7 @@ def _build(make: Callable[[], T], path: Path) -> T:
         with quiet():
             return make()
     except Exception as error:  # the libraries check little, so a bad value can fail anywhere inside them
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise ModelError(f"{path} describes a network that cannot be built: {reason}.") from error
+        raise ModelError(f"{path} describes a network that cannot be built: {first_line(error)}.") from error
 
 
 def on_meta(make: Callable[[], T]) -> T:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from musetalk_cli.errors import ModelError
+from musetalk_cli.errors import ModelError, first_line
 
 REVISION = "main"
 
@@ -189,10 +189,9 @@ def _fetch(part: Part, models_dir: Path) -> None:
 def _not_fetched(part: Part, source: str, target: Path, error: Exception) -> ModelError:
     from huggingface_hub.constants import ENDPOINT
 
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
     return ModelError(
         f"{source} could not be fetched from {part.repository}: "
-        f"the hub ({ENDPOINT}) could not be reached, or refused ({reason}).",
+        f"the hub ({ENDPOINT}) could not be reached, or refused ({first_line(error)}).",
         f"Run the command again once the hub can be reached, or place {ENDPOINT}/{part.repository}/"
         f"resolve/{REVISION}/{source} by hand as {target}.",
     )

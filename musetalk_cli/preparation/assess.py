@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from musetalk_cli.avatar.data import AvatarMemory
-from musetalk_cli.avatar.description import FACE_SIZE, Json
+from musetalk_cli.avatar.description import Json
 from musetalk_cli.face.landmarks import FaceLandmarks
 from musetalk_cli.face.quality import CLOSED, is_profile, is_unsure_of_mouth, opening
 from musetalk_cli.preparation.imaging import FaceNote
 from musetalk_cli.preparation.plan import Plan
+from musetalk_cli.types import FACE_SIZE
 
 LARGE_FACE = 1.5
 """A face this many times larger than the 256 rows the networks give looks soft."""

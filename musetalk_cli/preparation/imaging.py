@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from musetalk_cli.avatar.data import LATENT_SHAPE, Patch
-from musetalk_cli.avatar.description import FACE_SIZE
 from musetalk_cli.avatar.latents import LatentsFile
 from musetalk_cli.avatar.layout import FRAMES_DIR, MASKS_DIR, image_name
 from musetalk_cli.errors import ModelError
@@ -27,7 +26,7 @@ from musetalk_cli.preparation.journal import Journal
 from musetalk_cli.preparation.options import PrepareOptions
 from musetalk_cli.preparation.plan import Face, Plan
 from musetalk_cli.preparation.survey import WORKERS
-from musetalk_cli.types import Box, Image
+from musetalk_cli.types import FACE_SIZE, Box, Image
 
 IMAGING_FILE = "imaging.jsonl"
 

@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from musetalk_cli.errors import OutputError
+from musetalk_cli.media.even import even, to_even
 from musetalk_cli.types import Frame, StreamFormat
 
 if TYPE_CHECKING:
@@ -48,7 +47,6 @@ class VirtualCameraSink:
         if sys.platform == "linux" and not any(_DEVICES.glob("video*")):
             raise OutputError("There is no virtual camera device.", _INSTALL)
         self._camera: pyvirtualcam.Camera | None = None
-        self._border: tuple[tuple[int, int], ...] | None = None
 
     def open(self, stream: StreamFormat) -> None:
         """Take the device; odd sizes get their last column or row twice, as cameras have none.
@@ -58,12 +56,10 @@ class VirtualCameraSink:
         """
         import pyvirtualcam
 
-        odd = stream.height % 2, stream.width % 2
-        self._border = ((0, odd[0]), (0, odd[1]), (0, 0)) if any(odd) else None
         try:
             self._camera = pyvirtualcam.Camera(
-                stream.width + odd[1],
-                stream.height + odd[0],
+                even(stream.width),
+                even(stream.height),
                 float(stream.fps),
                 fmt=pyvirtualcam.PixelFormat.BGR,
             )
@@ -79,9 +75,8 @@ class VirtualCameraSink:
         """
         if self._camera is None:
             return
-        image = frame.image if self._border is None else np.pad(frame.image, self._border, mode="edge")
         try:
-            self._camera.send(image)
+            self._camera.send(to_even(frame.image))
         except (RuntimeError, OSError) as error:
             raise OutputError(f"The virtual camera takes no frame: {error}.") from error
 

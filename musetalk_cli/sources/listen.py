@@ -19,7 +19,7 @@ from musetalk_cli.clock import Clock
 from musetalk_cli.errors import InputError
 from musetalk_cli.sources.containers import refusal
 from musetalk_cli.sources.live import on_schedule
-from musetalk_cli.sources.s16 import BYTES_PER_SAMPLE, PcmDecoder, check_format
+from musetalk_cli.sources.s16 import BYTES_PER_SAMPLE, READ_BYTES, PcmDecoder, check_format
 from musetalk_cli.types import AudioBlock, Delivery, Samples
 
 log = logging.getLogger(__name__)
@@ -27,12 +27,10 @@ log = logging.getLogger(__name__)
 DEFAULT_HOST = "127.0.0.1"
 RECEIVE_BUFFER_BYTES = 1 << 16
 """What the system may hold of a client's sound, so that a sender that is too fast soon has to wait."""
-READ_BYTES = 1 << 16
 AHEAD_BYTES = 1 << 19
 """What is read ahead of the schedule, 16 s at 16 kHz: so the end of a client that sends fast is seen soon."""
 IDLE_S = 10.0
 """A client of whom nothing was heard for so long gives its place to the next one that comes."""
-DISCARD_BYTES = 1 << 22
 BACKLOG = 8
 KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 """Seconds and tries after which a client that vanished without a word no longer holds the only place."""
@@ -92,11 +90,7 @@ class ListenSource:
             self._discarded = True
             self._ahead.clear()
             self._ahead_bytes = 0
-            left = DISCARD_BYTES
-            while left > 0 and (data := self._read(min(left, READ_BYTES))):
-                left -= len(data)
-                self._decoder.feed(data)
-            self._decoder.finish()
+            self._decoder.discard(self._read)
 
     def close(self) -> None:
         """Stop listening and let the client go; a waiting iteration ends within a fiftieth of a second."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from musetalk_cli.clock import Clock
-from musetalk_cli.errors import InputError
+from musetalk_cli.errors import InputError, first_line
 from musetalk_cli.sources.live import on_schedule
 from musetalk_cli.types import AudioBlock, Delivery, Samples
 
@@ -56,7 +56,7 @@ def list_devices() -> list[Device]:
     try:
         found = sounddevice.query_devices()
     except (sounddevice.PortAudioError, ValueError) as error:
-        raise InputError(f"Microphones cannot be listed: {_reason(error)}.") from error
+        raise InputError(f"Microphones cannot be listed: {first_line(error)}.") from error
     return [
         Device(
             info["index"],
@@ -140,7 +140,7 @@ class MicSource:
                     device=self.device.index, channels=channels, dtype="float32", samplerate=self.sample_rate
                 )
             except (self._sounddevice.PortAudioError, ValueError) as error:
-                reason = _reason(error)
+                reason = first_line(error)
             else:
                 return channels
         raise self._unusable(reason)
@@ -162,7 +162,7 @@ class MicSource:
                 self._stream.start()
             except (self._sounddevice.PortAudioError, ValueError) as error:
                 self._close_stream()
-                raise self._unusable(_reason(error)) from error
+                raise self._unusable(first_line(error)) from error
 
     def _shut(self) -> None:
         with self._stream_lock:
@@ -261,21 +261,16 @@ def _import_sounddevice() -> Any:  # noqa: ANN401 - it has no types
         import sounddevice
     except ImportError as error:
         raise InputError(
-            f"A microphone needs sounddevice, which cannot be imported: {_reason(error)}.",
+            f"A microphone needs sounddevice, which cannot be imported: {first_line(error)}.",
             "Install it with: pip install 'musetalk-cli[mic]'",
         ) from error
     except OSError as error:
         raise InputError(
-            f"A microphone needs PortAudio, which is not on this system: {_reason(error)}.",
+            f"A microphone needs PortAudio, which is not on this system: {first_line(error)}.",
             "Install the system's package, libportaudio2 on Debian and Ubuntu, portaudio elsewhere.",
         ) from error
     except Exception as error:
         raise InputError(
-            f"A microphone needs PortAudio, which cannot be started: {_reason(error)}."
+            f"A microphone needs PortAudio, which cannot be started: {first_line(error)}."
         ) from error
     return sounddevice
-
-
-def _reason(error: Exception) -> str:
-    """The first line of an error."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -12,12 +12,9 @@ from collections.abc import Iterator
 from musetalk_cli.clock import Clock
 from musetalk_cli.errors import InputError
 from musetalk_cli.sources.containers import refusal
-from musetalk_cli.sources.s16 import PcmDecoder, check_format
+from musetalk_cli.sources.s16 import READ_BYTES, PcmDecoder, check_format
 from musetalk_cli.types import AudioBlock, Delivery, Samples
 
-READ_BYTES = 1 << 16
-DISCARD_BYTES = 1 << 22
-"""The most that is thrown away at once: more than any pipe holds."""
 POLL_S = 0.1
 
 
@@ -79,11 +76,7 @@ class PcmSource:
         with self._lock, contextlib.suppress(OSError):
             if self._is_recording():
                 return
-            left = DISCARD_BYTES
-            while left > 0 and (data := self._read(min(left, READ_BYTES))):
-                left -= len(data)
-                self._decode(data)
-            self._decode(b"")
+            self._heard = self._decoder.discard(self._read) > 0 or self._heard
 
     def close(self) -> None:
         """End the iteration; a waiting read ends within a tenth of a second."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from musetalk_cli.errors import InputError
@@ -11,6 +13,9 @@ from musetalk_cli.types import Samples
 SAMPLE_RATES = (4_000, 384_000)
 CHANNELS = (1, 8)
 BYTES_PER_SAMPLE = 2
+READ_BYTES = 1 << 16
+DISCARD_BYTES = 1 << 22
+"""The most that is thrown away at once: more than any pipe holds."""
 
 
 def check_format(sample_rate: int, channels: int) -> None:
@@ -71,6 +76,21 @@ class PcmDecoder:
             return self._samples(b"")
         self._judged = True
         return self.feed(b"")
+
+    def discard(self, read: Callable[[int], bytes | None]) -> int:
+        """Throw away what can be read without waiting, up to 4 MiB, and what still waits for its rest.
+
+        Args:
+            read: Gives up to so many bytes; empty or None where there are none.
+
+        Returns:
+            Samples of each channel that were thrown away.
+        """
+        left, samples = DISCARD_BYTES, 0
+        while left > 0 and (data := read(min(left, READ_BYTES))):
+            left -= len(data)
+            samples += len(self.feed(data))
+        return samples + len(self.finish())
 
     def _samples(self, data: bytes) -> Samples:
         numbers = np.frombuffer(data, dtype="<i2").reshape(-1, self._channels)
