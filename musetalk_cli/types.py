@@ -109,6 +109,18 @@ class Fate(enum.Enum):
         return self in {Fate.IDLE, Fate.PASS_THROUGH, Fate.DISCARDED}
 
 
+class Utterance(NamedTuple):
+    """A stretch of speech, from where the voice gate opens to where it closes.
+
+    Attributes:
+        number: In its stream, from 0.
+        arrived: Monotonic seconds at which its first sound arrived.
+    """
+
+    number: int
+    arrived: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameRequest:
     """One frame whose sound is known and whose picture is not.
@@ -126,6 +138,8 @@ class FrameRequest:
         late_from: Monotonic seconds after which the frame cannot be shown in time.
         epoch: How many interrupts its session had seen when the frame became computable.
         source: Number of the avatar's frame that it is put into.
+        utterance: What it is of; None where nothing is said.
+        short: It was made with less look-ahead than it wants.
     """
 
     index: int
@@ -139,6 +153,8 @@ class FrameRequest:
     late_from: float = math.inf
     epoch: int = 0
     source: int = 0
+    utterance: Utterance | None = None
+    short: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

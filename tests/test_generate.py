@@ -193,10 +193,11 @@ def test_realtime_reports_its_latencies(golden, avatars_dir, tmp_path):
         [RecordingSink(tmp_path / "a.mp4")],
     )
     plain = report.as_json()
-    for name in ("first_frame_ms", "last_frame_ms", "mouth_to_eye_ms"):
+    for name in ("first_frame_ms", "last_frame_ms", "mouth_to_eye_ms", "response_ms"):
         assert 0 < plain[name]["p50"] <= plain[name]["p95"] <= plain[name]["p99"]
     assert plain["first_frame_ms"]["p50"] <= plain["last_frame_ms"]["p50"]
     assert plain["frames"] == 25
+    assert (plain["utterances"], plain["stalls"], plain["short_frames"]) == (1, 0, 0)
     assert plain["chunk_s"] == 0.25
     assert {"features", "unet", "vae", "resize", "sharpen", "blend", "download", "sink", "audio"} <= set(
         plain["stages"]

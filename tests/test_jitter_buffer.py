@@ -224,13 +224,10 @@ class Buffer:
     """A jitter buffer on a clock of its own, and how often a stall was told."""
 
     def __init__(self, capacity=100, *, paced=True, chunk=HALF):
-        self.clock, self.stalls = FakeClock(START), 0
+        self.clock, self.stalls = FakeClock(START), []
         self.timeline = Timeline(Fraction(25))
         schedule = PlayoutSchedule(self.timeline, chunk) if paced else None
-        self.buffer = JitterBuffer(capacity, self.clock, schedule, self._stalled)
-
-    def _stalled(self):
-        self.stalls += 1
+        self.buffer = JitterBuffer(capacity, self.clock, schedule, self.stalls.append)
 
     def frame(self, number):
         """A frame of the first hop, or of the one that its number is in, composited at once."""
@@ -248,7 +245,7 @@ def test_frames_leave_when_they_are_due_and_in_order():
     for frame, (found, due) in zip(frames, made.buffer, strict=True):
         assert found is frame
         assert made.clock.now() == due == pytest.approx(schedule.due(frame))
-    assert made.stalls == 0
+    assert made.stalls == []
 
 
 def test_without_a_schedule_frames_leave_at_once():
@@ -300,4 +297,4 @@ def test_a_stall_is_told_once_however_many_frames_come_late():
     for number, _ in enumerate(made.buffer):
         if number in {5, 20}:
             made.clock.time += 0.2
-    assert made.stalls == 2
+    assert [frame.request.index for frame in made.stalls] == [6, 21]

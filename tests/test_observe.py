@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musetalk_cli.errors import OutputError
-from musetalk_cli.live.observe import Depths, Latencies, Observer
+from musetalk_cli.live.latencies import Latencies
+from musetalk_cli.live.observe import Depths, Observer
 from musetalk_cli.measure.stages import Figures, Percentiles
 from musetalk_cli.measure.trace import Trace
-from musetalk_cli.types import Fate, Frame, FrameRequest
+from musetalk_cli.types import Fate, Frame, FrameRequest, Utterance
 
 RATE = 16_000
 CHUNK_S = 0.5
@@ -20,8 +21,8 @@ DEPTHS = Depths(1, 2, 3)
 PICTURE = np.zeros((1, 1, 3), np.uint8)
 
 
-def frame(index, hop, *, delay=0.0, ready=100.0, arrived=0.0, fate=Fate.SPEAKING):
-    request = FrameRequest(index, None, np.zeros((640, 1), np.float32), arrived, ready, hop)
+def frame(index, hop, *, delay=0.0, ready=100.0, arrived=0.0, fate=Fate.SPEAKING, **known):
+    request = FrameRequest(index, None, np.zeros((640, 1), np.float32), arrived, ready, hop, **known)
     return Frame(request, PICTURE, Fraction(index, 25), ready + delay, fate)
 
 
@@ -159,7 +160,7 @@ def test_work_is_what_was_not_waited():
 def test_a_run_without_a_frame_has_figures():
     snapshot = Run().snapshot()
     assert (snapshot.frames, snapshot.fps, snapshot.real_time_factor) == (0, 0, 0)
-    assert snapshot.mouth_to_eye_ms == Percentiles(0, 0, 0)
+    assert snapshot.mouth_to_eye_ms == snapshot.response_ms == Percentiles(0, 0, 0)
 
 
 def hand(run, sink, delays, *, watched):
@@ -193,6 +194,62 @@ def test_the_headline_is_the_worst_sink_that_somebody_watches_or_of_all(sinks, h
         hand(run, name, [delay] * 5, watched=watched)
     assert run.snapshot().mouth_to_eye_ms.p95 == pytest.approx(headline)
     assert run.end().latencies.eye().p95 == pytest.approx(headline)
+
+
+def say(run, sink, number, arrived, *shown, watched=True):
+    """Hand over the frames of an utterance: their fates, and when each was handed over."""
+    for fate, at in shown:
+        spoken = frame(0, 0, arrived=arrived, fate=fate, utterance=Utterance(number, arrived))
+        run.observer.handed(sink, spoken, at, watched=watched)
+
+
+def test_the_response_is_the_first_speaking_frame_of_each_utterance():
+    """Held, broken and passed-through frames are no answer, nor are silence and later frames."""
+    run = Run()
+    say(run, "window", 0, 5.0, (Fate.FADING, 5.7), (Fate.SPEAKING, 5.74), (Fate.FADING, 9.0))
+    run.observer.handed("window", frame(0, 0, arrived=5.0, fate=Fate.IDLE), 9.04, watched=True)
+    say(run, "window", 1, 20.0, (Fate.HELD, 20.6), (Fate.PASS_THROUGH, 20.7), (Fate.BROKEN, 20.8))
+    assert run.snapshot().response_ms.p50 == pytest.approx(700)
+    say(run, "window", 1, 20.0, (Fate.SPEAKING, 20.9))
+    say(run, "window", 4, 30.0, (Fate.DISCARDED, 30.1))
+    assert told(run.end().latencies.response["window"]) == spread([5.7 - 5.0, 20.9 - 20.0])
+
+
+@pytest.mark.parametrize(
+    ("sinks", "headline"),
+    [
+        ([("out.mp4", 2.0, False), ("window", 0.12, True)], 120),
+        ([("rtmp", 0.9, True), ("window", 0.12, True), ("out.mp4", 2.0, False)], 900),
+        ([("a.mp4", 2.0, False), ("b.mp4", 3.0, False)], 3000),
+    ],
+)
+def test_the_response_told_is_that_of_the_worst_sink_that_somebody_watches_or_of_all(sinks, headline):
+    run = Run()
+    for name, delay, watched in sinks:
+        for number in range(5):
+            say(run, name, number, 100.0, (Fate.SPEAKING, 100 + delay), watched=watched)
+    assert run.snapshot().response_ms.p95 == pytest.approx(headline)
+    assert run.end().latencies.answer().p95 == pytest.approx(headline)
+
+
+def test_a_watched_sink_that_showed_no_speech_yet_is_not_answered_for_by_a_file():
+    run = Run()
+    run.observer.handed("window", frame(0, 0, fate=Fate.IDLE), 1.0, watched=True)
+    say(run, "out.mp4", 0, 100.0, (Fate.SPEAKING, 102.0), watched=False)
+    assert run.snapshot().response_ms == Percentiles(0, 0, 0)
+
+
+def test_utterances_stalls_and_short_frames_are_counted():
+    run = Run()
+    spoken = [frame(n, 0, utterance=Utterance(n // 4, 0.0), short=n % 4 == 3) for n in range(12)]
+    silent = frame(12, 0, fate=Fate.IDLE)
+    late = frame(13, 0, fate=Fate.HELD, utterance=Utterance(3, 0.0), short=True)
+    run.present(*spoken, silent, late)
+    for one in (spoken[4], silent, late):
+        run.observer.stalled(one)
+    snapshot, outcome = run.snapshot(), run.end()
+    assert (snapshot.utterances, snapshot.stalls) == (4, 2)
+    assert (outcome.utterances, outcome.stalls, outcome.short) == (4, 2, 3)
 
 
 def test_failures_are_kept_in_order_and_said_once(caplog):
@@ -263,9 +320,10 @@ def test_moments_go_to_the_trace_once_each_and_at_their_time(tmp_path):
     with Trace(tmp_path / "trace.json") as trace:
         run = Run(trace=trace)
         for number, fate in enumerate(fates):
-            run.present(frame(number, 0, fate=fate), after=1)
+            utterance = None if fate is idle else Utterance(fates[:number].count(idle), 1000.0)
+            run.present(frame(number, 0, fate=fate, utterance=utterance), after=1)
         run.observer.interrupted()
-        run.observer.stalled()
+        run.observer.stalled(frame(14, 0))
         run.observer.failed("viewer", OSError("gone"))
     marks = [
         (event["name"], event["ts"] / 1e6 - 1000)
@@ -274,6 +332,26 @@ def test_moments_go_to_the_trace_once_each_and_at_their_time(tmp_path):
     ]
     told = [("utterance", 2), ("utterance", 8), ("drop", 9), ("drop", 12), ("utterance", 14)]
     assert marks == [*told, ("interrupt", 14), ("stall", 14), ("viewer failed", 14)]
+
+
+def test_the_response_to_each_utterance_is_a_stretch_of_the_trace_for_each_sink(tmp_path):
+    with Trace(tmp_path / "trace.json") as trace:
+        run = Run(trace=trace)
+        for number in range(2):
+            say(run, "window", number, 100.0 + number, (Fate.FADING, 100.7 + number), (Fate.SPEAKING, 101.9))
+        say(run, "out.mp4", 0, 100.0, (Fate.SPEAKING, 103.0), watched=False)
+    written = events(tmp_path / "trace.json")
+    tracks = {event["tid"]: event["args"]["name"] for event in written if event["name"] == "thread_name"}
+    stretches = [
+        (tracks[event["tid"]], event["name"], event["ts"] / 1e6, event["dur"] / 1e6)
+        for event in written
+        if event["ph"] == "X"
+    ]
+    assert stretches == [
+        ("response of window", "response", pytest.approx(100), pytest.approx(0.7)),
+        ("response of window", "response", pytest.approx(101), pytest.approx(0.7)),
+        ("response of out.mp4", "response", pytest.approx(100), pytest.approx(3)),
+    ]
 
 
 def test_threads_may_tell_at_once():

@@ -101,6 +101,10 @@ def kinds(frames):
     return "".join(frame.fate.name[0] for frame in frames)
 
 
+def utterances(frames):
+    return sorted({frame.request.utterance for frame in frames} - {None})
+
+
 def test_silence_is_shown_without_model_work(tiny_bundle, avatar):
     stream = Stream(tiny_bundle, avatar, silence=SilenceLevel())
     stream.say(quiet(4))
@@ -155,6 +159,59 @@ def test_speech_is_made_and_fades_on_both_sides(tiny_bundle, avatar):
     assert weights[-30:] == [0] * 30
     for before, after in pairwise(weights):
         assert abs(after - before) <= 1 / 3 + 1e-9
+
+
+@pytest.mark.parametrize("rate", [8000, RATE, 44_100])
+def test_a_frame_says_of_which_utterance_it_is_and_when_that_arrived(tiny_bundle, avatar, monkeypatch, rate):
+    """As spoken, in pieces of 20 ms: an utterance arrived with the piece in which its first sound lies."""
+    stream = Stream(tiny_bundle, avatar, rate=rate, silence=SilenceLevel(), encode=deaf(tiny_bundle))
+    Slow(monkeypatch, stream)
+    stream.say(np.concatenate([quiet(1.03, rate), speech(0.5, rate), quiet(1, rate), speech(1, rate)]))
+    stream.say(quiet(1, rate))
+    spoken = [frame.request.utterance for frame in stream.end()]
+    frames = {number: [] for number in (0, 1)}
+    for index, utterance in enumerate(spoken):
+        if utterance is not None:
+            frames[utterance.number].append(index)
+    assert [(indices[0], indices[-1]) for indices in frames.values()] == [(23, 47), (61, 97)]
+    arrived = {utterance.number: utterance.arrived for utterance in spoken if utterance is not None}
+    # quiet and speech share the row of 20 ms that 1.03 s lies in: it is loud enough to open the gate
+    assert arrived == {0: pytest.approx(1.04), 1: pytest.approx(2.54)}
+    for frame in stream.frames:
+        assert (frame.request.utterance is None) == (frame.request.weight == 0)
+
+
+def test_sound_that_comes_in_a_burst_arrived_at_once(tiny_bundle, avatar, monkeypatch):
+    stream = Stream(tiny_bundle, avatar, silence=SilenceLevel(), encode=deaf(tiny_bundle))
+    Slow(monkeypatch, stream)
+    stream.say(quiet(1))
+    stream.session.hear(np.concatenate([speech(1), quiet(1), speech(1)]), stream.clock.time)
+    stream.clock.time += 3
+    stream.say(quiet(1))
+    assert utterances(stream.end()) == [(0, pytest.approx(1.0)), (1, pytest.approx(1.0))]
+
+
+def test_without_a_gate_the_whole_stream_is_one_utterance(tiny_bundle, avatar, monkeypatch):
+    stream = Stream(tiny_bundle, avatar, encode=deaf(tiny_bundle))
+    Slow(monkeypatch, stream)
+    stream.say(np.concatenate([speech(1), quiet(1)]))
+    stream.session.interrupt()
+    stream.say(speech(1))
+    frames = stream.end()
+    assert all(frame.fate is Fate.DISCARDED or frame.request.utterance for frame in frames)
+    assert utterances(frames) == [(0, pytest.approx(0.02))]
+
+
+def test_an_interrupt_ends_an_utterance(tiny_bundle, avatar, monkeypatch):
+    """What is discarded is of none, and the next sound begins another, without a pause between."""
+    stream = Stream(tiny_bundle, avatar, silence=SilenceLevel(), encode=deaf(tiny_bundle))
+    Slow(monkeypatch, stream)
+    stream.say(speech(2))
+    stream.session.interrupt()
+    stream.say(speech(2))
+    frames = stream.end()
+    assert all((frame.request.utterance is None) == (not frame.fate.is_made) for frame in frames)
+    assert utterances(frames) == [(0, pytest.approx(0.02)), (1, pytest.approx(2.02))]
 
 
 def test_the_fade_is_inside_the_patch_and_between_both_pictures(tiny_bundle, avatar):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from musetalk_cli.config import SilenceLevel
-from musetalk_cli.engine.voice_gate import Fade, VoiceGate
+from musetalk_cli.engine.voice_gate import Fade, Onset, VoiceGate
 from musetalk_cli.timeline import Timeline
 
 RATE = 16_000
@@ -66,8 +66,8 @@ def weights_of(sound, fps, cuts=(), level=LEVEL):
         first = frame
         while timeline.complete(frame, heard):
             frame += 1
-        weights += [presence.weight(each) for each in range(first, frame)]
-    return weights + [presence.weight(each) for each in range(frame, timeline.frames_in(len(sound)))]
+        weights += [presence.speech(each).weight for each in range(first, frame)]
+    return weights + [presence.speech(each).weight for each in range(frame, timeline.frames_in(len(sound)))]
 
 
 @settings(deadline=None, max_examples=60)
@@ -90,6 +90,34 @@ def test_weights_follow_from_the_sound_alone(fps, parts, data):
     assert all(
         abs(after - before) <= step + 1e-9 for before, after in zip([0, *weights], weights, strict=False)
     )
+
+
+def onsets(rows):
+    """Row by row, which utterance it is of, by where a closed row goes before an open one."""
+    found, onset = [], Onset(-1, 0)
+    for row, is_open in enumerate(rows):
+        if is_open and not (row and rows[row - 1]):
+            onset = Onset(onset.number + 1, row)
+        found.append(onset if is_open else None)
+    return found
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    fps=st.sampled_from(RATES),
+    parts=st.lists(st.tuples(st.sampled_from([-90, -20]), st.floats(0.01, 0.9)), min_size=1, max_size=12),
+)
+def test_a_frame_is_of_the_first_utterance_that_it_hears_to_the_end_of_its_fade(fps, parts):
+    sound = spoken(*parts)
+    found, timeline = onsets(open_rows(sound)), Timeline(fps)
+    fade, last = Fade(timeline, LEVEL), None
+    fade.listen(sound)
+    for frame in range(timeline.frames_in(len(sound))):
+        first = timeline.frame_start(frame) // ROW
+        end = max(timeline.last_row(frame), math.ceil(timeline.frame_start(frame + 1) / ROW))
+        last = next(filter(None, found[first:end]), last)
+        weight, onset = fade.speech(frame)
+        assert onset == (last if weight else None)
 
 
 @settings(deadline=None, max_examples=30)
@@ -144,24 +172,25 @@ def test_speech_begins_at_one_level_and_ends_at_another():
 def test_the_level_is_rms_in_db_of_full_scale(db, speaks):
     gate = VoiceGate(LEVEL)
     gate.listen(tone(db, 10 * ROW))
-    assert gate.is_open(0, 10) is speaks
+    assert (gate.onset(0, 10) is not None) is speaks
 
 
 def test_the_gate_says_which_rows():
     gate = VoiceGate(SilenceLevel(hang_over_s=0.04))
     gate.listen(spoken((-90, 0.1), (-20, 0.02), (-90, 0.2)))
-    assert [gate.is_open(row, row + 1) for row in range(16)] == [row in {5, 6, 7} for row in range(16)]
-    assert not gate.is_open(16, 99), "what was never heard"
+    assert [row for row in range(16) if gate.onset(row, row + 1)] == [5, 6, 7]
+    assert gate.onset(16, 99) is None, "what was never heard"
     gate.listen(tone(-20, 100 * ROW))
-    assert gate.is_open(16, 17)
+    assert gate.onset(16, 17)
 
 
 def test_without_a_level_everything_is_speech():
     presence = Fade(Timeline(Fraction(25)), None)
     presence.listen(np.zeros(RATE, np.float32))
-    assert [presence.weight(frame) for frame in range(20)] == [1] * 20
+    assert [presence.speech(frame).weight for frame in range(20)] == [1] * 20
+    assert presence.speech(20).onset == Onset(0, 0)
     presence.mute()
-    assert [presence.weight(frame) for frame in range(20, 24)] == pytest.approx([1 / 3, 2 / 3, 1, 1])
+    assert [presence.speech(frame).weight for frame in range(20, 24)] == pytest.approx([1 / 3, 2 / 3, 1, 1])
 
 
 @pytest.mark.parametrize("fed", [RATE, RATE + 319])
@@ -170,13 +199,14 @@ def test_silence_forgets_what_was_heard(fed):
     timeline = Timeline(Fraction(25))
     presence = Fade(timeline, LEVEL)
     presence.listen(tone(-10, fed))
-    assert [presence.weight(frame) for frame in range(10)][-1] == 1
+    assert [presence.speech(frame).weight for frame in range(10)][-1] == 1
     presence.mute()
     presence.listen(np.zeros(3 * RATE - fed, np.float32))
-    assert [presence.weight(frame) for frame in range(10, 70)] == [0] * 60
+    assert [presence.speech(frame).weight for frame in range(10, 70)] == [0] * 60
     presence.listen(tone(-10, RATE))
-    weights = [presence.weight(frame) for frame in range(70, 90)]
+    weights = [presence.speech(frame).weight for frame in range(70, 90)]
     assert weights[2:6] == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    assert presence.speech(90).onset == Onset(1, 150), "an utterance of its own"
 
 
 def test_silence_keeps_time():
@@ -188,9 +218,8 @@ def test_silence_keeps_time():
     quiet.mute()
     for gate in (silenced, quiet):
         gate.listen(spoken((-90, 0.05), (-10, 0.1)))
-    rows = [[gate.is_open(row, row + 1) for row in range(17)] for gate in (silenced, quiet)]
-    assert rows[0] == rows[1]
-    assert True in rows[0]
+    rows = [[row for row in range(17) if gate.onset(row, row + 1)] for gate in (silenced, quiet)]
+    assert rows[0] == rows[1] != []
 
 
 def test_memory_is_bounded_over_hours():
@@ -203,7 +232,7 @@ def test_memory_is_bounded_over_hours():
         first = frame
         while (frame + 4) * 640 <= (hop + 1) * 8000:
             frame += 1
-        [presence.weight(each) for each in range(first, frame)]
+        [presence.speech(each).weight for each in range(first, frame)]
         most = max(most, len(presence._gate._open_rows))
     assert most <= 2 * 25 + 10
     assert len(presence._gate._rest) < ROW

@@ -134,6 +134,8 @@ def _figures(snapshot: Snapshot) -> Table:
     table.add_row("elapsed", _clock_time(snapshot.elapsed_s))
     table.add_row("frames", f"{snapshot.frames:,} at {snapshot.fps:.1f} fps")
     table.add_row("real-time factor", f"{snapshot.real_time_factor:.3f}")
+    table.add_row("utterances", f"{snapshot.utterances:,}")
+    table.add_row("stalls", _count(snapshot.stalls))
     table.add_row("late", _count(snapshot.late))
     table.add_row("dropped", _count(snapshot.dropped))
     table.add_row("saved by silence", f"{_saved(snapshot):.1f} %")
@@ -160,6 +162,7 @@ def _line(title: str, snapshot: Snapshot, gpu_use: GpuUse | None) -> str:
         f"real-time factor {snapshot.real_time_factor:.3f}",
         f"{', '.join(latencies)} ms (p50/p95)",
         f"waiting {_waiting(snapshot)}",
+        f"utterances {snapshot.utterances}, stalls {snapshot.stalls}",
         f"late {snapshot.late}, dropped {snapshot.dropped}, saved by silence {_saved(snapshot):.1f} %",
     ]
     if gpu_use is not None:

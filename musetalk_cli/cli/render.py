@@ -245,6 +245,7 @@ def show_report(report: Report) -> None:
         f"real-time factor {report.real_time_factor:.3f} ({report.throughput_fps:.1f} fps)"
     )
     put(
+        f"utterances {report.utterances}, stalls {report.stalls}, short of look-ahead {report.short_frames}, "
         f"late {report.late_frames}, dropped {report.dropped_frames}, fallbacks {report.fallbacks}, "
         f"faces broken {report.broken_frames}, made again {report.remade_frames}, "
         f"without model work {report.idle_frames} ({100 * report.idle_share:.1f} %), "
@@ -255,11 +256,12 @@ def show_report(report: Report) -> None:
 
 
 def named_latencies(figures: Report | Snapshot) -> tuple[tuple[str, Percentiles], ...]:
-    """The three latencies of a stream and what they are called."""
+    """The four latencies of a stream and what they are called."""
     return (
         ("first frame", figures.first_frame_ms),
         ("last frame", figures.last_frame_ms),
         ("mouth to eye", figures.mouth_to_eye_ms),
+        ("response", figures.response_ms),
     )
 
 

@@ -14,11 +14,11 @@ import cv2
 from musetalk_cli.config import SilenceLevel
 from musetalk_cli.engine.fate import decide
 from musetalk_cli.engine.sound_track import SoundTrack
-from musetalk_cli.engine.voice_gate import Fade
+from musetalk_cli.engine.voice_gate import Fade, Onset
 from musetalk_cli.engine.windows import FeatureStream
 from musetalk_cli.errors import InputError
 from musetalk_cli.timeline import Loop, Timeline, ceil_div, mirrored
-from musetalk_cli.types import Clip, Fate, Frame, FrameRequest, Image, Samples, StreamFormat
+from musetalk_cli.types import Clip, Fate, Frame, FrameRequest, Image, Samples, StreamFormat, Utterance
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,6 +53,7 @@ class _Plan:
     late_from: float
     source: int
     fate: Fate
+    utterance: Utterance | None
 
 
 class Session:
@@ -94,6 +95,7 @@ class Session:
         self._open_frames = 0
         self._stopped = False
         self._shown: Image | None = None
+        self._utterance: Utterance | None = None
         self._epoch = 0
         self._settled = 0
 
@@ -141,7 +143,7 @@ class Session:
         self._sound.mute()
         fate = decide(0.0, has_face=False, late=False, discarded=True)
         self._waiting = deque(
-            replace(request, tokens=None, fate=fate, weight=0.0) for request in self._waiting
+            replace(request, tokens=None, fate=fate, weight=0.0, utterance=None) for request in self._waiting
         )
 
     def hear(self, samples: Samples, arrived: float) -> None:
@@ -215,6 +217,7 @@ class Session:
                     plan.late_from,
                     self._settled,
                     plan.source,
+                    plan.utterance,
                 )
             )
         self._open_frames += len(plans)
@@ -223,13 +226,18 @@ class Session:
         """What is known of frames whose hop was complete at `ready`."""
         plans = []
         for number, frame in enumerate(frames):
-            weight = self._fade.weight(frame)
+            weight, onset = self._fade.speech(frame)
             source = self._loop.next(resting=weight == 0)
             late_from = ready + self._options.late_after_s + number * self._period
             has_face = self.avatar.patches[source] is not None
             fate = decide(weight, has_face=has_face, late=late_from < now)
-            plans.append(_Plan(frame, weight, late_from, source, fate))
+            plans.append(_Plan(frame, weight, late_from, source, fate, self._utterance_of(onset)))
         return plans
+
+    def _utterance_of(self, onset: Onset | None) -> Utterance | None:
+        if onset is not None and (self._utterance is None or self._utterance.number != onset.number):
+            self._utterance = Utterance(onset.number, self._sound.row_arrived(onset.row))
+        return None if onset is None else self._utterance
 
     def hold_late(self, now: float) -> None:
         """The one place where waiting frames are left out: those that cannot be shown in time any more.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from musetalk_cli.media.resample import StreamResampler
-from musetalk_cli.timeline import Timeline
+from musetalk_cli.timeline import ROWS_PER_SECOND, Timeline
 from musetalk_cli.types import Samples
 
 log = logging.getLogger(__name__)
@@ -83,6 +83,11 @@ class SoundTrack:
         self._blocks = deque([held[end:].copy()])
         self._start += end
         return sounds
+
+    def row_arrived(self, row: int) -> float:
+        """When the first sample of a row of the encoder arrived; its frame must not be taken yet."""
+        sample = row * self._rate // ROWS_PER_SECOND
+        return next((arrived for fed, arrived in self._arrivals if fed > sample), self._arrivals[-1][1])
 
     def _arrival(self, sample: int) -> float:
         """When a sample arrived; to be asked for in ascending order."""

@@ -4,12 +4,37 @@ from __future__ import annotations
 
 from collections import deque
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 
 from musetalk_cli.config import SilenceLevel
 from musetalk_cli.timeline import ROWS_PER_SECOND, SAMPLES_PER_ROW, Timeline, ceil_div
 from musetalk_cli.types import Samples
+
+
+class Onset(NamedTuple):
+    """Where an utterance begins: the gate opens.
+
+    Attributes:
+        number: Of the utterance in its stream, from 0.
+        row: The first that is open.
+    """
+
+    number: int
+    row: int
+
+
+class Speech(NamedTuple):
+    """What a frame shows of an utterance.
+
+    Attributes:
+        weight: The share of the speaking face, 0..1.
+        onset: The utterance that it is of, to the end of its cross-fade; None where the weight is 0.
+    """
+
+    weight: float
+    onset: Onset | None
 
 
 class VoiceGate:
@@ -24,8 +49,9 @@ class VoiceGate:
         self._closes = 10 ** ((level.opens_db - level.hysteresis_db) / 20)
         self._hang_over = round(level.hang_over_s * ROWS_PER_SECOND)
         self._rest: Samples = np.zeros(0, np.float32)
-        self._open_rows: deque[int] = deque()
+        self._open_rows: deque[tuple[int, Onset]] = deque()
         self._heard = 0
+        self._onset = Onset(-1, 0)
         self._open_for = 0
 
     def listen(self, samples: Samples) -> None:
@@ -35,8 +61,11 @@ class VoiceGate:
         whole = held[: rows * SAMPLES_PER_ROW].reshape(rows, SAMPLES_PER_ROW)
         self._rest = held[rows * SAMPLES_PER_ROW :].copy()
         for level in np.sqrt(np.mean(np.square(whole, dtype=np.float64), axis=1)):
+            was_open = self._open_for > 0
             if self._step(float(level)):
-                self._open_rows.append(self._heard)
+                if not was_open:
+                    self._onset = Onset(self._onset.number + 1, self._heard)
+                self._open_rows.append((self._heard, self._onset))
             self._heard += 1
 
     def _step(self, level: float) -> bool:
@@ -53,11 +82,16 @@ class VoiceGate:
         self._open_rows.clear()
         self._open_for = 0
 
-    def is_open(self, first: int, last: int) -> bool:
-        """True where a row of `[first, last)` is; one never heard is not. To be called in ascending order."""
-        while self._open_rows and self._open_rows[0] < first:
+    def onset(self, first: int, last: int) -> Onset | None:
+        """The utterance of the first open row of `[first, last)`; None where none is open.
+
+        One never heard is not. To be called in ascending order.
+        """
+        while self._open_rows and self._open_rows[0][0] < first:
             self._open_rows.popleft()
-        return bool(self._open_rows) and self._open_rows[0] < last
+        if self._open_rows and self._open_rows[0][0] < last:
+            return self._open_rows[0][1]
+        return None
 
 
 class Fade:
@@ -68,7 +102,7 @@ class Fade:
 
     Args:
         timeline: Index arithmetic at the stream's frame rate.
-        level: Where silence begins and ends; None takes everything for speech.
+        level: Where silence begins and ends; None takes everything for speech, of one utterance.
     """
 
     FADE_S = Fraction(12, 100)
@@ -78,6 +112,7 @@ class Fade:
         self._gate = None if level is None else VoiceGate(level)
         self._steps = max(1, int(self.FADE_S * timeline.fps))
         self._step = self._steps if level is None else 0
+        self._onset: Onset | None = None
 
     def listen(self, samples: Samples) -> None:
         """Append float32 `[n]` at 16 kHz."""
@@ -90,11 +125,14 @@ class Fade:
         if self._gate is not None:
             self._gate.mute()
 
-    def weight(self, frame: int) -> float:
-        """The share of the speaking face in the next frame, 0..1; changes by one step a frame."""
+    def speech(self, frame: int) -> Speech:
+        """What the next frame shows of an utterance; the weight changes by one step a frame."""
         first = self._timeline.frame_start(frame) // SAMPLES_PER_ROW
         end = ceil_div(self._timeline.frame_start(frame + 1), SAMPLES_PER_ROW)
         last = max(self._timeline.last_row(frame), end)
-        speaks = self._gate is None or self._gate.is_open(first, last)
-        self._step = min(self._step + 1, self._steps) if speaks else max(self._step - 1, 0)
-        return self._step / self._steps
+        onset = Onset(0, 0) if self._gate is None else self._gate.onset(first, last)
+        if onset is not None:
+            self._step, self._onset = min(self._step + 1, self._steps), onset
+        else:
+            self._step = max(self._step - 1, 0)
+        return Speech(self._step / self._steps, self._onset if self._step else None)

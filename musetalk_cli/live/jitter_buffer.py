@@ -106,11 +106,11 @@ class JitterBuffer:
         capacity: Frames it holds.
         clock: Where time comes from.
         schedule: When frames are due; None gives each as soon as it is there.
-        stalled: Told where a frame comes more than a frame after it was due, and the one before it did not.
+        stalled: Told of a frame that comes more than a frame after it was due, where the one before did not.
     """
 
     def __init__(
-        self, capacity: int, clock: Clock, schedule: PlayoutSchedule | None, stalled: Callable[[], None]
+        self, capacity: int, clock: Clock, schedule: PlayoutSchedule | None, stalled: Callable[[Frame], None]
     ) -> None:
         self._frames: Handoff[Frame] = Handoff(capacity)
         self._capacity = capacity
@@ -162,7 +162,7 @@ class JitterBuffer:
                 remaining = due - self._clock.now()
                 stalls = remaining < -self._schedule.period
                 if stalls and not self._behind:
-                    self._stalled()
+                    self._stalled(frame)
                 self._behind = stalls
                 if remaining > 0 and not self._hurry.is_set():
                     self._clock.wait(remaining, self._hurry)

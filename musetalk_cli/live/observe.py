@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 
 from musetalk_cli.clock import Clock
 from musetalk_cli.errors import describe
-from musetalk_cli.measure.stages import Figures, Percentiles
+from musetalk_cli.live.latencies import Latencies
+from musetalk_cli.measure.stages import Percentiles
 from musetalk_cli.measure.trace import Trace
 from musetalk_cli.types import Fate, Frame
 
@@ -17,65 +18,6 @@ log = logging.getLogger(__name__)
 
 RECENT = 12
 """Snapshots over which the rate of frames is taken."""
-
-
-@dataclass(slots=True)
-class Latencies:
-    """The three latencies of a stream, in seconds, and what was late.
-
-    The first two are those of made frames: a hop of silence needs no time, and says nothing.
-
-    Attributes:
-        chunk_s: Length of a hop.
-        first_frame: Hop complete to its first frame composited, one per hop.
-        last_frame: Hop complete to its last frame composited, one per hop.
-        mouth_to_eye: Arrival of a frame's first sample to the frame in a sink, one per frame, by sink.
-        late: Made frames that were composited after they were due; none is where no frame has its time.
-    """
-
-    chunk_s: float
-    first_frame: Figures = field(default_factory=Figures)
-    last_frame: Figures = field(default_factory=Figures)
-    mouth_to_eye: dict[str, Figures] = field(default_factory=dict)
-    late: int = 0
-    _watched: set[str] = field(default_factory=set)
-    _hop: int = -1
-    _delay: float | None = None
-
-    def composited(self, frame: Frame, due: float | None) -> None:
-        """Take note of a frame; frames come in order.
-
-        Args:
-            frame: The frame.
-            due: Monotonic seconds at which it is shown; None where it is as soon as it is made.
-        """
-        if not frame.fate.is_made:
-            return
-        delay = frame.composited - frame.request.ready
-        if frame.request.hop != self._hop:
-            self.end_hop()
-            self._hop = frame.request.hop
-            self.first_frame.append(delay)
-        self._delay = delay
-        self.late += due is not None and frame.composited > due
-
-    def end_hop(self) -> None:
-        """Take note of the last hop's last frame."""
-        if self._delay is not None:
-            self.last_frame.append(self._delay)
-        self._delay = None
-
-    def handed(self, sink: str, frame: Frame, at: float, *, watched: bool) -> None:
-        """Take note of a frame that was handed to a sink."""
-        if watched:
-            self._watched.add(sink)
-        self.mouth_to_eye.setdefault(sink, Figures()).append(at - frame.request.arrived)
-
-    def eye(self) -> Percentiles:
-        """Mouth to eye where it is worst among the sinks that somebody watches, or among all if none is."""
-        shown = [figures for name, figures in self.mouth_to_eye.items() if name in self._watched]
-        told = [figures.percentiles() for figures in shown or self.mouth_to_eye.values()]
-        return max(told, key=lambda each: each.p95, default=Percentiles.of([]))
 
 
 @dataclass(slots=True)
@@ -90,6 +32,9 @@ class Outcome:
         broken: Those of them that show the source frame, since the face made for them is not a number.
         dropped: Those of them that were late and are shown as the picture before them.
         held: Pictures that a sink was too slow for, over all sinks.
+        utterances: Utterances of which a frame was presented.
+        stalls: How often a frame of an utterance came after its time, while the picture before it stood.
+        short: Made frames that had less look-ahead than they want.
         samples: Samples of each channel of their sound.
         lost_samples: Samples of each channel that the source could not keep.
         wall_s: Seconds from when every sink was open to the end, the completion of files included.
@@ -105,6 +50,9 @@ class Outcome:
     broken: int = 0
     dropped: int = 0
     held: int = 0
+    utterances: int = 0
+    stalls: int = 0
+    short: int = 0
     samples: int = 0
     lost_samples: int = 0
     wall_s: float = 0.0
@@ -140,10 +88,13 @@ class Snapshot:
         first_frame_ms: As in `Latencies`, so far.
         last_frame_ms: The same.
         mouth_to_eye_ms: The same, of the worst sink that is watched.
+        response_ms: The same.
         waiting: What waits.
         late: Late frames.
         dropped: Frames held because they were late.
         idle: Frames without model work.
+        utterances: As in `Outcome`, so far.
+        stalls: The same.
         speaking: True where the last frame shows a made face.
         failed: Names of the sinks that failed.
     """
@@ -155,10 +106,13 @@ class Snapshot:
     first_frame_ms: Percentiles
     last_frame_ms: Percentiles
     mouth_to_eye_ms: Percentiles
+    response_ms: Percentiles
     waiting: Depths
     late: int
     dropped: int
     idle: int
+    utterances: int
+    stalls: int
     speaking: bool
     failed: tuple[str, ...]
 
@@ -185,6 +139,7 @@ class Observer:
         self._trace = trace
         self._started = clock.now()
         self._last: Fate | None = None
+        self._utterance = -1
         self._recent: deque[tuple[float, int]] = deque(maxlen=RECENT)
         self._failed: list[str] = []
         self._lock = threading.Lock()
@@ -226,7 +181,9 @@ class Observer:
     def handed(self, sink: str, frame: Frame, at: float, *, watched: bool) -> None:
         """A frame was handed to a sink; told in order."""
         with self._lock:
-            self._outcome.latencies.handed(sink, frame, at, watched=watched)
+            response = self._outcome.latencies.handed(sink, frame, at, watched=watched)
+        if self._trace is not None and response is not None:
+            self._trace.span("response", at - response, response, f"response of {sink}")
 
     def presented(self, frame: Frame, due: float | None) -> None:
         """A frame was presented; told in order by one thread, with when it was due, if it was."""
@@ -238,15 +195,23 @@ class Observer:
             outcome.broken += frame.fate is Fate.BROKEN
             outcome.dropped += frame.fate is Fate.HELD
             outcome.samples += len(frame.request.audio)
+            outcome.short += frame.fate.is_made and frame.request.short
+            spoken = frame.request.utterance
+            begins = spoken is not None and spoken.number > self._utterance
+            if spoken is not None and begins:
+                self._utterance = spoken.number
+                outcome.utterances += 1
             before, self._last = self._last, frame.fate
+        if begins:
+            self._mark("utterance")
         if frame.fate is Fate.HELD and before is not Fate.HELD:
             self._mark("drop")
-        elif frame.fate.is_made and (before is None or before.is_idle):
-            self._mark("utterance")
 
-    def stalled(self) -> None:
+    def stalled(self, frame: Frame) -> None:
         """A frame came after its time: the picture before it stood longer."""
         self._mark("stall")
+        with self._lock:
+            self._outcome.stalls += frame.request.utterance is not None
 
     def end(self, *, held: int, lost_samples: int) -> Outcome:
         """The stream has ended; its figures.
@@ -275,7 +240,7 @@ class Observer:
         with self._lock:
             outcome = replace(self._outcome, failures=list(self._outcome.failures))
             latencies = outcome.latencies
-            mouth_to_eye = latencies.eye()
+            mouth_to_eye, response = latencies.eye(), latencies.answer()
             failed, last = tuple(self._failed), self._last
         since, before = self._recent[0] if self._recent else (self._started, 0)
         self._recent.append((now, outcome.frames))
@@ -289,10 +254,13 @@ class Observer:
             first_frame_ms=latencies.first_frame.percentiles(),
             last_frame_ms=latencies.last_frame.percentiles(),
             mouth_to_eye_ms=mouth_to_eye,
+            response_ms=response,
             waiting=waiting,
             late=latencies.late,
             dropped=outcome.dropped,
             idle=outcome.idle,
+            utterances=outcome.utterances,
+            stalls=outcome.stalls,
             speaking=last is not None and last.is_made,
             failed=failed,
         )

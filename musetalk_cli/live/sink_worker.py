@@ -29,7 +29,7 @@ MUTE_S = 0.01
 """Over how much time the sound dies away at an interrupt."""
 
 Written = Callable[["SinkWorker", Frame, float], None]
-"""Told of a frame, and when it was handed to the sink."""
+"""Told of a frame as it is shown, and when it was handed to the sink."""
 Failed = Callable[["SinkWorker", BaseException], None]
 """Told once when a sink that was open has failed, in whatever thread found it."""
 
@@ -214,9 +214,10 @@ class SinkWorker:
         wrote = False
         for frame in self._queue:
             now = self._stats.clock.now()
+            shown = self._after_interrupt(frame)
             with self._stats.span("sink"):
-                self._sink.write(self._after_interrupt(frame))
-            self._written(self, frame, now)
+                self._sink.write(shown)
+            self._written(self, shown, now)
             wrote = True
         if wrote:
             self._sink.finish()

@@ -35,6 +35,11 @@ class Report:
         last_frame_ms: Chunk complete to its last frame composited in host memory.
         mouth_to_eye_ms: A sample's arrival to the frame it belongs to in the sink, where that is worst among
             the sinks that somebody watches, or among all if none is.
+        response_ms: Arrival of an utterance's first sound to its first speaking frame in the sink, of the
+            same choice of sinks; one per utterance.
+        utterances: Utterances of which a frame was shown: stretches of speech between silences.
+        stalls: How often a frame of an utterance came after its time, while the picture before it stood.
+        short_frames: Made frames that had less look-ahead than they want.
         late_frames: Made frames that were composited after they were due; 0 where no frame has a time to
             keep, since the source waits and nobody watches.
         dropped_frames: Frames that were late and were shown as the picture before them.
@@ -65,6 +70,10 @@ class Report:
     first_frame_ms: Percentiles
     last_frame_ms: Percentiles
     mouth_to_eye_ms: Percentiles
+    response_ms: Percentiles
+    utterances: int
+    stalls: int
+    short_frames: int
     late_frames: int
     dropped_frames: int
     held_frames: int
@@ -119,6 +128,10 @@ def make_report(
         first_frame_ms=latencies.first_frame.percentiles(),
         last_frame_ms=latencies.last_frame.percentiles(),
         mouth_to_eye_ms=latencies.eye(),
+        response_ms=latencies.answer(),
+        utterances=outcome.utterances,
+        stalls=outcome.stalls,
+        short_frames=outcome.short,
         late_frames=latencies.late,
         dropped_frames=outcome.dropped,
         held_frames=outcome.held,
