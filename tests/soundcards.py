@@ -65,19 +65,19 @@ class SoundDevice:
         self.mono = True
         self.fails = None
         self.infos = [
-            self._info(0, USB, 2, 44100.0),
-            self._info(1, MIX, 32, 48000.0),
-            self._info(2, SPEAKER, 0, 48000.0),
-            self._info(3, BUILT_IN, 1, 16000.0),
+            self._info(0, USB, 2, 0, 44100.0),
+            self._info(1, MIX, 32, 32, 48000.0),
+            self._info(2, SPEAKER, 0, 8, 48000.0),
+            self._info(3, BUILT_IN, 1, 1, 16000.0),
         ]
 
-    def _info(self, index, name, channels, rate):
+    def _info(self, index, name, inputs, outputs, rate):
         return {
             "name": name,
             "index": index,
             "hostapi": 0,
-            "max_input_channels": channels,
-            "max_output_channels": 2,
+            "max_input_channels": inputs,
+            "max_output_channels": outputs,
             "default_low_input_latency": 0.01,
             "default_low_output_latency": 0.01,
             "default_high_input_latency": 0.04,
@@ -88,19 +88,27 @@ class SoundDevice:
     def query_devices(self, device=None, kind=None):
         if device is None and kind is None:
             return tuple(self.infos)
-        assert kind == "input"
-        index = self.default.device[0]
+        assert kind in {"input", "output"}
+        index = self.default.device[kind == "output"]
         if not 0 <= index < len(self.infos):
             raise PortAudioError(f"Error querying device {index}")
-        if self.infos[index]["max_input_channels"] < 1:
-            raise ValueError(f"Not an input device: {self.infos[index]['name']!r}")
+        if self.infos[index][f"max_{kind}_channels"] < 1:
+            raise ValueError(f"Not an {kind} device: {self.infos[index]['name']!r}")
         return self.infos[index]
 
     def check_input_settings(
         self, device=None, channels=None, dtype=None, extra_settings=None, samplerate=None
     ):
+        self._check("input", device, channels, dtype, samplerate)
+
+    def check_output_settings(
+        self, device=None, channels=None, dtype=None, extra_settings=None, samplerate=None
+    ):
+        self._check("output", device, channels, dtype, samplerate)
+
+    def _check(self, kind, device, channels, dtype, samplerate):
         info = self.infos[device]
-        if (channels == 1 and not self.mono) or channels > info["max_input_channels"]:
+        if (channels == 1 and not self.mono) or channels > info[f"max_{kind}_channels"]:
             raise PortAudioError("Invalid number of channels [PaErrorCode -9998]")
         assert (dtype, samplerate) == ("float32", info["default_samplerate"])
 

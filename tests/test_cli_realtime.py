@@ -155,7 +155,7 @@ def test_without_sounddevice_a_sentence_says_what_to_install(musetalk, job, monk
     code, out, err = musetalk("realtime", *job, *options, "--output", tmp_path / "out.mp4")
     assert (code, out) == (1, "")
     assert_one_sentence(err, "needs sounddevice")
-    assert "pip install 'musetalk-cli[mic]'" in err
+    assert "pip install 'musetalk-cli[sound]'" in err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -168,13 +168,17 @@ def test_without_a_microphone_a_sentence_says_so(musetalk, job, monkeypatch):
     assert_one_sentence(err, "There is no microphone.")
 
 
-def test_microphones_are_listed(musetalk, monkeypatch):
+def test_microphones_and_loudspeakers_are_listed(musetalk, monkeypatch):
     monkeypatch.setitem(sys.modules, "sounddevice", SoundDevice())
     code, out, err = musetalk("realtime", "--list-devices")
     assert (code, err) == (0, "")
-    assert re.search(r"\b1 +pulse +32 +48000 +\*", out)
-    assert re.search(rf"\b3 +{BUILT_IN} +1 +16000 *\n", out)
-    assert "HDMI" not in out
+    microphones, loudspeakers = out.split("Loudspeakers")
+    assert re.search(r"\b1 +pulse +32 +48000 +\*", microphones)
+    assert re.search(rf"\b3 +{BUILT_IN} +1 +16000 *\n", microphones)
+    assert "HDMI" not in microphones
+    assert re.search(r"\b2 +HDMI 0 \(hw:0,3\) +8 +48000 +\*", loudspeakers)
+    assert re.search(r"\b1 +pulse +32 +48000 *\n", loudspeakers)
+    assert "(hw:1,0)" not in loudspeakers
 
 
 def test_a_terminal_is_no_sound(musetalk, job, monkeypatch):

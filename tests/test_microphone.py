@@ -9,7 +9,8 @@ from clocks import FakeClock
 from soundcards import BUILT_IN, MIX, USB, InputStream, PortAudioError, SoundDevice
 
 from musetalk_cli.errors import InputError
-from musetalk_cli.sources import Device, MicSource, list_devices
+from musetalk_cli.media.soundcards import MICROPHONE, Device, list_devices
+from musetalk_cli.sources import MicSource
 from musetalk_cli.types import Delivery
 
 START = 1000.0
@@ -59,7 +60,7 @@ def ramp(start, count=320):
 
 
 def test_devices_are_those_with_inputs(module):
-    assert list_devices() == [
+    assert list_devices(MICROPHONE) == [
         Device(0, USB, 2, 44100, is_default=False),
         Device(1, MIX, 32, 48000, is_default=True),
         Device(3, BUILT_IN, 1, 16000, is_default=False),
@@ -100,7 +101,7 @@ def test_a_device_that_is_not_meant_clearly_is_refused(module, wanted, message):
 @pytest.mark.parametrize("index", [-1, 2])
 def test_without_a_default_device_one_must_be_named(module, index):
     module.default.device[0] = index
-    assert not any(device.is_default for device in list_devices())
+    assert not any(device.is_default for device in list_devices(MICROPHONE))
     assert MicSource("0", FakeClock()).device.index == 0
     with pytest.raises(InputError, match="No microphone is the default one"):
         MicSource(None, FakeClock())
@@ -150,7 +151,7 @@ def fails_to_import(monkeypatch, error):
         (
             ModuleNotFoundError("No module named 'sounddevice'"),
             "needs sounddevice",
-            "pip install 'musetalk-cli[mic]'",
+            "pip install 'musetalk-cli[sound]'",
         ),
         (OSError("PortAudio library not found"), "needs PortAudio, which is not on", "libportaudio2"),
         (PortAudioError("Error initializing PortAudio"), "cannot be started: Error init", None),
@@ -158,7 +159,7 @@ def fails_to_import(monkeypatch, error):
 )
 def test_what_is_missing_is_told_with_what_to_install(monkeypatch, error, message, hint):
     fails_to_import(monkeypatch, error)
-    for use in (list_devices, lambda: MicSource(None, FakeClock())):
+    for use in (lambda: list_devices(MICROPHONE), lambda: MicSource(None, FakeClock())):
         with pytest.raises(InputError, match=message) as caught:
             use()
         assert hint is None or hint in caught.value.hint

@@ -39,13 +39,20 @@ def _list_devices(wanted: bool) -> None:
     if not wanted:
         return
     from musetalk_cli.cli.render import print_table
-    from musetalk_cli.sources import list_devices
+    from musetalk_cli.media.soundcards import LOUDSPEAKER, MICROPHONE, list_devices
 
-    rows = [
-        [str(found.index), found.name, str(found.channels), str(found.sample_rate), "*" * found.is_default]
-        for found in list_devices()
-    ]
-    print_table("Microphones", ["number", "name", "channels", "Hz", "default"], rows)
+    for direction in (MICROPHONE, LOUDSPEAKER):
+        rows = [
+            [
+                str(found.index),
+                found.name,
+                str(found.channels),
+                str(found.sample_rate),
+                "*" * found.is_default,
+            ]
+            for found in list_devices(direction)
+        ]
+        print_table(direction.title, ["number", "name", "channels", "Hz", "default"], rows)
     raise typer.Exit
 
 
@@ -65,7 +72,7 @@ ListDevices = Annotated[
         "--list-devices",
         callback=_list_devices,
         is_eager=True,
-        help="Show the microphones and exit.",
+        help="Show microphones and loudspeakers and exit.",
         rich_help_panel=_SOURCE,
     ),
 ]

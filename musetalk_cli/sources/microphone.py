@@ -5,69 +5,19 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from musetalk_cli.clock import Clock
-from musetalk_cli.errors import InputError, first_line
+from musetalk_cli.media import soundcards
+from musetalk_cli.media.soundcards import MICROPHONE
 from musetalk_cli.sources.live import on_schedule
 from musetalk_cli.types import AudioBlock, Delivery, Samples
 
 QUEUE_S = 2
 """Sound that may wait to be taken."""
 BLOCKS_PER_SECOND = 50
-MOST_CHANNELS = 2
-
-_LIST = "`musetalk realtime --list-devices` shows what is there."
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """A device that sound can be recorded with.
-
-    Attributes:
-        index: Its number.
-        name: Its name.
-        channels: The most channels it gives.
-        sample_rate: Samples per second it is used with where nothing else is asked for.
-        is_default: True for the one that is used where none is chosen.
-    """
-
-    index: int
-    name: str
-    channels: int
-    sample_rate: int
-    is_default: bool
-
-
-def list_devices() -> list[Device]:
-    """The devices that sound can be recorded with.
-
-    Raises:
-        InputError: sounddevice or PortAudio is missing, or cannot say.
-    """
-    sounddevice = _import_sounddevice()
-    try:
-        default = sounddevice.query_devices(kind="input")["index"]
-    except (sounddevice.PortAudioError, ValueError):
-        default = None
-    try:
-        found = sounddevice.query_devices()
-    except (sounddevice.PortAudioError, ValueError) as error:
-        raise InputError(f"Microphones cannot be listed: {first_line(error)}.") from error
-    return [
-        Device(
-            info["index"],
-            info["name"],
-            info["max_input_channels"],
-            round(info["default_samplerate"]),
-            info["index"] == default,
-        )
-        for info in found
-        if info["max_input_channels"] > 0
-    ]
 
 
 class MicSource:
@@ -92,10 +42,10 @@ class MicSource:
     delivery = Delivery.LIVE
 
     def __init__(self, device: str | None, clock: Clock) -> None:
-        self._sounddevice = _import_sounddevice()
-        self.device = _find(device, list_devices())
+        self._sounddevice = soundcards.load(MICROPHONE)
+        self.device = soundcards.find_device(device, MICROPHONE)
         self.sample_rate = self.device.sample_rate
-        self.channels = self._usable_channels()
+        self.channels = soundcards.usable_channels(self.device, MICROPHONE, (1, 2))
         self.lost_samples = 0
         self._clock = clock
         self._queue: deque[AudioBlock] = deque()
@@ -132,19 +82,6 @@ class MicSource:
         self._wake.set()
         self._shut()
 
-    def _usable_channels(self) -> int:
-        reason = "it has no channels"
-        for channels in range(1, min(MOST_CHANNELS, self.device.channels) + 1):
-            try:
-                self._sounddevice.check_input_settings(
-                    device=self.device.index, channels=channels, dtype="float32", samplerate=self.sample_rate
-                )
-            except (self._sounddevice.PortAudioError, ValueError) as error:
-                reason = first_line(error)
-            else:
-                return channels
-        raise self._unusable(reason)
-
     def _open(self) -> None:
         with self._stream_lock:
             if self._closed.is_set():
@@ -162,7 +99,7 @@ class MicSource:
                 self._stream.start()
             except (self._sounddevice.PortAudioError, ValueError) as error:
                 self._close_stream()
-                raise self._unusable(first_line(error)) from error
+                raise soundcards.unusable(self.device, MICROPHONE, error) from error
 
     def _shut(self) -> None:
         with self._stream_lock:
@@ -172,9 +109,6 @@ class MicSource:
         if self._stream is not None:
             self._stream.close()
             self._stream = None
-
-    def _unusable(self, reason: str) -> InputError:
-        return InputError(f"The microphone {self.device.name} cannot be used: {reason}.", _LIST)
 
     def _recorded(self, data: Samples, _frames: int, _time: object, _status: object) -> None:
         """PortAudio's thread: keep a copy, and the newest two seconds."""
@@ -222,55 +156,4 @@ class MicSource:
         with self._stream_lock:
             if self._closed.is_set() or (self._stream.active and not self._ended.is_set()):
                 return
-        raise InputError(
-            f"The microphone {self.device.name} ended by itself.",
-            f"It was unplugged, or its sound server ended; {_LIST}",
-        )
-
-
-def _find(wanted: str | None, devices: list[Device]) -> Device:
-    """The device that is meant.
-
-    Raises:
-        InputError: There is none, or more than one.
-    """
-    if not devices:
-        raise InputError("There is no microphone.", "Pass --mic DEVICE, --audio FILE or --listen.")
-    if wanted is None:
-        fitting = [device for device in devices if device.is_default]
-        if not fitting:
-            raise InputError("No microphone is the default one.", f"Pass --mic DEVICE; {_LIST}")
-    elif wanted.isascii() and wanted.isdigit():
-        fitting = [device for device in devices if device.index == int(wanted)]
-    else:
-        name = wanted.casefold()
-        fitting = [device for device in devices if name in device.name.casefold()]
-        fitting = [device for device in fitting if device.name.casefold() == name] or fitting
-    if not fitting:
-        raise InputError(f"--mic {wanted} is no microphone.", _LIST)
-    if len(fitting) > 1:
-        numbers = ", ".join(str(device.index) for device in fitting)
-        raise InputError(
-            f"--mic {wanted} fits more than one microphone: {numbers}.", "Pass the number of one."
-        )
-    return fitting[0]
-
-
-def _import_sounddevice() -> Any:  # noqa: ANN401 - it has no types
-    try:
-        import sounddevice
-    except ImportError as error:
-        raise InputError(
-            f"A microphone needs sounddevice, which cannot be imported: {first_line(error)}.",
-            "Install it with: pip install 'musetalk-cli[mic]'",
-        ) from error
-    except OSError as error:
-        raise InputError(
-            f"A microphone needs PortAudio, which is not on this system: {first_line(error)}.",
-            "Install the system's package, libportaudio2 on Debian and Ubuntu, portaudio elsewhere.",
-        ) from error
-    except Exception as error:
-        raise InputError(
-            f"A microphone needs PortAudio, which cannot be started: {first_line(error)}."
-        ) from error
-    return sounddevice
+        raise soundcards.ended(self.device, MICROPHONE)
