@@ -59,8 +59,8 @@ def read(path: Path, seconds: float) -> np.ndarray:
     """The start of a sound at 16 kHz."""
     with SoundReader(path) as reader:
         resampler = StreamResampler(reader.sample_rate)
-        pieces = [resampler.resample(block) for block in reader.blocks(reader.sample_rate)]
-    return np.concatenate([*pieces, resampler.drain()])[: int(seconds * 16_000)]
+        blocks = [resampler.resample(block) for block in reader.blocks(reader.sample_rate)]
+    return np.concatenate([*blocks, resampler.flush()])[: int(seconds * 16_000)]
 
 
 def tokens(encode: AudioEncoder, sound: np.ndarray, hop: Fraction, context: Fraction | None) -> torch.Tensor:

@@ -135,7 +135,7 @@ class RunConfig:
         models: Folder of model bundles.
         avatars: Folder of avatars.
         model: `v15`, `v1`, `demo`, `random-v15` or the path of a bundle. None is not chosen: the one that
-            the avatar was made for (`choice.py`), and v1.5 where there is no avatar.
+            the avatar was made for (`run/defaults.py`), and v1.5 where there is no avatar.
         device: Which device to compute on.
         precision: Number format of the networks.
     """

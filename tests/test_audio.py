@@ -235,8 +235,8 @@ def test_streamed_resampling_equals_that_of_the_whole(rate, samples, channels, c
     sound = noise(samples, channels, seed=samples)
     bounds = [0, *sorted(int(cut * samples) for cut in cuts), samples]
     resampler = StreamResampler(rate)
-    pieces = [resampler.resample(sound[a:b]) for a, b in pairwise(bounds)]
-    found = np.concatenate([*pieces, resampler.drain()])
+    blocks = [resampler.resample(sound[a:b]) for a, b in pairwise(bounds)]
+    found = np.concatenate([*blocks, resampler.flush()])
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, whole(sound, rate))
 

@@ -96,6 +96,6 @@ def test_a_stop_ends_the_run_and_leaves_out_the_rest(models):
 def test_a_long_sound_is_a_short_one_again_and_again():
     sound = synthetic_sound(0.25)
     source = SyntheticSource(sound, 3000, MonotonicClock(), samples=10_000)
-    pieces = [piece.samples for piece in source]
-    assert [len(piece) for piece in pieces] == [3000, 3000, 3000, 1000]
-    np.testing.assert_array_equal(np.concatenate(pieces), np.concatenate([sound, sound, sound])[:10_000])
+    blocks = [block.samples for block in source]
+    assert [len(block) for block in blocks] == [3000, 3000, 3000, 1000]
+    np.testing.assert_array_equal(np.concatenate(blocks), np.concatenate([sound, sound, sound])[:10_000])

@@ -265,7 +265,7 @@ def stdin(monkeypatch):
         yield writer
 
 
-def test_pcm_on_stdin_in_odd_pieces_becomes_a_video(musetalk, stdin, job, tmp_path):
+def test_pcm_on_stdin_in_odd_blocks_becomes_a_video(musetalk, stdin, job, tmp_path):
     path = tmp_path / "out.mp4"
     data = (np.sin(np.arange(16_001)) * 9000).astype("<i2").tobytes()[:-1]
 

@@ -73,15 +73,15 @@ def control():
 
 @pytest.fixture
 def stdin(monkeypatch):
-    """Gives a run bytes on its standard input, in pieces."""
+    """Gives a run bytes on its standard input, in blocks."""
     read_end, write_end = os.pipe()
     threads = []
 
-    def give(*pieces):
+    def give(*blocks):
         def write():
             with os.fdopen(write_end, "wb", buffering=0) as writer:
-                for piece in pieces:
-                    writer.write(piece)
+                for block in blocks:
+                    writer.write(block)
 
         threads.append(threading.Thread(target=write))
         threads[0].start()
@@ -261,7 +261,7 @@ def test_a_client_is_heard_and_the_face_rests_after_it(musetalk, job, control, w
 
 
 def test_sound_on_stdin_is_in_the_file_as_it_was(musetalk, job, stdin, tmp_path):
-    """44.1 kHz stereo in pieces that cut samples and channels."""
+    """44.1 kHz stereo in blocks that cut samples and channels."""
     rate = 44_100
     sound = np.stack([speech(2.5, rate), speech(2.5, rate, seed=1)], axis=1)
     data = pcm(sound)
@@ -574,8 +574,8 @@ def test_a_signal_in_the_middle_leaves_a_playable_file_and_no_process(job, tmp_p
             for pid in encoders if kind == signal.SIGKILL else ():
                 os.kill(pid, kind)
             process.send_signal(kind)
-            while piece := has(process.stdout).read(1 << 16):
-                data += piece
+            while block := has(process.stdout).read(1 << 16):
+                data += block
         err = process.stderr.read().decode()
         code = process.wait(LIMIT_S)
     streamed = read_back(data=data)

@@ -52,8 +52,8 @@ def spoken(data, cut=None):
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        pieces = [chunk.samples for chunk in PcmSource(read_end, 16_000, FakeClock())]
-        return np.concatenate(pieces)[:, 0]
+        blocks = [block.samples for block in PcmSource(read_end, 16_000, FakeClock())]
+        return np.concatenate(blocks)[:, 0]
     finally:
         os.close(read_end)
         writer.join(10)
@@ -106,9 +106,9 @@ def test_samples_do_not_depend_on_how_the_bytes_were_cut(data, sizes, channels):
     decoder = PcmDecoder(channels)
     found, at = [], 0
     for size in [*sizes, len(data)]:
-        found.append(decoder.feed(data[at : at + size]))
+        found.append(decoder.decode(data[at : at + size]))
         at += size
-    found.append(decoder.finish())
+    found.append(decoder.flush())
     if not decoder.container:
         whole = len(data) - len(data) % (2 * channels)
         expected = np.frombuffer(data[:whole], "<i2").reshape(-1, channels)

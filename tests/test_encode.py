@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from musetalk_cli.errors import OutputError
-from musetalk_cli.media import feed, ffmpeg
+from musetalk_cli.media import ffmpeg, pipe_writer
 from musetalk_cli.media.audio import SoundReader, probe_sound
 from musetalk_cli.media.encode import FILES, FLV, FRAGMENTED, MATROSKA, MP4, VideoEncoder, can_send
 from musetalk_cli.timeline import Timeline
@@ -168,7 +168,7 @@ def test_a_full_disk_is_told(tmp_path):
 
 
 def test_an_ffmpeg_that_takes_nothing_is_told_and_ended(tmp_path, monkeypatch):
-    monkeypatch.setattr(feed, "STALL_S", 0.2)
+    monkeypatch.setattr(pipe_writer, "STALL_S", 0.2)
     encoder = VideoEncoder(tmp_path / "out.mp4", StreamFormat(640, 480, Fraction(25), 16000, 1))
     os.kill(encoder._process.pid, signal.SIGSTOP)
     with pytest.raises(OutputError, match=r"^The video took nothing for 0\.2 s\.$"):

@@ -86,7 +86,7 @@ def test_three_sessions_at_random_equal_each_alone(tiny_bundle, golden_avatar, o
     left = [list(np.array_split(job[2], 9)) for job in jobs]
     taken = [[] for _ in jobs]
     while any(left):
-        number = random.choice([index for index, pieces in enumerate(left) if pieces])
+        number = random.choice([index for index, rest in enumerate(left) if rest])
         sessions[number].hear(left[number].pop(0), engine.stats.clock.now())
         if not left[number]:
             sessions[number].end_sound(engine.stats.clock.now())

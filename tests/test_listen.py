@@ -25,13 +25,13 @@ class Listening:
         self.clock = FakeClock(START)
         self.source = ListenSource(address, rate, channels, self.clock)
         self.rate = rate
-        self._pieces = queue.Queue()
+        self._blocks = queue.Queue()
         self._clients = []
         self._thread = threading.Thread(target=self._read)
 
     def _read(self):
-        for piece in self.source:
-            self._pieces.put(piece)
+        for block in self.source:
+            self._blocks.put(block)
 
     def __enter__(self):
         self._thread.start()
@@ -51,10 +51,10 @@ class Listening:
         return client
 
     def next(self):
-        return self._pieces.get(timeout=BOUND_S)
+        return self._blocks.get(timeout=BOUND_S)
 
     def samples(self, count):
-        """So many samples, `[count, channels]`, each piece of 50 ms at most."""
+        """So many samples, `[count, channels]`, each block of 50 ms at most."""
         found = [self.next().samples]
         while sum(map(len, found)) < count:
             found.append(self.next().samples)
@@ -68,7 +68,7 @@ class Listening:
         found = []
         while True:
             try:
-                found.append(self._pieces.get(timeout=0.15).samples)
+                found.append(self._blocks.get(timeout=0.15).samples)
             except queue.Empty:
                 return np.concatenate(found) if found else np.zeros((0, self.source.channels), np.float32)
 
@@ -94,9 +94,9 @@ def test_every_way_to_write_an_address_can_be_reached(address, caplog):
     assert listening.source.delivery is Delivery.LIVE
     with listening:
         listening.connect().sendall(b"\x00\x40\x00\xc0")
-        piece = listening.next()
-    np.testing.assert_array_equal(piece.samples, [[0.5], [-0.5]])
-    assert piece.arrived == START
+        block = listening.next()
+    np.testing.assert_array_equal(block.samples, [[0.5], [-0.5]])
+    assert block.arrived == START
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
@@ -208,17 +208,17 @@ def test_what_waited_while_nobody_took_it_comes_before_any_silence():
     source = ListenSource("0", 16000, 1, clock := FakeClock(START))
     host, port = source.address.split(":")
     with socket.create_connection((host, int(port))) as client:
-        pieces = iter(source)
+        blocks = iter(source)
         client.sendall(b"\x00\x40" * 320)
-        assert next(pieces).samples.all()
+        assert next(blocks).samples.all()
         client.sendall(b"\x00\x20" * 800)
         clock.time += 5
-        assert next(pieces).samples.all()
+        assert next(blocks).samples.all()
         clock.time += 0.02
         client.sendall(b"\x00\x20" * 320)
-        assert next(pieces).samples.all()
+        assert next(blocks).samples.all()
         source.close()
-        assert list(pieces) == []
+        assert list(blocks) == []
 
 
 @pytest.mark.parametrize("reset", [False, True])
@@ -275,9 +275,9 @@ def test_what_a_discard_threw_away_is_not_made_up_for_with_silence():
     source = ListenSource("0", 16000, 1, clock := FakeClock(START))
     host, port = source.address.split(":")
     with socket.create_connection((host, int(port))) as client:
-        pieces = iter(source)
+        blocks = iter(source)
         client.sendall(b"\x00\x40" * 320)
-        assert next(pieces).samples.all()
+        assert next(blocks).samples.all()
         client.sendall(b"\x00\x40" * 16000)
         clock.time += 5
         source.discard()
@@ -289,7 +289,7 @@ def test_what_a_discard_threw_away_is_not_made_up_for_with_silence():
 
         later = threading.Timer(0.1, speak_again)
         later.start()
-        np.testing.assert_array_equal(next(pieces).samples[0], [0.25])
+        np.testing.assert_array_equal(next(blocks).samples[0], [0.25])
         later.join(BOUND_S)
         assert done.is_set()
         source.close()
@@ -321,11 +321,11 @@ def test_close_lets_the_client_go_though_nobody_takes_the_sound():
     host, port = source.address.split(":")
     with socket.create_connection((host, int(port)), BOUND_S) as client:
         client.sendall(bytes(2))
-        pieces = iter(source)
-        next(pieces)
+        blocks = iter(source)
+        next(blocks)
         source.close()
         assert client.recv(1) == b""
-        assert list(pieces) == []
+        assert list(blocks) == []
 
 
 def test_a_client_that_cannot_be_let_in_yet_is_let_in_later(monkeypatch):
@@ -356,7 +356,7 @@ def test_a_client_that_sent_at_once_and_closed_does_not_hold_the_place():
         later.sendall(second.tobytes())
         while sum(map(len, found)) < len(first) + len(second):
             try:
-                found.append(listening._pieces.get(timeout=0.01).samples)
+                found.append(listening._blocks.get(timeout=0.01).samples)
             except queue.Empty:
                 listening.clock.time += 0.1
         later.setblocking(False)

@@ -51,7 +51,7 @@ class Day:
         self.session = Session(synthetic_avatar(160, 120, 64, 3), features, self.timeline, stream, manners)
         self.playout = PlayoutSchedule(self.timeline, CHUNK)
         noise = self.random.standard_normal((int(CHUNK * RATE), 1)).astype(np.float32)
-        self.pieces = [noise * 0.1, noise * 0.0001, noise * 0.1, noise * 0.0001, noise * 0.0001]
+        self.blocks = [noise * 0.1, noise * 0.0001, noise * 0.1, noise * 0.0001, noise * 0.0001]
         self.samples = self.frames = self.made = self.deepest = 0
         self.offset = 0.0
         self.delays = []
@@ -63,7 +63,7 @@ class Day:
             if number % self.part == 0:
                 self.delays.append([9.0, 0.0])
             arrived = float((number + 1) * CHUNK) * self.second + self.random.uniform(0, JITTER_S)
-            self.session.hear(self.pieces[number % len(self.pieces)], arrived)
+            self.session.hear(self.blocks[number % len(self.blocks)], arrived)
             while self.session.hop_ready() is not None:
                 self.session.hold_late(arrived)
                 self.session.advance(arrived)

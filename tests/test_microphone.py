@@ -167,79 +167,79 @@ def test_what_is_missing_is_told_with_what_to_install(monkeypatch, error, messag
 
 def test_sound_comes_as_it_was_recorded_and_when(module):
     recording = Recording(module)
-    pieces = recording.play(ramp(0), ramp(320), ramp(640))
+    blocks = recording.play(ramp(0), ramp(320), ramp(640))
     stream = module.streams[0]
     assert (stream.samplerate, stream.device, stream.channels, stream.dtype) == (16000, 3, 1, "float32")
     assert stream.closed
-    np.testing.assert_array_equal(np.concatenate([p.samples for p in pieces])[:, 0], ramp(0, 960))
-    assert [piece.arrived for piece in pieces] == pytest.approx([START + 0.02, START + 0.04, START + 0.06])
+    np.testing.assert_array_equal(np.concatenate([p.samples for p in blocks])[:, 0], ramp(0, 960))
+    assert [block.arrived for block in blocks] == pytest.approx([START + 0.02, START + 0.04, START + 0.06])
 
 
 def test_a_device_that_gives_nothing_is_silent_on_schedule(module):
     recording = Recording(module)
-    pieces = recording.play(ramp(1), *[None] * 500, ramp(1))
-    assert pieces[0].samples.all()
-    assert pieces[-1].samples.all()
-    silence = np.concatenate([piece.samples for piece in pieces[1:-1]])
+    blocks = recording.play(ramp(1), *[None] * 500, ramp(1))
+    assert blocks[0].samples.all()
+    assert blocks[-1].samples.all()
+    silence = np.concatenate([block.samples for block in blocks[1:-1]])
     assert not silence.any()
     assert 10.0 - 0.045 < len(silence) / 16000 <= 10.0
-    assert max(len(piece.samples) for piece in pieces) <= 800
+    assert max(len(block.samples) for block in blocks) <= 800
 
 
 def test_only_the_newest_two_seconds_wait(module):
     recording = Recording(module)
-    pieces = iter(recording.source)
+    blocks = iter(recording.source)
     recording.script = [ramp(0)]
-    next(pieces)
+    next(blocks)
     for block in range(1, 121):
         recording.clock.time += 0.02
         recording.stream.speak(ramp(block * 320))
     assert recording.source.lost_samples == 20 * 320
-    found = np.concatenate([piece.samples for piece in pieces])[:, 0]
+    found = np.concatenate([block.samples for block in blocks])[:, 0]
     np.testing.assert_array_equal(found, ramp(21 * 320, 100 * 320))
 
 
 def test_what_a_stalled_device_gives_afterwards_does_not_run_ahead_of_the_clock(module):
     """It stalls for a second, in which silence comes, and then gives that second at once."""
     recording = Recording(module)
-    pieces = iter(recording.source)
+    blocks = iter(recording.source)
     recording.script = [ramp(1), *[None] * 50]
-    total = sum(len(next(pieces).samples) for _ in range(30))
+    total = sum(len(next(blocks).samples) for _ in range(30))
     for _ in range(50):
         recording.stream.speak(ramp(1))
-    total += sum(len(piece.samples) for piece in pieces)
+    total += sum(len(block.samples) for block in blocks)
     assert total / 16000 <= recording.clock.now() - START + 0.25
     assert recording.source.lost_samples >= 0.7 * 16000
 
 
 def test_a_discard_throws_away_what_waits_and_owes_no_silence(module):
     recording = Recording(module)
-    pieces = iter(recording.source)
+    blocks = iter(recording.source)
     recording.script = [ramp(1)]
-    next(pieces)
+    next(blocks)
     recording.clock.time += 1
     for _ in range(50):
         recording.stream.speak(ramp(1))
     recording.source.discard()
     recording.script = [None, ramp(5)]
-    np.testing.assert_array_equal(next(pieces).samples[:, 0], ramp(5))
+    np.testing.assert_array_equal(next(blocks).samples[:, 0], ramp(5))
     assert recording.source.lost_samples == 0
-    assert list(pieces) == []
+    assert list(blocks) == []
 
 
 @pytest.mark.parametrize("told", [True, False])
 def test_a_device_that_is_unplugged_is_told_after_its_last_sound(module, told):
     recording = Recording(module)
-    pieces = iter(recording.source)
+    blocks = iter(recording.source)
     recording.script = [ramp(1)]
-    next(pieces)
+    next(blocks)
     recording.stream.speak(ramp(7))
     recording.stream.active = told
     if told:
         recording.stream.finished_callback()
-    np.testing.assert_array_equal(next(pieces).samples[:, 0], ramp(7))
+    np.testing.assert_array_equal(next(blocks).samples[:, 0], ramp(7))
     with pytest.raises(InputError, match=f"The microphone {BUILT_IN} ended by itself"):
-        next(pieces)
+        next(blocks)
     assert recording.stream.closed
 
 
@@ -271,10 +271,10 @@ def test_close_ends_a_waiting_iteration_from_another_thread(module):
 
 def test_an_iteration_that_is_given_up_closes_the_device(module):
     recording = Recording(module)
-    pieces = iter(recording.source)
+    blocks = iter(recording.source)
     recording.script = [ramp(1)]
-    next(pieces)
-    pieces.close()
+    next(blocks)
+    blocks.close()
     assert module.streams[0].closed
 
 

@@ -20,7 +20,7 @@ def voice(samples, seed=0):
 def mixed(sound, rate=16_000, bounds=None):
     mixdown = Mixdown(rate, sound.shape[1])
     bounds = bounds or [0, len(sound)]
-    return np.concatenate([*(mixdown.feed(sound[a:b]) for a, b in pairwise(bounds)), mixdown.finish()])
+    return np.concatenate([*(mixdown.mix(sound[a:b]) for a, b in pairwise(bounds)), mixdown.flush()])
 
 
 def stereo(left, factor):
@@ -76,7 +76,7 @@ def test_the_mix_does_not_depend_on_how_the_sound_was_cut(cuts, factors, rate):
 def test_silence_decides_nothing():
     quiet = stereo(voice(16_000) * 1e-4, -1.0)
     mixdown = Mixdown(16_000, 2)
-    assert not mixdown.feed(quiet).any()
+    assert not mixdown.mix(quiet).any()
     assert mixdown.cancelled_at is None
 
 
@@ -85,9 +85,9 @@ def test_a_stream_gives_as_many_samples_as_mono_does(rate):
     left = voice(rate)
     both, one = StreamResampler(rate), StreamResampler(rate)
     found = np.concatenate(
-        [*(both.resample(stereo(left, -1.0)[at : at + 333]) for at in range(0, rate, 333)), both.drain()]
+        [*(both.resample(stereo(left, -1.0)[at : at + 333]) for at in range(0, rate, 333)), both.flush()]
     )
-    alone = np.concatenate([one.resample(left[:, None]), one.drain()])
+    alone = np.concatenate([one.resample(left[:, None]), one.flush()])
     np.testing.assert_allclose(found, alone, rtol=0, atol=1e-6)
 
 

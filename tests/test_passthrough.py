@@ -211,13 +211,13 @@ def test_several_sessions_at_random_keep_their_order(
 
 
 def speak_at_random(engine, sessions, sounds, random):
-    """Feed pieces of the sounds in any order, with any number of steps between them."""
+    """Feed the sounds, a cut of one at a time, in any order, with any number of steps between them."""
     left = [list(np.array_split(sound, 8)) for sound in sounds]
     taken = [[] for _ in sessions]
     busy = True
     while busy:
         if any(left):
-            number = random.choice([index for index, pieces in enumerate(left) if pieces])
+            number = random.choice([index for index, rest in enumerate(left) if rest])
             sessions[number].hear(left[number].pop(0), engine.stats.clock.now())
             if not left[number]:
                 sessions[number].end_sound(engine.stats.clock.now())

@@ -17,8 +17,8 @@ def noise(samples, channels, seed):
 
 def streamed(sound, rate, bounds):
     resampler = StreamResampler(rate)
-    pieces = [resampler.resample(sound[a:b]) for a, b in pairwise(bounds)]
-    return np.concatenate([*pieces, resampler.drain()])
+    blocks = [resampler.resample(sound[a:b]) for a, b in pairwise(bounds)]
+    return np.concatenate([*blocks, resampler.flush()])
 
 
 def whole(sound, rate):
@@ -49,7 +49,7 @@ def test_a_stream_of_single_samples_is_the_whole_resampled_at_once(rate, channel
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_a_tone_in_pieces_of_20_ms_has_no_click_where_they_meet(rate):
+def test_a_tone_in_blocks_of_20_ms_has_no_click_where_they_meet(rate):
     """Away from its ends it is the tone itself, taken 16000 times a second, to one part in ten thousand."""
     tone = np.sin(2 * np.pi * 440 * np.arange(2 * rate) / rate).astype(np.float32)[:, None] * np.float32(0.5)
     found = streamed(tone, rate, [*range(0, 2 * rate, rate // 50), 2 * rate])

@@ -12,11 +12,11 @@ START = 5000.0
 
 
 def all_silence(schedule, now):
-    """Every piece of silence that is due now."""
-    pieces = []
+    """Every block of silence that is due now."""
+    blocks = []
     while samples := schedule.silence(now):
-        pieces.append(samples)
-    return pieces
+        blocks.append(samples)
+    return blocks
 
 
 def test_silence_begins_after_a_tenth_of_a_second_with_the_whole_of_it_and_then_comes_by_the_tick():

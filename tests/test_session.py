@@ -34,7 +34,7 @@ def avatar():
 
 
 class Stream:
-    """One session of an engine of its own, fed as a microphone does: each piece at its time."""
+    """One session of an engine of its own, fed as a microphone does: each block at its time."""
 
     def __init__(
         self,
@@ -55,9 +55,9 @@ class Stream:
         self.rate = rate
         self.frames = []
 
-    def say(self, sound, piece=0.02):
+    def say(self, sound, block=0.02):
         """Feed all of it in real time, stepping whenever there is work; returns the frames so far."""
-        size = round(piece * self.rate)
+        size = round(block * self.rate)
         for start in range(0, len(sound), size):
             part = sound[start : start + size]
             self.clock.time += len(part) / self.rate
@@ -163,7 +163,7 @@ def test_speech_is_made_and_fades_on_both_sides(tiny_bundle, avatar):
 
 @pytest.mark.parametrize("rate", [8000, RATE, 44_100])
 def test_a_frame_says_of_which_utterance_it_is_and_when_that_arrived(tiny_bundle, avatar, monkeypatch, rate):
-    """As spoken, in pieces of 20 ms: an utterance arrived with the piece in which its first sound lies."""
+    """As spoken, in blocks of 20 ms: an utterance arrived with the block in which its first sound lies."""
     stream = Stream(tiny_bundle, avatar, rate=rate, silence=SilenceLevel(), encode=deaf(tiny_bundle))
     Slow(monkeypatch, stream)
     stream.say(np.concatenate([quiet(1.03, rate), speech(0.5, rate), quiet(1, rate), speech(1, rate)]))
@@ -352,13 +352,13 @@ class Slow:
 
 def simulate(stream, seconds):
     """Sound at its own pace for so long, whatever the engine takes; what waits is fed when it returns."""
-    piece = speech(0.02)
+    block = speech(0.02)
     end = stream.clock.time + seconds
     fed = getattr(stream, "fed", stream.clock.time)
     while stream.clock.time < end:
         while fed + 0.02 <= stream.clock.time + 1e-9:
             fed += 0.02
-            stream.session.hear(piece, fed)
+            stream.session.hear(block, fed)
         if not stream.engine.step():
             stream.clock.time = max(stream.clock.time, fed + 0.02)
         stream.take()
@@ -410,8 +410,8 @@ def test_what_is_left_out_keeps_the_picture_before_and_its_own_sound(tiny_bundle
     for place in held:
         assert stream.frames[place].image is stream.frames[place - 1].image
     heard = np.concatenate([frame.request.audio for frame in stream.frames])
-    piece = speech(0.02)
-    assert np.array_equal(heard, np.tile(piece, (len(heard) // len(piece) + 1, 1))[: len(heard)])
+    block = speech(0.02)
+    assert np.array_equal(heard, np.tile(block, (len(heard) // len(block) + 1, 1))[: len(heard)])
 
 
 def test_a_stall_is_not_caught_up_frame_by_frame(tiny_bundle, avatar):
@@ -504,8 +504,8 @@ def test_the_frames_sound_partitions_the_input(avatar, fps, chunk, rate, seconds
             session.advance(0.0)
         requests.extend(session.next_request() for _ in range(session.waiting))
 
-    for piece in np.split(sound, cuts):
-        session.hear(piece, 0.0)
+    for block in np.split(sound, cuts):
+        session.hear(block, 0.0)
         drain()
     session.end_sound(0.0)
     drain()

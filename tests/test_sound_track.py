@@ -51,8 +51,8 @@ def test_what_the_encoder_hears_is_the_resampled_sound(rate):
     sound, resampler = noise(rate), StreamResampler(rate)
     track = SoundTrack(Timeline(Fraction(25)), rate, 1)
     heard = [track.append(part, 0.0) for part in cut(sound, range(0, rate, 777))]
-    expected = np.concatenate([resampler.resample(sound), resampler.drain()])
-    found = np.concatenate([*heard, track.drain()])
+    expected = np.concatenate([resampler.resample(sound), resampler.flush()])
+    found = np.concatenate([*heard, track.flush()])
     assert len(found) == len(expected)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 

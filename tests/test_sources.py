@@ -37,8 +37,8 @@ class Pipe:
         os.close(self.write_end)
 
 
-def joined(pieces):
-    return np.concatenate([piece.samples for piece in pieces])
+def joined(blocks):
+    return np.concatenate([block.samples for block in blocks])
 
 
 def test_a_file_comes_whole_and_unchanged(sound):
@@ -53,41 +53,41 @@ def test_a_file_waits_unless_it_is_paced_and_a_recording_goes_on_after_an_interr
     path, samples = sound
     source = FileSource(path, FakeClock(), pace=pace)
     assert source.delivery is (Delivery.LIVE if pace else Delivery.RECORDED)
-    pieces = iter(source)
-    first = next(pieces)
+    blocks = iter(source)
+    first = next(blocks)
     source.discard()
-    np.testing.assert_array_equal(joined([first, *pieces]), samples)
+    np.testing.assert_array_equal(joined([first, *blocks]), samples)
 
 
-def test_a_paced_piece_arrives_when_its_last_sample_was_spoken(sound):
+def test_a_paced_block_arrives_when_its_last_sample_was_spoken(sound):
     path, samples = sound
     clock = FakeClock(start=50.0)
     source = FileSource(path, clock, pace=True)
     heard = 0
-    for piece in source:
-        heard += len(piece.samples)
-        assert piece.arrived == pytest.approx(50.0 + heard / 8000)
-        assert clock.now() == pytest.approx(piece.arrived)
+    for block in source:
+        heard += len(block.samples)
+        assert block.arrived == pytest.approx(50.0 + heard / 8000)
+        assert clock.now() == pytest.approx(block.arrived)
     assert heard == len(samples)
 
 
 def test_a_paced_file_catches_up_after_a_slow_consumer(sound):
     path, _ = sound
     clock = FakeClock(start=0.0)
-    pieces = iter(FileSource(path, clock, pace=True))
-    next(pieces)
+    blocks = iter(FileSource(path, clock, pace=True))
+    next(blocks)
     clock.time = 10.0
-    rest = list(pieces)
+    rest = list(blocks)
     assert rest[-1].arrived == pytest.approx(1.0)
     assert clock.now() == 10.0
 
 
 def test_a_closed_file_ends(sound):
     source = FileSource(sound[0], FakeClock(), pace=True)
-    pieces = iter(source)
-    next(pieces)
+    blocks = iter(source)
+    next(blocks)
     source.close()
-    assert list(pieces) == []
+    assert list(blocks) == []
 
 
 def test_a_file_that_was_never_read_leaves_no_decoder(sound):
@@ -102,15 +102,15 @@ def test_short_reads_and_odd_bytes_change_nothing():
     samples = np.random.default_rng(1).integers(-32768, 32767, 5000, dtype=np.int16)
     data = samples.astype("<i2").tobytes()
     pipe = Pipe()
-    pieces = iter(pipe.source)
+    blocks = iter(pipe.source)
     found = []
     cuts = [0, 1, 2, 3, 8, 4097, 9999, len(data)]
     for begin, end in pairwise(cuts):
         pipe.write(data[begin:end])
         if begin % 2 + (end - begin) > 1:
-            found.append(next(pieces))
+            found.append(next(blocks))
     pipe.end()
-    found += pieces
+    found += blocks
     np.testing.assert_array_equal(joined(found)[:, 0], samples.astype(np.float32) / 32768)
 
 
@@ -127,16 +127,16 @@ def test_channels_are_taken_apart_however_the_bytes_were_cut(channels):
     data = numbers.tobytes()
     pipe = Pipe(channels=channels)
     assert (pipe.source.channels, pipe.source.delivery) == (channels, Delivery.SENT)
-    pieces = iter(pipe.source)
+    blocks = iter(pipe.source)
     found = []
     cuts = [0, 1, 2 * channels + 1, 99, 1000, len(data) - 1, len(data)]
     for begin, end in pairwise(cuts):
         pipe.write(data[begin:end])
         if end // (2 * channels) > begin // (2 * channels):
-            found.append(next(pieces))
+            found.append(next(blocks))
             assert found[-1].samples.shape[1] == channels
     pipe.end()
-    found += pieces
+    found += blocks
     np.testing.assert_array_equal(joined(found), numbers.astype(np.float32) / 32768)
 
 
@@ -146,16 +146,16 @@ def test_samples_after_a_discard_stay_where_they_belong(cut):
     numbers = np.arange(1, 201, dtype="<i2").reshape(-1, 2)
     data = numbers.tobytes()
     pipe = Pipe(channels=2)
-    pieces = iter(pipe.source)
+    blocks = iter(pipe.source)
     pipe.write(data[:9])
-    first = next(pieces).samples
+    first = next(blocks).samples
     pipe.write(data[9 : 9 + cut])
     pipe.source.discard()
     pipe.source.discard()
     pipe.write(data[9 + cut :])
     pipe.end()
     np.testing.assert_array_equal(first * 32768, numbers[:2])
-    np.testing.assert_array_equal(joined(pieces) * 32768, numbers[(9 + cut) // 4 :])
+    np.testing.assert_array_equal(joined(blocks) * 32768, numbers[(9 + cut) // 4 :])
 
 
 def test_a_discard_takes_all_a_pipe_holds_and_waits_for_nothing():
@@ -290,12 +290,12 @@ def test_a_descriptor_of_any_number_is_read():
     with crowded():
         pipe = Pipe()
         assert pipe.read_end > FIRST
-        pieces = iter(pipe.source)
+        blocks = iter(pipe.source)
         pipe.write(b"\x00\x40")
-        np.testing.assert_array_equal(next(pieces).samples, [[0.5]])
+        np.testing.assert_array_equal(next(blocks).samples, [[0.5]])
         pipe.write(b"\x00\x40" * 100)
         pipe.source.discard()
         pipe.write(b"\x00\x20")
         pipe.end()
-        np.testing.assert_array_equal(joined(pieces), [[0.25]])
+        np.testing.assert_array_equal(joined(blocks), [[0.25]])
         os.close(pipe.read_end)

@@ -57,12 +57,12 @@ def expected_weights(sound, fps, frames, level=LEVEL):
 
 
 def weights_of(sound, fps, cuts=(), level=LEVEL):
-    """Feed in pieces and ask after each for the frames that can be computed, as a session does."""
+    """Feed in blocks and ask after each for the frames that can be computed, as a session does."""
     timeline = Timeline(fps)
     presence, frame, heard, weights = Fade(timeline, level), 0, 0, []
-    for piece in np.split(sound, sorted(cuts)):
-        presence.listen(piece)
-        heard += len(piece)
+    for block in np.split(sound, sorted(cuts)):
+        presence.listen(block)
+        heard += len(block)
         first = frame
         while timeline.complete(frame, heard):
             frame += 1
@@ -226,9 +226,9 @@ def test_memory_is_bounded_over_hours():
     """Two hours of talk and pauses: never more rows than two chunks and what a frame looks ahead."""
     timeline = Timeline(Fraction(25))
     presence, frame, most = Fade(timeline, LEVEL), 0, 0
-    pieces = [tone(-20, 8000), tone(-90, 8000)]
+    blocks = [tone(-20, 8000), tone(-90, 8000)]
     for hop in range(2 * 3600 * 2):
-        presence.listen(pieces[hop % 3 == 0])
+        presence.listen(blocks[hop % 3 == 0])
         first = frame
         while (frame + 4) * 640 <= (hop + 1) * 8000:
             frame += 1

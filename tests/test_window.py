@@ -16,7 +16,7 @@ import torch
 from descriptors import FIRST, crowded
 
 from musetalk_cli.errors import OutputError
-from musetalk_cli.media import feed
+from musetalk_cli.media import pipe_writer
 from musetalk_cli.sinks import DisplaySink, viewer
 from musetalk_cli.types import Frame, FrameRequest, StreamFormat
 
@@ -225,7 +225,7 @@ def test_a_screen_that_goes_away_is_told_and_ends_nobody_else(screen):
 
 @needs_screen
 def test_a_window_that_is_stuck_drops_frames_and_then_is_told(screen, monkeypatch):
-    monkeypatch.setattr(feed, "STALL_S", 1)
+    monkeypatch.setattr(pipe_writer, "STALL_S", 1)
     told = Told()
     told.sink.open(STREAM)
     process = told.sink._process

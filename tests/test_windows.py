@@ -37,8 +37,8 @@ def run(encode, sound, fps, hop, context, cuts=()):
             frames.extend(more)
             tokens.extend(stream.advance(due, more))
 
-    for piece in np.split(sound, cuts):
-        stream.cutter.append(piece)
+    for block in np.split(sound, cuts):
+        stream.cutter.append(block)
         drain()
     stream.cutter.end()
     drain()
@@ -73,7 +73,7 @@ def test_windows_do_not_depend_on_the_cuts_and_fit_the_encoder(hop, context, hop
     cuts = sorted(data.draw(st.lists(st.integers(0, length), max_size=8)))
     sound = np.arange(length, dtype=np.float32)
     seen = []
-    for pieces in ([sound], np.split(sound, cuts)):
+    for blocks in ([sound], np.split(sound, cuts)):
         cutter, windows = HopCutter(hop, context), []
 
         def drain(cutter=cutter, windows=windows):
@@ -86,8 +86,8 @@ def test_windows_do_not_depend_on_the_cuts_and_fit_the_encoder(hop, context, hop
                         window.samples, np.arange(window.first_row * 320, due.end, dtype=np.float32)
                     )
 
-        for piece in pieces:
-            cutter.append(piece)
+        for block in blocks:
+            cutter.append(block)
             drain()
         cutter.end()
         drain()

@@ -22,7 +22,7 @@ from musetalk_cli.run.job import make_engine
 from musetalk_cli.run.report import Report
 from musetalk_cli.timeline import SAMPLE_RATE
 
-PIECES_PER_SECOND = 50
+BLOCKS_PER_SECOND = 50
 SOUND_S = 10.0
 """Seconds of sound that are held; a longer run hears them again."""
 
@@ -108,6 +108,6 @@ def bench_live(
 
 def _speak(engine: Engine, avatar: Avatar, seconds: float, handle: ControlHandle) -> Report:
     sound = synthetic_sound(min(seconds, SOUND_S))
-    size, samples = SAMPLE_RATE // PIECES_PER_SECOND, int(seconds * SAMPLE_RATE)
+    size, samples = SAMPLE_RATE // BLOCKS_PER_SECOND, int(seconds * SAMPLE_RATE)
     source = SyntheticSource(sound, size, engine.stats.clock, pace=True, samples=samples)
     return speak_synthetic(engine, avatar, source, handle)

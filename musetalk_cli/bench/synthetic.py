@@ -83,13 +83,13 @@ def synthetic_sound(seconds: float) -> Samples:
 
 
 class SyntheticSource:
-    """Delivers a sound piece by piece: each when the one before it is done, or as a microphone does.
+    """Delivers a sound block by block: each when the one before it is done, or as a microphone does.
 
     Args:
         sound: float32 `[n, 1]` at 16 kHz.
-        size: Samples per piece.
+        size: Samples per block.
         clock: Where time comes from.
-        pace: A piece arrives when its last sample would have been spoken.
+        pace: A block arrives when its last sample would have been spoken.
         samples: How many are delivered; a sound that is shorter begins anew. None is the sound once.
     """
 
@@ -108,21 +108,21 @@ class SyntheticSource:
         self.delivery = Delivery.LIVE if pace else Delivery.RECORDED
 
     def __iter__(self) -> Iterator[AudioBlock]:
-        """Yield the pieces in order."""
+        """Yield the blocks in order."""
         pacer = Pacer(self._clock, SAMPLE_RATE, self._clock.now())
         for start in range(0, self._samples, self._size):
             end = min(start + self._size, self._samples)
-            piece = self._sound.take(range(start, end), axis=0, mode="wrap")
+            block = self._sound.take(range(start, end), axis=0, mode="wrap")
             arrived = (
                 pacer.wait_for(end, self._closed) if self.delivery is Delivery.LIVE else self._clock.now()
             )
             if self._closed.is_set():
                 return
-            yield AudioBlock(piece, arrived)
+            yield AudioBlock(block, arrived)
 
     def discard(self) -> None:
         """Nothing waits."""
 
     def close(self) -> None:
-        """End the iteration at its next piece."""
+        """End the iteration at its next block."""
         self._closed.set()

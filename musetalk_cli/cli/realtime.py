@@ -13,9 +13,9 @@ import typer
 from musetalk_cli.cli import options
 from musetalk_cli.cli import realtime_options as given
 from musetalk_cli.cli.interrupt import stop_on_signals
-from musetalk_cli.cli.live import live_panel
 from musetalk_cli.cli.options import Common, common_options
 from musetalk_cli.cli.outputs import Screen, check_names, make_sinks
+from musetalk_cli.cli.panel import live_panel
 from musetalk_cli.cli.render import end_run, say
 from musetalk_cli.cli.speaker import AvatarOption, choose
 from musetalk_cli.config import JobConfig, parse_sharpen, parse_silence

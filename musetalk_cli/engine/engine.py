@@ -228,4 +228,4 @@ class Engine:
             patches = iter(self.repair.mend(flight.made, flight.fetch(), self.images.run))
         with self.stats.span("paste"):
             for session, request in flight.batch:
-                session.finish(request, patches, self.stats.clock.now())
+                session.assemble(request, patches, self.stats.clock.now())

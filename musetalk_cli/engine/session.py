@@ -164,7 +164,7 @@ class Session:
             InputError: The whole sound is shorter than one frame.
         """
         cutter = self._features.cutter
-        self._listen(self._sound.drain())
+        self._listen(self._sound.flush())
         cutter.end()
         self._arrivals.append((cutter.total, now))
         if self.timeline.frames_in(cutter.total) == 0:
@@ -256,8 +256,8 @@ class Session:
         """Take the oldest request that waits."""
         return self._waiting.popleft()
 
-    def finish(self, request: FrameRequest, patches: Iterator[Image | None], now: float) -> None:
-        """Make the frame of a request; requests come back in their order.
+    def assemble(self, request: FrameRequest, patches: Iterator[Image | None], now: float) -> None:
+        """Assemble the frame of a request; requests come back in their order.
 
         Args:
             request: What `next_request` gave.

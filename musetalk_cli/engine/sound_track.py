@@ -61,9 +61,9 @@ class SoundTrack:
             )
         return heard
 
-    def drain(self) -> Samples:
+    def flush(self) -> Samples:
         """The last samples at 16 kHz."""
-        return self._resampler.drain()
+        return self._resampler.flush()
 
     def mute(self) -> None:
         """Forget what the sound of frames that are not made yet said, but not how long it was."""

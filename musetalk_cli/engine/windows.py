@@ -1,6 +1,6 @@
 """Sound to audio tokens, as a stream: whisper windows at the ends of hops.
 
-A stream is cut from its start into hops, whatever the size of the pieces that arrive. At the end of each
+A stream is cut from its start into hops, whatever the size of the blocks that arrive. At the end of each
 hop one encoder window gives rows, and every frame whose rows exist gets its tokens. Whole-file features
 are the same stream with hops of 30 s and no past context: upstream's segments.
 """

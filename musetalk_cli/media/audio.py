@@ -11,7 +11,7 @@ from types import TracebackType
 import numpy as np
 
 from musetalk_cli.errors import InputError
-from musetalk_cli.media.pieces import Piece, find_pieces
+from musetalk_cli.media.segments import Segment, find_segments
 from musetalk_cli.media.sound_decoder import SoundDecoder
 from musetalk_cli.types import Samples
 
@@ -62,8 +62,8 @@ class SoundReader:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._waiting = _pieces(path)
-        self.missing_bytes = sum(piece.missing for piece in self._waiting)
+        self._waiting = _segments(path)
+        self.missing_bytes = sum(segment.missing for segment in self._waiting)
         whole = len(self._waiting) == 1
         self._decoder = SoundDecoder(path, self._waiting.pop(0), whole=whole, form=None)
         self.sample_rate = self._decoder.sample_rate
@@ -142,7 +142,7 @@ def probe_sound(path: Path) -> SoundInfo:
         return SoundInfo(reader.sample_rate, reader.channels, samples)
 
 
-def _pieces(path: Path) -> list[Piece]:
+def _segments(path: Path) -> list[Segment]:
     try:
         if path.is_dir():
             raise InputError(f"{path} is a folder, not a sound.", "Pass one sound file.")
@@ -152,6 +152,6 @@ def _pieces(path: Path) -> list[Piece]:
             raise InputError(f"{path} is a pipe or a device, not a file.", "Pass one sound file.")
         if path.stat().st_size == 0:
             raise InputError(f"{path} is empty.", "Record or export the sound again.")
-        return find_pieces(path)
+        return find_segments(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.", "Check its permissions.") from error

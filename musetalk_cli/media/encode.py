@@ -19,9 +19,9 @@ from typing import NoReturn
 import numpy as np
 
 from musetalk_cli.errors import OutputError
-from musetalk_cli.media import feed, ffmpeg, hints
+from musetalk_cli.media import ffmpeg, hints, pipe_writer
 from musetalk_cli.media.even import even, to_even
-from musetalk_cli.media.feed import Feed
+from musetalk_cli.media.pipe_writer import PipeWriter
 from musetalk_cli.media.sound_channels import as_stereo, coded_channels
 from musetalk_cli.types import Image, Samples, StreamFormat
 
@@ -32,7 +32,7 @@ GRACE_S = 5.0
 SETTLE_S = 1.0
 """How long one that was stuck may need to end by itself when its pipes are closed."""
 SOUND_WAITING = 256
-"""Pieces of sound that may wait while ffmpeg wants pictures first."""
+"""Frames whose sound may wait while ffmpeg wants pictures first."""
 
 _KNOWN = ("Failed to resolve hostname", *sorted(map(os.strerror, errno.errorcode), key=len, reverse=True))
 
@@ -48,16 +48,16 @@ _EXACT = "-sws_flags accurate_rnd+full_chroma_inp+full_chroma_int"
 class Container:
     """What differs between the places that pictures and sound can go to.
 
-    A live container has no frames in the air, a keyframe at least every second, and is flushed with every
-    packet, so that it can be read while it is written. Coded sound has a priming that a reader must cut off:
-    1024 samples of AAC, which is more than a frame at 16 kHz. In a live container it is therefore coded at
-    44.1 or 48 kHz, where even a reader that leaves the priming in is off by less than one frame.
+    A streamed container can be read while it is written: its codec holds no frames back, a keyframe comes at
+    least every second, and every packet is flushed. Coded sound has a priming that a reader must cut off:
+    1024 samples of AAC, which is more than a frame at 16 kHz. So its sound is coded at 44.1 or 48 kHz, where
+    even a reader that leaves the priming in is off by less than one frame.
 
     Attributes:
         muxer: The muxer with its options, as ffmpeg is told.
         picture: The picture codec with its options.
         sound: The sound codec with its options.
-        live: True where it is read while it is written.
+        streamed: True where it is read while it is written.
         resampled: True where sound of other rates than 44.1 and 48 kHz is coded at 48 kHz.
         rate: Options that bound the rate of the picture; empty where nothing does.
     """
@@ -65,7 +65,7 @@ class Container:
     muxer: str
     picture: str = _H264_AT_ONCE
     sound: str = "-c:a aac -b:a 192k"
-    live: bool = True
+    streamed: bool = True
     resampled: bool = True
     rate: str = ""
 
@@ -74,12 +74,12 @@ class Container:
         told = [self.picture, self.sound, self.rate]
         if self.resampled and stream.sample_rate not in (44_100, 48_000):
             told.append("-ar 48000")
-        if self.live:
+        if self.streamed:
             told.append(f"-g {max(1, math.floor(stream.fps))} -flush_packets 1")
         return " ".join([*filter(None, told), self.muxer])
 
 
-MP4 = Container("-movflags +faststart -f mp4", _H264, live=False, resampled=False)
+MP4 = Container("-movflags +faststart -f mp4", _H264, streamed=False, resampled=False)
 """A file that is complete or nothing."""
 FRAGMENTED = Container("-movflags +frag_keyframe+delay_moov+default_base_moof -f mp4")
 """An MP4 in fragments of at most 1 s: what has reached the disk is playable, whatever happens then."""
@@ -88,9 +88,9 @@ MATROSKA = Container("-cluster_time_limit 0 -f matroska", sound="-c:a pcm_s16le"
 
 FILES = {
     ".mp4": MP4,
-    ".mov": Container("-movflags +faststart -f mov", _H264, live=False, resampled=False),
-    ".mkv": Container("-f matroska", _H264, live=False, resampled=False),
-    ".webm": Container("-f webm", _VP9, _OPUS, live=False, resampled=False),
+    ".mov": Container("-movflags +faststart -f mov", _H264, streamed=False, resampled=False),
+    ".mkv": Container("-f matroska", _H264, streamed=False, resampled=False),
+    ".webm": Container("-f webm", _VP9, _OPUS, streamed=False, resampled=False),
 }
 """By suffix: files that are complete or nothing."""
 _CLUSTERS = "-cluster_time_limit 1000"
@@ -139,7 +139,7 @@ class VideoEncoder:
     """Encodes frames and their sound into a container.
 
     Sound goes to ffmpeg through a second pipe. Both are written as they have room, so that neither can starve
-    the other, and a write waits only while ffmpeg takes something at least every `feed.STALL_S`.
+    the other, and a write waits only while ffmpeg takes something at least every `pipe_writer.STALL_S`.
 
     Args:
         destination: A file, which is replaced if it is there; an open descriptor; or a URL for ffmpeg.
@@ -159,7 +159,7 @@ class VideoEncoder:
         name: str = "The video",
     ) -> None:
         self._destination = destination
-        self._live = container.live
+        self._streamed = container.streamed
         self._name = name
         channels, codec = coded_channels(container.sound, stream.channels)
         self._mixed = channels != stream.channels
@@ -186,13 +186,13 @@ class VideoEncoder:
             os.close(sounds[0])
         assert self._process.stderr is not None  # noqa: S101 - says to the type checker what PIPE means
         self._messages = ffmpeg.Messages(self._process.stderr)
-        self._pictures, self._sounds = Feed(pictures[1]), Feed(sounds[1])
+        self._pictures, self._sounds = PipeWriter(pictures[1]), PipeWriter(sounds[1])
 
     def write(self, image: Image, samples: Samples) -> None:
         """Add one frame, uint8 `[height, width, 3]` BGR, and its sound, float32 `[n, channels]`.
 
         Raises:
-            OutputError: ffmpeg has died, with its reason, or took nothing for `feed.STALL_S`.
+            OutputError: ffmpeg has died, with its reason, or took nothing for `pipe_writer.STALL_S`.
         """
         samples = as_stereo(samples) if self._mixed else samples
         sound = np.ascontiguousarray(samples, dtype="<f4").tobytes()
@@ -201,31 +201,31 @@ class VideoEncoder:
                 raise OutputError(f"{self._name} is closed.")
             self._sounds.push(memoryview(sound))
             self._pictures.push(np.ascontiguousarray(to_even(image)).data.cast("B"))
-            self._flush({self._pictures: 0, self._sounds: SOUND_WAITING})
+            self._drain({self._pictures: 0, self._sounds: SOUND_WAITING})
 
     def finish(self) -> None:
         """Complete what was written; nothing to do where that was done.
 
         Raises:
-            OutputError: ffmpeg failed, with its reason, or took nothing for `feed.STALL_S`.
+            OutputError: ffmpeg failed, with its reason, or took nothing for `pipe_writer.STALL_S`.
         """
         with self._lock:
             if self._pictures.closed:
                 return
             self._pictures.close()
-            self._flush({self._sounds: 0})
+            self._drain({self._sounds: 0})
             self._sounds.close()
             try:
-                code = self._process.wait(feed.STALL_S if self._live else None)
+                code = self._process.wait(pipe_writer.STALL_S if self._streamed else None)
             except subprocess.TimeoutExpired:
                 self._stuck()
             if code != 0:
                 self._fail()
             self._messages.lines()
 
-    def _flush(self, feeds: dict[Feed, int]) -> None:
+    def _drain(self, limits: dict[PipeWriter, int]) -> None:
         try:
-            feed.flush(feeds)
+            pipe_writer.drain(limits)
         except TimeoutError:
             self._stuck()
         except OSError:
@@ -240,7 +240,7 @@ class VideoEncoder:
                 self._fail()
         self.abort()
         raise OutputError(
-            f"{self._name} took nothing for {feed.STALL_S:g} s.",
+            f"{self._name} took nothing for {pipe_writer.STALL_S:g} s.",
             "Check the disk, the player or the network that it goes to.",
         )
 

@@ -16,7 +16,7 @@ from musetalk_cli.media.probe import Probe, input_arguments, is_seekable
 
 _COLUMNS = 160
 _LONG = Fraction(12)
-_FRAMES, _PIECES, _PIECE = 120, 3, 48
+_FRAMES, _STRETCHES, _STRETCH = 120, 3, 48
 _SECONDS = 60
 _FEWEST_PIXELS = 200
 _FEWEST_FRAMES = 3
@@ -46,12 +46,12 @@ def seen_field_order(source: Path, video: Probe, start: Fraction, length: Fracti
     if video.height < 8 or not video.width:
         return None
     long = length > _LONG and is_seekable(video)
-    begins = [start + length * piece / _PIECES for piece in range(_PIECES)] if long else [start]
+    begins = [start + length * number / _STRETCHES for number in range(_STRETCHES)] if long else [start]
     votes = {"tff": 0, "bff": 0, "whole": 0}
     combed = 0
     for begin in begins:
         frames = _frames(
-            source, video, begin if is_seekable(video) else Fraction(0), _PIECE if long else _FRAMES
+            source, video, begin if is_seekable(video) else Fraction(0), _STRETCH if long else _FRAMES
         )
         for number in range(1, len(frames) - 1):
             if (vote := _judge(*frames[number - 1 : number + 2])) is not None:

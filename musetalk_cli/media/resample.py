@@ -34,16 +34,16 @@ class StreamResampler:
         if self._mixdown is None:
             self._mixdown = Mixdown(self._rate, samples.shape[1])
         self._taken += len(samples)
-        mono = self._mixdown.feed(samples)
+        mono = self._mixdown.mix(samples)
         if self._rate == SAMPLE_RATE:
             return mono
         out: Samples = self._stream.resample_chunk(mono)
         self._given += len(out)
         return out
 
-    def drain(self) -> Samples:
+    def flush(self) -> Samples:
         """The rest, zero-padded to `ceil(samples * 16000 / rate)` as librosa does."""
-        mono = np.zeros(0, np.float32) if self._mixdown is None else self._mixdown.finish()
+        mono = np.zeros(0, np.float32) if self._mixdown is None else self._mixdown.flush()
         if self._rate == SAMPLE_RATE:
             return mono
         rest: Samples = self._stream.resample_chunk(mono, last=True)

@@ -10,7 +10,7 @@ from typing import IO, NoReturn
 
 from musetalk_cli.errors import InputError
 from musetalk_cli.media import ffmpeg
-from musetalk_cli.media.pieces import Piece
+from musetalk_cli.media.segments import Segment
 
 CHANNELS = 64
 """What ffmpeg can mix and resample."""
@@ -53,12 +53,12 @@ _ON_TIME = (
 
 
 class SoundDecoder:
-    """Decodes one piece of a file.
+    """Decodes one segment of a file.
 
     Args:
         path: Any file with an audio stream.
-        piece: Which bytes of it, as `pieces.find_pieces` found them.
-        whole: True where the piece is the whole file.
+        segment: Which bytes of it, as `segments.find_segments` found them.
+        whole: True where the segment is the whole file.
         form: Sample rate and channels to convert to, or None to keep those of the file.
 
     Attributes:
@@ -70,15 +70,15 @@ class SoundDecoder:
         InputError: It holds no sound, or none that can be read.
     """
 
-    def __init__(self, path: Path, piece: Piece, *, whole: bool, form: tuple[int, int] | None) -> None:
-        self._path, self._piece = path, piece
+    def __init__(self, path: Path, segment: Segment, *, whole: bool, form: tuple[int, int] | None) -> None:
+        self._path, self._segment = path, segment
         command = ["-v", "level+info", "-nostats", "-max_alloc", str(_MEMORY)]
         command += ["-protocol_whitelist", "file,pipe,subfile", "-dts_delta_threshold", str(_LONGEST_GAP_S)]
         url = ffmpeg.file_url(path)
         if not whole:
-            url = f"subfile,,start,{piece.begin},end,{piece.end},,:{url}"
+            url = f"subfile,,start,{segment.begin},end,{segment.end},,:{url}"
         command += ["-i", url, "-map", "0:a:0", "-c:a", "pcm_f32le"]
-        if piece.timed:
+        if segment.timed:
             command += ["-af", _ON_TIME]
         if form is not None:
             command += ["-ar", str(form[0]), "-ac", str(form[1])]
@@ -105,7 +105,7 @@ class SoundDecoder:
         return self._stdout.read(size)
 
     def check_end(self, samples: int) -> None:
-        """Judge the piece, once it was read to its end, by what ffmpeg said of it.
+        """Judge the segment, once it was read to its end, by what ffmpeg said of it.
 
         Args:
             samples: Samples of each channel that were read.
@@ -130,10 +130,10 @@ class SoundDecoder:
             raise InputError(f"{self._path} has a gap that is too long.", "Cut the sound into parts.")
         seconds = samples / self.sample_rate
         declared = _declared_seconds(text)
-        whole = self._piece.open_ended or len(_DAMAGED.findall(text)) <= self._piece.joins
+        whole = self._segment.open_ended or len(_DAMAGED.findall(text)) <= self._segment.joins
         tolerance = 0.02 if container in _EXACT or not whole else max(0.5, 0.02 * seconds)
-        missing = declared - seconds > tolerance and not self._piece.open_ended
-        if code != 0 or self._piece.cut or missing or not whole:
+        missing = declared - seconds > tolerance and not self._segment.open_ended
+        if code != 0 or self._segment.cut or missing or not whole:
             raise InputError(
                 f"{self._path} is damaged or cut off after {seconds:.2f} s.",
                 "Copy or export the sound again.",

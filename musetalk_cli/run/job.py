@@ -50,7 +50,7 @@ def speak(
     """Make an avatar speak what a source says.
 
     Args:
-        run: Where things are and what computes, as `choice.settle` gave it.
+        run: Where things are and what computes, as `defaults.settle` gave it.
         job: How.
         avatar_name: Who.
         source: The sound; closed at the end, whatever happens.

@@ -16,7 +16,7 @@ from typing import IO, NoReturn
 import numpy as np
 
 from musetalk_cli.errors import OutputError
-from musetalk_cli.media import feed
+from musetalk_cli.media import pipe_writer
 from musetalk_cli.sinks import viewer
 from musetalk_cli.types import Frame, StreamFormat
 
@@ -57,7 +57,7 @@ class DisplaySink:
         self._on_interrupt = on_interrupt
         self._on_close = on_close
         self._process: subprocess.Popen[bytes] | None = None
-        self._frames: feed.Feed | None = None
+        self._frames: pipe_writer.PipeWriter | None = None
         self._said: IO[bytes] | None = None
         self._ready = False
         self._patience = self._missed = 0
@@ -72,7 +72,7 @@ class DisplaySink:
         Raises:
             OutputError: The screen went away since it was checked.
         """
-        self._patience = math.ceil(feed.STALL_S * stream.fps)
+        self._patience = math.ceil(pipe_writer.STALL_S * stream.fps)
         read_end, write_end = os.pipe()
         try:
             self._process = subprocess.Popen(
@@ -88,7 +88,7 @@ class DisplaySink:
             raise OutputError(f"The window cannot be started: {error.strerror}.") from error
         finally:
             os.close(read_end)
-        self._frames, self._said = feed.Feed(write_end), self._process.stdout
+        self._frames, self._said = pipe_writer.PipeWriter(write_end), self._process.stdout
         with self._lock:
             self._listen(START_S)
             if not self._ready:
@@ -99,7 +99,7 @@ class DisplaySink:
         """Show a frame if the window is ready for one.
 
         Raises:
-            OutputError: The window's process or the screen went away, or took nothing for `feed.STALL_S`.
+            OutputError: Window process or screen went away, or took nothing for `pipe_writer.STALL_S`.
         """
         with self._lock:
             self._listen(0.0)
@@ -113,13 +113,13 @@ class DisplaySink:
             elif self._missed > self._patience:
                 self._stuck()
 
-    def _show(self, frames: feed.Feed, frame: Frame) -> None:
+    def _show(self, frames: pipe_writer.PipeWriter, frame: Frame) -> None:
         self._ready = False
         text = self._overlay().encode("ascii", "replace").partition(b"\n")[0]
         frames.push(memoryview(text[: viewer.TEXT].ljust(viewer.TEXT, b"\0")))
         frames.push(np.ascontiguousarray(frame.image).data.cast("B"))
         try:
-            feed.flush({frames: 0})
+            pipe_writer.drain({frames: 0})
         except TimeoutError:
             self._stuck()
         except OSError:
@@ -127,7 +127,7 @@ class DisplaySink:
 
     def _stuck(self) -> NoReturn:
         self._kill()
-        raise OutputError(f"The window took nothing for {feed.STALL_S:g} s.", _SCREEN_HINT)
+        raise OutputError(f"The window took nothing for {pipe_writer.STALL_S:g} s.", _SCREEN_HINT)
 
     def finish(self) -> None:
         """Close the window."""

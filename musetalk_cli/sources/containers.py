@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from musetalk_cli.errors import InputError
-from musetalk_cli.media.pieces import frame_bytes
+from musetalk_cli.media.segments import frame_bytes
 
 _SIGNATURES: tuple[tuple[str, tuple[tuple[int, bytes], ...]], ...] = (
     ("WAV", ((0, b"RIFF"), (8, b"WAVE"))),

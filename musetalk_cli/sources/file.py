@@ -10,14 +10,14 @@ from musetalk_cli.clock import Clock, Pacer
 from musetalk_cli.media.audio import SoundReader
 from musetalk_cli.types import AudioBlock, Delivery
 
-PACED_PIECES_PER_SECOND = 50
-PIECES_PER_SECOND = 10
+PACED_BLOCKS_PER_SECOND = 50
+BLOCKS_PER_SECOND = 10
 
 
 class FileSource:
     """Sound from a file.
 
-    Paced, a piece arrives when its last sample would have been spoken, 20 ms at a time, like a microphone.
+    Paced, a block arrives when its last sample would have been spoken, 20 ms at a time, like a microphone.
 
     Args:
         path: Any file with an audio stream.
@@ -42,12 +42,12 @@ class FileSource:
         self.channels = self._reader.channels
 
     def __iter__(self) -> Iterator[AudioBlock]:
-        """Yield the pieces in order until the file or the source ends."""
+        """Yield the blocks in order until the file or the source ends."""
         with self._lock:
             if self._closed.is_set():
                 return
             self._reading = True
-        size = max(1, self.sample_rate // (PACED_PIECES_PER_SECOND if self._paced else PIECES_PER_SECOND))
+        size = max(1, self.sample_rate // (PACED_BLOCKS_PER_SECOND if self._paced else BLOCKS_PER_SECOND))
         pacer = Pacer(self._clock, self.sample_rate, self._clock.now())
         heard = 0
         try:
@@ -68,7 +68,7 @@ class FileSource:
         """
 
     def close(self) -> None:
-        """End the iteration at its next piece; the decoder ends with it, or now where there is none."""
+        """End the iteration at its next block; the decoder ends with it, or now where there is none."""
         with self._lock:
             self._closed.set()
             if not self._reading:

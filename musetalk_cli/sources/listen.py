@@ -18,8 +18,8 @@ import numpy as np
 from musetalk_cli.clock import Clock
 from musetalk_cli.errors import InputError
 from musetalk_cli.sources.containers import refusal
-from musetalk_cli.sources.live import on_schedule
 from musetalk_cli.sources.s16 import BYTES_PER_SAMPLE, READ_BYTES, PcmDecoder, check_format
+from musetalk_cli.sources.scheduled import on_schedule
 from musetalk_cli.types import AudioBlock, Delivery, Samples
 
 log = logging.getLogger(__name__)
@@ -108,11 +108,11 @@ class ListenSource:
                 self._read_ahead()
             if self._listener.fileno() in ready:
                 self._accept(seconds)
-            piece = self._take(most)
+            block = self._take(most)
             if self._discarded:
                 self._discarded = False
-                piece = piece or AudioBlock(np.zeros((0, self.channels), np.float32), self._clock.now())
-            return piece
+                block = block or AudioBlock(np.zeros((0, self.channels), np.float32), self._clock.now())
+            return block
 
     def _poll(self, seconds: float) -> set[int]:
         """Descriptors that can be read within so many seconds; the client only while there is room."""
@@ -132,7 +132,7 @@ class ListenSource:
             return
         if data:
             self._heard = self._clock.now()
-        samples = self._decoder.feed(data) if data else self._decoder.finish()
+        samples = self._decoder.decode(data) if data else self._decoder.flush()
         if len(samples):
             self._ahead.append(samples)
             self._ahead_bytes += BYTES_PER_SAMPLE * samples.size
@@ -156,9 +156,9 @@ class ListenSource:
         if not taken:
             return None
         self._heard = self._clock.now()
-        piece = np.concatenate(taken)
-        self._ahead_bytes -= BYTES_PER_SAMPLE * piece.size
-        return AudioBlock(piece, self._heard)
+        block = np.concatenate(taken)
+        self._ahead_bytes -= BYTES_PER_SAMPLE * block.size
+        return AudioBlock(block, self._heard)
 
     def _read(self, most: int) -> bytes | None:
         """Up to `most` bytes without waiting, empty where the client went; None where there are none yet."""

@@ -12,7 +12,7 @@ import numpy as np
 from musetalk_cli.clock import Clock
 from musetalk_cli.media import soundcards
 from musetalk_cli.media.soundcards import MICROPHONE
-from musetalk_cli.sources.live import on_schedule
+from musetalk_cli.sources.scheduled import on_schedule
 from musetalk_cli.types import AudioBlock, Delivery, Samples
 
 QUEUE_S = 2
@@ -130,26 +130,26 @@ class MicSource:
         self._wake.set()
 
     def _receive(self, most: int, seconds: float) -> AudioBlock | None:
-        piece = self._next()
-        if piece is None:
+        block = self._next()
+        if block is None:
             self._check()
             self._clock.wait(seconds, self._wake)
-            piece = self._next()
-        if piece is not None and not most:
+            block = self._next()
+        if block is not None and not most:
             with self._queue_lock:
-                self.lost_samples += len(piece.samples)
+                self.lost_samples += len(block.samples)
             return None
-        return piece
+        return block
 
     def _next(self) -> AudioBlock | None:
-        """The oldest piece, or None."""
+        """The oldest block, or None."""
         with self._queue_lock:
             self._wake.clear()
             if not self._queue:
                 return None
-            piece = self._queue.popleft()
-            self._queued -= len(piece.samples)
-            return piece
+            block = self._queue.popleft()
+            self._queued -= len(block.samples)
+            return block
 
     def _check(self) -> None:
         """Fail where the stream ended by itself."""

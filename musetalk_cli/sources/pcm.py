@@ -120,6 +120,6 @@ class PcmSource:
         return bool(poller.poll(seconds * 1e3))
 
     def _decode(self, data: bytes) -> Samples:
-        samples = self._decoder.feed(data) if data else self._decoder.finish()
+        samples = self._decoder.decode(data) if data else self._decoder.flush()
         self._heard = self._heard or len(samples) > 0
         return samples

@@ -55,7 +55,7 @@ class PcmDecoder:
         self._judged = False
         self.container = ""
 
-    def feed(self, data: bytes) -> Samples:
+    def decode(self, data: bytes) -> Samples:
         """Take bytes, give float32 `[n, channels]`, full scale at 1.0."""
         data = self._rest + data
         if not self._judged:
@@ -70,12 +70,12 @@ class PcmDecoder:
         self._rest = data[whole:]
         return self._samples(data[:whole])
 
-    def finish(self) -> Samples:
+    def flush(self) -> Samples:
         """The whole samples among the bytes that still wait: they become no container any more."""
         if self.container:
             return self._samples(b"")
         self._judged = True
-        return self.feed(b"")
+        return self.decode(b"")
 
     def discard(self, read: Callable[[int], bytes | None]) -> int:
         """Throw away what can be read without waiting, up to 4 MiB, and what still waits for its rest.
@@ -89,8 +89,8 @@ class PcmDecoder:
         left, samples = DISCARD_BYTES, 0
         while left > 0 and (data := read(min(left, READ_BYTES))):
             left -= len(data)
-            samples += len(self.feed(data))
-        return samples + len(self.finish())
+            samples += len(self.decode(data))
+        return samples + len(self.flush())
 
     def _samples(self, data: bytes) -> Samples:
         numbers = np.frombuffer(data, dtype="<i2").reshape(-1, self._channels)

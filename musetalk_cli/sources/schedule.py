@@ -12,7 +12,7 @@ TICK_S = 0.02
 """How far silence may lie behind the clock once it has begun."""
 LEAD_S = 0.25
 """How far sound may run ahead of the clock; what comes faster waits with whoever sends it."""
-PIECE_S = 0.05
+BLOCK_S = 0.05
 """The most that is taken or filled at once."""
 PARTS = 100
 """A sample counts as so many parts."""
@@ -32,7 +32,7 @@ class Schedule:
 
     def __init__(self, sample_rate: int, now: float) -> None:
         self._rate = sample_rate
-        self._piece = int(PIECE_S * sample_rate)
+        self._block = int(BLOCK_S * sample_rate)
         self._tick = int(TICK_S * sample_rate)
         self._patience = int(PATIENCE_S * sample_rate)
         self._origin = now
@@ -54,18 +54,18 @@ class Schedule:
             self._filling = False
 
     def silence(self, now: float) -> int:
-        """Samples of silence to yield now that no sound came, at most a piece; they count as yielded."""
+        """Samples of silence to yield now that no sound came, at most a block; they count as yielded."""
         if self._until_silence(now) > 0:
             return 0
         self._filling = True
-        samples = min(self._missing(now), self._piece)
+        samples = min(self._missing(now), self._block)
         self._counted += samples * PARTS
         return samples
 
     def room(self, now: float) -> int:
-        """Samples that may be read now, at most a piece; 0 while less than a tick fits."""
+        """Samples that may be read now, at most a block; 0 while less than a tick fits."""
         fits = int((now + LEAD_S - self.covered) * self._rate)
-        return min(fits, self._piece) if fits >= self._tick else 0
+        return min(fits, self._block) if fits >= self._tick else 0
 
     def wait(self, now: float) -> float:
         """Seconds to wait for sound before the schedule is asked again."""

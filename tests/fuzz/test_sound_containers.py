@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from musetalk_cli.errors import InputError
 from musetalk_cli.media import ffmpeg
 from musetalk_cli.media.audio import SoundReader
-from musetalk_cli.media.pieces import find_pieces
+from musetalk_cli.media.segments import find_segments
 
 SIZES = st.sampled_from([0, 1 << 31, 2_000_000_000, 0x7FFF_FFFF, 0xFFFF_FFFF]) | st.integers(0, 0xFFFF_FFFF)
 RATE = 8000
@@ -131,9 +131,9 @@ def test_joined_mp3s_are_whole_unless_their_last_bytes_are_lost(mp3, kinds, lost
     st.binary(max_size=400),
     st.sampled_from([b"", b"RIFF", b"ID3\3", b"OggS\0", b"\x1a\x45\xdf\xa3", b"\xff\xfb\x90\x64"]),
 )
-def test_any_bytes_have_pieces_that_lie_in_the_file(data, head):
+def test_any_bytes_have_segments_that_lie_in_the_file(data, head):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "sound.bin")
         path.write_bytes(head + data)
-        for piece in find_pieces(path):
-            assert 0 <= piece.begin <= piece.end <= len(head + data)
+        for segment in find_segments(path):
+            assert 0 <= segment.begin <= segment.end <= len(head + data)

@@ -12,7 +12,7 @@ from musetalk_cli.sources.schedule import Schedule
 from musetalk_cli.types import AudioBlock
 
 Receive = Callable[[int, float], "AudioBlock | None"]
-"""Waits so many seconds at most for so many samples at most; an empty piece stands for discarded ones."""
+"""Waits so many seconds at most for so many samples at most; an empty block stands for discarded ones."""
 
 
 def on_schedule(
@@ -23,18 +23,18 @@ def on_schedule(
     Args:
         receive: Where the sound comes from.
         sample_rate: Samples per second.
-        channels: Channels of every piece.
+        channels: Channels of every block.
         clock: Where time comes from.
         closed: Ends it.
     """
     schedule = Schedule(sample_rate, clock.now())
     while not closed.is_set():
         now = clock.now()
-        piece = receive(schedule.room(now), schedule.wait(now))
-        if piece is not None:
-            schedule.take(len(piece.samples), piece.arrived)
-            if len(piece.samples):
-                yield piece
+        block = receive(schedule.room(now), schedule.wait(now))
+        if block is not None:
+            schedule.take(len(block.samples), block.arrived)
+            if len(block.samples):
+                yield block
             continue
         now = clock.now()
         if samples := schedule.silence(now):

@@ -11,11 +11,11 @@ STALL_S = 10.0
 """How long a reader may take nothing before it counts as stuck."""
 
 
-class Feed:
+class PipeWriter:
     """The writing end of a pipe whose reader may be slow, stuck or gone; nothing here waits for ever.
 
     Args:
-        descriptor: The writing end; it belongs to the feed from now on.
+        descriptor: The writing end; it belongs to the writer from then on.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -24,8 +24,9 @@ class Feed:
         self._waiting: deque[memoryview] = deque()
         self.closed = False
 
-    def __len__(self) -> int:
-        """Pieces not written yet."""
+    @property
+    def waiting(self) -> int:
+        """Pushes that are not written yet."""
         return len(self._waiting)
 
     def fileno(self) -> int:
@@ -33,7 +34,7 @@ class Feed:
         return self._descriptor
 
     def push(self, data: memoryview) -> None:
-        """Put bytes in line; they are written by `flush`."""
+        """Put bytes in line; they are written by `drain`."""
         if data:
             self._waiting.append(data)
 
@@ -45,10 +46,10 @@ class Feed:
         """
         with suppress(BlockingIOError):
             while self._waiting:
-                piece = self._waiting[0]
-                done = os.write(self._descriptor, piece)
-                if done < len(piece):
-                    self._waiting[0] = piece[done:]
+                data = self._waiting[0]
+                done = os.write(self._descriptor, data)
+                if done < len(data):
+                    self._waiting[0] = data[done:]
                 else:
                     self._waiting.popleft()
 
@@ -60,21 +61,21 @@ class Feed:
             os.close(self._descriptor)
 
 
-def flush(feeds: dict[Feed, int]) -> None:
-    """Write until each feed has at most so many pieces left as stated.
+def drain(limits: dict[PipeWriter, int]) -> None:
+    """Write until each pipe has at most as many pushes waiting as its limit says.
 
     Raises:
         TimeoutError: No pipe took anything for `STALL_S`.
         OSError: A reader is gone.
     """
     while True:
-        for feed in feeds:
-            feed.write_some()
-        if all(len(feed) <= left for feed, left in feeds.items()):
+        for writer in limits:
+            writer.write_some()
+        if all(writer.waiting <= limit for writer, limit in limits.items()):
             return
         poll = select.poll()
-        for feed in feeds:
-            if feed:
-                poll.register(feed, select.POLLOUT)
+        for writer in limits:
+            if writer.waiting:
+                poll.register(writer, select.POLLOUT)
         if not poll.poll(STALL_S * 1e3):
             raise TimeoutError

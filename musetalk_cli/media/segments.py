@@ -28,7 +28,7 @@ _LENGTH_FRAME_BYTES = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Segment:
     """One recording in a file.
 
     Attributes:
@@ -50,11 +50,11 @@ class Piece:
     joins: int = 0
 
 
-def find_pieces(path: Path) -> list[Piece]:
+def find_segments(path: Path) -> list[Segment]:
     """Find recordings that were put together by joining files, in formats whose frames tell.
 
     WAV and Matroska are walked from header to header, and so are MP3 and Ogg, which one decoder reads
-    through. Of every other format the file is one piece too; time stamps tell that a recording begins anew.
+    through. Of every other format the file is one segment too; time stamps tell that a recording begins anew.
 
     Raises:
         OSError: The file cannot be read.
@@ -63,33 +63,33 @@ def find_pieces(path: Path) -> list[Piece]:
         size = os.fstat(file.fileno()).st_size
         head = file.read(12)
         if head[:4] == b"RIFF" and head[8:] == b"WAVE":
-            return _wav_pieces(file, size)
+            return _wav_segments(file, size)
         if head[:4] == _EBML:
-            return _matroska_pieces(file, size)
+            return _matroska_segments(file, size)
         if head[:4] == b"OggS":
-            return [Piece(0, size, cut=_ogg_is_cut(file, size))]
-        return [_mpeg_piece(file, size) or Piece(0, size)]
+            return [Segment(0, size, cut=_ogg_is_cut(file, size))]
+        return [_mpeg_segment(file, size) or Segment(0, size)]
 
 
-def _wav_pieces(file: IO[bytes], size: int) -> list[Piece]:
-    pieces, begin, at = [], 0, 12
+def _wav_segments(file: IO[bytes], size: int) -> list[Segment]:
+    segments, begin, at = [], 0, 12
     has_sound = False
     while True:
         file.seek(at)
         head = file.read(8)
         name, length = head[:4], int.from_bytes(head[4:], "little")
         if name == b"RIFF" and has_sound:
-            pieces.append(Piece(begin, at))
+            segments.append(Segment(begin, at))
             begin, at, has_sound = at, at + 12, False
         elif name == b"data" and (length == 0 or at + 8 + length > size):
             end = _next_wav(file, at + 8, size)
             promised = length if length < _UNKNOWN_SIZE else 0
-            pieces.append(Piece(begin, end, open_ended=True, missing=max(0, promised - (end - at - 8))))
+            segments.append(Segment(begin, end, open_ended=True, missing=max(0, promised - (end - at - 8))))
             if end == size:
-                return pieces
+                return segments
             begin, at, has_sound = end, end + 12, False
         elif len(head) < 8:
-            return [*pieces, Piece(begin, size)] if begin < size else pieces
+            return [*segments, Segment(begin, size)] if begin < size else segments
         else:
             has_sound = has_sound or name == b"data"
             at += 8 + length + length % 2
@@ -151,9 +151,9 @@ def _stated_frames(head: bytes) -> int | None:
     return None
 
 
-def _matroska_pieces(file: IO[bytes], size: int) -> list[Piece]:
-    """A piece for each segment that states its length; one that does not lasts to the end of the file."""
-    pieces, begin, at = [], 0, 0
+def _matroska_segments(file: IO[bytes], size: int) -> list[Segment]:
+    """One for each EBML segment that states its length; without a length it lasts to the end of the file."""
+    segments, begin, at = [], 0, 0
     while at < size:
         file.seek(at)
         head = file.read(12)
@@ -161,13 +161,13 @@ def _matroska_pieces(file: IO[bytes], size: int) -> list[Piece]:
         if head[:4] not in {_EBML, _SEGMENT} or not 1 <= width <= 8 or len(head) < 4 + width:
             break
         if head[:4] == _EBML and at > begin:
-            pieces.append(Piece(begin, at))
+            segments.append(Segment(begin, at))
             begin = at
         length = int.from_bytes(head[4 : 4 + width], "big") & (1 << 7 * width) - 1
         if length == (1 << 7 * width) - 1:
             break
         at += 4 + width + length
-    return [*pieces, Piece(begin, size)]
+    return [*segments, Segment(begin, size)]
 
 
 def _ogg_is_cut(file: IO[bytes], size: int) -> bool:
@@ -185,7 +185,7 @@ def _ogg_is_cut(file: IO[bytes], size: int) -> bool:
     return False
 
 
-def _mpeg_piece(file: IO[bytes], size: int) -> Piece | None:
+def _mpeg_segment(file: IO[bytes], size: int) -> Segment | None:
     """All of an MP3 or MP2; None where the file is something else.
 
     What is neither frame nor tag ends the walk, and the decoder judges what follows.
@@ -216,7 +216,7 @@ def _mpeg_piece(file: IO[bytes], size: int) -> Piece | None:
         at += length
     if not (joins or frames or stated):
         return None
-    return Piece(0, size, cut or frames + 1 < stated, timed=False, joins=joins)
+    return Segment(0, size, cut or frames + 1 < stated, timed=False, joins=joins)
 
 
 def _in_step(file: IO[bytes], head: bytes, at: int, size: int) -> bool:

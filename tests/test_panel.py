@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from musetalk_cli.cli.live import live_panel, render
 from musetalk_cli.cli.options import _set_up_log
+from musetalk_cli.cli.panel import live_panel, render
 from musetalk_cli.live.observe import Depths, Snapshot
 from musetalk_cli.measure.gpu import GpuUse
 from musetalk_cli.measure.stages import Percentiles
@@ -238,5 +238,5 @@ def test_elsewhere_there_is_a_line_every_five_seconds(why, stderr, monkeypatch):
 
 
 def test_the_panel_needs_no_torch_to_be_imported():
-    program = "import sys, musetalk_cli.cli.live, musetalk_cli.measure.gpu; sys.exit('torch' in sys.modules)"
+    program = "import sys, musetalk_cli.cli.panel, musetalk_cli.measure.gpu; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=60).returncode == 0
