@@ -34,8 +34,8 @@ from musetalk_cli.nets.device import describe_device
 from musetalk_cli.nets.embedded import DEMO, demo_sample, embedded_avatars
 from musetalk_cli.run.job import make_engine
 from musetalk_cli.run.report import versions
-from musetalk_cli.timeline import SAMPLE_RATE, parse_fps
-from musetalk_cli.types import Alignment, Samples
+from musetalk_cli.timeline import SAMPLE_RATE, Alignment, parse_fps
+from musetalk_cli.types import Samples
 
 RATES = ("5", "8", "10", "12", "15", "18", "20", "24", "29.97", "30", "50", "60")
 TRAINED = Fraction(25)

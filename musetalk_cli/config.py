@@ -7,15 +7,12 @@ import re
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import platformdirs
 
 from musetalk_cli.errors import InputError
-from musetalk_cli.timeline import DEFAULT_FPS
-
-if TYPE_CHECKING:
-    from musetalk_cli.types import Alignment
+from musetalk_cli.timeline import DEFAULT_FPS, Alignment
 
 DeviceName = Literal["auto", "cuda", "cpu"]
 PrecisionName = Literal["auto", "fp32", "fp16", "bf16"]
@@ -24,6 +21,7 @@ WhenLate = Literal["auto", "drop", "wait"]
 
 DEFAULT_MODEL = "v15"
 """The model that is taken where neither the user nor an avatar says another one."""
+BATCH_SIZES = (1, 256)
 _LEVEL = re.compile(r"(-\d{1,3}(\.\d{1,3})?)(dB)?", re.IGNORECASE)
 
 
@@ -103,6 +101,18 @@ def parse_silence(text: str) -> SilenceLevel | None:
     if not -90 <= level <= -10:
         raise InputError(f"--silence {text} is outside -90..-10 dB.", "-45dB suits most microphones.")
     return SilenceLevel(level)
+
+
+def check_batch_size(size: int | None) -> None:
+    """Refuse a size that no batch of faces may have; None is what suits the device.
+
+    Raises:
+        InputError: It is outside 1..256.
+    """
+    if size is not None and not BATCH_SIZES[0] <= size <= BATCH_SIZES[1]:
+        raise InputError(
+            f"--batch-size {size} is outside {BATCH_SIZES[0]}..{BATCH_SIZES[1]}.", "8 is a good start."
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import Literal
 
 from musetalk_cli.errors import InputError
 
-if TYPE_CHECKING:
-    from musetalk_cli.types import Alignment
+Alignment = Literal["frame", "published"]
+"""Which rows of the audio encoder a frame hears: those around its start at every rate, or upstream's."""
 
 SAMPLE_RATE = 16_000
 """Samples per second the audio encoder hears."""
@@ -39,6 +39,8 @@ FPS_LIMITS = "{}..{}".format(*FPS_RANGE)
 DEFAULT_FPS = Fraction(25)
 """Frames per second that faces are trained at, and of sources that have no rate of their own."""
 CHUNK_RANGE = (Fraction(4, 100), Fraction(2))
+"""Seconds of a hop."""
+CHUNK_LIMITS = "{:g}..{:g}".format(*map(float, CHUNK_RANGE))
 
 
 def parse_fps(value: str | float | Fraction) -> Fraction:
@@ -60,11 +62,8 @@ def parse_chunk(value: str | float | Fraction) -> Fraction:
         InputError: It is not a number, or outside 0.04..2 s.
     """
     chunk = _fraction(value, "--chunk")
-    low, high = CHUNK_RANGE
-    if not low <= chunk <= high:
-        raise InputError(
-            f"--chunk {value} is outside {float(low):g}..{float(high):g} s.", "0.5 is a good start."
-        )
+    if not CHUNK_RANGE[0] <= chunk <= CHUNK_RANGE[1]:
+        raise InputError(f"--chunk {value} is outside {CHUNK_LIMITS} s.", "0.5 is a good start.")
     return chunk
 
 
@@ -78,6 +77,12 @@ def parse_seconds(value: str | float | Fraction, option: str) -> Fraction:
     if seconds < 0:
         raise InputError(f"{option} {value} is less than 0.", "Write seconds, like 2.5.")
     return seconds
+
+
+def seconds_text(seconds: Fraction) -> str:
+    """Seconds as they are read back: a decimal, or a fraction where a short decimal is not exact."""
+    text = f"{float(seconds):g}"
+    return text if Fraction(text) == seconds else str(seconds)
 
 
 def parse_context(value: str) -> Fraction | None:

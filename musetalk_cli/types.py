@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 Image = NDArray[np.uint8]
 Samples = NDArray[np.float32]
-Alignment = Literal["frame", "published"]
-"""Which rows of the audio encoder a frame hears: those around its start at every rate, or upstream's."""
 
 
 FACE_SIZE, LATENT_SIZE = 256, 32

@@ -63,7 +63,7 @@ OPTIONS = [
 ]
 
 
-LONG = ("bench.bench", "bench.live.bench_live", "bench.preparing.bench_preparing")
+LONG = ("bench.run.bench", "bench.live.bench_live", "bench.preparing.bench_preparing")
 """What takes minutes, however small."""
 
 

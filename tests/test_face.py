@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from musetalk_cli.avatar.pickles import read_boxes
 from musetalk_cli.errors import InputError
 from musetalk_cli.face.boxes import MIN_FACE, add_margin, crop_box, face_box
-from musetalk_cli.face.masks import MaskShape, mask_from_outline, mask_from_parsing
+from musetalk_cli.face.masks import mask_from_outline, mask_from_parsing
+from musetalk_cli.face.settings import MaskShape
 from musetalk_cli.types import Box
 
 DATA = Path(__file__).parent / "data"

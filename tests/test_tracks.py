@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from musetalk_cli.errors import InputError
 from musetalk_cli.face.landmarks import FaceLandmarks
-from musetalk_cli.face.tracks import check_choice, choose, shots
+from musetalk_cli.face.settings import check_choice
+from musetalk_cli.face.tracks import choose, shots
 from musetalk_cli.types import Box
 
 WIDTH = 1280

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from musetalk_cli.face.boxes import EXTRA_MARGIN, add_margin, face_box
+from musetalk_cli.face.boxes import add_margin, face_box
+from musetalk_cli.face.settings import EXTRA_MARGIN
 from musetalk_cli.preparation.imaging import face_image
 from musetalk_cli.types import Box, Image
 from training import face, portrait, visemes

@@ -7,17 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from musetalk_cli import strict_json
 from musetalk_cli.avatar.data import LATENT_SHAPE
+from musetalk_cli.avatar.layout import LatentsFormat
 from musetalk_cli.avatar.links import check_inside
 from musetalk_cli.errors import AvatarError
-
-LatentsFormat = Literal["fp32", "fp16"]
 
 LATENTS_FILE, LATENTS_KEY = "latents.safetensors", "latents"
 _STORED: dict[str, LatentsFormat] = {"F32": "fp32", "F16": "fp16"}

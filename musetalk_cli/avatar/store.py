@@ -21,8 +21,8 @@ from typing import TypeVar
 
 from musetalk_cli.avatar.data import Avatar, AvatarMemory, memory_of, pixels_of
 from musetalk_cli.avatar.description import MAX_META_BYTES, AvatarMeta
-from musetalk_cli.avatar.latents import LatentsFormat, read_format, read_latents
-from musetalk_cli.avatar.layout import META_FILE
+from musetalk_cli.avatar.latents import read_format, read_latents
+from musetalk_cli.avatar.layout import META_FILE, LatentsFormat
 from musetalk_cli.avatar.names import find_folder, is_name, quoted, validate_name
 from musetalk_cli.avatar.pictures import check_idle, file_problems, read_frame, read_idle, read_patch
 from musetalk_cli.budget import check_budget

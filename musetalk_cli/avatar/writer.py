@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from musetalk_cli.avatar.description import AvatarMeta, Json
-from musetalk_cli.avatar.latents import LatentsFile, LatentsFormat, to_stored
-from musetalk_cli.avatar.layout import FRAMES_DIR, MASKS_DIR, image_name
+from musetalk_cli.avatar.latents import LatentsFile, to_stored
+from musetalk_cli.avatar.layout import FRAMES_DIR, MASKS_DIR, LatentsFormat, image_name
 from musetalk_cli.avatar.workspace import Workspace
 from musetalk_cli.errors import AvatarError, OutputError
 from musetalk_cli.media.stills import write_png

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
 
 import torch
 
 from musetalk_cli.avatar.data import Avatar
+from musetalk_cli.bench.options import LiveOptions
 from musetalk_cli.bench.stream import speak_synthetic
 from musetalk_cli.bench.synthetic import SyntheticSource, synthetic_avatar, synthetic_sound
 from musetalk_cli.clock import MonotonicClock
@@ -25,27 +25,6 @@ from musetalk_cli.timeline import SAMPLE_RATE
 BLOCKS_PER_SECOND = 50
 SOUND_S = 10.0
 """Seconds of sound that are held; a longer run hears them again."""
-
-
-@dataclass(frozen=True, slots=True)
-class LiveOptions:
-    """What is measured.
-
-    Attributes:
-        chunks: Seconds of sound per chunk, one run each.
-        seconds: Seconds of each run, on the wall clock.
-        width: Columns of the synthetic frames.
-        height: Rows of the synthetic frames.
-        face: Rows of the synthetic face's box.
-        avatar_frames: Forward frames of the synthetic avatar.
-    """
-
-    chunks: tuple[Fraction, ...] = (Fraction(1, 10), Fraction(1, 5), Fraction(1, 2))
-    seconds: float = 30.0
-    width: int = 1280
-    height: int = 720
-    face: int = 300
-    avatar_frames: int = 50
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ from musetalk_cli.avatar.latents import LatentsFile
 from musetalk_cli.avatar.layout import FRAMES_DIR, MASKS_DIR, image_name
 from musetalk_cli.errors import InputError
 from musetalk_cli.face.landmarks import FaceLandmarks, Finder
-from musetalk_cli.face.masks import MaskShape
 from musetalk_cli.face.motion import difference, find_cuts, thumbnail
+from musetalk_cli.face.settings import MaskShape
 from musetalk_cli.face.tracks import choose
 from musetalk_cli.measure.throughput import StageRates
 from musetalk_cli.media.stills import read_image, write_png

@@ -15,57 +15,16 @@ import torch
 
 from musetalk_cli import strict_json
 from musetalk_cli.bench.clip import write_clip
+from musetalk_cli.bench.options import PreparingOptions
 from musetalk_cli.bench.run import Notice
 from musetalk_cli.bench.task import OURS, UPSTREAM, Measured, Order, Task
 from musetalk_cli.config import RunConfig
-from musetalk_cli.errors import InputError, MuseTalkError
+from musetalk_cli.errors import MuseTalkError
 from musetalk_cli.nets.device import describe_device, resolve_device
 from musetalk_cli.run.defaults import settle_bench
-from musetalk_cli.run.face_networks import DetectorName, ParserName
 from musetalk_cli.run.report import versions
 
 STAGES = ("decode", "detect", "write", "read", "parse", "encode", "mask")
-MAX_FRAMES = 20_000
-
-_SIDES = (32, 8192)
-
-
-@dataclass(frozen=True, slots=True)
-class PreparingOptions:
-    """What is measured.
-
-    Attributes:
-        frames: Lengths of the clip, 1..20000 each.
-        width: Columns of its frames, even.
-        height: Rows of its frames, even.
-        detector: What finds the face.
-        parser: What draws the mask.
-        batch_size: Faces encoded at once in our order; None is what suits the device.
-        baseline: Measure the published order of work too.
-
-    Raises:
-        InputError: A value is out of range.
-    """
-
-    frames: tuple[int, ...] = (250, 1000)
-    width: int = 1280
-    height: int = 720
-    detector: DetectorName = "auto"
-    parser: ParserName = "auto"
-    batch_size: int | None = None
-    baseline: bool = True
-
-    def __post_init__(self) -> None:
-        if not self.frames or not all(1 <= count <= MAX_FRAMES for count in self.frames):
-            raise InputError(f"--frames is outside 1..{MAX_FRAMES}.", "Write it like 250,1000.")
-        low, high = _SIDES
-        if not all(low <= side <= high and side % 2 == 0 for side in (self.width, self.height)):
-            raise InputError(
-                f"--frame-size {self.width}x{self.height} is not a size of even numbers in {low}..{high}.",
-                "Write it like 1280x720.",
-            )
-        if self.batch_size is not None and not 1 <= self.batch_size <= 256:
-            raise InputError(f"--batch-size {self.batch_size} is outside 1..256.", "8 is a good start.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from musetalk_cli.avatar.data import Avatar
 from musetalk_cli.bench.measure import Roofline, count_flops, measure_roofline, median_s
+from musetalk_cli.bench.options import BenchOptions
 from musetalk_cli.bench.stream import speak_synthetic
 from musetalk_cli.bench.synthetic import SyntheticSource, synthetic_avatar, synthetic_sound
 from musetalk_cli.clock import MonotonicClock
@@ -31,27 +32,6 @@ IMAGE_STEPS = ("resize", "sharpen", "blend", "download")
 
 Notice = Callable[[str], None]
 """Told what is measured next."""
-
-
-@dataclass(frozen=True, slots=True)
-class BenchOptions:
-    """What is measured.
-
-    Attributes:
-        width: Columns of the synthetic frames.
-        height: Rows of the synthetic frames.
-        face: Rows of the synthetic face's box.
-        avatar_frames: Forward frames of the synthetic avatar.
-        seconds: Seconds of sound of the whole stream; None is 10 on a GPU and 1 on a CPU.
-        budget_s: Seconds spent on each single figure; a slower call is measured once.
-    """
-
-    width: int = 1280
-    height: int = 720
-    face: int = 300
-    avatar_frames: int = 50
-    seconds: float | None = None
-    budget_s: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)

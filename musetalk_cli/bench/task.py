@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from musetalk_cli.config import DeviceName, PrecisionName
-from musetalk_cli.run.face_networks import DetectorName, ParserName
+from musetalk_cli.run.prepare_outputs import DetectorName, ParserName
 
 Order = Literal["ours", "upstream"]
 """Stages side by side in bounded memory, or the published order of work."""

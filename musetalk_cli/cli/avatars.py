@@ -12,7 +12,7 @@ from musetalk_cli.cli.options import Common, Overwrite, common_options
 from musetalk_cli.cli.render import mebibytes, print_json, print_table, put, say
 from musetalk_cli.errors import AvatarError
 from musetalk_cli.nets.embedded import DEMO
-from musetalk_cli.timeline import parse_fps
+from musetalk_cli.timeline import DEFAULT_FPS, FPS_LIMITS, parse_fps
 
 if TYPE_CHECKING:
     from musetalk_cli.avatar.data import AvatarMemory
@@ -221,8 +221,8 @@ def import_(
         typer.Option(
             "--fps",
             metavar="NUMBER",
-            help="Frames per second of its source, 1..120, which these folders do not say.",
-            show_default="25",
+            help=f"Frames per second of its source, {FPS_LIMITS}, which these folders do not say.",
+            show_default=str(DEFAULT_FPS),
         ),
     ] = None,
     overwrite: Overwrite = False,

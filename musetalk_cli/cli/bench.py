@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from musetalk_cli.bench.options import BenchOptions
 from musetalk_cli.cli import bench_prepare, bench_realtime, options
 from musetalk_cli.cli import realtime_options as given
 from musetalk_cli.cli.bench_options import (
@@ -17,6 +18,7 @@ from musetalk_cli.cli.bench_options import (
     JsonFile,
     check_json,
     parse_size,
+    size_text,
     write_json,
 )
 from musetalk_cli.cli.options import Common, common_options
@@ -25,8 +27,10 @@ from musetalk_cli.config import JobConfig, parse_sharpen
 from musetalk_cli.timeline import parse_chunk, parse_fps
 
 if TYPE_CHECKING:
-    from musetalk_cli.bench import BenchResult
+    from musetalk_cli.bench.run import BenchResult
 
+
+DEFAULTS = BenchOptions()
 
 app = typer.Typer()
 app.command("prepare")(bench_prepare.prepare)
@@ -54,37 +58,36 @@ def _where_nothing_follows(callback: Callable[..., None]) -> Callable[..., None]
 @common_options(json=False, model="the published weights, else demo")
 def bench(
     common: Common,
-    fps: options.Fps = "25",
-    alignment: options.AlignmentOption = options.Alignment.frame,
-    chunk: given.Chunk = "0.5",
-    batch_size: options.BatchSize = "auto",
+    fps: options.Fps = options.FPS,
+    alignment: options.AlignmentOption = options.JOB.alignment,
+    chunk: given.Chunk = options.CHUNK,
+    batch_size: options.BatchSize = options.BATCH_SIZE,
     json: JsonFile = None,
-    sharpen: options.Sharpen = "on",
-    frame_size: FrameSize = "1280x720",
-    face_size: FaceSize = 300,
-    avatar_frames: AvatarFrames = 50,
+    sharpen: options.SharpenOption = options.SHARPEN,
+    frame_size: FrameSize = size_text(DEFAULTS),
+    face_size: FaceSize = DEFAULTS.face,
+    avatar_frames: AvatarFrames = DEFAULTS.avatar_frames,
     seconds: Annotated[
         float | None,
         typer.Option(
             "--seconds", min=0.1, max=3600, help="Length of the whole stream.", show_default="10, on a CPU 1"
         ),
-    ] = None,
+    ] = DEFAULTS.seconds,
     budget: Annotated[
         float, typer.Option("--budget", min=0, help="Seconds spent on each single figure.")
-    ] = 2.0,
+    ] = DEFAULTS.budget_s,
 ) -> None:
     """Time every stage and the whole on synthetic input; random weights show the cost, never a result."""
     job = JobConfig(
         fps=parse_fps(fps),
-        alignment=alignment.value,
+        alignment=alignment,
         chunk=parse_chunk(chunk),
         sharpen=parse_sharpen(sharpen),
         batch_sizes=options.parse_batch_sizes(batch_size),
     )
     width, height = parse_size(frame_size)
     check_json(json)
-    from musetalk_cli.bench import BenchOptions
-    from musetalk_cli.bench import bench as run
+    from musetalk_cli.bench.run import bench as run
 
     result = run(
         common.run,

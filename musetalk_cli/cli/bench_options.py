@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from musetalk_cli import strict_json
+from musetalk_cli.bench.options import SIDES, BenchOptions, LiveOptions, PreparingOptions
 from musetalk_cli.cli.render import print_json
 from musetalk_cli.errors import InputError, OutputError
 
@@ -21,15 +22,20 @@ AvatarFrames = Annotated[
 ]
 
 
+def size_text(options: BenchOptions | LiveOptions | PreparingOptions) -> str:
+    """The size of a frame as `--frame-size` takes it."""
+    return f"{options.width}x{options.height}"
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """Read `1280x720` as columns and rows, each in 32..8192.
 
     Raises:
         InputError: It is something else.
     """
-    parts = text.lower().split("x")
-    if len(parts) != 2 or not all(part.isdecimal() and 32 <= int(part) <= 8192 for part in parts):
-        raise InputError(f"--frame-size {text} is not a size in 32..8192.", "Write it like 1280x720.")
+    parts, (low, high) = text.lower().split("x"), SIDES
+    if len(parts) != 2 or not all(part.isdecimal() and low <= int(part) <= high for part in parts):
+        raise InputError(f"--frame-size {text} is not a size in {low}..{high}.", "Write it like 1280x720.")
     return int(parts[0]), int(parts[1])
 
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from musetalk_cli.bench.options import PreparingOptions
 from musetalk_cli.cli import prepare_options as given
-from musetalk_cli.cli.bench_options import FrameSize, JsonFile, check_json, parse_size, write_json
+from musetalk_cli.cli.bench_options import FrameSize, JsonFile, check_json, parse_size, size_text, write_json
 from musetalk_cli.cli.options import Common, common_options
 from musetalk_cli.cli.render import mebibytes, print_table, put, say
 from musetalk_cli.errors import InputError
@@ -15,6 +16,8 @@ from musetalk_cli.errors import InputError
 if TYPE_CHECKING:
     from musetalk_cli.bench.preparing import PreparingResult
     from musetalk_cli.bench.task import Order
+
+DEFAULTS = PreparingOptions()
 
 Frames = Annotated[str, typer.Option("--frames", metavar="N[,N...]", help="Lengths of the clip.")]
 Baseline = Annotated[
@@ -25,12 +28,12 @@ Baseline = Annotated[
 @common_options(json=False, model="the published weights, else demo")
 def prepare(
     common: Common,
-    frames: Frames = "250,1000",
-    frame_size: FrameSize = "1280x720",
-    detector: given.DetectorOption = given.Detector.auto,
-    parser: given.ParserOption = given.Parser.auto,
-    batch_size: given.BatchSize = None,
-    baseline: Baseline = True,
+    frames: Frames = ",".join(map(str, DEFAULTS.frames)),
+    frame_size: FrameSize = size_text(DEFAULTS),
+    detector: given.DetectorOption = DEFAULTS.detector,
+    parser: given.ParserOption = DEFAULTS.parser,
+    batch_size: given.BatchSize = DEFAULTS.batch_size,
+    baseline: Baseline = DEFAULTS.baseline,
     json: JsonFile = None,
 ) -> None:
     """Time every stage of preparation and the whole, and how much memory it takes, on a clip made here.
@@ -39,11 +42,9 @@ def prepare(
     """
     lengths, (width, height) = _lengths(frames), parse_size(frame_size)
     check_json(json)
-    from musetalk_cli.bench.preparing import PreparingOptions, bench_preparing
+    from musetalk_cli.bench.preparing import bench_preparing
 
-    options = PreparingOptions(
-        lengths, width, height, detector.value, parser.value, batch_size, baseline=baseline
-    )
+    options = PreparingOptions(lengths, width, height, detector, parser, batch_size, baseline=baseline)
     result = bench_preparing(common.run, options, say)
     if json != "-":
         _show(result)

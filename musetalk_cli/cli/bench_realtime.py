@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from musetalk_cli.bench.options import LiveOptions
 from musetalk_cli.cli import options
 from musetalk_cli.cli import realtime_options as given
 from musetalk_cli.cli.bench_options import (
@@ -16,20 +17,25 @@ from musetalk_cli.cli.bench_options import (
     JsonFile,
     check_json,
     parse_size,
+    size_text,
     write_json,
 )
 from musetalk_cli.cli.interrupt import stop_on_signals
 from musetalk_cli.cli.options import Common, common_options
-from musetalk_cli.cli.render import mebibytes, print_table, put, say
+from musetalk_cli.cli.render import mebibytes, named_latencies, print_table, put, say
 from musetalk_cli.config import JobConfig, parse_sharpen
-from musetalk_cli.timeline import parse_chunk, parse_context, parse_fps
+from musetalk_cli.timeline import CHUNK_LIMITS, parse_chunk, parse_context, parse_fps, seconds_text
 
 if TYPE_CHECKING:
     from musetalk_cli.bench.live import LiveResult
 
+DEFAULTS = LiveOptions()
+
 Chunks = Annotated[
     str,
-    typer.Option("--chunk", metavar="SECONDS[,SECONDS...]", help="Sound per hop, 0.04..2, a run for each."),
+    typer.Option(
+        "--chunk", metavar="SECONDS[,SECONDS...]", help=f"Sound per hop, {CHUNK_LIMITS}, a run for each."
+    ),
 ]
 Seconds = Annotated[float, typer.Option("--seconds", min=1, max=86_400, help="Length of each run.")]
 
@@ -37,30 +43,30 @@ Seconds = Annotated[float, typer.Option("--seconds", min=1, max=86_400, help="Le
 @common_options(json=False, model="the published weights, else demo")
 def realtime(
     common: Common,
-    chunk: Chunks = "0.1,0.2,0.5",
-    seconds: Seconds = 30.0,
-    fps: options.Fps = "25",
-    alignment: options.AlignmentOption = options.Alignment.frame,
-    context: given.Context = "max",
-    batch_size: options.BatchSize = "auto",
-    sharpen: options.Sharpen = "on",
-    frame_size: FrameSize = "1280x720",
-    face_size: FaceSize = 300,
-    avatar_frames: AvatarFrames = 50,
+    chunk: Chunks = ",".join(map(seconds_text, DEFAULTS.chunks)),
+    seconds: Seconds = DEFAULTS.seconds,
+    fps: options.Fps = options.FPS,
+    alignment: options.AlignmentOption = options.JOB.alignment,
+    context: given.Context = options.CONTEXT,
+    batch_size: options.BatchSize = options.BATCH_SIZE,
+    sharpen: options.SharpenOption = options.SHARPEN,
+    frame_size: FrameSize = size_text(DEFAULTS),
+    face_size: FaceSize = DEFAULTS.face,
+    avatar_frames: AvatarFrames = DEFAULTS.avatar_frames,
     json: JsonFile = None,
 ) -> None:
     """Time a live stream against the wall clock: its latencies, and the frames that came too late."""
     chunks = tuple(parse_chunk(part.strip()) for part in chunk.split(","))
     job = JobConfig(
         fps=parse_fps(fps),
-        alignment=alignment.value,
+        alignment=alignment,
         context=parse_context(context),
         sharpen=parse_sharpen(sharpen),
         batch_sizes=options.parse_batch_sizes(batch_size),
     )
     width, height = parse_size(frame_size)
     check_json(json)
-    from musetalk_cli.bench.live import LiveOptions, bench_live
+    from musetalk_cli.bench.live import bench_live
 
     measured = LiveOptions(chunks, seconds, width, height, face_size, avatar_frames)
     with stop_on_signals() as handle:
@@ -78,7 +84,7 @@ def _show(result: LiveResult, fps: Fraction) -> None:
 
     rows = []
     for run in result.runs:
-        latencies = [run.first_frame_ms, run.last_frame_ms, run.mouth_to_eye_ms]
+        latencies = [times for _, times in named_latencies(run)]
         figures = [f"{each.p50:.0f} / {each.p95:.0f} / {each.p99:.0f}" for each in latencies]
         late = f"{missed(run)} of {run.frames}"
         rows.append(

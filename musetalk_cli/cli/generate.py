@@ -33,22 +33,22 @@ def generate(
         Path | None,
         typer.Option("--frames-dir", help="Folder for lossless PNGs, %08d; older numbered ones go."),
     ] = None,
-    fps: options.Fps = "25",
-    alignment: options.AlignmentOption = options.Alignment.frame,
-    silence: options.Silence = options.SILENCE,
-    sharpen: options.Sharpen = "on",
-    image_ops: options.ImageOpsOption = options.ImageOps.auto,
-    batch_size: options.BatchSize = "auto",
+    fps: options.Fps = options.FPS,
+    alignment: options.AlignmentOption = options.JOB.alignment,
+    silence: options.SilenceOption = options.SILENCE,
+    sharpen: options.SharpenOption = options.SHARPEN,
+    image_ops: options.ImageOpsOption = options.JOB.image_ops,
+    batch_size: options.BatchSize = options.BATCH_SIZE,
 ) -> None:
     """Make an avatar speak a recording, and write a video, pictures or both."""
     if output is None and frames_dir is None:
         raise typer.BadParameter("pass --output, --frames-dir or both: there is nowhere to write to.")
     job = JobConfig(
         fps=parse_fps(fps),
-        alignment=alignment.value,
+        alignment=alignment,
         silence=parse_silence(silence),
         sharpen=parse_sharpen(sharpen),
-        image_ops=image_ops.value,
+        image_ops=image_ops,
         batch_sizes=options.parse_batch_sizes(batch_size),
     )
     speaker = choose(common.run, avatar, None if audio is None else str(audio))

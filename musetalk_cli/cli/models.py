@@ -9,6 +9,7 @@ import typer
 
 from musetalk_cli.cli.options import Common, common_options
 from musetalk_cli.cli.render import print_json, print_table, put, say
+from musetalk_cli.config import DEFAULT_MODEL
 
 app = typer.Typer(help="See, fetch and check model weights.", no_args_is_help=True)
 
@@ -51,7 +52,7 @@ def download(
     common: Common,
     name: Annotated[
         str, typer.Argument(metavar="v15|v1|dwpose|face-parsing", help="Published model or tool.")
-    ] = "v15",
+    ] = DEFAULT_MODEL,
 ) -> None:
     """Fetch the files of a published model, or of a tool of preparation, that are missing."""
     from musetalk_cli.nets.published import TOOLS
@@ -74,7 +75,7 @@ def verify(
         typer.Argument(
             metavar="v15|v1|demo|dwpose|face-parsing|PATH", help="Model or tool to load and check."
         ),
-    ] = "v15",
+    ] = DEFAULT_MODEL,
 ) -> None:
     """Load a model strictly, tensor by tensor, or a tool of preparation, and say whether it fits together."""
     from musetalk_cli.nets.published import TOOLS

@@ -8,49 +8,28 @@ import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from musetalk_cli.config import DataFolder, JobConfig, RunConfig, default_folder
+from musetalk_cli.config import (
+    BATCH_SIZES,
+    DEFAULT_MODEL,
+    DataFolder,
+    DeviceName,
+    ImageOpsName,
+    JobConfig,
+    PrecisionName,
+    RunConfig,
+    Sharpen,
+    default_folder,
+)
 from musetalk_cli.errors import InputError
 from musetalk_cli.text import PROGRESS, printable, redacted
+from musetalk_cli.timeline import FPS_LIMITS, Alignment, seconds_text
 
 log = logging.getLogger("musetalk_cli")
-
-
-class Device(str, Enum):
-    """Values of --device."""
-
-    auto = "auto"
-    cuda = "cuda"
-    cpu = "cpu"
-
-
-class Precision(str, Enum):
-    """Values of --precision."""
-
-    auto = "auto"
-    fp32 = "fp32"
-    fp16 = "fp16"
-    bf16 = "bf16"
-
-
-class ImageOps(str, Enum):
-    """Values of --image-ops."""
-
-    auto = "auto"
-    gpu = "gpu"
-    cpu = "cpu"
-
-
-class Alignment(str, Enum):
-    """Values of --alignment."""
-
-    frame = "frame"
-    published = "published"
 
 
 _COMMON = "Common options"
@@ -69,9 +48,11 @@ AvatarsDir = Annotated[
         "--avatars-dir", envvar="MUSETALK_AVATARS", help="Folder of avatars.", rich_help_panel=_COMMON
     ),
 ]
-DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.", rich_help_panel=_COMMON)]
+DeviceOption = Annotated[
+    DeviceName, typer.Option("--device", help="Where to compute.", rich_help_panel=_COMMON)
+]
 PrecisionOption = Annotated[
-    Precision, typer.Option("--precision", help="Number format of the networks.", rich_help_panel=_COMMON)
+    PrecisionName, typer.Option("--precision", help="Number format of the networks.", rich_help_panel=_COMMON)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel=_COMMON)]
 Verbose = Annotated[
@@ -82,7 +63,8 @@ Verbose = Annotated[
 ]
 
 Fps = Annotated[
-    str, typer.Option("--fps", metavar="NUMBER", help="Frames per second, 1..120, like 25 or 30000/1001.")
+    str,
+    typer.Option("--fps", metavar="NUMBER", help=f"Frames per second, {FPS_LIMITS}, like 25 or 30000/1001."),
 ]
 AlignmentOption = Annotated[
     Alignment,
@@ -91,13 +73,13 @@ AlignmentOption = Annotated[
         help="Sound that a frame hears: around its start at any rate, or, away from 25 fps, as published.",
     ),
 ]
-Sharpen = Annotated[
+SharpenOption = Annotated[
     str,
     typer.Option(
         "--sharpen", metavar="on|off|AMOUNT[,SIGMA[,THRESHOLD]]", help="Unsharp mask of the resized face."
     ),
 ]
-Silence = Annotated[
+SilenceOption = Annotated[
     str,
     typer.Option(
         "--silence",
@@ -105,13 +87,25 @@ Silence = Annotated[
         help="Below it the face rests as its source or idle clip does; off makes every frame.",
     ),
 ]
-SILENCE = str(JobConfig().silence)
-"""What is taken without `--silence`."""
-ImageOpsOption = Annotated[ImageOps, typer.Option("--image-ops", help="Where resize, sharpen and blend run.")]
+ImageOpsOption = Annotated[
+    ImageOpsName, typer.Option("--image-ops", help="Where resize, sharpen and blend run.")
+]
 BatchSize = Annotated[
     str, typer.Option("--batch-size", metavar="auto|N[,N...]", help="Sizes a batch of frames may have.")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an avatar of that name.")]
+
+
+JOB = JobConfig()
+"""What is taken where an option is left out; below it what has another form on the command line."""
+FPS = str(JOB.fps)
+CHUNK = seconds_text(JOB.chunk)
+CONTEXT = "max" if JOB.context is None else seconds_text(JOB.context)
+SILENCE = "off" if JOB.silence is None else str(JOB.silence)
+SHARPEN = "off" if JOB.sharpen is None else "on" if JOB.sharpen == Sharpen() else str(JOB.sharpen)
+BATCH_SIZE = "auto" if JOB.batch_sizes is None else ",".join(map(str, JOB.batch_sizes))
+_RUN = RunConfig(DataFolder(Path("models"), "default"), DataFolder(Path("avatars"), "default"))
+"""Both folders are looked for when a command runs."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +122,7 @@ class Common:
 
 
 def common_options(
-    *, json: bool = True, model: str = "what the avatar was made for, else v15"
+    *, json: bool = True, model: str = f"what the avatar was made for, else {DEFAULT_MODEL}"
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the common options; it receives them as its first argument, a `Common`.
 
@@ -149,8 +143,8 @@ def common_options(
             "models_dir": (ModelsDir, None),
             "avatars_dir": (AvatarsDir, None),
             "model": (_model_option(model), None),
-            "device": (DeviceOption, Device.auto),
-            "precision": (PrecisionOption, Precision.auto),
+            "device": (DeviceOption, _RUN.device),
+            "precision": (PrecisionOption, _RUN.precision),
             **({"as_json": (Json, False)} if json else {}),
             "verbose": (Verbose, False),
         }
@@ -188,15 +182,15 @@ def _common(ctx: typer.Context, values: dict[str, Any]) -> Common:
         models=_place(ctx, "models_dir", values["models_dir"], "models"),
         avatars=_place(ctx, "avatars_dir", values["avatars_dir"], "avatars"),
         model=values["model"],
-        device=values["device"].value,
-        precision=values["precision"].value,
+        device=values["device"],
+        precision=values["precision"],
     )
     log.debug("models: %s (%s)", run.models.path, run.models.origin)
     log.debug("avatars: %s (%s)", run.avatars.path, run.avatars.origin)
     for name, value in sorted(ctx.params.items()):
         left_open = value is None and name in _DECIDED_LATER
         if name not in {"models_dir", "avatars_dir"} and not left_open:
-            log.debug("%s: %s (%s)", name, getattr(value, "value", value), _origin(ctx, name))
+            log.debug("%s: %s (%s)", name, value, _origin(ctx, name))
     return Common(run, values.get("as_json", False))
 
 
@@ -238,6 +232,7 @@ def parse_batch_sizes(text: str) -> tuple[int, ...] | None:
         sizes = sorted({int(part) for part in text.split(",")})
     except ValueError:
         raise InputError(f"--batch-size {text} is not understood.", "Write it like 1,4,8.") from None
-    if not 1 <= sizes[0] <= sizes[-1] <= 256:
-        raise InputError(f"--batch-size {text} is outside 1..256.", "Write it like 1,4,8.")
+    least, most = BATCH_SIZES
+    if not least <= sizes[0] <= sizes[-1] <= most:
+        raise InputError(f"--batch-size {text} is outside {least}..{most}.", "Write it like 1,4,8.")
     return tuple(sizes)

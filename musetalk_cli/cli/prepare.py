@@ -3,52 +3,57 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from musetalk_cli.cli import prepare_options as given
 from musetalk_cli.cli.options import Common, Overwrite, common_options
 from musetalk_cli.cli.render import print_json, put, say, step_progress
+from musetalk_cli.config import DEFAULT_MODEL
 from musetalk_cli.errors import InputError
-from musetalk_cli.timeline import parse_fps, parse_seconds
+from musetalk_cli.face.settings import MaskShape
+from musetalk_cli.media.selection import Selection
+from musetalk_cli.preparation.options import PrepareOptions
+from musetalk_cli.run.prepare_outputs import PrepareOutputs
+from musetalk_cli.timeline import parse_fps, parse_seconds, seconds_text
 
 if TYPE_CHECKING:
-    from musetalk_cli.media.video import Selection
-    from musetalk_cli.preparation.options import PrepareOptions
     from musetalk_cli.preparation.run import Prepared
-    from musetalk_cli.run.prepare import PrepareOutputs
+
+SELECTION, OPTIONS, OUTPUTS = Selection(), PrepareOptions(), PrepareOutputs()
+"""What is taken where an option is left out."""
 
 
-@common_options(model="v15")
+@common_options(model=DEFAULT_MODEL)
 def prepare_avatar(
     common: Common,
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Video, image or folder of images.")],
     name: Annotated[str, typer.Option("--name", help="Name of the new avatar.")],
-    start: given.Start = "0",
+    start: given.Start = seconds_text(SELECTION.start),
     duration: given.Duration = None,
     fps: given.Rate = None,
-    max_frames: given.MaxFrames = None,
-    max_size: given.MaxSize = None,
+    max_frames: given.MaxFrames = SELECTION.max_frames,
+    max_size: given.MaxSize = SELECTION.max_size,
     idle: given.Idle = None,
-    detector: given.DetectorOption = given.Detector.auto,
-    face: given.FaceOption = "largest",
+    detector: given.DetectorOption = OUTPUTS.detector,
+    face: given.FaceOption = OPTIONS.face,
     landmarks: given.Landmarks = None,
-    save_landmarks: given.SaveLandmarks = None,
-    bbox_shift: given.BboxShift = 0,
-    extra_margin: given.ExtraMargin = None,
-    constant_size: given.ConstantSize = False,
-    parser: given.ParserOption = given.Parser.auto,
-    parsing_mode: given.ParsingModeOption = None,
-    cheek_width: given.CheekWidth = "90,90",
-    upper_boundary: given.UpperBoundary = 0.5,
-    feather: given.Feather = 0.1,
-    smooth: given.Smooth = given.Switch.on,
-    max_gap: given.MaxGap = 0.4,
-    min_faces: given.MinFaces = 0.5,
-    trim: given.TrimOption = given.Trim.off,
-    batch_size: given.BatchSize = None,
-    latents: given.LatentsOption = given.Latents.fp32,
+    save_landmarks: given.SaveLandmarks = OUTPUTS.landmarks_file,
+    bbox_shift: given.BboxShift = OPTIONS.bbox_shift,
+    extra_margin: given.ExtraMargin = OPTIONS.extra_margin,
+    constant_size: given.ConstantSize = OPTIONS.constant_size,
+    parser: given.ParserOption = OUTPUTS.parser,
+    parsing_mode: given.ParsingModeOption = OPTIONS.mask.mode,
+    cheek_width: given.CheekWidth = ",".join(map(str, OPTIONS.mask.cheek_width)),
+    upper_boundary: given.UpperBoundary = OPTIONS.mask.upper_boundary,
+    feather: given.Feather = OPTIONS.mask.feather,
+    smooth: given.Smooth = "on" if OPTIONS.smooth else "off",
+    max_gap: given.MaxGap = OPTIONS.max_gap,
+    min_faces: given.MinFaces = OPTIONS.min_faces,
+    trim: given.TrimOption = OPTIONS.trim,
+    batch_size: given.BatchSize = OPTIONS.batch_size,
+    latents: given.LatentsOption = OPTIONS.latents,
     preview: given.Preview = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -56,24 +61,20 @@ def prepare_avatar(
 
     An interrupted preparation goes on where it stopped when the same command is run again.
     """
-    from musetalk_cli.face.masks import MaskShape
-    from musetalk_cli.preparation.options import PrepareOptions
-    from musetalk_cli.run.prepare import PrepareOutputs
-
     options = PrepareOptions(
         face=face,
         bbox_shift=bbox_shift,
         extra_margin=extra_margin,
-        smooth=smooth is given.Switch.on,
+        smooth=smooth == "on",
         constant_size=constant_size,
         max_gap=max_gap,
         min_faces=min_faces,
-        trim=trim.value,
-        mask=MaskShape(_mode(parsing_mode), _pair(cheek_width), upper_boundary, feather),
+        trim=trim,
+        mask=MaskShape(parsing_mode, _pair(cheek_width), upper_boundary, feather),
         batch_size=batch_size,
-        latents=latents.value,
+        latents=latents,
     )
-    outputs = PrepareOutputs(detector.value, parser.value, save_landmarks, *_previews(preview or [], name))
+    outputs = PrepareOutputs(detector, parser, save_landmarks, *_previews(preview or [], name))
     selection = _selection(start, duration, fps, max_frames, max_size)
     _run(common, source, selection, idle, landmarks, name, options, outputs, overwrite=overwrite)
 
@@ -115,8 +116,6 @@ def _run(
 def _selection(
     start: str, duration: str | None, fps: str | None, max_frames: int | None, max_size: int | None
 ) -> Selection:
-    from musetalk_cli.media.video import Selection
-
     return Selection(
         start=parse_seconds(start, "--start"),
         duration=None if duration is None else parse_seconds(duration, "--duration"),
@@ -124,10 +123,6 @@ def _selection(
         max_frames=max_frames,
         max_size=max_size,
     )
-
-
-def _mode(chosen: given.ParsingMode | None) -> Literal["jaw", "raw", "neck"] | None:
-    return chosen.value if chosen else None
 
 
 def _pair(text: str) -> tuple[int, int]:

@@ -2,58 +2,17 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
+from musetalk_cli.avatar.layout import LatentsFormat
+from musetalk_cli.face.settings import EXTRA_MARGIN, MaskMode
+from musetalk_cli.preparation.options import Trim
+from musetalk_cli.run.prepare_outputs import DetectorName, ParserName
 
-class Switch(str, Enum):
-    """Values of --smooth."""
-
-    on = "on"
-    off = "off"
-
-
-class Trim(str, Enum):
-    """Values of --trim."""
-
-    off = "off"
-    auto = "auto"
-
-
-class Detector(str, Enum):
-    """Values of --detector."""
-
-    auto = "auto"
-    dwpose = "dwpose"
-    haar = "haar"
-
-
-class Parser(str, Enum):
-    """Values of --parser."""
-
-    auto = "auto"
-    segformer = "segformer"
-    outline = "outline"
-
-
-class ParsingMode(str, Enum):
-    """Values of --parsing-mode."""
-
-    jaw = "jaw"
-    raw = "raw"
-    neck = "neck"
-
-
-class Latents(str, Enum):
-    """Values of --latents."""
-
-    fp32 = "fp32"
-    fp16 = "fp16"
-
-
+OnOff = Literal["on", "off"]
 _SOURCE, _FACE, _MASK, _TIME = "Source", "Face", "Mask", "Time"
 
 
@@ -75,7 +34,7 @@ MaxSize = Annotated[
 ]
 Idle = Annotated[Path | None, _option("--idle", _SOURCE, "A clip of the same shape, to be shown in silence.")]
 DetectorOption = Annotated[
-    Detector,
+    DetectorName,
     _option("--detector", _FACE, "What finds the face: DWPose if it is there, else OpenCV's cascade."),
 ]
 FaceOption = Annotated[
@@ -95,16 +54,21 @@ BboxShift = Annotated[
 ]
 ExtraMargin = Annotated[
     int | None,
-    _option("--extra-margin", _FACE, "Rows added below the chin.", show_default="10 for v1.5, 0 for v1"),
+    _option(
+        "--extra-margin",
+        _FACE,
+        "Rows added below the chin.",
+        show_default=f"{EXTRA_MARGIN} for v1.5, 0 for v1",
+    ),
 ]
 ConstantSize = Annotated[
     bool, _option("--constant-size", _FACE, "Give the face's box one size, the largest of the clip.")
 ]
 ParserOption = Annotated[
-    Parser, _option("--parser", _MASK, "What draws the mask: SegFormer if it is there, else the outline.")
+    ParserName, _option("--parser", _MASK, "What draws the mask: SegFormer if it is there, else the outline.")
 ]
 ParsingModeOption = Annotated[
-    ParsingMode | None,
+    MaskMode | None,
     _option(
         "--parsing-mode",
         _MASK,
@@ -122,7 +86,7 @@ UpperBoundary = Annotated[
 Feather = Annotated[
     float, _option("--feather", _MASK, "Softness of the mask's edge, as a share of the crop's width.")
 ]
-Smooth = Annotated[Switch, _option("--smooth", _TIME, "Smooth the landmarks over time.")]
+Smooth = Annotated[OnOff, _option("--smooth", _TIME, "Smooth the landmarks over time.")]
 MaxGap = Annotated[
     float,
     _option("--max-gap", _TIME, "Seconds without a face that are filled in; longer gaps pass through."),
@@ -134,7 +98,8 @@ BatchSize = Annotated[
     typer.Option("--batch-size", help="Faces encoded at once.", show_default="what suits the device"),
 ]
 LatentsOption = Annotated[
-    Latents, typer.Option("--latents", help="Format the latents are stored in; fp16 takes half the space.")
+    LatentsFormat,
+    typer.Option("--latents", help="Format the latents are stored in; fp16 takes half the space."),
 ]
 Preview = Annotated[
     list[str] | None,

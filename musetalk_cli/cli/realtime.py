@@ -20,7 +20,7 @@ from musetalk_cli.cli.render import end_run, say
 from musetalk_cli.cli.speaker import AvatarOption, choose
 from musetalk_cli.config import JobConfig, parse_sharpen, parse_silence
 from musetalk_cli.errors import InputError
-from musetalk_cli.timeline import Timeline, parse_chunk, parse_context, parse_fps
+from musetalk_cli.timeline import SAMPLE_RATE, Timeline, parse_chunk, parse_context, parse_fps
 
 if TYPE_CHECKING:
     from musetalk_cli.clock import Clock
@@ -35,7 +35,7 @@ def realtime(
     list_devices: given.ListDevices = False,  # noqa: ARG001 - done where it is read
     audio: given.Audio = None,
     listen: given.Listen = None,
-    input_rate: given.InputRate = 16_000,
+    input_rate: given.InputRate = SAMPLE_RATE,
     input_channels: given.InputChannels = 1,
     pace: given.Pace = True,
     output: given.Output = None,
@@ -43,30 +43,30 @@ def realtime(
     virtual_camera: given.VirtualCamera = False,
     live: given.Live = True,
     trace: given.TraceFile = None,
-    fps: options.Fps = "25",
-    alignment: options.AlignmentOption = options.Alignment.frame,
-    chunk: given.Chunk = "0.5",
-    context: given.Context = "max",
-    silence: options.Silence = options.SILENCE,
-    idle_avatar: given.IdleAvatar = None,
-    when_late: given.WhenLate = given.Late.auto,
+    fps: options.Fps = options.FPS,
+    alignment: options.AlignmentOption = options.JOB.alignment,
+    chunk: given.Chunk = options.CHUNK,
+    context: given.Context = options.CONTEXT,
+    silence: options.SilenceOption = options.SILENCE,
+    idle_avatar: given.IdleAvatar = options.JOB.idle_avatar,
+    when_late: given.WhenLateOption = options.JOB.when_late,
     control: given.Control = None,
-    sharpen: options.Sharpen = "on",
-    image_ops: options.ImageOpsOption = options.ImageOps.auto,
-    batch_size: options.BatchSize = "auto",
+    sharpen: options.SharpenOption = options.SHARPEN,
+    image_ops: options.ImageOpsOption = options.JOB.image_ops,
+    batch_size: options.BatchSize = options.BATCH_SIZE,
 ) -> None:
     """Make an avatar speak a stream, chunk by chunk, and say how long everything took."""
     job = JobConfig(
         fps=parse_fps(fps),
-        alignment=alignment.value,
+        alignment=alignment,
         chunk=parse_chunk(chunk),
         context=parse_context(context),
         sharpen=parse_sharpen(sharpen),
-        image_ops=image_ops.value,
+        image_ops=image_ops,
         batch_sizes=options.parse_batch_sizes(batch_size),
         silence=parse_silence(silence),
         idle_avatar=idle_avatar,
-        when_late=when_late.value,
+        when_late=when_late,
     )
     ends = _Ends(mic, audio, listen, input_rate, input_channels, pace, output or [], display, virtual_camera)
     ends.check(control)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from typer.core import TyperCommand
+
+from musetalk_cli.config import WhenLate
+from musetalk_cli.timeline import CHUNK_LIMITS
 
 _SOURCE, _OUTPUT, _STREAM = "Where the sound comes from", "Where the frames go", "How the stream behaves"
 DEFAULT_DEVICE = "default"
@@ -25,14 +27,6 @@ class RealtimeCommand(TyperCommand):
             for arg, after in itertools.pairwise([*args, "-"])
         ]
         return super().parse_args(ctx, named)
-
-
-class Late(str, Enum):
-    """Values of --when-late."""
-
-    auto = "auto"
-    drop = "drop"
-    wait = "wait"
 
 
 def _list_devices(wanted: bool) -> None:
@@ -136,7 +130,7 @@ Chunk = Annotated[
     typer.Option(
         "--chunk",
         metavar="SECONDS",
-        help="Sound per hop, 0.04..2; smaller is sooner.",
+        help=f"Sound per hop, {CHUNK_LIMITS}; smaller is sooner.",
         rich_help_panel=_STREAM,
     ),
 ]
@@ -156,8 +150,8 @@ IdleAvatar = Annotated[
         rich_help_panel=_STREAM,
     ),
 ]
-WhenLate = Annotated[
-    Late,
+WhenLateOption = Annotated[
+    WhenLate,
     typer.Option(
         "--when-late",
         help="Leave late frames out, or wait for them; auto waits where the source does.",

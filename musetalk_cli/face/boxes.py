@@ -11,8 +11,6 @@ POINTS = 68
 """Points of a face in the 68-point order."""
 NOSE_BRIDGE = 29
 """The point that is the middle of the face's height."""
-EXTRA_MARGIN = 10
-"""Rows that v1.5 adds below the chin."""
 MIN_FACE = 4
 """Smallest side in pixels of a box that can be used; the crop of a smaller one need not contain it."""
 

@@ -17,7 +17,7 @@ from PIL import Image as Pictures
 from torch import nn
 
 from musetalk_cli.errors import ModelError
-from musetalk_cli.face.masks import PARSING_SIZE
+from musetalk_cli.face.settings import PARSING_SIZE
 from musetalk_cli.nets.files import read_object
 from musetalk_cli.types import Image
 

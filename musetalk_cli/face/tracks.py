@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -12,8 +11,7 @@ from numpy.typing import NDArray
 
 from musetalk_cli.errors import InputError
 from musetalk_cli.face.landmarks import FaceLandmarks
-
-CHOICES = "largest, left, right, center or a number from 1, counted from the left"
+from musetalk_cli.face.settings import CHOICES, check_choice
 
 _REACH = 0.5
 """How far a face may move from one frame to the next, in widths of the face."""
@@ -64,17 +62,6 @@ class Chosen:
 
     faces: list[FaceLandmarks | None]
     people: int
-
-
-def check_choice(choice: str) -> str:
-    """The choice, where it is one.
-
-    Raises:
-        InputError: It is none of `largest`, `left`, `right`, `center` and a number from 1.
-    """
-    if choice not in {"largest", "left", "right", "center"} and not re.fullmatch(r"[1-9]\d?", choice):
-        raise InputError(f"--face {choice} is not understood.", f"Use {CHOICES}.")
-    return choice
 
 
 def choose(frames: Sequence[Sequence[FaceLandmarks]], cuts: Sequence[int], choice: str, width: int) -> Chosen:

@@ -16,8 +16,9 @@ from musetalk_cli.avatar.data import LATENT_SHAPE, Patch
 from musetalk_cli.avatar.latents import LatentsFile
 from musetalk_cli.avatar.layout import FRAMES_DIR, MASKS_DIR, image_name
 from musetalk_cli.errors import ModelError
-from musetalk_cli.face.masks import MaskShape, mask_from_outline, mask_from_parsing
+from musetalk_cli.face.masks import mask_from_outline, mask_from_parsing
 from musetalk_cli.face.quality import is_mouth_covered, sharpness
+from musetalk_cli.face.settings import MaskShape
 from musetalk_cli.handoff import ahead, batches, side_by_side
 from musetalk_cli.measure.throughput import StageRates
 from musetalk_cli.media.stills import read_image, write_png

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from musetalk_cli.avatar.description import Json
-from musetalk_cli.avatar.latents import LatentsFormat
+from musetalk_cli.avatar.layout import LatentsFormat
+from musetalk_cli.config import check_batch_size
 from musetalk_cli.errors import InputError
-from musetalk_cli.face.boxes import EXTRA_MARGIN
-from musetalk_cli.face.masks import MaskShape
-from musetalk_cli.face.tracks import check_choice
+from musetalk_cli.face.settings import EXTRA_MARGIN, MaskShape, check_choice
+
+if TYPE_CHECKING:
+    from musetalk_cli.avatar.description import Json
 
 Trim = Literal["off", "auto"]
 
@@ -52,8 +53,7 @@ class PrepareOptions:
             raise InputError(
                 "--extra-margin or --bbox-shift is out of range.", "Use 0..1000 and -1000..1000 rows."
             )
-        if self.batch_size is not None and not 1 <= self.batch_size <= 256:
-            raise InputError(f"--batch-size {self.batch_size} is outside 1..256.", "8 is a good start.")
+        check_batch_size(self.batch_size)
         if not 0 <= self.max_gap <= 10:
             raise InputError(f"--max-gap {self.max_gap:g} is outside 0..10 s.", "0.4 is a good start.")
         if not 0 <= self.min_faces <= 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -21,14 +21,12 @@ from musetalk_cli.nets.files import RANDOM, resolve
 from musetalk_cli.nets.generator import FaceEncoder
 from musetalk_cli.nets.published import DWPOSE, FACE_PARSING, find_dwpose, find_face_parsing, require
 from musetalk_cli.preparation.inputs import FaceNetworks, Parse
+from musetalk_cli.run.prepare_outputs import DetectorName, ParserName
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 log = logging.getLogger(__name__)
-
-DetectorName = Literal["auto", "dwpose", "haar"]
-ParserName = Literal["auto", "segformer", "outline"]
 
 BATCH_ON_CUDA, BATCH_ON_CPU = 8, 1
 """Faces encoded at once: a CPU gains nothing from more, and every face of the full VAE takes 0.3 GB."""

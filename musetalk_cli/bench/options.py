@@ -1,0 +1,93 @@
+"""What is measured, as it is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from musetalk_cli.config import check_batch_size
+from musetalk_cli.errors import InputError
+from musetalk_cli.run.prepare_outputs import DetectorName, ParserName
+
+MAX_FRAMES = 20_000
+SIDES = (32, 8192)
+"""Columns and rows that a synthetic frame may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class BenchOptions:
+    """What is measured.
+
+    Attributes:
+        width: Columns of the synthetic frames.
+        height: Rows of the synthetic frames.
+        face: Rows of the synthetic face's box.
+        avatar_frames: Forward frames of the synthetic avatar.
+        seconds: Seconds of sound of the whole stream; None is 10 on a GPU and 1 on a CPU.
+        budget_s: Seconds spent on each single figure; a slower call is measured once.
+    """
+
+    width: int = 1280
+    height: int = 720
+    face: int = 300
+    avatar_frames: int = 50
+    seconds: float | None = None
+    budget_s: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class LiveOptions:
+    """What is measured.
+
+    Attributes:
+        chunks: Seconds of sound per chunk, one run each.
+        seconds: Seconds of each run, on the wall clock.
+        width: Columns of the synthetic frames.
+        height: Rows of the synthetic frames.
+        face: Rows of the synthetic face's box.
+        avatar_frames: Forward frames of the synthetic avatar.
+    """
+
+    chunks: tuple[Fraction, ...] = (Fraction(1, 10), Fraction(1, 5), Fraction(1, 2))
+    seconds: float = 30.0
+    width: int = 1280
+    height: int = 720
+    face: int = 300
+    avatar_frames: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class PreparingOptions:
+    """What is measured.
+
+    Attributes:
+        frames: Lengths of the clip, 1..20000 each.
+        width: Columns of its frames, even.
+        height: Rows of its frames, even.
+        detector: What finds the face.
+        parser: What draws the mask.
+        batch_size: Faces encoded at once in our order; None is what suits the device.
+        baseline: Measure the published order of work too.
+
+    Raises:
+        InputError: A value is out of range.
+    """
+
+    frames: tuple[int, ...] = (250, 1000)
+    width: int = 1280
+    height: int = 720
+    detector: DetectorName = "auto"
+    parser: ParserName = "auto"
+    batch_size: int | None = None
+    baseline: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.frames or not all(1 <= count <= MAX_FRAMES for count in self.frames):
+            raise InputError(f"--frames is outside 1..{MAX_FRAMES}.", "Write it like 250,1000.")
+        low, high = SIDES
+        if not all(low <= side <= high and side % 2 == 0 for side in (self.width, self.height)):
+            raise InputError(
+                f"--frame-size {self.width}x{self.height} is not a size of even numbers in {low}..{high}.",
+                "Write it like 1280x720.",
+            )
+        check_batch_size(self.batch_size)
