@@ -134,6 +134,15 @@ def no_thread_is_left():
     assert set(threading.enumerate()) == before
 
 
+@pytest.fixture
+def started():
+    """Gives the process ids of what was started since and is not gone, its exit code fetched and all."""
+    from processes import children
+
+    before = children()
+    return lambda: children() - before
+
+
 @pytest.fixture(scope="session")
 def models(tiny_bundle, golden, tmp_path_factory):
     """The tiny networks in a folder of their own; read only."""

@@ -4,24 +4,23 @@ import os
 import socket
 import stat
 import threading
-from pathlib import Path
 
 import pytest
 from descriptors import FIRST, crowded
+from processes import open_descriptors
 
 from musetalk_cli.errors import InputError
 from musetalk_cli.live.control import CLIENTS, LINE_BYTES, ControlHandle, ControlLines
 
 TIMEOUT_S = 30
-DESCRIPTORS = Path("/proc/self/fd")
 
 
 @pytest.fixture(autouse=True)
 def no_thread_or_descriptor_is_left():
-    threads, descriptors = set(threading.enumerate()), len(list(DESCRIPTORS.iterdir()))
+    threads, descriptors = set(threading.enumerate()), open_descriptors()
     yield
     assert set(threading.enumerate()) == threads
-    assert len(list(DESCRIPTORS.iterdir())) == descriptors
+    assert open_descriptors() == descriptors
 
 
 class Session:

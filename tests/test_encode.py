@@ -10,6 +10,7 @@ from fractions import Fraction
 import cv2
 import numpy as np
 import pytest
+from processes import open_descriptors
 
 from musetalk_cli.errors import OutputError
 from musetalk_cli.media import ffmpeg, pipe_writer
@@ -105,31 +106,35 @@ def test_the_format_is_what_players_want(tmp_path):
     assert data.index(b"moov") < data.index(b"mdat")
 
 
-def test_abort_ends_ffmpeg_and_may_come_twice(tmp_path):
+def test_abort_ends_ffmpeg_and_may_come_twice(tmp_path, started):
+    before = open_descriptors()
     encoder = VideoEncoder(tmp_path / "out.mp4", StreamFormat(64, 48, Fraction(25), 16000, 1))
     encoder.write(picture(64, 48, 0), np.zeros((640, 1), np.float32))
+    assert len(started()) == 1
     encoder.abort()
     encoder.abort()
-    assert encoder._process.returncode is not None
-    assert encoder._pictures.closed
-    assert encoder._sounds.closed
+    assert not started()
+    assert open_descriptors() == before
 
 
-def test_an_ffmpeg_that_is_killed_is_told(tmp_path):
+def test_an_ffmpeg_that_is_killed_is_told(tmp_path, started):
+    before = open_descriptors()
     encoder = VideoEncoder(tmp_path / "out.mp4", StreamFormat(640, 480, Fraction(25), 16000, 1))
     encoder.write(picture(640, 480, 0), np.zeros((640, 1), np.float32))
-    os.kill(encoder._process.pid, signal.SIGKILL)
+    (ffmpeg_pid,) = started()
+    os.kill(ffmpeg_pid, signal.SIGKILL)
     with pytest.raises(OutputError, match="ended by signal 9"):
         for number in range(1000):
             encoder.write(picture(640, 480, number), np.zeros((640, 1), np.float32))
-    assert encoder._pictures.closed
-    assert encoder._sounds.closed
+    assert not started()
+    assert open_descriptors() == before
 
 
-def test_an_ffmpeg_that_is_killed_at_the_end_is_told(tmp_path):
+def test_an_ffmpeg_that_is_killed_at_the_end_is_told(tmp_path, started):
     encoder = VideoEncoder(tmp_path / "out.mp4", StreamFormat(64, 48, Fraction(25), 16000, 1))
-    os.kill(encoder._process.pid, signal.SIGKILL)
-    encoder._process.wait()
+    (ffmpeg_pid,) = started()
+    os.kill(ffmpeg_pid, signal.SIGKILL)
+    os.waitid(os.P_PID, ffmpeg_pid, os.WEXITED | os.WNOWAIT)
     with pytest.raises(OutputError, match="ended by signal 9"):
         encoder.finish()
 
@@ -167,22 +172,24 @@ def test_a_full_disk_is_told(tmp_path):
     assert done.stderr == ""
 
 
-def test_an_ffmpeg_that_takes_nothing_is_told_and_ended(tmp_path, monkeypatch):
+def test_an_ffmpeg_that_takes_nothing_is_told_and_ended(tmp_path, monkeypatch, started):
     monkeypatch.setattr(pipe_writer, "STALL_S", 0.2)
     encoder = VideoEncoder(tmp_path / "out.mp4", StreamFormat(640, 480, Fraction(25), 16000, 1))
-    os.kill(encoder._process.pid, signal.SIGSTOP)
+    (ffmpeg_pid,) = started()
+    os.kill(ffmpeg_pid, signal.SIGSTOP)
     with pytest.raises(OutputError, match=r"^The video took nothing for 0\.2 s\.$"):
         for number in range(1000):
             encoder.write(picture(640, 480, number), np.zeros((640, 1), np.float32))
-    assert encoder._process.returncode == -signal.SIGKILL
+    assert not started()
     with pytest.raises(OutputError, match="closed"):
         encoder.write(picture(640, 480, 0), np.zeros((640, 1), np.float32))
     encoder.finish()
 
 
-def test_abort_frees_a_writer_that_waits(tmp_path):
+def test_abort_frees_a_writer_that_waits(tmp_path, started):
     encoder = VideoEncoder(tmp_path / "out.mp4", StreamFormat(640, 480, Fraction(25), 16000, 1))
-    os.kill(encoder._process.pid, signal.SIGSTOP)
+    (ffmpeg_pid,) = started()
+    os.kill(ffmpeg_pid, signal.SIGSTOP)
     told = []
 
     def write():

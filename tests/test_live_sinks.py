@@ -19,7 +19,7 @@ import torch
 from test_sinks import check_format
 
 from musetalk_cli.errors import OutputError
-from musetalk_cli.media import encode, feed, ffmpeg
+from musetalk_cli.media import encode, ffmpeg, pipe_writer
 from musetalk_cli.sinks import NetworkSink, NullSink, PipeSink, RecordingSink, parse_output
 from musetalk_cli.timeline import Timeline
 from musetalk_cli.types import Frame, FrameRequest, StreamFormat
@@ -123,16 +123,17 @@ def test_a_recording_is_what_its_suffix_says(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm"])
-def test_a_recording_is_in_parts_of_a_second_that_reach_the_disk_at_once(tmp_path, suffix):
+def test_a_recording_is_in_parts_of_a_second_that_reach_the_disk_at_once(tmp_path, suffix, started):
     path = tmp_path / f"out{suffix}"
     sink = RecordingSink(path)
     sink.open(STREAM)
     given = list(frames(STREAM, 8))
     for frame in given[:180]:
         sink.write(frame)
-    os.kill(sink._encoder._process.pid, signal.SIGSTOP)
+    (encoder,) = started()
+    os.kill(encoder, signal.SIGSTOP)
     seen = pictures(path)
-    os.kill(sink._encoder._process.pid, signal.SIGCONT)
+    os.kill(encoder, signal.SIGCONT)
     assert len(seen) >= 180 - 3 * 25
     for frame in given[180:]:
         sink.write(frame)
@@ -145,6 +146,7 @@ def test_a_recording_is_in_parts_of_a_second_that_reach_the_disk_at_once(tmp_pat
 KILLED = """
     import os, signal, sys
     from pathlib import Path
+    from processes import children
     from test_live_sinks import STREAM, frames
     from musetalk_cli.sinks import RecordingSink
 
@@ -153,8 +155,9 @@ KILLED = """
     given = list(frames(STREAM, 6))
     for frame in given:
         sink.write(frame)
-    print(sink._encoder._process.pid, flush=True)
-    os.kill(sink._encoder._process.pid if sys.argv[2] == "ffmpeg" else os.getpid(), signal.SIGKILL)
+    (encoder,) = children()
+    print(encoder, flush=True)
+    os.kill(encoder if sys.argv[2] == "ffmpeg" else os.getpid(), signal.SIGKILL)
     sink.abort()
 """
 
@@ -179,7 +182,7 @@ def test_what_was_recorded_before_a_kill_is_playable(tmp_path, killed, suffix):
     assert len(white) >= 2
 
 
-def test_an_aborted_recording_keeps_all_its_frames(tmp_path):
+def test_an_aborted_recording_keeps_all_its_frames(tmp_path, started):
     path = tmp_path / "out.mp4"
     sink = RecordingSink(path)
     sink.open(STREAM)
@@ -188,7 +191,7 @@ def test_an_aborted_recording_keeps_all_its_frames(tmp_path):
     sink.abort()
     sink.abort()
     assert len(pictures(path)) == 75
-    assert sink._encoder._process.returncode == 0
+    assert not started()
 
 
 @pytest.mark.parametrize("end", ["abort", "finish"])
@@ -208,6 +211,7 @@ FULL = """
     import sys
     from fractions import Fraction
     from pathlib import Path
+    from processes import children
     from test_live_sinks import frames
     from musetalk_cli.errors import OutputError
     from musetalk_cli.sinks import RecordingSink
@@ -254,7 +258,7 @@ def test_a_full_disk_is_told_with_its_reason():
 
 
 def test_a_recording_on_a_full_disk_is_told_with_its_reason(monkeypatch):
-    monkeypatch.setattr(feed, "STALL_S", 1.0)
+    monkeypatch.setattr(pipe_writer, "STALL_S", 1.0)
     encoder = encode.VideoEncoder(Path("/dev/full"), STREAM, encode.FRAGMENTED, "--output out.mp4")
     with pytest.raises(
         OutputError, match=r"--output out\.mp4 cannot be written: .*No space left on device\.$"
@@ -291,7 +295,7 @@ def test_a_pipe_gives_its_frames_as_they_come():
     assert got > 40 * 1500
 
 
-def test_a_reader_that_goes_away_is_told():
+def test_a_reader_that_goes_away_is_told(started):
     read_end, write_end = os.pipe()
     sink = PipeSink(write_end)
     sink.open(STREAM)
@@ -300,12 +304,12 @@ def test_a_reader_that_goes_away_is_told():
     with pytest.raises(OutputError, match=r"^The reader of --output - went away\.$"):
         for frame in frames(STREAM, 60, noise=255):
             sink.write(frame)
-    assert sink._encoder._process.returncode is not None
+    assert not started()
     sink.abort()
 
 
-def test_a_reader_that_takes_nothing_is_told(monkeypatch):
-    monkeypatch.setattr(feed, "STALL_S", 0.3)
+def test_a_reader_that_takes_nothing_is_told(monkeypatch, started):
+    monkeypatch.setattr(pipe_writer, "STALL_S", 0.3)
     read_end, write_end = os.pipe()
     sink = PipeSink(write_end)
     sink.open(STREAM)
@@ -314,7 +318,7 @@ def test_a_reader_that_takes_nothing_is_told(monkeypatch):
         for frame in frames(STREAM, 600, noise=255):
             sink.write(frame)
     os.close(read_end)
-    assert sink._encoder._process.returncode is not None
+    assert not started()
 
 
 def test_a_terminal_and_a_closed_descriptor_are_refused():
@@ -381,15 +385,15 @@ def test_a_server_that_is_not_there_is_told_without_its_key(caplog):
     assert SECRET not in error.value.message + str(error.value.hint) + caplog.text + sink.name
 
 
-def test_a_server_that_takes_nothing_is_told(monkeypatch):
-    monkeypatch.setattr(feed, "STALL_S", 0.5)
+def test_a_server_that_takes_nothing_is_told(monkeypatch, started):
+    monkeypatch.setattr(pipe_writer, "STALL_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         sink = NetworkSink(f"rtmp://127.0.0.1:{server.getsockname()[1]}/live/{SECRET}")
         sink.open(STREAM)
         with pytest.raises(OutputError, match=r"^--output rtmp://127\.0\.0\.1 took nothing for 0\.5 s\.$"):
             for frame in frames(STREAM, 60, noise=255):
                 sink.write(frame)
-        assert sink._encoder._process.returncode is not None
+        assert not started()
 
 
 @pytest.mark.parametrize(

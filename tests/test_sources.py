@@ -90,11 +90,11 @@ def test_a_closed_file_ends(sound):
     assert list(blocks) == []
 
 
-def test_a_file_that_was_never_read_leaves_no_decoder(sound):
+def test_a_file_that_was_never_read_leaves_no_decoder(sound, started):
     source = FileSource(sound[0], FakeClock(), pace=True)
     source.close()
     source.close()
-    assert source._reader._decoder.process.returncode is not None
+    assert not started()
     assert list(source) == []
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from descriptors import FIRST, crowded
+from processes import open_descriptors
 
 from musetalk_cli.errors import OutputError
 from musetalk_cli.media import pipe_writer
@@ -133,7 +134,7 @@ def test_pixels_of_a_frame_are_on_the_screen_with_one_line_over_them(screen, tmp
 
 
 @needs_screen
-def test_keys_interrupt_and_close(screen):
+def test_keys_interrupt_and_close(screen, started):
     told = Told()
     told.sink.open(STREAM)
     told.sink.write(frame())
@@ -144,8 +145,7 @@ def test_keys_interrupt_and_close(screen):
     press("key", "x")
     press("key", "Escape")
     assert told.write_until(lambda: told.closes == 1)
-    process = told.sink._process
-    assert process is None
+    assert not started(), "it is closed before its end is told"
     for number in range(3):
         told.sink.write(frame(number))
     told.sink.finish()
@@ -211,31 +211,31 @@ def test_it_works_from_a_thread_that_is_not_the_main_one_and_again(screen):
 
 
 @needs_screen
-def test_a_screen_that_goes_away_is_told_and_ends_nobody_else(screen):
+def test_a_screen_that_goes_away_is_told_and_ends_nobody_else(screen, started):
     told = Told()
     told.sink.open(STREAM)
     told.sink.write(frame())
-    process = told.sink._process
+    assert len(started()) == 1
     screen.kill()
     with pytest.raises(OutputError, match="The window is gone"):
         told.write_until(lambda: False)
-    assert process.returncode is not None
+    assert not started()
     told.sink.abort()
 
 
 @needs_screen
-def test_a_window_that_is_stuck_drops_frames_and_then_is_told(screen, monkeypatch):
+def test_a_window_that_is_stuck_drops_frames_and_then_is_told(screen, started, monkeypatch):
     monkeypatch.setattr(pipe_writer, "STALL_S", 1)
     told = Told()
     told.sink.open(STREAM)
-    process = told.sink._process
-    os.kill(process.pid, signal.SIGSTOP)
+    (window,) = started()
+    os.kill(window, signal.SIGSTOP)
     for number in range(10):
         told.sink.write(frame(number, np.zeros((160, 200, 3), np.uint8)) if number else tiny())
     with pytest.raises(OutputError, match="took nothing for 1 s"):
         for number in range(30):
             told.sink.write(frame(number))
-    assert process.returncode == -signal.SIGKILL
+    assert not started()
 
 
 def tiny():
@@ -243,16 +243,16 @@ def tiny():
 
 
 @needs_screen
-def test_abort_may_come_at_any_time(screen):
+def test_abort_may_come_at_any_time(screen, started):
     told = Told()
     told.sink.abort()
     told.sink.open(STREAM)
-    process = told.sink._process
+    assert len(started()) == 1
     told.sink.abort()
     told.sink.abort()
     told.sink.write(frame())
     told.sink.finish()
-    assert process.returncode is not None
+    assert not started()
 
 
 def make():
@@ -286,7 +286,8 @@ def test_an_opencv_without_windows_is_told(monkeypatch):
 def test_a_window_of_a_program_with_many_open_files(screen):
     with crowded():
         told = Told()
+        before = open_descriptors()
         told.sink.open(STREAM)
-        assert told.sink._said.fileno() > FIRST
+        assert min(open_descriptors() - before) > FIRST
         told.sink.write(frame())
         told.sink.finish()
