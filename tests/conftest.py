@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,30 @@ def musetalk(monkeypatch, capfd):
     yield call
     log.handlers, log.propagate = before[:2]
     log.setLevel(before[2])
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """Stands where the live panel is: calls `at_start`, and once `then` when `when` is true of a snapshot."""
+
+    class Watched:
+        at_start = staticmethod(lambda: None)
+        when = staticmethod(lambda snapshot: False)
+        then = staticmethod(lambda: None)
+        done = False
+
+    @contextmanager
+    def panel(title, *, enabled, gpu=None):
+        Watched.at_start()
+        yield watch
+
+    def watch(snapshot):
+        if not Watched.done and Watched.when(snapshot):
+            Watched.done = True
+            Watched.then()
+
+    monkeypatch.setattr("musetalk_cli.cli.realtime.live_panel", panel)
+    return Watched
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Small networks on disk for whole runs, and readers of what these recorded."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -117,6 +118,36 @@ def delay_of(part, whole, rate=RATE):
 def level(samples):
     """RMS in dB of full scale."""
     return 10 * np.log10(np.mean(np.square(samples, dtype=np.float64)) + 1e-20)
+
+
+class Pipe:
+    """What a run writes to its standard output while a `with` statement lasts.
+
+    Args:
+        most: Bytes after which the reader goes away, or None.
+    """
+
+    def __init__(self, most=None):
+        self.data, self._most = b"", most
+
+    def __enter__(self):
+        self._before = os.dup(1)
+        self._read_end, write_end = os.pipe()
+        os.dup2(write_end, 1)
+        os.close(write_end)
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        os.dup2(self._before, 1)
+        os.close(self._before)
+        self._thread.join(LIMIT_S)
+
+    def _read(self):
+        with os.fdopen(self._read_end, "rb", buffering=0) as reader:
+            while (self._most is None or len(self.data) < self._most) and (data := reader.read(1 << 16)):
+                self.data += data
 
 
 @contextmanager

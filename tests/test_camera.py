@@ -2,73 +2,21 @@
 
 import inspect
 import sys
-import types
-from enum import Enum
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
+from cameras import Camera, PixelFormat, plug_in
 
 from musetalk_cli.errors import OutputError
-from musetalk_cli.sinks import VirtualCameraSink, camera
+from musetalk_cli.sinks import VirtualCameraSink
 from musetalk_cli.types import Frame, FrameRequest, StreamFormat
-
-
-class PixelFormat(Enum):
-    RGB = "raw "
-    BGR = "24BG"
-
-
-class Camera:
-    """What `pyvirtualcam.Camera` takes and checks; it keeps what it was sent."""
-
-    made = ()
-    refuses = None
-
-    def __init__(
-        self,
-        width,
-        height,
-        fps,
-        *,
-        fmt=PixelFormat.RGB,
-        device=None,
-        backend=None,
-        print_fps=False,
-        **kw,
-    ):
-        if self.refuses is not None:
-            raise RuntimeError(self.refuses)
-        self.settings = (width, height, fps, fmt, print_fps)
-        self.shape = (height, width, 3)
-        self.sent = []
-        self.closed = 0
-        Camera.made += (self,)
-
-    def send(self, frame):
-        if frame.dtype != np.uint8:
-            raise TypeError(f"unexpected frame dtype: {frame.dtype} != uint8")
-        if frame.shape != self.shape:
-            raise ValueError(f"unexpected frame shape: {frame.shape} != {self.shape}")
-        self.sent.append(frame.copy())
-
-    def sleep_until_next_frame(self):
-        raise AssertionError("whoever calls the sink keeps the time")
-
-    def close(self):
-        self.closed += 1
 
 
 @pytest.fixture
 def device(tmp_path, monkeypatch):
-    module = types.ModuleType("pyvirtualcam")
-    module.Camera, module.PixelFormat = Camera, PixelFormat
-    monkeypatch.setitem(sys.modules, "pyvirtualcam", module)
-    monkeypatch.setattr(Camera, "made", ())
-    monkeypatch.setattr(Camera, "refuses", None)
-    monkeypatch.setattr(camera, "_DEVICES", tmp_path)
-    (tmp_path / "video0").mkdir()
+    plug_in(monkeypatch, tmp_path)
     return tmp_path
 
 

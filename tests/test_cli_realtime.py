@@ -15,7 +15,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from lives import LIMIT_S, at_the_latest, delay_of, level, pcm, read_back, speech, write_sound
+from lives import LIMIT_S, Pipe, at_the_latest, delay_of, level, pcm, read_back, speech, write_sound
 from soundcards import BUILT_IN, PlayingDevice, SoundDevice
 
 from musetalk_cli.media import ffmpeg
@@ -33,30 +33,6 @@ def job(models, avatars_dir):
     """A job whose frames take milliseconds, ten a second."""
     options = f"--model {models} --device cpu --sharpen off --fps {FPS} --chunk 0.2 --context 0"
     return ["--avatar", "synthetic", "--avatars-dir", avatars_dir, *options.split()]
-
-
-@pytest.fixture
-def watched(monkeypatch):
-    """Stands where the live panel is: calls `at_start`, and once `then` when `when` is true of a snapshot."""
-
-    class Watched:
-        at_start = staticmethod(lambda: None)
-        when = staticmethod(lambda snapshot: False)
-        then = staticmethod(lambda: None)
-        done = False
-
-    @contextmanager
-    def panel(title, *, enabled, gpu=None):
-        Watched.at_start()
-        yield watch
-
-    def watch(snapshot):
-        if not Watched.done and Watched.when(snapshot):
-            Watched.done = True
-            Watched.then()
-
-    monkeypatch.setattr("musetalk_cli.cli.realtime.live_panel", panel)
-    return Watched
 
 
 @pytest.fixture
@@ -90,36 +66,6 @@ def stdin(monkeypatch):
         monkeypatch.setattr(sys, "stdin", reader)
         yield give
     threads[0].join(LIMIT_S)
-
-
-class Pipe:
-    """What a run writes to its standard output while a `with` statement lasts.
-
-    Args:
-        most: Bytes after which the reader goes away, or None.
-    """
-
-    def __init__(self, most=None):
-        self.data, self._most = b"", most
-
-    def __enter__(self):
-        self._before = os.dup(1)
-        self._read_end, write_end = os.pipe()
-        os.dup2(write_end, 1)
-        os.close(write_end)
-        self._thread = threading.Thread(target=self._read)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        os.dup2(self._before, 1)
-        os.close(self._before)
-        self._thread.join(LIMIT_S)
-
-    def _read(self):
-        with os.fdopen(self._read_end, "rb", buffering=0) as reader:
-            while (self._most is None or len(self.data) < self._most) and (data := reader.read(1 << 16)):
-                self.data += data
 
 
 def report_in(text):

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from servers import free_port, serving
 from test_sinks import check_format
 
 from musetalk_cli.errors import OutputError
@@ -331,47 +332,16 @@ def test_a_terminal_and_a_closed_descriptor_are_refused():
         PipeSink(terminal)
 
 
-def free_port(kind):
-    with socket.socket(socket.AF_INET, kind) as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
 @pytest.mark.parametrize("scheme", ["rtmp", "srt"])
 def test_a_server_gets_every_frame_with_its_sound(tmp_path, scheme):
     path = tmp_path / "got.mkv"
-    kind = socket.SOCK_STREAM if scheme == "rtmp" else socket.SOCK_DGRAM
-    port = free_port(kind)
-    heard = {
-        "rtmp": ("-listen", "1", "-i", f"rtmp://127.0.0.1:{port}/live/{SECRET}"),
-        "srt": ("-f", "mpegts", "-i", f"srt://127.0.0.1:{port}?mode=listener"),
-    }[scheme]
-    command = [ffmpeg.executable(), "-v", "error", "-y", *heard, "-c", "copy", "-copyts", str(path)]
-    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    try:
-        wait_for_listener(server, port, "tcp" if scheme == "rtmp" else "udp")
-        tail = f"/live/{SECRET}" if scheme == "rtmp" else ""
-        sink = NetworkSink(f"{scheme}://127.0.0.1:{port}{tail}")
+    with serving(scheme, path, f"/live/{SECRET}" if scheme == "rtmp" else "") as url:
+        sink = NetworkSink(url)
         assert sink.name == f"{scheme}://127.0.0.1"
         write(sink, STREAM, 12)
-        assert server.wait(LIMIT_S) == 0, server.stderr.read()
-    finally:
-        server.kill()
-        server.communicate()
     too_late = 3 if scheme == "srt" else 0  # SRT gives up packets that come after their time
     assert 300 - too_late <= len(pictures(path)) <= 300
     check_together(path, STREAM, 12)
-
-
-def wait_for_listener(server, port, protocol):
-    """Until the kernel's table shows the port; bounded by a number of looks at it."""
-    for _ in range(20_000):
-        assert server.poll() is None, server.stderr.read()
-        with open(f"/proc/net/{protocol}") as table:  # noqa: PTH123
-            if f"0100007F:{port:04X} " in table.read():
-                return
-        os.sched_yield()
-    pytest.fail("the server does not listen")
 
 
 def test_a_server_that_is_not_there_is_told_without_its_key(caplog):
