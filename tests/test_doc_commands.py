@@ -1,0 +1,171 @@
+"""Every command line of the documentation runs as it stands there.
+
+The lines are found in the pages, so a new one is tried without a word here. What a test machine lacks has
+stand-ins.
+"""
+
+import json
+import re
+import shutil
+import sys
+from dataclasses import replace
+from fractions import Fraction
+from itertools import product, takewhile
+
+import cameras
+import cv2
+import pytest
+import torch
+from doclines import OTHER_PAGES, OURS, PAGES, ROOT, TYPED, Line, fenced, inline, unmarked
+from docreader import SPOKEN_S, Reader, Window
+from films import film
+from lives import run_ffmpeg, speech, write_sound
+from soundcards import PlayingDevice
+from test_cli_arguments import COMMANDS
+
+from musetalk_cli import bench
+from musetalk_cli.bench import live, preparing, worker
+from musetalk_cli.nets import random_v15
+
+ALL = (*PAGES, *OTHER_PAGES)
+SPANS = [span for span in inline(ALL) if span.text.split()[0] in TYPED and " " in span.text]
+SYNOPSES = [span for span in SPANS if span.is_synopsis]
+LINES = [
+    *fenced(PAGES),
+    *(line for line in fenced(OTHER_PAGES) if line.text.split()[0] in OURS),
+    *(span for span in SPANS if not span.is_synopsis),
+]
+
+pytestmark = pytest.mark.usefixtures("no_thread_is_left")
+
+
+def named(lines):
+    return [pytest.param(line, id=line.place) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def files(golden, installation, tmp_path_factory):
+    """What people bring, small: `any` with the suffix of its kind, or without one a folder of MuseTalk's."""
+    folder = tmp_path_factory.mktemp("files")
+    faces = [cv2.imread(str(ROOT / f"avatars/demo/full_imgs/{number:08d}.png")) for number in range(3)]
+    lossless = film(folder / "face.avi", faces)
+    write_sound(folder / "any.wav", speech(SPOKEN_S))
+    for source, made in ((lossless, "any.mp4"), (folder / "any.wav", "any.mp3")):
+        done = run_ffmpeg("-v", "error", "-i", source, folder / made)
+        assert done.returncode == 0, done.stderr
+    (folder / "any").symlink_to(golden / "avatar")
+    shutil.copytree(installation / "avatars" / "demo", folder / "demo")
+    shutil.copy(folder / "any.wav", folder / "demo" / "sample.wav")
+    return folder
+
+
+@pytest.fixture
+def clone(installation, models, files, tmp_path, monkeypatch):
+    """What a clone holds: the demo with tiny networks, its avatars and a short sample."""
+    place = tmp_path / "clone"
+    for folder in ("models", "avatars", "benchmarks", "run"):
+        (place / folder).mkdir(parents=True)
+    (place / "models" / "demo").symlink_to(models)
+    (place / "avatars" / "demo2").symlink_to(installation / "avatars" / "demo2")
+    (place / "avatars" / "demo").symlink_to(files / "demo")
+    monkeypatch.setattr("musetalk_cli.nets.embedded.places", lambda: (place,))
+    for name in ("MUSETALK_MODELS", "MUSETALK_AVATARS", "DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(place)
+    return place
+
+
+@pytest.fixture
+def equipment(models, tmp_path, monkeypatch):
+    """A microphone, a camera, a window, a GPU, the hub, and tiny networks in place of full-size ones."""
+    import huggingface_hub
+
+    def fetched(repository, name, *, revision, local_dir):
+        (local_dir / name).parent.mkdir(parents=True, exist_ok=True)
+        (local_dir / name).write_text(f"{name} of {repository}")
+
+    card = PlayingDevice(lambda rate: speech(SPOKEN_S, rate), lambda stream: None)
+    card.infos[0]["name"] = "Built-in Audio"
+    devices = tmp_path / "devices"
+    devices.mkdir()
+    cameras.plug_in(monkeypatch, devices)
+    monkeypatch.setitem(sys.modules, "sounddevice", card)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetched)
+    monkeypatch.setattr("musetalk_cli.sinks.DisplaySink", Window)
+    monkeypatch.setattr("musetalk_cli.nets.bundle.resolve_device", lambda name: torch.device("cpu"))
+    for name, file in (
+        ("unet_config", "musetalkV15/musetalk.json"),
+        ("vae_config", "sd-vae/config.json"),
+        ("encoder_config", "whisper/config.json"),
+    ):
+        config = json.loads((models / file).read_text())
+        monkeypatch.setattr(random_v15, name, lambda config=config: dict(config))
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """What is measured is measured for a moment."""
+
+    def shortened(module, name, **less):
+        real = getattr(module, name)
+
+        def run(*arguments):
+            options = next(argument for argument in arguments if hasattr(argument, next(iter(less))))
+            return real(*(replace(options, **less) if each is options else each for each in arguments))
+
+        monkeypatch.setattr(module, name, run)
+
+    shortened(bench, "bench", seconds=0.2, budget_s=0.0, avatar_frames=2)
+    shortened(live, "bench_live", seconds=0.5, chunks=(Fraction(1, 5),), avatar_frames=2)
+    shortened(preparing, "bench_preparing", frames=(2,))
+    monkeypatch.setattr(preparing, "_in_own_process", worker.measure)
+
+
+@pytest.fixture
+def reader(clone, equipment, short, files, models, musetalk, watched, monkeypatch):
+    return Reader(clone, files, models, musetalk, watched, monkeypatch)
+
+
+@pytest.mark.parametrize("line", named(LINES))
+def test_a_line_runs_as_it_stands(reader, line):
+    reader.type(line)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "musetalk generate --nonsense",
+        "musetalk nonsense",
+        "musetalk generate --audio speech.wav --output out.mp4 && musetalk avatars show nobody",
+        "nonsense | musetalk realtime --audio -",
+    ],
+)
+def test_a_line_that_does_not_work_is_found(reader, text):
+    with pytest.raises(AssertionError):
+        reader.type(Line("here", text))
+
+
+@pytest.mark.parametrize("synopsis", named(SYNOPSES))
+def test_a_synopsis_names_what_there_is(synopsis):
+    words = takewhile(lambda word: re.fullmatch(r"[a-z][a-z|-]+", word), synopsis.text.split()[1:])
+    names = [" ".join(parts) for parts in product(*(word.split("|") for word in words))]
+    assert set(names) <= set(COMMANDS)
+    for option in re.findall(r"--[a-z-]+", synopsis.text):
+        assert all(option in options_of(name) for name in names), option
+
+
+def test_every_option_that_is_spoken_of_is_there():
+    there = {"--help", *(option for name in COMMANDS for option in options_of(name))}
+    for span in inline():
+        if span.text.startswith("--"):
+            assert set(re.findall(r"--[a-z][a-z-]*", span.text)) <= there, span
+
+
+def test_no_line_is_passed_over():
+    assert unmarked(ALL) == []
+    for page in ("README.md", "docs/preparing.md", "docs/streaming.md"):
+        assert any(line.place.startswith(page) for line in LINES)
+
+
+def options_of(name):
+    return {option for each in COMMANDS[name].params for option in (*each.opts, *each.secondary_opts)}
