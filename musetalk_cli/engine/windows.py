@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,9 +25,6 @@ from musetalk_cli.timeline import (
     rows_in,
 )
 from musetalk_cli.types import Samples
-
-if TYPE_CHECKING:
-    pass
 
 Encode = Callable[[Samples], Tensor]
 """Samples of a window, float32 `[n]`, to rows, float32 `[1500, layers, width]`."""

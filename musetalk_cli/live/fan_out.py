@@ -62,12 +62,12 @@ class FanOut:
         for worker in self._workers:
             worker.put(frame)
 
-    def complete(self) -> None:
+    def finish(self) -> None:
         """Complete every sink with what waits for it, all at once."""
         for worker in self._workers:
             worker.close()
         for worker in self._workers:
-            worker.complete()
+            worker.finish()
 
     def abandon(self) -> None:
         """Take nothing any more, without waiting, so that whoever hands over a frame goes on."""

@@ -142,7 +142,7 @@ class SinkWorker:
         """Take no more frames, without waiting; what is queued is still written."""
         self._queue.close()
 
-    def complete(self) -> None:
+    def finish(self) -> None:
         """Complete the sink with what is queued; `failure` says how that went.
 
         Where nobody waits for the sink, it has `BEHIND_S` for that.

@@ -126,7 +126,7 @@ class Stream:
         """End at once, and leave no result and no thread."""
         self._give_up(error)
         self._join_threads()
-        self._watcher.end()
+        self._watcher.stop()
 
     def join(self) -> Outcome:
         """Wait until every sink is complete; the figures.
@@ -136,7 +136,7 @@ class Stream:
         """
         self._join_threads()
         outcome = self._observer.end(held=self._sinks.held, lost_samples=self._source.lost_samples)
-        self._watcher.end()
+        self._watcher.stop()
         if self._fatal is not None:
             raise self._fatal
         if not outcome.frames and outcome.failures:
@@ -259,7 +259,7 @@ class Stream:
             self._end("presentation", error)
         self._over.set()
         if self._fatal is None:
-            self._sinks.complete()
+            self._sinks.finish()
         if self._fatal is not None:  # a sink may have failed to complete
             self._sinks.abort()
 

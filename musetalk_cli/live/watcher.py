@@ -37,7 +37,7 @@ class Watcher:
         """Begin."""
         self._thread.start()
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """Tell a last time, and end; a watcher that stands still is left behind."""
         self._ended.set()
         if self._thread.ident is not None:

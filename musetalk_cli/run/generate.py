@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 from musetalk_cli.clock import MonotonicClock
@@ -13,7 +14,7 @@ from musetalk_cli.errors import InputError
 from musetalk_cli.live.control import ControlHandle
 from musetalk_cli.media.audio import probe_sound
 from musetalk_cli.run.defaults import settle
-from musetalk_cli.run.job import speak
+from musetalk_cli.run.job import run_job
 from musetalk_cli.run.report import Report
 from musetalk_cli.sinks import FramesSink, VideoSink, check_not_input
 from musetalk_cli.sources import FileSource
@@ -63,9 +64,11 @@ def generate(
     sound = probe_sound(audio)
     total = Timeline(job.fps).frames_in(sound.samples, sound.sample_rate)
     clock = MonotonicClock()
-    return speak(
+    # As the published code encodes a file: windows of 30 s, none of which hears the one before it.
+    job = replace(job, chunk=OFFLINE_HOP, context=Fraction(0))
+    return run_job(
         run,
-        replace(job, chunk=OFFLINE_HOP, context=job.fps * 0),
+        job,
         avatar,
         FileSource(audio, clock, pace=False),
         sinks,

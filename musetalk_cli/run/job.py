@@ -34,7 +34,7 @@ def make_engine(bundle: Bundle, job: JobConfig, clock: Clock, trace: Trace | Non
     return Engine(bundle, job, StageStats(clock, device, trace))
 
 
-def speak(
+def run_job(
     run: RunConfig,
     job: JobConfig,
     avatar_name: str,

@@ -10,7 +10,7 @@ from musetalk_cli.live.control import ControlHandle
 from musetalk_cli.live.watcher import Watch
 from musetalk_cli.measure.trace import Trace
 from musetalk_cli.run.defaults import settle
-from musetalk_cli.run.job import speak
+from musetalk_cli.run.job import run_job
 from musetalk_cli.run.report import Report
 from musetalk_cli.sinks import NullSink
 from musetalk_cli.types import AudioSource, Sink
@@ -52,7 +52,7 @@ def realtime(
     except BaseException:
         source.close()
         raise
-    return speak(
+    return run_job(
         run,
         job,
         avatar,
