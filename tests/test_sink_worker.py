@@ -117,7 +117,7 @@ def interrupted(queued, *, after=(), interrupts=1):
     run.epoch += interrupts
     run.put(*after)
     run.sink.gate.set()
-    run.worker.complete()
+    run.worker.finish()
     assert run.worker.failure is None
     return run.sink.frames
 
@@ -127,7 +127,7 @@ def test_frames_go_through_as_they_are_and_in_order():
     run.worker.open()
     frames = [frame(index) for index in range(100)]
     run.put(*frames)
-    run.worker.complete()
+    run.worker.finish()
     assert all(written is given for written, given in zip(run.sink.frames, frames, strict=True))
     assert run.sink.calls == ["open", *["write"] * 100, "finish"]
     assert run.written == [(index, run.clock.now()) for index in range(100)]
@@ -146,7 +146,7 @@ def test_the_time_told_is_that_before_the_sink_has_the_frame():
     run = Run(Slow())
     run.worker.open()
     run.put(frame(0), frame(1))
-    run.worker.complete()
+    run.worker.finish()
     assert run.written == [(0, 1000.0), (1, 1001.0)]
     assert run.stats.summary(())["sink"].total_ms == pytest.approx(2000)
 
@@ -244,7 +244,7 @@ def test_a_second_interrupt_does_not_show_the_face_again():
         assert run.sink.asked.acquire(timeout=TIMEOUT_S)
         run.epoch += place in {0, 2}
         run.sink.steps.release()
-    run.worker.complete()
+    run.worker.finish()
     written = run.sink.frames
     assert is_half(written[1], queued[1])
     for place in range(2, 6):
@@ -261,7 +261,7 @@ def test_each_interrupt_of_speech_fades():
         assert run.sink.asked.acquire(timeout=TIMEOUT_S)
         run.epoch += place in {0, 2}
         run.sink.steps.release()
-    run.worker.complete()
+    run.worker.finish()
     written = run.sink.frames
     assert is_half(written[1], queued[1])
     assert written[2] is queued[2]
@@ -279,7 +279,7 @@ def test_a_sink_that_cannot_be_opened_is_raised_and_not_told_besides():
     with pytest.raises(OutputError, match="open failed"):
         run.worker.open()
     run.put(frame(0))
-    run.worker.complete()
+    run.worker.finish()
     assert run.sink.calls == ["open", "abort"]
     assert run.failed == []
 
@@ -297,7 +297,7 @@ def test_a_sink_that_fails_is_ended_and_takes_nothing_any_more():
     run.sink.gate.set()
     waiting.join(TIMEOUT_S)
     assert not waiting.is_alive()
-    run.worker.complete()
+    run.worker.finish()
     assert run.sink.calls == ["open", "write", "abort"]
     assert run.sink.frames == []
     assert run.written == []
@@ -309,7 +309,7 @@ def test_a_sink_that_cannot_be_finished_is_ended():
     run = Run(Sink("finish"))
     run.worker.open()
     run.put(frame(0))
-    run.worker.complete()
+    run.worker.finish()
     assert run.sink.calls == ["open", "write", "finish", "abort"]
     assert run.failed == [(run.worker, run.worker.failure)]
     assert str(run.worker.failure) == "finish failed."
@@ -318,7 +318,7 @@ def test_a_sink_that_cannot_be_finished_is_ended():
 def test_a_sink_without_a_frame_is_not_finished():
     run = Run(Sink())
     run.worker.open()
-    run.worker.complete()
+    run.worker.finish()
     assert run.sink.calls == ["open", "abort"]
     assert (run.failed, run.worker.failure) == ([], None)
 
@@ -333,7 +333,7 @@ def test_a_complete_sink_can_be_ended():
     run = Run(Sink())
     run.worker.open()
     run.put(frame(0))
-    run.worker.complete()
+    run.worker.finish()
     run.worker.abort()
     assert run.sink.calls == ["open", "write", "finish", "abort"]
 
@@ -379,7 +379,7 @@ def test_a_result_that_cannot_be_removed_is_said_and_hides_nothing(caplog):
     run = Run(Stubborn("write"))
     run.worker.open()
     run.put(frame(0))
-    run.worker.complete()
+    run.worker.finish()
     run.worker.abort()
     assert str(run.worker.failure) == "write failed."
     assert [record.getMessage() for record in caplog.records] == ["A result could not be removed: busy"] * 2
@@ -408,7 +408,7 @@ def test_what_a_slow_sink_has_no_room_for_holds_the_picture_before_and_keeps_its
     assert run.sink.entered.wait(TIMEOUT_S)
     run.put(*given[1:])
     run.sink.gate.set()
-    run.worker.complete()
+    run.worker.finish()
     written = run.sink.frames
     assert [one.request.index for one in written] == list(range(20))
     assert all(ours is theirs for ours, theirs in zip(written[:4], given[:4], strict=True))
@@ -434,7 +434,7 @@ def test_a_sink_that_catches_up_gets_its_own_pictures_again():
     run.put(*given[6:8])
     for _ in range(3):
         run.sink.steps.release()
-    run.worker.complete()
+    run.worker.finish()
     fates = [one.fate for one in run.sink.frames]
     assert fates == [Fate.SPEAKING] * 3 + [Fate.HELD] * 3 + [Fate.SPEAKING] * 2
 
@@ -452,7 +452,7 @@ def test_a_sink_that_stands_still_is_closed_with_a_reason_and_never_waited_for(f
     assert run.worker.failure is None
     assert run.worker.waiting == bound
     run.put(*(frame(index) for index in range(bound + 1, bound + 30)))
-    run.worker.complete()
+    run.worker.finish()
     assert str(run.worker.failure) == "viewer is 10 s behind and was closed."
     assert run.worker.failure.hint is not None
     assert run.failed == [(run.worker, run.worker.failure)]

@@ -41,7 +41,7 @@ def test_snapshots_come_while_no_frame_flows_and_once_more_at_the_end(observer):
     assert several.wait(TIMEOUT_S)
     assert {snapshot.frames for snapshot in taken} == {0}
     before = len(taken)
-    watching.end()
+    watching.stop()
     assert len(taken) > before
 
 
@@ -51,13 +51,13 @@ def test_a_short_stream_is_told_of_once(observer, monkeypatch):
     taken = []
     watching = Watcher(snapshots_of(observer), taken.append)
     watching.start()
-    watching.end()
+    watching.stop()
     assert len(taken) == 1
 
 
 @pytest.mark.usefixtures("no_thread_is_left")
 def test_a_watcher_that_was_never_started_has_ended(observer):
-    Watcher(snapshots_of(observer), None).end()
+    Watcher(snapshots_of(observer), None).stop()
 
 
 @pytest.mark.usefixtures("no_thread_is_left")
@@ -73,7 +73,7 @@ def test_snapshots_are_taken_for_the_trace_where_nobody_watches(observer):
     watching = Watcher(snapshot, None)
     watching.start()
     assert several.wait(TIMEOUT_S)
-    watching.end()
+    watching.stop()
 
 
 def test_a_watcher_that_stands_still_holds_up_the_end_for_its_time_and_no_longer(observer):
@@ -89,19 +89,19 @@ def test_a_watcher_that_stands_still_holds_up_the_end_for_its_time_and_no_longer
     assert entered.wait(TIMEOUT_S)
     ended = threading.Event()
 
-    def end():
-        watching.end()
+    def stop():
+        watching.stop()
         ended.set()
 
-    ending, asked = threading.Thread(target=end), time.monotonic()
-    ending.start()
+    stopping, asked = threading.Thread(target=stop), time.monotonic()
+    stopping.start()
     try:
         assert ended.wait(TIMEOUT_S / 2), "the end waits for the watcher"
         assert time.monotonic() - asked >= 0.2, "it is given its time"
         assert threads[0].daemon, "it must not keep the process"
     finally:
         gate.set()
-        ending.join(TIMEOUT_S)
+        stopping.join(TIMEOUT_S)
         threads[0].join(TIMEOUT_S)
 
 
@@ -117,7 +117,7 @@ def test_a_watcher_that_fails_ends_watching_and_says_so(observer, caplog):
     with caplog.at_level("DEBUG", "musetalk_cli"):
         watching.start()
         assert failed.wait(TIMEOUT_S)
-        watching.end()
+        watching.stop()
     (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
     assert "Watching ended, and the stream goes on" in warning.getMessage()
     assert "KeyError" in caplog.text
