@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,10 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from musetalk_cli import strict_json
-from musetalk_cli.avatar.data import LATENT_SHAPE
 from musetalk_cli.avatar.description import AvatarMeta
 from musetalk_cli.avatar.links import check_inside
 from musetalk_cli.avatar.pickles import read_boxes
+from musetalk_cli.avatar.upstream_latents import join_latents, load_latents
 from musetalk_cli.avatar.writer import AvatarWriter
 from musetalk_cli.budget import check_budget
 from musetalk_cli.errors import AvatarError, InputError
@@ -36,8 +35,9 @@ _VERSIONS = ("v15", "v1")
 _PLACEHOLDER = (0.0, 0.0, 0.0, 0.0)
 _MAX_INFO_BYTES = 1 << 20
 _MAX_IMAGE_BYTES = 1 << 29
+_BYTES_PER_PIXEL = 8
+"""At most: a frame and a mask, which is colour before it is grey, and those before them."""
 _NAMED = 5
-_LATENT_BYTES = 4 * math.prod(LATENT_SHAPE)
 _HINT = "Prepare the avatar again from its video."
 
 
@@ -115,7 +115,7 @@ def _read(source: Path) -> _Folder:
     frames, masks = _numbered(source, "full_imgs"), _numbered(source, "mask")
     coords, mask_coords = read_boxes(source / "coords.pkl"), read_boxes(source / "mask_coords.pkl")
     faceless = [number for number, box in enumerate(coords) if box == _PLACEHOLDER]
-    latents = _load_latents(source / "latents.pt", len(frames))
+    latents = load_latents(source / "latents.pt", len(frames))
     counts = {
         "full_imgs/": len(frames),
         "mask/": len(masks),
@@ -131,7 +131,7 @@ def _read(source: Path) -> _Folder:
         [masks[number] for number in order],
         _whole_boxes(source / "coords.pkl", coords),
         _whole_boxes(source / "mask_coords.pkl", mask_coords),
-        _join_latents(source / "latents.pt", latents),
+        join_latents(source / "latents.pt", latents),
         _info(source / "avator_info.json"),
     )
 
@@ -188,47 +188,6 @@ def _whole_boxes(path: Path, boxes: list[tuple[float, float, float, float]]) -> 
     if empty:
         raise AvatarError(f"{path} has empty boxes for frames {_listed(empty)}.", _HINT)
     return whole
-
-
-def _load_latents(path: Path, frames: int) -> Sequence[Tensor]:
-    """The stored latents of so many frames, unconverted and unread: a tensor, or a list of tensors."""
-    import torch
-
-    from musetalk_cli.nets.torch_files import TorchFileError, open_torch
-
-    if not path.is_file():
-        raise AvatarError(f"There is no file at {path}.", _HINT)
-    check_budget(2 * frames * _LATENT_BYTES, f"What {path} holds", AvatarError)
-    try:
-        value = open_torch(path, AvatarError, tensors=frames)
-    except OSError as error:
-        raise AvatarError(f"{path} cannot be read: {error.strerror or error}.", _HINT) from error
-    except TorchFileError as error:
-        raise AvatarError(f"{path} is not a file of tensors: it {error}.", _HINT) from error
-    if isinstance(value, torch.Tensor) and value.dim() == 4 and value.layout is torch.strided:
-        return value  # type: ignore[return-value]  # a tensor is the sequence of its rows
-    if isinstance(value, (list, tuple)) and all(isinstance(entry, torch.Tensor) for entry in value):
-        return value
-    raise AvatarError(f"{path} does not hold the latents of an avatar.", _HINT)
-
-
-def _join_latents(path: Path, latents: Sequence[Tensor]) -> Tensor:
-    """One float32 `[n, 8, 32, 32]`, where every part is of that shape and finite."""
-    import torch
-
-    rows = torch.empty(len(latents), *LATENT_SHAPE)
-    for number, entry in enumerate(latents):
-        plain = entry.layout is torch.strided and not entry.is_quantized and entry.device.type == "cpu"
-        if (
-            not plain
-            or not entry.is_floating_point()
-            or tuple(entry.shape) not in {LATENT_SHAPE, (1, *LATENT_SHAPE)}
-        ):
-            raise AvatarError(f"Entry {number} of {path} is not a latent of 1 x 8 x 32 x 32 numbers.", _HINT)
-        rows[number] = entry.detach().reshape(LATENT_SHAPE)
-        if not bool(torch.isfinite(rows[number]).all()):
-            raise AvatarError(f"Entry {number} of {path} is not finite.", _HINT)
-    return rows
 
 
 def _info(path: Path) -> dict[str, str | int | float]:
@@ -300,6 +259,8 @@ def _decode(path: Path, *, grey: bool = False) -> Image:
     size = header_size(data)
     if size is not None and size[0] * size[1] > MAX_PIXELS:
         raise AvatarError(f"{path} has more than {MAX_PIXELS >> 20} million pixels.", _HINT)
+    if size is not None:
+        check_budget(_BYTES_PER_PIXEL * size[0] * size[1], f"What {path} shows", AvatarError)
     image = decode_image(data, grey=grey)
     if image is None:
         raise AvatarError(f"{path} is not an image that can be read.", _HINT)

@@ -7,6 +7,7 @@ whatever its shape and strides claim.
 from __future__ import annotations
 
 import pickle
+import struct
 import zipfile
 from pathlib import Path
 
@@ -20,6 +21,10 @@ _PICKLE_NAME = "data.pkl"
 _PICKLE_BYTES = 1 << 20
 _BYTES_PER_TENSOR = 512
 _SAFETENSORS_HEADER = 4 << 20
+_RECORDS, _BYTES_PER_RECORD = 4096, 512
+"""A zip of tensors lists so many records more than it has tensors, at most, and so many bytes for each."""
+_END, _LOCATOR, _END_64 = struct.Struct("<4s4H2LH"), struct.Struct("<4sLQL"), struct.Struct("<4sQ2H2L4Q")
+_TAIL = _END.size + _LOCATOR.size + _END_64.size
 
 
 class TorchFileError(Exception):
@@ -79,15 +84,50 @@ def check_safetensors_header(path: Path) -> None:
 
 def _check_records(path: Path, tensors: int) -> None:
     """Refuse a zip that torch did not write, or whose description is not that of so many tensors."""
+    size = path.stat().st_size
+    records = _RECORDS + tensors
+    if _directory_bytes(path, size) > _BYTES_PER_RECORD * records:
+        raise TorchFileError(f"lists more than {records} records")
     try:
         with zipfile.ZipFile(path) as archive:
-            records = archive.infolist()
+            listed = archive.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
         raise TorchFileError("is not a file of tensors, or is truncated") from None
+    if len(listed) > records:
+        raise TorchFileError(f"lists more than {records} records")
     most = _PICKLE_BYTES + _BYTES_PER_TENSOR * tensors
-    for record in records:
+    for record in listed:
         # torch never compresses, and what is compressed may stand for any amount of memory.
         if record.compress_type != zipfile.ZIP_STORED or record.compress_size != record.file_size:
             raise TorchFileError("is compressed, as torch writes no file")
         if Path(record.filename).name == _PICKLE_NAME and record.file_size > most:
             raise TorchFileError(f"describes more than {tensors} tensors")
+    if sum(record.file_size for record in listed) > size:
+        raise TorchFileError("claims to hold more than there is in it")
+
+
+def _directory_bytes(path: Path, size: int) -> int:
+    """Bytes that the list of a zip's records states to have, told by the end of the file.
+
+    The list must end where its end begins, with nothing behind, so that every reader finds the same one.
+    The layout: PKWARE's APPNOTE.TXT, 4.3.14 to 4.3.16.
+
+    Raises:
+        TorchFileError: It is no list that torch wrote.
+    """
+    with path.open("rb") as file:
+        file.seek(max(0, size - _TAIL))
+        tail = file.read()
+    end, stop = tail[-_END.size :], size - _END.size
+    locator = tail[-_END.size - _LOCATOR.size : -_END.size]
+    if len(end) < _END.size or not end.startswith(b"PK\5\6"):
+        raise TorchFileError("is not a file of tensors, or is truncated")
+    length, begin, comment = _END.unpack(end)[5:]
+    if locator.startswith(b"PK\6\7"):  # the numbers stand in a wider record before
+        stop = size - _TAIL
+        if len(tail) < _TAIL or not tail.startswith(b"PK\6\6") or _LOCATOR.unpack(locator)[2] != stop:
+            raise TorchFileError("is not a file of tensors, or is truncated")
+        length, begin = _END_64.unpack_from(tail)[8:]
+    if comment or begin + length != stop:
+        raise TorchFileError("is not a file of tensors, or is truncated")
+    return int(length)
