@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import struct
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import IO
+
+from musetalk_cli.media.beginnings import HEAD_BYTES, WAV, Beginning, beginning_of, next_beginning
 
 _BITRATES = {
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -53,22 +56,40 @@ class Segment:
 def find_segments(path: Path) -> list[Segment]:
     """Find recordings that were put together by joining files, in formats whose frames tell.
 
-    WAV and Matroska are walked from header to header, and so are MP3 and Ogg, which one decoder reads
-    through. Of every other format the file is one segment too; time stamps tell that a recording begins anew.
+    WAV, Matroska and Ogg are walked from header to header, and so is MP3, which one decoder reads through.
+    Other containers are looked through for where they begin again. Of every other format the file is one
+    segment; time stamps tell that a recording begins anew.
 
     Raises:
         OSError: The file cannot be read.
     """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        head = file.read(12)
-        if head[:4] == b"RIFF" and head[8:] == b"WAVE":
+        head = file.read(HEAD_BYTES)
+        if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
             return _wav_segments(file, size)
         if head[:4] == _EBML:
             return _matroska_segments(file, size)
         if head[:4] == b"OggS":
-            return [Segment(0, size, cut=_ogg_is_cut(file, size))]
-        return [_mpeg_segment(file, size) or Segment(0, size)]
+            return _ogg_segments(file, size)
+        if (beginning := beginning_of(head)) is not None:
+            return _segments_from(file, size, beginning)
+        return [_mpeg_segment(file, size) or Segment(0, size, timed=not _is_raw(file, head))]
+
+
+def _segments_from(file: IO[bytes], size: int, beginning: Beginning) -> list[Segment]:
+    """A segment from each place where a container begins to the next."""
+    places = [0]
+    while (place := next_beginning(file, places[-1] + 1, size, beginning)) < size:
+        places.append(place)
+    return [Segment(begin, end) for begin, end in pairwise([*places, size])]
+
+
+def _is_raw(file: IO[bytes], head: bytes) -> bool:
+    """True for frames of AAC or AC-3 without a container: only their number tells the time."""
+    file.seek(_tag_bytes(head))
+    word = int.from_bytes(file.read(2), "big")
+    return word & 0xFFF6 == 0xFFF0 or word == 0x0B77
 
 
 def _wav_segments(file: IO[bytes], size: int) -> list[Segment]:
@@ -82,7 +103,7 @@ def _wav_segments(file: IO[bytes], size: int) -> list[Segment]:
             segments.append(Segment(begin, at))
             begin, at, has_sound = at, at + 12, False
         elif name == b"data" and (length == 0 or at + 8 + length > size):
-            end = _next_wav(file, at + 8, size)
+            end = next_beginning(file, at + 8, size, WAV)
             promised = length if length < _UNKNOWN_SIZE else 0
             segments.append(Segment(begin, end, open_ended=True, missing=max(0, promised - (end - at - 8))))
             if end == size:
@@ -93,22 +114,6 @@ def _wav_segments(file: IO[bytes], size: int) -> list[Segment]:
         else:
             has_sound = has_sound or name == b"data"
             at += 8 + length + length % 2
-
-
-def _next_wav(file: IO[bytes], at: int, size: int) -> int:
-    """Where after a place another WAV begins, or the end of the file."""
-    file.seek(at)
-    tail = b""
-    while block := file.read(1 << 20):
-        data = tail + block
-        found = data.find(b"RIFF")
-        while 0 <= found <= len(data) - 16:
-            if data[found + 8 : found + 16] == b"WAVEfmt ":
-                return at - len(tail) + found
-            found = data.find(b"RIFF", found + 1)
-        at += len(block)
-        tail = data[-15:]
-    return size
 
 
 def frame_bytes(head: bytes) -> int:
@@ -170,19 +175,28 @@ def _matroska_segments(file: IO[bytes], size: int) -> list[Segment]:
     return [*segments, Segment(begin, size)]
 
 
-def _ogg_is_cut(file: IO[bytes], size: int) -> bool:
-    """True where the last page is not complete. What is no page ends the walk: the decoder finds damage."""
-    at = 0
+def _ogg_segments(file: IO[bytes], size: int) -> list[Segment]:
+    """A segment for each link of a chain (RFC 3533, section 4): the first pages of its streams begin it.
+
+    What is no page ends the walk: the decoder finds damage. The last segment is cut where its last page is
+    not complete.
+    """
+    segments, begin, at = [], 0, 0
+    cut, beginning = False, True
     while at < size:
         file.seek(at)
         head = file.read(27 + 255)
         if head[:4] != b"OggS"[: len(head)]:
-            return False
+            break
+        first = len(head) > 5 and bool(head[5] & 2)
+        if first and not beginning:
+            segments.append(Segment(begin, at))
+            begin = at
+        beginning = first
         table = head[27 : 27 + head[26]] if len(head) > 26 else b""
         at += 27 + len(table) + sum(table)
-        if len(head) < 27 or len(table) < head[26] or at > size:
-            return True
-    return False
+        cut = len(head) < 27 or len(table) < head[26] or at > size
+    return [*segments, Segment(begin, size, cut=cut)]
 
 
 def _mpeg_segment(file: IO[bytes], size: int) -> Segment | None:

@@ -29,10 +29,11 @@ _DAMAGED = re.compile(
     r"|CRC mismatch|ended prematurely|invalid as first byte of an EBML|partial file|incomplete frame",
     re.IGNORECASE,
 )
+_CHANGED = re.compile(r"Reconfiguring filter graph because audio parameters changed to (\d+ Hz, [^,]*)")
 _PLAYLISTS = {"concat", "concatf", "dash", "hls", "imf", "tedcaptions"}
 _RAW = re.compile(r"[suf](8|16|24|32|64)([bl]e)?|alaw|mulaw|vidc|data")
 """Formats that ffmpeg takes by the name of a file alone, at a rate that it makes up."""
-_EXACT = {"wav", "flac", "aiff", "w64"}
+_EXACT = {"wav", "flac", "aiff", "w64", "au"}
 """Containers whose length is exact to the sample."""
 FORMATS = (
     "WAV, FLAC, MP3, M4A, OGG and most others work; raw PCM is read by: musetalk realtime --audio - "
@@ -125,6 +126,12 @@ class SoundDecoder:
             raise InputError(
                 f"{self._path} is joined from several recordings, of which only the first can be read.",
                 "Join them with an audio program instead, or pass one of them.",
+            )
+        changed = _CHANGED.search(text)
+        if changed is not None and self._segment.timed:  # the filters began anew, and lost the time
+            raise InputError(
+                f"{self._path} changes to {changed[1]} in its middle, which is not read.",
+                "Convert it first, like ffmpeg -i FILE -ar 48000 -ac 2 SOUND.wav",
             )
         if code != 0 and "Cannot allocate memory" in text:
             raise InputError(f"{self._path} has a gap that is too long.", "Cut the sound into parts.")

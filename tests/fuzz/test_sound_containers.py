@@ -32,6 +32,31 @@ def wav(samples, size, riff):
     return head + b"data" + struct.pack("<I", size) + samples.astype("<i2").tobytes()
 
 
+def aiff(samples):
+    """An AIFF of 16-bit mono."""
+    rate = struct.pack(">HQ", 16_383 + 12, RATE << 51)  # an 80-bit float: 2 ** 12 < 8000 < 2 ** 13
+    form = b"COMM" + struct.pack(">IhIh", 18, 1, len(samples), 16) + rate
+    data = samples.astype(">i2").tobytes()
+    form += b"SSND" + struct.pack(">III", len(data) + 8, 0, 0) + data
+    return b"FORM" + struct.pack(">I", len(form) + 4) + b"AIFF" + form
+
+
+def au(samples, *, told=True):
+    """An AU of 16-bit mono, whose header may leave its length open."""
+    data = samples.astype(">i2").tobytes()
+    return b".snd" + struct.pack(">5I", 28, len(data) if told else 0xFFFF_FFFF, 3, RATE, 1) + bytes(4) + data
+
+
+def caf(samples):
+    """A CAF of 16-bit mono."""
+    data = bytes(4) + samples.astype(">i2").tobytes()
+    form = struct.pack(">d4sIIIII", RATE, b"lpcm", 0, 2, 1, 1, 16)
+    return (
+        b"caff\0\1\0\0desc" + struct.pack(">q", len(form)) + form
+        + b"data" + struct.pack(">q", len(data)) + data
+    )  # fmt: skip
+
+
 def number(value, width):
     """A length as Matroska writes it."""
     return (value | 1 << 7 * width).to_bytes(width, "big")
@@ -85,6 +110,22 @@ def test_joined_wavs_give_all_their_parts(counts, size):
     stated = [2 * count if size is None else size for count in counts]
     data = b"".join(wav(part, one, one) for part, one in zip(parts, stated, strict=True))
     np.testing.assert_array_equal(read(data, "wav"), np.concatenate(parts))
+
+
+MAKERS = {
+    "wav": lambda samples: wav(samples, 2 * len(samples), 36 + 2 * len(samples)),
+    "aiff": aiff,
+    "au": au,
+    "open.au": lambda samples: au(samples, told=False),
+    "caf": caf,
+}
+
+
+@given(kind=st.sampled_from(sorted(MAKERS)), counts=st.lists(st.integers(1, 2000), min_size=1, max_size=4))
+def test_joined_recordings_give_all_their_parts_in_every_container(kind, counts):
+    parts = [np.arange(1, count + 1) * (-1) ** place for place, count in enumerate(counts)]
+    found = read(b"".join(map(MAKERS[kind], parts)), kind.split(".")[-1])
+    np.testing.assert_array_equal(found, np.concatenate(parts))
 
 
 @given(steps=st.lists(st.sampled_from([-60, 0, 0, 50, 300, 1500]), min_size=1, max_size=6))
