@@ -15,7 +15,8 @@ from processes import open_descriptors
 from musetalk_cli.errors import OutputError
 from musetalk_cli.media import ffmpeg, pipe_writer
 from musetalk_cli.media.audio import SoundReader, probe_sound
-from musetalk_cli.media.encode import FILES, FLV, FRAGMENTED, MATROSKA, MP4, VideoEncoder, can_send
+from musetalk_cli.media.containers import FILES, FLV, FRAGMENTED, MATROSKA, MP4, can_send
+from musetalk_cli.media.encode import VideoEncoder
 from musetalk_cli.timeline import Timeline
 from musetalk_cli.types import StreamFormat
 

@@ -20,7 +20,7 @@ from servers import free_port, serving
 from test_sinks import check_format
 
 from musetalk_cli.errors import OutputError
-from musetalk_cli.media import encode, ffmpeg, pipe_writer
+from musetalk_cli.media import containers, encode, ffmpeg, pipe_writer
 from musetalk_cli.sinks import NetworkSink, NullSink, PipeSink, RecordingSink, parse_output
 from musetalk_cli.timeline import Timeline
 from musetalk_cli.types import Frame, FrameRequest, StreamFormat
@@ -260,7 +260,7 @@ def test_a_full_disk_is_told_with_its_reason():
 
 def test_a_recording_on_a_full_disk_is_told_with_its_reason(monkeypatch):
     monkeypatch.setattr(pipe_writer, "STALL_S", 1.0)
-    encoder = encode.VideoEncoder(Path("/dev/full"), STREAM, encode.FRAGMENTED, "--output out.mp4")
+    encoder = encode.VideoEncoder(Path("/dev/full"), STREAM, containers.FRAGMENTED, "--output out.mp4")
     with pytest.raises(
         OutputError, match=r"--output out\.mp4 cannot be written: .*No space left on device\.$"
     ):

@@ -12,7 +12,8 @@ from test_video import ffmpeg
 from musetalk_cli.config import DataFolder, JobConfig, RunConfig
 from musetalk_cli.errors import InputError
 from musetalk_cli.face.landmarks import read_landmarks
-from musetalk_cli.media import encode
+from musetalk_cli.media.containers import FILES, RECORDINGS
+from musetalk_cli.media.encode import VideoEncoder
 from musetalk_cli.media.video import Selection, read_frames
 from musetalk_cli.preparation.inputs import PictureSource
 from musetalk_cli.preparation.options import PrepareOptions
@@ -151,15 +152,15 @@ def test_a_matrix_that_cannot_be_read_is_refused_by_name(tmp_path):
         read_frames(path)
 
 
-@pytest.mark.parametrize("suffix", encode.FILES)
-@pytest.mark.parametrize("containers", ["FILES", "RECORDINGS"])
-def test_what_is_written_comes_back_through_another_reader(tmp_path, containers, suffix):
+@pytest.mark.parametrize("suffix", FILES)
+@pytest.mark.parametrize("table", [FILES, RECORDINGS], ids=["FILES", "RECORDINGS"])
+def test_what_is_written_comes_back_through_another_reader(tmp_path, table, suffix):
     """OpenCV itself is up to three levels off, by more than its own conversion of the exact values is."""
     given = colours(6, 8)
     image = np.ascontiguousarray(squares(given.astype(np.uint8))[..., ::-1])
     path = tmp_path / f"a{suffix}"
     stream = StreamFormat(image.shape[1], image.shape[0], Fraction(25), 16_000, 1)
-    encoder = encode.VideoEncoder(path, stream, getattr(encode, containers)[suffix])
+    encoder = VideoEncoder(path, stream, table[suffix])
     for _ in range(5):
         encoder.write(image, np.zeros((640, 1), np.float32))
     encoder.finish()

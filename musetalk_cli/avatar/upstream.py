@@ -19,7 +19,8 @@ from musetalk_cli.avatar.upstream_latents import join_latents, load_latents
 from musetalk_cli.avatar.writer import AvatarWriter
 from musetalk_cli.budget import check_budget
 from musetalk_cli.errors import AvatarError, InputError
-from musetalk_cli.media.stills import MAX_PIXELS, decode_image, digest_of, header_size, is_image
+from musetalk_cli.media.digest import digest_of
+from musetalk_cli.media.stills import MAX_PIXELS, decode_image, header_size, is_image
 from musetalk_cli.strict_json import JsonError
 from musetalk_cli.timeline import DEFAULT_FPS, FPS_LIMITS, parse_fps
 from musetalk_cli.types import Box, Image

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -28,7 +27,6 @@ IMAGE_SUFFIXES = frozenset(
 MAX_PIXELS = 1 << 26
 """Pixels of the largest image that is decoded: twice a frame of 8K."""
 
-_BLOCK = 1 << 20
 _ANIMATED = frozenset({".png", ".webp"})
 _ORIENTATION = 0x0112
 _BY_PILLOW = frozenset({"HEIF", "AVIF"})
@@ -290,24 +288,3 @@ def write_png(path: Path, image: Image) -> None:
         path.write_bytes(data)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror}.", "Free some space.") from error
-
-
-def digest_of(files: Iterable[Path]) -> str:
-    """SHA-256 in hexadecimal: of the file, or for several of their digests in order.
-
-    Raises:
-        InputError: A file cannot be read.
-    """
-    digests = [_file_digest(path) for path in files]
-    return digests[0].hex() if len(digests) == 1 else hashlib.sha256(b"".join(digests)).hexdigest()
-
-
-def _file_digest(path: Path) -> bytes:
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.", "Check its permissions.") from error
-    return digest.digest()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from musetalk_cli.avatar.description import Json
 from musetalk_cli.face.haar import HaarFinder, are_canonical
 from musetalk_cli.face.landmarks import FaceLandmarks, Finder
-from musetalk_cli.media.stills import digest_of
+from musetalk_cli.media.digest import digest_of
 from musetalk_cli.media.video import Selection, source_files
 from musetalk_cli.preparation.options import PrepareOptions
 from musetalk_cli.types import Image

@@ -18,7 +18,7 @@ from musetalk_cli.face.landmarks import landmarks_text
 from musetalk_cli.face.motion import find_cuts
 from musetalk_cli.face.tracks import Chosen, choose
 from musetalk_cli.measure.throughput import StageRates
-from musetalk_cli.media.stills import digest_of
+from musetalk_cli.media.digest import digest_of
 from musetalk_cli.media.video import VideoFrames, read_frames, source_files
 from musetalk_cli.preparation.assess import assess, passthrough_times, rest_frames
 from musetalk_cli.preparation.idle import check_idle, store_idle

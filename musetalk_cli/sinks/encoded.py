@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from musetalk_cli.errors import OutputError
-from musetalk_cli.media.encode import Container, VideoEncoder, missing_codec
+from musetalk_cli.media.containers import Container, missing_codec
+from musetalk_cli.media.encode import VideoEncoder
 from musetalk_cli.types import Frame, StreamFormat
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from musetalk_cli.errors import OutputError
-from musetalk_cli.media.encode import FLV, MATROSKA, MPEGTS, RECORDINGS, can_send
+from musetalk_cli.media.containers import FLV, MATROSKA, MPEGTS, RECORDINGS, can_send
 from musetalk_cli.sinks.checks import check_file, removed
 from musetalk_cli.sinks.encoded import EncodedSink, container_of
 from musetalk_cli.types import Frame, StreamFormat

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from musetalk_cli.errors import OutputError
-from musetalk_cli.media.encode import FILES
+from musetalk_cli.media.containers import FILES
 from musetalk_cli.sinks.checks import Partial, check_file, refused, removed
 from musetalk_cli.sinks.encoded import EncodedSink, container_of
 from musetalk_cli.types import StreamFormat
