@@ -219,6 +219,7 @@ class _PinnedSlots:
             previous.synchronize()
         buffer = self._buffers[index]
         if buffer is None or buffer.numel() < data.numel():
+            # twice what is needed: batches differ a little in size, and pinning memory is slow
             buffer = torch.empty(2 * data.numel(), dtype=torch.uint8, pin_memory=True)
             self._buffers[index] = buffer
         view = buffer[: data.numel()]
@@ -229,7 +230,7 @@ class _PinnedSlots:
 
         def fetch() -> Image:
             event.synchronize()
-            image: Image = view.numpy().copy()
+            image: Image = view.numpy().copy()  # the slot is used again
             return image
 
         return fetch

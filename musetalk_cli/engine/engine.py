@@ -127,6 +127,7 @@ class Engine:
         timeline = Timeline(fps, self.job.alignment)
         features = FeatureStream(self._timed_encode, timeline, hop, context)
         session = Session(avatar, features, timeline, stream, options or SessionOptions())
+        # in this order: a session that takes part may be stepped at once, and no step is to copy an avatar
         self.images.upload(avatar)
         self._scheduler.add(session)
         return session
@@ -168,6 +169,7 @@ class Engine:
         Raises:
             ModelError: The networks make no face of an avatar, and have made none before.
         """
+        # first of all, so that nothing is made of what was interrupted or cannot be in time
         now = self.stats.clock.now()
         for session in self._scheduler:
             session.settle()
@@ -180,6 +182,7 @@ class Engine:
         batch = self._scheduler.take_batch()
         if batch:
             self._launch(batch)
+        # one batch comes down while the device works on the next; where there is none, nothing to wait for
         landed = bool(self._flights) and (not batch or len(self._flights) >= self._most_flights)
         if landed:
             self._land(self._flights.popleft())

@@ -132,6 +132,7 @@ class ImageSteps:
             try:
                 return fetch()
             except RuntimeError as error:
+                # of two batches in the air the other may have fallen back already
                 if not isinstance(self._path, CpuPath):
                     self._fall_back(error)
                 return self._launch(sources, faces, finite)()

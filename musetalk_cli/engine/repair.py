@@ -128,7 +128,7 @@ class Repair:
             return None
         try:
             self._exact = self._exact or self._generator.exact()
-        except torch.cuda.OutOfMemoryError:
+        except torch.cuda.OutOfMemoryError:  # no room for the copy: the face is lost, the stream is not
             return None
         latents = avatar.latents[source : source + 1].to(self._bundle.device)
         face, finite = self._exact.faces(self._exact.unet(tokens[None], latents))

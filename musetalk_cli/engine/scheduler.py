@@ -101,6 +101,7 @@ class Scheduler:
         hungry = [row for row in self._rows if row.busy and row.session.waiting]
         while hungry and made < self._room and len(batch) < FREE_FRAMES * self._room:
             row = min(hungry, key=lambda each: each.start)
+            # it never goes back, though a session that had nothing to be made for a while has an older tag
             self._served = max(self._served, row.start)
             row.start += row.period
             request = row.session.next_request()

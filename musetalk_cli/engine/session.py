@@ -273,6 +273,7 @@ class Session:
         image = self._picture(request, fate, patch, idle)
         pts = self.timeline.pts(request.index)
         self._finished.append(Frame(request, image, pts, now, fate, idle))
+        # what was made of sound before an interrupt is nothing that a late frame may hold on to
         if request.epoch == self._settled:
             self._shown = image
         self._open_frames -= 1

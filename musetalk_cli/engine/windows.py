@@ -142,6 +142,7 @@ class HopCutter:
 
     def skip(self, hop: Hop, next_row: int) -> None:
         """Move past a due hop whose frames need no features; `next_row` as in `take`."""
+        # rows that no frame needs count as given, so that the next window may begin after them
         self._given_rows = max(self._given_rows, next_row)
         self._pass(hop, np.concatenate([np.zeros(0, np.float32), *self._blocks]), next_row)
 
@@ -152,6 +153,7 @@ class HopCutter:
         row = rows_in(hop.end)
         rows = rows_in(WINDOW_SAMPLES) if self._context is None else self._context
         start = max(self._start, (min(row, next_row) - rows) * SAMPLES_PER_ROW)
+        # a view would keep all of the sound in memory
         self._blocks = [held[start - self._start :].copy()]
         self._start = start
 
@@ -227,6 +229,7 @@ class FeatureStream:
         if not frames or self._rows is None:
             return []
         low, high = self._timeline.first_row(frames[0]), self._timeline.last_row(frames[-1])
+        # zeros stand for the rows before the stream begins and after it ends, as in the published code
         padded = self._rows.new_zeros(high - low, *self._rows.shape[1:])
         begin, end = max(low, self._rows_start), min(high, rows)
         if end > begin:

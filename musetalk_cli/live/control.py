@@ -18,6 +18,7 @@ from musetalk_cli.errors import InputError
 log = logging.getLogger(__name__)
 
 POLL_S = 0.1
+"""How soon the end is noticed."""
 CLIENTS = 8
 """Connections to a control socket that are served at once; more are closed."""
 WARNINGS = 10
@@ -139,6 +140,7 @@ class ControlLines:
         except OSError:
             data = b""
         if not data:
+            # the last line may have no end
             self._do(self._lines.pop(descriptor))
             if (client := self._clients.pop(descriptor, None)) is not None:
                 client.close()
@@ -146,6 +148,7 @@ class ControlLines:
         *lines, rest = (self._lines[descriptor] + data).split(b"\n")
         for line in lines:
             self._do(line)
+        # one byte more than a command may have, so that its end is still known to be too late
         self._lines[descriptor] = rest[: LINE_BYTES + 1]
 
     def _do(self, line: bytes) -> None:
@@ -175,6 +178,7 @@ def _listen(path: Path) -> socket.socket:
     try:
         if _is_left_over(path):
             path.unlink()
+        # from its first moment on: between `bind` and a later `chmod` others could connect
         mask = os.umask(0o177)
         try:
             server.bind(str(path))

@@ -55,6 +55,7 @@ class DeviceLoop:
     def add(self, seat: Seat) -> None:
         """Let a stream take part, from any thread."""
         with self._lock:
+            # replaced as a whole, so that the device's thread is not disturbed while it goes through them
             self._seats = (*self._seats, seat)
         self.wake()
 
@@ -74,6 +75,7 @@ class DeviceLoop:
     def turn(self) -> None:
         """One round: exchange with every stream, then one step of the engine, or a rest if it had no work."""
         try:
+            # before anything is looked at: what comes while it is, wakes the loop again
             self._wake.clear()
             for seat in self._seats:
                 self._exchange(seat)
@@ -102,6 +104,7 @@ class DeviceLoop:
 
     def _rest(self) -> None:
         asked = self._clock.now()
+        # not by the clock: what wakes it are threads, whatever time the streams keep
         self._wake.wait(POLL_S)
         rested = self._clock.now() - asked
         for seat in self._seats:

@@ -64,6 +64,7 @@ class FanOut:
 
     def finish(self) -> None:
         """Complete every sink with what waits for it, all at once."""
+        # all of them first, so that they complete side by side
         for worker in self._workers:
             worker.close()
         for worker in self._workers:

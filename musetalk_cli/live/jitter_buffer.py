@@ -166,5 +166,5 @@ class JitterBuffer:
                 self._behind = stalls
                 if remaining > 0 and not self._hurry.is_set():
                     self._clock.wait(remaining, self._hurry)
-            self._frames.raise_error()
+            self._frames.raise_error()  # it may have been closed while this frame waited for its time
             yield frame, due

@@ -120,6 +120,7 @@ class SinkWorker:
         Raises:
             MuseTalkError: It cannot be opened.
         """
+        # opened in the thread that writes: windows and devices may belong to the thread that made them
         self._threads[0].start()
         self._opened.wait()
         if self.failure is not None:
@@ -178,6 +179,7 @@ class SinkWorker:
 
     def _held_back(self, frame: Frame) -> Frame:
         """A frame that will wait: as it is while there is room for its picture, else with the one before."""
+        # nobody else adds frames, so there is no less room when this one is offered
         if self._queue.waiting >= self._queueing.capacity and self._newest is not None:
             frame = replace(frame, image=self._newest, fate=decide(1, has_face=True, late=True))
             if not self.held:
@@ -211,6 +213,7 @@ class SinkWorker:
         self._opened.set()
 
     def _write_all(self) -> None:
+        # a result without a frame is none
         wrote = False
         for frame in self._queue:
             now = self._stats.clock.now()
@@ -232,6 +235,7 @@ class SinkWorker:
             self._ended = True
             self.failure = failure
         self._queue.close(failure)
+        # one that did not open is told by `open`, to whoever waits in it
         if self._opened.is_set():
             self._failed(self, failure)
 

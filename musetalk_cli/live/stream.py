@@ -37,7 +37,7 @@ from musetalk_cli.types import AudioBlock, Frame
 log = logging.getLogger(__name__)
 
 ARRIVALS = 64
-"""Blocks of sound that may wait for the device."""
+"""Blocks of sound that may wait for the device, 1.3 s of a microphone's; more waits with the source."""
 
 
 class Stream:
@@ -117,6 +117,7 @@ class Stream:
 
     def interrupt(self) -> None:
         """Discard everything that was said and not yet shown; safe to call from any thread."""
+        # the time first and the epoch last: so sound that is on its way meanwhile is older than the cut
         self._interrupted_at = self._clock.now()
         self._source.discard()
         self.session.interrupt()
@@ -184,7 +185,7 @@ class Stream:
             if not self._stopped:
                 self._hear()
             return True
-        if self.session.untaken:
+        if self.session.untaken:  # closed before they are in it, the buffer would lose them
             return True
         if self._source_failure is not None and not self._stopped:
             self._end("the source", self._source_failure)
@@ -212,6 +213,7 @@ class Stream:
 
     def _hear(self) -> None:
         """Take sound in: as much as the next hop needs; all of it where what is late must be known."""
+        # bounded, so that a source which sends faster than sound lasts does not hold up the other streams
         for _ in range(ARRIVALS):
             if not self._policy.holds_late and self.session.hop_ready() is not None:
                 return
@@ -294,6 +296,7 @@ class Stream:
         with self._lock:
             self._fatal = self._fatal or error
         log.debug("The stream ends with:", exc_info=error)
+        # the error before the source closes, whose thread would else end the sound as if it were complete
         self._sinks.abandon()
         self._arrivals.close(error)
         self._buffer.close(error)

@@ -80,6 +80,7 @@ class FramesSink:
                 self._partial.path.rename(self._folder)
                 self._partial.release()
                 return
+            # the old ones first: a shorter run must not leave the end of a longer one behind its own
             for old in self._folder.iterdir():
                 if _NUMBERED.fullmatch(old.name):
                     old.unlink()

@@ -81,7 +81,7 @@ class DisplaySink:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 bufsize=0,
-                start_new_session=True,
+                start_new_session=True,  # Ctrl-C in the terminal is for the stream, which then closes it
             )
         except OSError as error:
             os.close(write_end)
@@ -115,6 +115,7 @@ class DisplaySink:
 
     def _show(self, frames: pipe_writer.PipeWriter, frame: Frame) -> None:
         self._ready = False
+        # one line of a fixed length goes before each frame
         text = self._overlay().encode("ascii", "replace").partition(b"\n")[0]
         frames.push(memoryview(text[: viewer.TEXT].ljust(viewer.TEXT, b"\0")))
         frames.push(np.ascontiguousarray(frame.image).data.cast("B"))

@@ -11,7 +11,9 @@ from musetalk_cli.media.audio import SoundReader
 from musetalk_cli.types import AudioBlock, Delivery
 
 PACED_BLOCKS_PER_SECOND = 50
+"""As a microphone gives them."""
 BLOCKS_PER_SECOND = 10
+"""Where nobody waits for each, fewer and larger ones cost less."""
 
 
 class FileSource:

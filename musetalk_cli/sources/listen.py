@@ -100,6 +100,7 @@ class ListenSource:
             _end(self._listener)
 
     def _receive(self, most: int, seconds: float) -> AudioBlock | None:
+        # outside the lock, so that `discard` and `close` need not wait for sound
         ready = self._poll(0.0 if most > 0 and self._ahead else seconds)
         with self._lock:
             if self._closed.is_set():
@@ -110,6 +111,7 @@ class ListenSource:
                 self._accept(seconds)
             block = self._take(most)
             if self._discarded:
+                # an empty block, so that the schedule does not fill with silence what was thrown away
                 self._discarded = False
                 block = block or AudioBlock(np.zeros((0, self.channels), np.float32), self._clock.now())
             return block

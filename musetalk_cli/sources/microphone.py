@@ -74,6 +74,7 @@ class MicSource:
         with self._queue_lock:
             self._queue.clear()
             self._queued = 0
+            # an empty block, so that the schedule does not fill with silence what was thrown away
             self._append(np.zeros((0, self.channels), np.float32))
 
     def close(self) -> None:
@@ -117,6 +118,7 @@ class MicSource:
                 oldest = len(self._queue.popleft().samples)
                 self._queued -= oldest
                 self.lost_samples += oldest
+            # PortAudio uses its buffer again
             self._append(data.copy())
 
     def _append(self, samples: Samples) -> None:
@@ -135,6 +137,7 @@ class MicSource:
             self._check()
             self._clock.wait(seconds, self._wake)
             block = self._next()
+        # it is too far ahead of the clock: silence has taken its place already
         if block is not None and not most:
             with self._queue_lock:
                 self.lost_samples += len(block.samples)
@@ -144,6 +147,7 @@ class MicSource:
     def _next(self) -> AudioBlock | None:
         """The oldest block, or None."""
         with self._queue_lock:
+            # together with the look into the queue, so that no block is slept through
             self._wake.clear()
             if not self._queue:
                 return None

@@ -16,6 +16,7 @@ from musetalk_cli.sources.s16 import READ_BYTES, PcmDecoder, check_format
 from musetalk_cli.types import AudioBlock, Delivery, Samples
 
 POLL_S = 0.1
+"""How soon `close` ends a read."""
 
 
 class PcmSource:
@@ -100,6 +101,7 @@ class PcmSource:
 
     def _read(self, most: int) -> bytes | None:
         """Up to `most` bytes without waiting, empty at the stream's end; None where there are none yet."""
+        # looked at again under the lock: `discard` may have taken what was there
         if self._closed.is_set() or not self._poll(0):
             return None
         try:
