@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -266,3 +266,24 @@ class Sink(Protocol):
 
     def abort(self) -> None:
         """End at once; what is of no use in part is removed. Safe to call at any time, and twice."""
+
+
+@runtime_checkable
+class HeardSink(Sink, Protocol):
+    """A sink that somebody hears, which takes its time: pictures elsewhere wait for it.
+
+    Attributes:
+        delay_s: Seconds from the time at which a frame is written to the time at which it is heard.
+        breaks: How often the sound was broken off, since frames or the processor came too late.
+    """
+
+    @property
+    def delay_s(self) -> float:
+        """Seconds from the time at which a frame is written to the time at which it is heard."""
+
+    @property
+    def breaks(self) -> int:
+        """How often the sound was broken off, since frames or the processor came too late."""
+
+    def mute(self, epoch: int) -> None:
+        """Let nothing be heard that was written, nor what is older than an epoch; from any thread."""

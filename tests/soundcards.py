@@ -1,4 +1,4 @@
-"""Stand-ins for the module `sounddevice` and what it records with."""
+"""Stand-ins for the module `sounddevice` and what it records and plays with."""
 
 import threading
 import time
@@ -13,8 +13,8 @@ class PortAudioError(Exception):
     """The one error of PortAudio."""
 
 
-class InputStream:
-    """A recording without a device: the test says what comes."""
+class Stream:
+    """What recordings and playings without a device have in common."""
 
     def __init__(
         self,
@@ -34,6 +34,7 @@ class InputStream:
     ):
         self.samplerate, self.blocksize, self.device, self.channels = samplerate, blocksize, device, channels
         self.dtype, self.callback, self.finished_callback = dtype, callback, finished_callback
+        self.latency = 0.02
         self.active, self.closed = False, False
         self.fails = None
 
@@ -47,11 +48,31 @@ class InputStream:
         self.active, self.closed = False, True
         self.finished_callback()
 
+    def unplug(self):
+        """What PortAudio does where the device goes away."""
+        self.active = False
+        self.finished_callback()
+
+
+class InputStream(Stream):
+    """A recording without a device: the test says what comes."""
+
     def speak(self, samples):
         """One block from PortAudio, whose memory is used again afterwards."""
         block = np.array(samples, np.float32).reshape(-1, self.channels)
         self.callback(block, len(block), None, None)
         block[:] = np.nan
+
+
+class OutputStream(Stream):
+    """A loudspeaker without a device: the test says when it takes sound."""
+
+    def play(self, ahead=0.02, *, broken=False):
+        """One block as PortAudio asks for it, to be heard `ahead` seconds from now; `[n, channels]`."""
+        block = np.full((self.blocksize, self.channels), np.nan, np.float32)
+        times = SimpleNamespace(inputBufferAdcTime=0.0, currentTime=77.0, outputBufferDacTime=77.0 + ahead)
+        self.callback(block, len(block), times, SimpleNamespace(output_underflow=broken))
+        return block
 
 
 class SoundDevice:
@@ -113,9 +134,15 @@ class SoundDevice:
         assert (dtype, samplerate) == ("float32", info["default_samplerate"])
 
     def InputStream(self, **settings):  # noqa: N802 - the name it stands for
-        self.streams.append(InputStream(**settings))
-        self.streams[-1].fails = self.fails
-        return self.streams[-1]
+        return self._opened(InputStream(**settings))
+
+    def OutputStream(self, **settings):  # noqa: N802 - the name it stands for
+        return self._opened(OutputStream(**settings))
+
+    def _opened(self, stream):
+        stream.fails = self.fails
+        self.streams.append(stream)
+        return stream
 
 
 class PlayingStream(InputStream):
@@ -139,11 +166,6 @@ class PlayingStream(InputStream):
                 return
             self.speak(np.repeat(block[:, None], self.channels, axis=1))
         self.then(self)
-
-    def unplug(self):
-        """What PortAudio does where the device goes away."""
-        self.active = False
-        self.finished_callback()
 
     def close(self, ignore_errors=True):
         self._stopped.set()

@@ -44,7 +44,7 @@ class Run:
         return self.observer.snapshot(DEPTHS)
 
     def end(self, held=0, lost=0):
-        return self.observer.end(held=held, lost_samples=lost)
+        return self.observer.end(held=held, breaks=2, lost_samples=lost)
 
 
 def spread(delays):

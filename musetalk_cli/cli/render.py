@@ -249,7 +249,8 @@ def show_report(report: Report) -> None:
         f"late {report.late_frames}, dropped {report.dropped_frames}, fallbacks {report.fallbacks}, "
         f"faces broken {report.broken_frames}, made again {report.remade_frames}, "
         f"without model work {report.idle_frames} ({100 * report.idle_share:.1f} %), "
-        f"held for slow outputs {report.held_frames}, sound lost {report.lost_sound_s:.2f} s; "
+        f"held for slow outputs {report.held_frames}, sound lost {report.lost_sound_s:.2f} s, "
+        f"broken off {report.sound_breaks} times; "
         f"peak memory {mebibytes(report.peak_host_bytes)} host, "
         f"{mebibytes(report.peak_device_bytes)} device; {report.device}, {report.settings['precision']}"
     )

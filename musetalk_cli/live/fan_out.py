@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from musetalk_cli.live.sink_worker import Failed, Queueing, SinkWorker, Written
 from musetalk_cli.measure.stages import StageStats
-from musetalk_cli.types import Frame, Sink
+from musetalk_cli.types import Frame, HeardSink, Sink
 
 
 class FanOut:
     """The workers of a stream's sinks.
+
+    Where one of them is heard, pictures that are watched wait until their sound is about to be: nobody sees
+    less than a frame, so a frame less than it takes.
 
     Args:
         sinks: Where the frames go.
@@ -24,8 +28,18 @@ class FanOut:
         self, sinks: Sequence[Sink], queueing: Queueing, stats: StageStats, written: Written, failed: Failed
     ) -> None:
         names = [sink.name for sink in sinks]
+        self._heard = [sink for sink in sinks if isinstance(sink, HeardSink)]
+        self._frame_s = float(1 / queueing.stream.fps)
+        watched = replace(queueing, wait_s=self._wait_s) if self._heard else queueing
         self._workers = [
-            SinkWorker(sink, _told_apart(names, number), queueing, stats, written, failed)
+            SinkWorker(
+                sink,
+                _told_apart(names, number),
+                watched if sink.watched and sink not in self._heard else queueing,
+                stats,
+                written,
+                failed,
+            )
             for number, sink in enumerate(sinks)
         ]
 
@@ -38,6 +52,11 @@ class FanOut:
     def held(self) -> int:
         """Pictures that sinks were too slow for."""
         return sum(worker.held for worker in self._workers)
+
+    @property
+    def breaks(self) -> int:
+        """How often sound was broken off where it is heard."""
+        return sum(sink.breaks for sink in self._heard)
 
     @property
     def all_failed(self) -> bool:
@@ -56,6 +75,11 @@ class FanOut:
         except BaseException:
             self.abort()
             raise
+
+    def mute(self, epoch: int) -> None:
+        """Let nothing be heard any more that was handed over before an epoch."""
+        for sink in self._heard:
+            sink.mute(epoch)
 
     def put(self, frame: Frame) -> None:
         """Hand a frame to every sink."""
@@ -79,6 +103,10 @@ class FanOut:
         """End every sink at once, and leave no result."""
         for worker in self._workers:
             worker.abort()
+
+    def _wait_s(self) -> float:
+        """How long a picture waits for its sound."""
+        return max(sink.delay_s for sink in self._heard) - self._frame_s
 
 
 def _told_apart(names: Sequence[str], number: int) -> str:

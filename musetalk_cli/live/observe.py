@@ -32,6 +32,7 @@ class Outcome:
         broken: Those of them that show the source frame, since the face made for them is not a number.
         dropped: Those of them that were late and are shown as the picture before them.
         held: Pictures that a sink was too slow for, over all sinks.
+        breaks: How often sound was broken off where it is heard.
         utterances: Utterances of which a frame was presented.
         stalls: How often a frame of an utterance came after its time, while the picture before it stood.
         short: Made frames that had less look-ahead than they want.
@@ -50,6 +51,7 @@ class Outcome:
     broken: int = 0
     dropped: int = 0
     held: int = 0
+    breaks: int = 0
     utterances: int = 0
     stalls: int = 0
     short: int = 0
@@ -213,17 +215,19 @@ class Observer:
         with self._lock:
             self._outcome.stalls += frame.request.utterance is not None
 
-    def end(self, *, held: int, lost_samples: int) -> Outcome:
+    def end(self, *, held: int, breaks: int, lost_samples: int) -> Outcome:
         """The stream has ended; its figures.
 
         Args:
             held: Pictures that sinks were too slow for.
+            breaks: How often sound was broken off where it is heard.
             lost_samples: Samples of each channel that the source could not keep.
         """
         with self._lock:
             self._outcome.latencies.end_hop()
             self._outcome.wall_s = self._clock.now() - self._started
             self._outcome.held = held
+            self._outcome.breaks = breaks
             self._outcome.lost_samples = lost_samples
             return self._outcome
 

@@ -44,12 +44,14 @@ class Queueing:
         waits: Whoever hands over a frame waits while the queue is full. Else frames beyond the capacity keep
             their slot and their sound and hold the picture before them, for `BEHIND_S`; then the sink fails.
         epoch: How many interrupts the stream has seen.
+        wait_s: Seconds from when a frame is handed over to when it is written, where that is not at once.
     """
 
     stream: StreamFormat
     capacity: int
     waits: bool
     epoch: Callable[[], int]
+    wait_s: Callable[[], float] = lambda: 0.0
 
     @property
     def bound(self) -> int:
@@ -95,7 +97,8 @@ class SinkWorker:
         self._stats = stats
         self._written = written
         self._failed = failed
-        self._queue: Handoff[Frame] = Handoff(queueing.bound)
+        self._queue: Handoff[tuple[Frame, float]] = Handoff(queueing.bound)
+        self._hurry = threading.Event()
         self._newest: Image | None = None
         self._opened = threading.Event()
         self._faded = False
@@ -129,9 +132,10 @@ class SinkWorker:
     def put(self, frame: Frame) -> None:
         """Hand over a frame; a sink that has failed takes and forgets it."""
         try:
+            now = self._stats.clock.now()
             if self._queueing.waits:
-                self._queue.put(frame)
-            elif not self._queue.offer(self._held_back(frame)):
+                self._queue.put((frame, now))
+            elif not self._queue.offer((self._held_back(frame), now)):
                 self._give_up()
         except HandoffClosed:
             return
@@ -158,6 +162,7 @@ class SinkWorker:
     def abandon(self) -> None:
         """Take nothing any more, without waiting: what is queued is forgotten, and whoever waits goes on."""
         self._abandoned = True
+        self._hurry.set()
         self._queue.close(_AbandonedError())
 
     def abort(self) -> None:
@@ -215,7 +220,8 @@ class SinkWorker:
     def _write_all(self) -> None:
         # a result without a frame is none
         wrote = False
-        for frame in self._queue:
+        for frame, handed in self._queue:
+            self._wait(handed)
             now = self._stats.clock.now()
             shown = self._after_interrupt(frame)
             with self._stats.span("sink"):
@@ -226,6 +232,18 @@ class SinkWorker:
             self._sink.finish()
         else:
             self._sink.abort()
+
+    def _wait(self, handed: float) -> None:
+        """Wait until a frame is to be written that was handed over at a time.
+
+        Raises:
+            _AbandonedError: It is not to be written any more.
+        """
+        clock = self._stats.clock
+        seconds = handed + self._queueing.wait_s() - clock.now()
+        if seconds > 0:
+            clock.wait(seconds, self._hurry)
+        self._queue.raise_error()
 
     def _fail(self, failure: BaseException) -> None:
         """Keep the first failure, and tell of it where the sink was open."""

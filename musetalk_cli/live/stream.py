@@ -121,6 +121,7 @@ class Stream:
         self._interrupted_at = self._clock.now()
         self._source.discard()
         self.session.interrupt()
+        self._sinks.mute(self.session.epoch)
         self._observer.interrupted()
 
     def abort(self, error: BaseException) -> None:
@@ -136,7 +137,9 @@ class Stream:
             BaseException: What ended the stream before the first frame, or at all where it is all or nothing.
         """
         self._join_threads()
-        outcome = self._observer.end(held=self._sinks.held, lost_samples=self._source.lost_samples)
+        outcome = self._observer.end(
+            held=self._sinks.held, breaks=self._sinks.breaks, lost_samples=self._source.lost_samples
+        )
         self._watcher.stop()
         if self._fatal is not None:
             raise self._fatal

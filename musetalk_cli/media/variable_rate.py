@@ -68,7 +68,7 @@ class VariableResampler:
         self._sound, self._next = self._sound[done:], self._next - done
         return out
 
-    def drain(self, step: float) -> Samples:
+    def flush(self, step: float) -> Samples:
         """What is held back, as if silence came next."""
         return self.resample(np.zeros((2 * self.look_ahead, self._channels), np.float32), step)
 

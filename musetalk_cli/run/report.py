@@ -44,6 +44,8 @@ class Report:
             keep, since the source waits and nobody watches.
         dropped_frames: Frames that were late and were shown as the picture before them.
         held_frames: Pictures that a sink was too slow for, over all sinks.
+        sound_breaks: How often the sound of a loudspeaker was broken off, since frames or the processor came
+            too late.
         idle_frames: Frames that took no model work: nothing was said, or there was no face.
         idle_share: The share of frames so saved, 0..1.
         lost_sound_s: Seconds of sound that came and could not be kept.
@@ -77,6 +79,7 @@ class Report:
     late_frames: int
     dropped_frames: int
     held_frames: int
+    sound_breaks: int
     idle_frames: int
     idle_share: float
     lost_sound_s: float
@@ -135,6 +138,7 @@ def make_report(
         late_frames=latencies.late,
         dropped_frames=outcome.dropped,
         held_frames=outcome.held,
+        sound_breaks=outcome.breaks,
         idle_frames=outcome.idle,
         idle_share=outcome.idle / outcome.frames if outcome.frames else 0.0,
         lost_sound_s=outcome.lost_samples / outcome.sample_rate,

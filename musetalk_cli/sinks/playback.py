@@ -31,7 +31,7 @@ CLOCK_S = 0.5
 LATE_S = 0.4
 """Over how much time it is smoothed how late the sound is: frames are put when a thread wakes up."""
 APART_S = 0.1
-"""Sound that is so much later or earlier than it should be is moved at once."""
+"""Of sound that is so much later than it should be, and has been for a while, a part is left out."""
 QUIET = 1e-3
 """Below -60 dB of full scale nobody hears how fast it is played."""
 
@@ -53,7 +53,7 @@ class Playback:
         lead_s: How long before it is heard the card takes sound, as far as it says so beforehand.
 
     Attributes:
-        breaks: How often sound was broken off since nothing came, or left out since too much did.
+        breaks: How often sound was broken off, since what comes next came too late.
         drained: Set when everything was taken after `end`.
     """
 
@@ -87,7 +87,7 @@ class Playback:
 
     # -- frames ------------------------------------------------------------------------------------------
 
-    def put(self, samples: Samples, now: float) -> None:
+    def append(self, samples: Samples, now: float) -> None:
         """Add what comes next, to be heard `delay_s` from now.
 
         Args:
@@ -102,7 +102,8 @@ class Playback:
                 self._begin(now)
             else:
                 self._late += (late - self._late) * min(1.0, seconds / LATE_S)
-                self._meet(late, quiet)
+                if min(self._late, late) > APART_S:
+                    self._leave_out(round(late * self._card_rate))
             out = self._resampler.resample(samples, self._ratio * (1 + self._correction(seconds, quiet)))
             if self._sets_in and len(out):
                 self._sets_in = False
@@ -111,19 +112,19 @@ class Playback:
                     beginning *= _rising(len(beginning))
             self._sound = np.concatenate([self._sound, out])
 
-    def hush(self) -> None:
+    def mute(self) -> None:
         """What waits dies away and is not heard any more; silence takes its time."""
         with self._lock:
             dying = self._sound[: self._ramp]
             sound = np.zeros_like(self._sound)
             sound[: len(dying)] = dying * _rising(len(dying))[::-1]
             self._sound = sound
-            self._flush(silent=True)
+            self._give_held_back(silent=True)
 
     def end(self) -> None:
         """Nothing more comes: what waits is played to its end, and `drained` says when it was taken."""
         with self._lock:
-            self._flush()
+            self._give_held_back()
             self._die_away()
             self._ended = True
             if not len(self._sound):
@@ -131,7 +132,7 @@ class Playback:
 
     # -- the card ----------------------------------------------------------------------------------------
 
-    def pull(self, count: int, now: float, ahead: float) -> Samples:
+    def take(self, count: int, now: float, ahead: float) -> Samples:
         """Take what the card plays next, with silence where nothing is there.
 
         Args:
@@ -173,7 +174,7 @@ class Playback:
         if _audible(self._sound[-self._ramp :]):
             self.breaks += 1
             self._margin = min(self._margin + MARGIN_S, MOST_MARGIN_S)
-        self._flush()
+        self._give_held_back()
         self._die_away()
 
     # -- both, under the lock ----------------------------------------------------------------------------
@@ -197,20 +198,6 @@ class Playback:
         self._late = max(0.0, self._late)
         self._plays = self._sets_in = True
 
-    def _meet(self, late: float, quiet: bool) -> None:
-        """Move sound that is far from its time, and has been for a while, to where it belongs."""
-        if max(self._late, late) < -APART_S:
-            self._flush()
-            self._die_away()
-            self._lay(-late)
-            self._plays = True
-        elif min(self._late, late) > APART_S:
-            self._leave_out(round(late * self._card_rate))
-        else:
-            return
-        self._late = 0.0
-        self.breaks += not quiet
-
     def _correction(self, seconds: float, quiet: bool) -> float:
         """How much faster the next sound is played: what is known of the drift, and what is late by now."""
         if abs(self._late) < APART_S / 4:
@@ -226,15 +213,16 @@ class Playback:
         over = min(self._ramp, len(rest))
         rest[:over] += (self._sound[:over] - rest[:over]) * (1 - _rising(over))
         self._sound = rest
+        self._late = 0.0
 
     def _lay(self, seconds: float) -> None:
         count = max(0, round(seconds * self._card_rate))
         self._sound = np.concatenate([self._sound, np.zeros((count, self._sound.shape[1]), np.float32)])
 
-    def _flush(self, *, silent: bool = False) -> None:
+    def _give_held_back(self, *, silent: bool = False) -> None:
         """Give what the resampler holds back, or silence of that length; what comes next sets in anew."""
         count = round(self._resampler.held_back(self._ratio))
-        held = self._resampler.drain(self._ratio)[:count]
+        held = self._resampler.flush(self._ratio)[:count]
         self._resampler.clear()
         self._sound = np.concatenate([self._sound, np.zeros_like(held) if silent else held])
         self._sets_in = True

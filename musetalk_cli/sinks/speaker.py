@@ -9,7 +9,8 @@ import numpy as np
 
 from musetalk_cli.clock import Clock
 from musetalk_cli.errors import OutputError
-from musetalk_cli.media import feed, soundcards
+from musetalk_cli.media import soundcards
+from musetalk_cli.media.pipe_writer import STALL_S
 from musetalk_cli.media.sound_channels import as_stereo
 from musetalk_cli.media.soundcards import LOUDSPEAKER
 from musetalk_cli.sinks.playback import Playback
@@ -24,7 +25,7 @@ class SpeakerSink:
     """Plays each frame's sound from the time at which it is written, `delay_s` later.
 
     Clocks that drift apart, frames that come late and interrupts are met as `Playback` says; an interrupt is
-    heard at once where `hush` is called, else with the next frame.
+    heard at once where `mute` is called, else with the next frame.
 
     Args:
         device: Index of the device or part of its name; None is the default one.
@@ -98,7 +99,7 @@ class SpeakerSink:
         """Play a frame's sound.
 
         Raises:
-            OutputError: The device ended by itself, or took nothing for `feed.STALL_S`.
+            OutputError: The device ended by itself, or took nothing for `STALL_S`.
         """
         playback = self._playback
         if self._stream is None or playback is None:
@@ -107,14 +108,14 @@ class SpeakerSink:
         self._check(now)
         request = frame.request
         if request.epoch > self._epoch:
-            self.hush(request.epoch)
+            self.mute(request.epoch)
         sound = self._for_the_card(request.audio)
         if frame.fate is Fate.DISCARDED or request.epoch < self._epoch:
-            playback.hush()
+            playback.mute()
             sound = np.zeros_like(sound)
-        playback.put(sound, now)
+        playback.append(sound, now)
 
-    def hush(self, epoch: int) -> None:
+    def mute(self, epoch: int) -> None:
         """What was written is not heard any more, nor is what belongs to an earlier epoch; from any thread.
 
         Args:
@@ -122,17 +123,17 @@ class SpeakerSink:
         """
         self._epoch = max(epoch, self._epoch)
         if self._playback is not None:
-            self._playback.hush()
+            self._playback.mute()
 
     def finish(self) -> None:
         """Play what is left, and give the device back.
 
         Raises:
-            OutputError: The device ended by itself, or took nothing for `feed.STALL_S`.
+            OutputError: The device ended by itself, or took nothing for `STALL_S`.
         """
         if self._playback is not None and self._stream is not None:
             self._playback.end()
-            if self._clock.wait(feed.STALL_S, self._playback.drained):
+            if self._clock.wait(STALL_S, self._playback.drained):
                 self._clock.wait(self._playback.lead_s, self._ended)
             self._check(self._clock.now())
         self.abort()
@@ -155,8 +156,8 @@ class SpeakerSink:
         """
         if self._ended.is_set():
             raise soundcards.ended(self.device, LOUDSPEAKER)
-        if now - self._called > feed.STALL_S:
-            raise OutputError(f"The loudspeaker {self.device.name} took nothing for {feed.STALL_S:g} s.")
+        if now - self._called > STALL_S:
+            raise OutputError(f"The loudspeaker {self.device.name} took nothing for {STALL_S:g} s.")
 
     def _for_the_card(self, samples: Samples) -> Samples:
         """Sound with as many channels as the card takes."""
@@ -177,4 +178,4 @@ class SpeakerSink:
         if status.output_underflow:
             playback.broke()
         ahead = time.outputBufferDacTime - time.currentTime
-        out[:] = playback.pull(count, now, ahead if ahead > 0 else self._latency)
+        out[:] = playback.take(count, now, ahead if ahead > 0 else self._latency)
