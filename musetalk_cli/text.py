@@ -50,6 +50,14 @@ def redacted(text: str) -> str:
     return _ALMOST.sub(r"\1:...", text)
 
 
+_LONG = re.compile(r"(\S{150})\S{50,}(\S{100})")
+
+
+def shortened(text: str) -> str:
+    """Leave out the middle of every word of 300 characters and more: it would hide the rest of the text."""
+    return _LONG.sub(r"\1...\2", text)
+
+
 def _shown(character: str, keep: str) -> str:
     if character in keep or character in _JOINERS or unicodedata.category(character) not in _RAW:
         return character

@@ -1,6 +1,7 @@
 """Every command and option there is, with what nobody should pass: a sentence, and never a surprise."""
 
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ WORKING = {
     "realtime": [*SMALL, "--audio", "speech.wav", "--no-pace"],
     "prepare-avatar": ["clip.avi", "--name", "anna"],
     "avatars show": ["demo"],
-    "avatars import": ["folder"],
+    "avatars import": ["folder", "--name", "anna"],
     "avatars verify": ["demo"],
     "avatars remove": ["anna"],
     "models verify": ["demo"],
@@ -72,8 +73,8 @@ def nothing(*arguments, **settings):
 
 
 @pytest.fixture(autouse=True)
-def place(tiny_installation, monkeypatch, tmp_path):
-    """A folder with a sound and a clip, the embedded demo with tiny networks, a microphone, no network."""
+def place(tiny_installation, golden, monkeypatch, tmp_path):
+    """A folder with a sound, a clip and what MuseTalk made, the demo in tiny, a microphone, no network."""
     import huggingface_hub
 
     def no_network(*arguments, **settings):
@@ -92,6 +93,7 @@ def place(tiny_installation, monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     write_sound(place / "speech.wav", speech(0.2))
+    (place / "folder").symlink_to(golden / "avatar")
     film(place / "clip.avi", [np.full((48, 64, 3), 90, np.uint8)])
     with Path(os.devnull).open() as empty:
         monkeypatch.setattr(sys, "stdin", empty)
@@ -147,3 +149,37 @@ def test_an_option_with_a_strange_value_is_a_sentence(told, monkeypatch, name, o
     shared = name != "models verify" and option.opts[0] in SHARED
     for value in FEW if shared else STRANGE:
         told(*words, f"{option.opts[0]}={value}")
+
+
+ARGUMENTS = [
+    pytest.param(name, id=f"{name} {parameter.name}")
+    for name, command in COMMANDS.items()
+    for parameter in command.params
+    if parameter.param_type_name == "argument"
+]
+NOWHERE = ["nowhere", "nowhere/clip.avi", "speech.wav/inside", "..", "a/b", "\\", "/dev/null", "~", "数字人"]
+"""Names of no avatar and no model, and places where nothing is."""
+OTHERS = {
+    "prepare-avatar": [".", "empty", "speech.wav", "words.txt", "words"],
+    "avatars import": [".", "empty", "clip.avi"],
+}
+"""A folder where a file is wanted, the reverse, and files of another kind; elsewhere no path is right."""
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_an_argument_that_is_none_is_one_sentence(told, place, name):
+    for folder in ("empty", "words"):
+        (place / folder).mkdir()
+    for words in ("words.txt", "words/0.png"):
+        (place / words).write_text("words")
+    own, *options = WORKING.get(name, ["demo"])
+    options += ["--model", "demo"]
+    for value in (*STRANGE, *NOWHERE, *OTHERS.get(name, [".", "clip.avi"])):
+        code, out, err = told(*name.split(), *options, "--", value)
+        assert (code in {1, 2}, out) == (True, ""), (value[:60], out)
+        assert len(err) < 2000, value[:60]
+        if code == 1:
+            said = err[err.index("error: ") :]
+            assert {"": "is empty", "a:b:c": "a:b:c"}.get(value, "") in said
+            assert re.fullmatch(r"error: [^\n]{10,}\n(hint:  [^\n]+\n)?", said), value[:60]
+    assert told(*name.split(), *options, own, own)[0] == 2

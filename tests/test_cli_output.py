@@ -79,6 +79,14 @@ def test_nothing_printed_is_obeyed_by_a_terminal(capfd, musetalk, tmp_path):
     assert r"said \x1b]0;owned\x07" in err
 
 
+def test_what_stands_between_colons_is_no_picture(capfd):
+    print_table("a:b:c", [":smile:"], [["a:x:b"]])
+    show_error(MuseTalkError("There is nothing at a:b:c.", ":smile:"), trace=False)
+    out, err = capfd.readouterr()
+    assert all(text in out for text in ("a:b:c", ":smile:", "a:x:b"))
+    assert err == "error: There is nothing at a:b:c.\nhint:  :smile:\n"
+
+
 def test_json_on_stdout_has_no_infinity(capfd):
     print_json({"a": float("inf"), "b": [float("nan"), 1.5]})
     assert json.loads(capfd.readouterr().out) == {"a": None, "b": [None, 1.5]}

@@ -301,7 +301,7 @@ def test_a_server_that_refuses_leaves_the_file_complete(musetalk, job, tmp_path)
         (["--output", "ftp://host/x"], "--output cannot send to ftp://"),
         (["--output", "rtmp://"], "names no host"),
         (["--output", "srt://host"], "names no port"),
-        (["--output", ""], "--output is empty"),
+        (["--output", ""], "after --output is empty"),
         (["--output", "nowhere/out.mp4"], "folder of --output"),
         (["-o", "ok.mp4", "-o", "in.wav"], "--output in.wav is the sound itself"),
         (["--trace", "in.wav"], "--trace in.wav is the sound itself"),

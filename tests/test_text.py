@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musetalk_cli.text import printable, redacted
+from musetalk_cli.text import printable, redacted, shortened
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,14 @@ def test_any_text_can_be_written_and_says_nothing_to_a_terminal(text):
     shown.encode()
     assert not {unicodedata.category(character) for character in shown} & {"Cc", "Cs", "Zl", "Zp"}
     assert printable(shown) == shown
+
+
+@given(st.text("ab /.", max_size=2000))
+def test_of_a_long_word_the_middle_is_left_out(text):
+    shown = shortened(text)
+    for word, told in zip(text.split(), shown.split(), strict=True):
+        assert len(told) < 300
+        assert told == (word if len(word) < 300 else f"{word[:150]}...{word[-100:]}")
 
 
 @pytest.mark.parametrize(

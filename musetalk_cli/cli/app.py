@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +22,8 @@ from musetalk_cli.cli import avatars, bench, generate, models, prepare, realtime
 from musetalk_cli.cli.interrupt import INTERRUPTED
 from musetalk_cli.cli.realtime_options import RealtimeCommand
 from musetalk_cli.cli.render import put, show_error, unwritten
-from musetalk_cli.errors import MuseTalkError
-from musetalk_cli.text import printable, redacted
+from musetalk_cli.errors import InputError, MuseTalkError
+from musetalk_cli.text import printable, redacted, shortened
 
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
 
@@ -35,7 +37,7 @@ class _Commands(TyperGroup):
 
     def make_context(self, info_name: Any, args: list[str], *rest: Any, **extra: Any) -> Any:  # noqa: ANN401
         with _printable_usage():
-            _check_lengths(args)
+            _check(args)
             return super().make_context(info_name, args, *rest, **extra)
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - passed on as it is
@@ -43,9 +45,13 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
 
 
-def _check_lengths(args: list[str]) -> None:
-    """Refuse what is no value of any option: no path, name or number is that long, nor worth repeating."""
-    for arg in args:
+def _check(args: list[str]) -> None:
+    """Refuse what is no value of any option: no path, name or number is empty, or that long."""
+    for before, arg in itertools.pairwise(["musetalk", *args]):
+        if not arg:
+            raise InputError(f"The argument after {before} is empty.", "Give it a value.")
+        if re.fullmatch(r"--[a-z-]+=", arg):
+            raise InputError(f"{arg[:-1]} is empty.", "Give it a value.")
         if len(arg) > LONGEST_ARGUMENT:
             raise _UsageError(
                 f"An argument has {len(arg)} characters, at most {LONGEST_ARGUMENT} are taken: {arg[:40]}..."
@@ -57,7 +63,7 @@ def _printable_usage() -> Iterator[None]:
     try:
         yield
     except _UsageError as error:
-        error.message = redacted(printable(error.message, keep="\n"))
+        error.message = shortened(redacted(printable(error.message, keep="\n")))
         raise
 
 
@@ -146,12 +152,8 @@ def _failure(error: Exception) -> MuseTalkError:
     if is_out_of_memory(error):
         return out_of_memory()
     if isinstance(error, OSError) and error.strerror and isinstance(error.filename, (str, bytes)):
-        return MuseTalkError(f"{_shortened(os.fsdecode(error.filename))}: {error.strerror}.")
+        return MuseTalkError(f"{os.fsdecode(error.filename)}: {error.strerror}.")
     return _unexpected(error)
-
-
-def _shortened(path: str) -> str:
-    return path if len(path) <= 200 else f"{path[:100]}...{path[-50:]}"
 
 
 def _unexpected(error: Exception) -> MuseTalkError:

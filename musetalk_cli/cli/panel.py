@@ -42,7 +42,7 @@ def live_panel(title: str, *, enabled: bool, gpu: GpuMonitor | None = None) -> I
         gpu: Reads the use of the GPU.
     """
     title = redacted(printable(title))
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)
     if not (enabled and sys.stderr.isatty() and console.is_interactive):
         yield _at_most_every(
             LINE_EVERY_S, lambda now: log.log(PROGRESS, "%s", _line(title, now, _use(gpu))), 0.0

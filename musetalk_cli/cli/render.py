@@ -26,7 +26,7 @@ from rich.table import Table
 from musetalk_cli import strict_json
 from musetalk_cli.cli.time_left import TimeLeft
 from musetalk_cli.errors import MuseTalkError, OutputError
-from musetalk_cli.text import PROGRESS, printable, redacted
+from musetalk_cli.text import PROGRESS, printable, redacted, shortened
 
 if TYPE_CHECKING:
     from musetalk_cli.live.observe import Snapshot
@@ -42,7 +42,9 @@ log = logging.getLogger("musetalk_cli")
 
 def console() -> Console:
     """Standard output; wide and plain where it is not a terminal."""
-    return Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH, no_color=True, highlight=False)
+    if sys.stdout.isatty():
+        return Console(emoji=False)
+    return Console(width=PLAIN_WIDTH, no_color=True, highlight=False, emoji=False)
 
 
 def show_error(error: MuseTalkError, *, trace: bool) -> None:
@@ -50,8 +52,9 @@ def show_error(error: MuseTalkError, *, trace: bool) -> None:
     with contextlib.suppress(OSError):  # where stderr cannot be written, the exit code is all that is left
         if trace:
             sys.stderr.write(redacted(printable("".join(traceback.format_exception(error)), keep="\n")))
-        target = Console(stderr=True, soft_wrap=True, highlight=False)
-        target.print(f"[bold red]error:[/] {redacted(_line(error.message))}")
+        target = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
+        message = redacted(printable(error.message, keep="\n"))
+        target.print(f"[bold red]error:[/] {_line(message)}")
         if error.hint:
             target.print(f"[dim]hint:[/]  {_line(error.hint)}")
 
@@ -119,8 +122,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def _line(text: str) -> str:
-    """A text on one line, with nothing in it taken for markup or obeyed by a terminal."""
-    return escape(printable(" ".join(text.split("\n"))))
+    """A text on one line, with no endless word and nothing that markup or a terminal would obey."""
+    return escape(shortened(printable(" ".join(text.split("\n")))))
 
 
 class Advance(Protocol):
@@ -144,7 +147,7 @@ def progress(label: str) -> Iterator[Advance]:
         TextColumn("{task.fields[left]}"),
         TextColumn("[dim]{task.fields[note]}"),
     ]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True, emoji=False), transient=True) as bar:
         task = bar.add_task(label, total=None, note="", rate="", left="")
         estimate = TimeLeft()
 
