@@ -14,7 +14,7 @@ import numpy as np
 
 from musetalk_cli.errors import InputError
 from musetalk_cli.media import ffmpeg
-from musetalk_cli.media.probe import FORMATS, Probe, input_arguments, is_seekable
+from musetalk_cli.media.probe import FORMATS, Probe, check_pixels, input_arguments, is_seekable
 from musetalk_cli.types import Image
 
 SEEK_MARGIN = Fraction(10)
@@ -109,7 +109,7 @@ def decode(source: Path, video: Probe, cut: Cut) -> Generator[Pixmap]:
     The first frame of the cut always comes, even where it is to be skipped. All have the size of the first.
 
     Raises:
-        InputError: Nothing can be decoded, or the file is damaged or cut off.
+        InputError: Nothing can be decoded, a frame is too large, or the file is damaged or cut off.
     """
     if video.chroma and video.transfer not in _HDR and video.matrix not in _MATRICES | _UNTOLD:
         raise InputError(
@@ -150,6 +150,7 @@ def _run(source: Path, video: Probe, cut: Cut, seek: Fraction | None) -> Generat
             yield pixmap
             done += 1
         code = process.wait()
+        check_pixels(source, ffmpeg.refused_size(messages.lines()))
         cut_off = any(sign in line for line in messages.lines() for sign in _BROKEN)
         if done == 0 and code == 0 and cut.first:
             begin = float(cut.first / cut.rate)

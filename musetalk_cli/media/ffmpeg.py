@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 import subprocess
 import threading
@@ -17,6 +18,7 @@ from musetalk_cli.errors import MuseTalkError
 _TAG = re.compile(r"^(\[[^\]]*\]\s*)+")
 _UNTOLD = re.compile(r"^(\[[^\]]*\]\s*)*\[(info|warning)\]")
 _OPENING = re.compile(r"^Error opening (input|output)( files?)?\b:?\s*", re.IGNORECASE)
+_LARGE = re.compile(r"Picture size (\d+)x(\d+) (?:exceeds specified max pixel count|is invalid)")
 _NOISE = re.compile(
     r"conversion failed|exiting normally|task finished with error|terminating thread|nothing was written"
     r"|error parsing options|failed to set value|to ignore this|error (while )?closing|^\s*$",
@@ -90,6 +92,20 @@ def declared_length(text: str) -> tuple[Fraction, Fraction] | None:
         return None
     hours, minutes, seconds, start = found.groups()
     return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds), Fraction(start or 0)
+
+
+def pixel_bound(pixels: int) -> list[str]:
+    """Options for an input whose pictures have so many pixels at most: no others are decoded.
+
+    Codecs decode whole blocks, and ask for memory at the edges: an eighth more is let through.
+    """
+    return ["-max_pixels", str(pixels + pixels // 8)]
+
+
+def refused_size(lines: Sequence[str]) -> tuple[int, int] | None:
+    """Columns and rows of the largest picture that was not decoded for its size, told by messages."""
+    sizes = [(int(found[1]), int(found[2])) for line in lines if (found := _LARGE.search(line))]
+    return max(sizes, key=math.prod, default=None)
 
 
 class Messages:

@@ -16,6 +16,7 @@ import numpy as np
 from musetalk_cli.errors import InputError
 from musetalk_cli.media import ffmpeg
 from musetalk_cli.media.cadence import Cadence, cadence, exact_rate
+from musetalk_cli.media.stills import MAX_PIXELS
 from musetalk_cli.timeline import DEFAULT_FPS
 
 FORMATS = "MP4, MOV, MKV, WEBM, AVI and GIF work, and so do images and folders of images."
@@ -93,14 +94,33 @@ def input_arguments(source: Path) -> list[str]:
     # An animation with such a name, or with a number's place in it, would else be taken for stills.
     form = _ANIMATIONS.get(source.suffix.lower())
     named = ["-f", form] if form else []
-    return ["-protocol_whitelist", "file,pipe", *named, "-i", ffmpeg.file_url(source)]
+    bounds = ["-protocol_whitelist", "file,pipe", *ffmpeg.pixel_bound(MAX_PIXELS)]
+    return [*bounds, *named, "-i", ffmpeg.file_url(source)]
+
+
+def check_pixels(source: Path, size: tuple[int, int] | None) -> None:
+    """Refuse a video whose frames are larger than a still may be.
+
+    Args:
+        source: The video.
+        size: Columns and rows of its largest frame; None where no frame is known to be too large.
+
+    Raises:
+        InputError: They are.
+    """
+    if size is not None and size[0] * size[1] > MAX_PIXELS:
+        raise InputError(
+            f"{source} has frames of {size[0]}x{size[1]}, more than the "
+            f"{MAX_PIXELS >> 20} million pixels that one may have.",
+            "Make it smaller first.",
+        )
 
 
 def probe(source: Path) -> Probe:
     """Read a file through once.
 
     Raises:
-        InputError: It is no video, or holds only sound.
+        InputError: It is no video, holds only sound, or has frames with more than `MAX_PIXELS`.
     """
     arguments = ["-copyts", *input_arguments(source), "-map", "0:V:0"]
     arguments += ["-c", "copy", "-f", "framecrc", "pipe:1"]
@@ -125,7 +145,10 @@ def probe(source: Path) -> Probe:
         lines = messages.lines()
     if slow:
         raise InputError(f"{source} is not a video that can be read: it takes too long.", FORMATS)
-    return _described(source, lines, packets)
+    check_pixels(source, ffmpeg.refused_size(lines))
+    video = _described(source, lines, packets)
+    check_pixels(source, (video.width, video.height))
+    return video
 
 
 def _read_packets(stream: IO[bytes], guard: threading.Timer) -> _Packets:

@@ -11,6 +11,7 @@ from typing import IO, NoReturn
 from musetalk_cli.errors import InputError
 from musetalk_cli.media import ffmpeg
 from musetalk_cli.media.segments import Segment
+from musetalk_cli.media.stills import MAX_PIXELS
 
 CHANNELS = 64
 """What ffmpeg can mix and resample."""
@@ -73,7 +74,14 @@ class SoundDecoder:
 
     def __init__(self, path: Path, segment: Segment, *, whole: bool, form: tuple[int, int] | None) -> None:
         self._path, self._segment = path, segment
-        command = ["-v", "level+info", "-nostats", "-max_alloc", str(_MEMORY)]
+        command = [
+            "-v",
+            "level+info",
+            "-nostats",
+            "-max_alloc",
+            str(_MEMORY),
+            *ffmpeg.pixel_bound(MAX_PIXELS),
+        ]
         command += ["-protocol_whitelist", "file,pipe,subfile", "-dts_delta_threshold", str(_LONGEST_GAP_S)]
         url = ffmpeg.file_url(path)
         if not whole:

@@ -146,12 +146,6 @@ def _profile_notes(files: list[Path]) -> list[str]:
 
 def _open_video(source: Path, selection: Selection, skip: int) -> VideoFrames:
     video = probe(source)
-    if video.width * video.height > stills.MAX_PIXELS:
-        raise InputError(
-            f"{source} has frames of {video.width}x{video.height}, more than the "
-            f"{stills.MAX_PIXELS >> 20} million pixels that one may have.",
-            "Make it smaller first.",
-        )
     times = video.cadence
     rate = selection.fps or times.rate
     total = _frames_at(video, rate)
