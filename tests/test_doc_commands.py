@@ -23,8 +23,7 @@ from lives import run_ffmpeg, speech, write_sound
 from soundcards import PlayingDevice
 from test_cli_arguments import COMMANDS
 
-from musetalk_cli import bench
-from musetalk_cli.bench import live, preparing, worker
+from musetalk_cli.bench import live, preparing, run, worker
 from musetalk_cli.nets import random_v15
 
 ALL = (*PAGES, *OTHER_PAGES)
@@ -109,13 +108,13 @@ def short(monkeypatch):
     def shortened(module, name, **less):
         real = getattr(module, name)
 
-        def run(*arguments):
+        def briefly(*arguments):
             options = next(argument for argument in arguments if hasattr(argument, next(iter(less))))
             return real(*(replace(options, **less) if each is options else each for each in arguments))
 
-        monkeypatch.setattr(module, name, run)
+        monkeypatch.setattr(module, name, briefly)
 
-    shortened(bench, "bench", seconds=0.2, budget_s=0.0, avatar_frames=2)
+    shortened(run, "bench", seconds=0.2, budget_s=0.0, avatar_frames=2)
     shortened(live, "bench_live", seconds=0.5, chunks=(Fraction(1, 5),), avatar_frames=2)
     shortened(preparing, "bench_preparing", frames=(2,))
     monkeypatch.setattr(preparing, "_in_own_process", worker.measure)
