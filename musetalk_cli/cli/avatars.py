@@ -221,7 +221,7 @@ def import_(
         typer.Option(
             "--fps",
             metavar="NUMBER",
-            help=f"Frames per second of its source, {FPS_LIMITS}, which these folders do not say.",
+            help=f"Frames per second of its source, {FPS_LIMITS}; these folders do not say it.",
             show_default=str(DEFAULT_FPS),
         ),
     ] = None,
@@ -259,7 +259,7 @@ def verify(common: Common, name: Name) -> None:
 @app.command()
 @common_options()
 def remove(common: Common, name: Name) -> None:
-    """Delete an avatar, and what an interrupted preparation left; one that came with the program is kept."""
+    """Delete an avatar and what an interrupted preparation left of it; the program's own are kept."""
     from musetalk_cli.avatar.lookup import check_removable
     from musetalk_cli.avatar.names import find_folder
     from musetalk_cli.avatar.store import remove as delete

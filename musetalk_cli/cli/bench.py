@@ -74,10 +74,10 @@ def bench(
         ),
     ] = DEFAULTS.seconds,
     budget: Annotated[
-        float, typer.Option("--budget", min=0, help="Seconds spent on each single figure.")
+        float, typer.Option("--budget", min=0, help="Seconds to spend on each figure.")
     ] = DEFAULTS.budget_s,
 ) -> None:
-    """Time every stage and the whole on synthetic input; random weights show the cost, never a result."""
+    """Time every stage and the whole on synthetic input. What random weights make is only good for timing."""
     job = JobConfig(
         fps=parse_fps(fps),
         alignment=alignment,

@@ -14,8 +14,10 @@ from musetalk_cli.bench.options import SIDES, BenchOptions, LiveOptions, Prepari
 from musetalk_cli.cli.render import print_json
 from musetalk_cli.errors import InputError, OutputError
 
-JsonFile = Annotated[str | None, typer.Option("--json", metavar="FILE|-", help="Write the figures there.")]
-FrameSize = Annotated[str, typer.Option("--frame-size", metavar="WxH", help="Synthetic frame.")]
+JsonFile = Annotated[
+    str | None, typer.Option("--json", metavar="FILE|-", help="Write the figures to this file.")
+]
+FrameSize = Annotated[str, typer.Option("--frame-size", metavar="WxH", help="Size of the synthetic frame.")]
 FaceSize = Annotated[int, typer.Option("--face-size", help="Rows of the synthetic face's box.")]
 AvatarFrames = Annotated[
     int, typer.Option("--avatar-frames", min=1, max=2000, help="Forward frames of the synthetic avatar.")

@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 
 DEFAULTS = PreparingOptions()
 
-Frames = Annotated[str, typer.Option("--frames", metavar="N[,N...]", help="Lengths of the clip.")]
+Frames = Annotated[
+    str, typer.Option("--frames", metavar="N[,N...]", help="Frames of the clip, one run for each number.")
+]
 Baseline = Annotated[
-    bool, typer.Option("--baseline/--no-baseline", help="Measure upstream's order of work beside ours.")
+    bool,
+    typer.Option("--baseline/--no-baseline", help="Measure the published order of work too, to compare."),
 ]
 
 
@@ -36,7 +39,7 @@ def prepare(
     baseline: Baseline = DEFAULTS.baseline,
     json: JsonFile = None,
 ) -> None:
-    """Time every stage of preparation and the whole, and how much memory it takes, on a clip made here.
+    """Measure the time of every stage of preparation and of the whole, and its memory, on a synthetic clip.
 
     Upstream's order of work has the same networks: one frame at a time, all frames in memory, written twice.
     """

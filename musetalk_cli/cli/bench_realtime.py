@@ -34,7 +34,9 @@ DEFAULTS = LiveOptions()
 Chunks = Annotated[
     str,
     typer.Option(
-        "--chunk", metavar="SECONDS[,SECONDS...]", help=f"Sound per hop, {CHUNK_LIMITS}, a run for each."
+        "--chunk",
+        metavar="SECONDS[,SECONDS...]",
+        help=f"Lengths of a chunk, {CHUNK_LIMITS}, one run for each.",
     ),
 ]
 Seconds = Annotated[float, typer.Option("--seconds", min=1, max=86_400, help="Length of each run.")]

@@ -23,7 +23,7 @@ def generate(
     audio: Annotated[
         Path | None,
         typer.Option(
-            "--audio", help="Recording to speak; any format ffmpeg reads.", show_default=SAMPLE_SHOWN
+            "--audio", help="Recording to speak, in any format that ffmpeg reads.", show_default=SAMPLE_SHOWN
         ),
     ] = None,
     output: Annotated[
@@ -31,7 +31,10 @@ def generate(
     ] = None,
     frames_dir: Annotated[
         Path | None,
-        typer.Option("--frames-dir", help="Folder for lossless PNGs, %08d; older numbered ones go."),
+        typer.Option(
+            "--frames-dir",
+            help="Folder for lossless pictures %08d.png; older ones there are removed.",
+        ),
     ] = None,
     fps: options.Fps = options.FPS,
     alignment: options.AlignmentOption = options.JOB.alignment,

@@ -17,7 +17,7 @@ app = typer.Typer(help="See, fetch and check model weights.", no_args_is_help=Tr
 @app.command("list")
 @common_options()
 def list_(common: Common) -> None:
-    """List the published models and tools of preparation, and the files of each that are there."""
+    """List the published models and the tools of preparation, and which of their files are there."""
     from musetalk_cli.nets.published import PUBLISHED
 
     root = common.run.models.path
@@ -54,7 +54,7 @@ def download(
         str, typer.Argument(metavar="v15|v1|dwpose|face-parsing", help="Published model or tool.")
     ] = DEFAULT_MODEL,
 ) -> None:
-    """Fetch the files of a published model, or of a tool of preparation, that are missing."""
+    """Fetch the missing files of a published model or of a tool of preparation."""
     from musetalk_cli.nets.published import TOOLS
     from musetalk_cli.nets.published import download as fetch
 
@@ -77,7 +77,7 @@ def verify(
         ),
     ] = DEFAULT_MODEL,
 ) -> None:
-    """Load a model strictly, tensor by tensor, or a tool of preparation, and say whether it fits together."""
+    """Load a model, or a tool of preparation, tensor by tensor, and say whether everything fits."""
     from musetalk_cli.nets.published import TOOLS
 
     if name in TOOLS:

@@ -54,7 +54,9 @@ DeviceOption = Annotated[
 PrecisionOption = Annotated[
     PrecisionName, typer.Option("--precision", help="Number format of the networks.", rich_help_panel=_COMMON)
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel=_COMMON)]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print the result as one JSON object.", rich_help_panel=_COMMON)
+]
 Verbose = Annotated[
     bool,
     typer.Option(
@@ -70,7 +72,8 @@ AlignmentOption = Annotated[
     Alignment,
     typer.Option(
         "--alignment",
-        help="Sound that a frame hears: around its start at any rate, or, away from 25 fps, as published.",
+        help="Which sound a frame hears: that around its start, or what the published code takes. "
+        "At 25 fps both are the same.",
     ),
 ]
 SharpenOption = Annotated[
@@ -84,14 +87,14 @@ SilenceOption = Annotated[
     typer.Option(
         "--silence",
         metavar="LEVEL|off",
-        help="Below it the face rests as its source or idle clip does; off makes every frame.",
+        help="Sound below this level is silence, in which the face rests; off makes every frame.",
     ),
 ]
 ImageOpsOption = Annotated[
     ImageOpsName, typer.Option("--image-ops", help="Where resize, sharpen and blend run.")
 ]
 BatchSize = Annotated[
-    str, typer.Option("--batch-size", metavar="auto|N[,N...]", help="Sizes a batch of frames may have.")
+    str, typer.Option("--batch-size", metavar="auto|N[,N...]", help="Sizes that a batch of frames may have.")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an avatar of that name.")]
 

@@ -57,7 +57,7 @@ def prepare_avatar(
     preview: given.Preview = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Prepare a face once, from a video, an image or a folder of images, to make it speak later.
+    """Prepare a face from a video, an image or a folder of images, so that it can speak later.
 
     An interrupted preparation goes on where it stopped when the same command is run again.
     """

@@ -20,17 +20,20 @@ def _option(name: str, panel: str, text: str, **more: Any) -> Any:  # noqa: ANN4
     return typer.Option(name, help=text, rich_help_panel=panel, **more)
 
 
-Start = Annotated[str, _option("--start", _SOURCE, "Seconds left out at the beginning.", metavar="SECONDS")]
+Start = Annotated[
+    str, _option("--start", _SOURCE, "Seconds to leave out at the beginning.", metavar="SECONDS")
+]
 Duration = Annotated[
-    str | None, _option("--duration", _SOURCE, "Seconds taken.", metavar="SECONDS", show_default="all")
+    str | None, _option("--duration", _SOURCE, "Seconds to take.", metavar="SECONDS", show_default="all")
 ]
 Rate = Annotated[
     str | None,
     _option("--fps", _SOURCE, "Resample to this rate.", metavar="NUMBER", show_default="the source's own"),
 ]
-MaxFrames = Annotated[int | None, _option("--max-frames", _SOURCE, "Take at most so many frames.")]
+MaxFrames = Annotated[int | None, _option("--max-frames", _SOURCE, "Take this many frames at most.")]
 MaxSize = Annotated[
-    int | None, _option("--max-size", _SOURCE, "Scale down to so many pixels on the longer side.")
+    int | None,
+    _option("--max-size", _SOURCE, "Scale down until the longer side has at most this many pixels."),
 ]
 Idle = Annotated[Path | None, _option("--idle", _SOURCE, "A clip of the same shape, to be shown in silence.")]
 DetectorOption = Annotated[
@@ -39,18 +42,24 @@ DetectorOption = Annotated[
 ]
 FaceOption = Annotated[
     str,
-    _option("--face", _FACE, "Who speaks, where there are several.", metavar="largest|left|right|center|N"),
+    _option(
+        "--face", _FACE, "Who speaks, where there are several people.", metavar="largest|left|right|center|N"
+    ),
 ]
 Landmarks = Annotated[
     Path | None,
-    _option("--landmarks", _FACE, "JSON with 68 points and the face's box for every frame; no search."),
+    _option(
+        "--landmarks",
+        _FACE,
+        "JSON with 68 points and the face's box for every frame; then no face is searched.",
+    ),
 ]
 SaveLandmarks = Annotated[
     Path | None,
     _option("--save-landmarks", _FACE, "Write what was found, to correct it by hand.", metavar="FILE"),
 ]
 BboxShift = Annotated[
-    int, _option("--bbox-shift", _FACE, "Rows by which the middle of the face is taken lower.")
+    int, _option("--bbox-shift", _FACE, "Rows by which the middle of the face is moved down.")
 ]
 ExtraMargin = Annotated[
     int | None,
@@ -62,7 +71,10 @@ ExtraMargin = Annotated[
     ),
 ]
 ConstantSize = Annotated[
-    bool, _option("--constant-size", _FACE, "Give the face's box one size, the largest of the clip.")
+    bool,
+    _option(
+        "--constant-size", _FACE, "Give the face's box the same size in all frames, the largest of the clip."
+    ),
 ]
 ParserOption = Annotated[
     ParserName, _option("--parser", _MASK, "What draws the mask: SegFormer if it is there, else the outline.")
@@ -78,7 +90,12 @@ ParsingModeOption = Annotated[
 ]
 CheekWidth = Annotated[
     str,
-    _option("--cheek-width", _MASK, "Columns of 512 that the mode jaw leaves wide.", metavar="LEFT,RIGHT"),
+    _option(
+        "--cheek-width",
+        _MASK,
+        "Columns left and right of the middle, of 512, that the mode jaw leaves wide.",
+        metavar="LEFT,RIGHT",
+    ),
 ]
 UpperBoundary = Annotated[
     float, _option("--upper-boundary", _MASK, "Share of the crop's height above which nothing changes.")
@@ -89,17 +106,27 @@ Feather = Annotated[
 Smooth = Annotated[OnOff, _option("--smooth", _TIME, "Smooth the landmarks over time.")]
 MaxGap = Annotated[
     float,
-    _option("--max-gap", _TIME, "Seconds without a face that are filled in; longer gaps pass through."),
+    _option(
+        "--max-gap",
+        _TIME,
+        "Longest gap without a face that is filled in, in seconds; longer ones pass through.",
+    ),
 ]
 MinFaces = Annotated[float, _option("--min-faces", _TIME, "Share of the frames that must have a face.")]
-TrimOption = Annotated[Trim, _option("--trim", _TIME, "Cut both ends where the clip moves least.")]
+TrimOption = Annotated[
+    Trim, _option("--trim", _TIME, "Cut both ends at the frames where the clip moves least.")
+]
 BatchSize = Annotated[
     int | None,
-    typer.Option("--batch-size", help="Faces encoded at once.", show_default="what suits the device"),
+    typer.Option(
+        "--batch-size", help="How many faces are encoded at once.", show_default="what suits the device"
+    ),
 ]
 LatentsOption = Annotated[
     LatentsFormat,
-    typer.Option("--latents", help="Format the latents are stored in; fp16 takes half the space."),
+    typer.Option(
+        "--latents", help="Number format in which the latents are stored; fp16 takes half the space."
+    ),
 ]
 Preview = Annotated[
     list[str] | None,

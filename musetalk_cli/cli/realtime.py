@@ -55,7 +55,7 @@ def realtime(
     image_ops: options.ImageOpsOption = options.JOB.image_ops,
     batch_size: options.BatchSize = options.BATCH_SIZE,
 ) -> None:
-    """Make an avatar speak a stream, chunk by chunk, and say how long everything took."""
+    """Make an avatar speak a live stream, chunk by chunk, and report how long everything took."""
     job = JobConfig(
         fps=parse_fps(fps),
         alignment=alignment,

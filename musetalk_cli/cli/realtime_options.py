@@ -55,7 +55,7 @@ Mic = Annotated[
     typer.Option(
         "--mic",
         metavar="[DEVICE]",
-        help="Microphone, by number or part of its name.",
+        help="Microphone, by its number or a part of its name.",
         show_default="the default one, where no other source is given",
         rich_help_panel=_SOURCE,
     ),
@@ -81,21 +81,29 @@ Listen = Annotated[
     typer.Option(
         "--listen",
         metavar="[HOST:]PORT",
-        help="PCM over TCP, one client at a time; loopback unless a host is named.",
+        help="PCM over TCP, from one client at a time; only from this machine unless a host is named.",
         rich_help_panel=_SOURCE,
     ),
 ]
 InputRate = Annotated[
     int,
     typer.Option(
-        "--input-rate", metavar="HZ", help="Rate of 16-bit PCM (stdin, TCP).", rich_help_panel=_SOURCE
+        "--input-rate",
+        metavar="HZ",
+        help="Sample rate of PCM (stdin, TCP), which is 16-bit.",
+        rich_help_panel=_SOURCE,
     ),
 ]
 InputChannels = Annotated[
     int, typer.Option("--input-channels", help="Channels of PCM (stdin, TCP).", rich_help_panel=_SOURCE)
 ]
 Pace = Annotated[
-    bool, typer.Option("--pace/--no-pace", help="Play a file at its own speed.", rich_help_panel=_SOURCE)
+    bool,
+    typer.Option(
+        "--pace/--no-pace",
+        help="Take a file at its own speed, or as fast as it goes.",
+        rich_help_panel=_SOURCE,
+    ),
 ]
 Output = Annotated[
     list[str] | None,
@@ -114,15 +122,19 @@ Display = Annotated[
     typer.Option("--display", help="Show a window; i or space interrupts, q ends.", rich_help_panel=_OUTPUT),
 ]
 VirtualCamera = Annotated[
-    bool, typer.Option("--virtual-camera", help="Feed a virtual camera.", rich_help_panel=_OUTPUT)
+    bool,
+    typer.Option("--virtual-camera", help="Send the frames to a virtual camera.", rich_help_panel=_OUTPUT),
 ]
 Live = Annotated[
-    bool, typer.Option("--live/--no-live", help="Live panel on a terminal.", rich_help_panel=_OUTPUT)
+    bool, typer.Option("--live/--no-live", help="Show a live panel on a terminal.", rich_help_panel=_OUTPUT)
 ]
 TraceFile = Annotated[
     Path | None,
     typer.Option(
-        "--trace", metavar="FILE", help="Write every stage as a Chrome trace.", rich_help_panel=_OUTPUT
+        "--trace",
+        metavar="FILE",
+        help="Write the time of every stage as a Chrome trace.",
+        rich_help_panel=_OUTPUT,
     ),
 ]
 Chunk = Annotated[
@@ -130,14 +142,17 @@ Chunk = Annotated[
     typer.Option(
         "--chunk",
         metavar="SECONDS",
-        help=f"Sound per hop, {CHUNK_LIMITS}; smaller is sooner.",
+        help=f"Length of a chunk of sound, {CHUNK_LIMITS}; a shorter one is seen sooner.",
         rich_help_panel=_STREAM,
     ),
 ]
 Context = Annotated[
     str,
     typer.Option(
-        "--context", metavar="max|SECONDS", help="Past sound heard with each hop.", rich_help_panel=_STREAM
+        "--context",
+        metavar="max|SECONDS",
+        help="Past sound that the encoder hears with each chunk.",
+        rich_help_panel=_STREAM,
     ),
 ]
 IdleAvatar = Annotated[
@@ -145,7 +160,7 @@ IdleAvatar = Annotated[
     typer.Option(
         "--idle-avatar",
         metavar="NAME",
-        help="Avatar whose idle clip or frames are shown in silence.",
+        help="Avatar whose idle clip, or else whose frames, are shown in silence.",
         show_default="the one that speaks",
         rich_help_panel=_STREAM,
     ),
@@ -154,7 +169,7 @@ WhenLateOption = Annotated[
     WhenLate,
     typer.Option(
         "--when-late",
-        help="Leave late frames out, or wait for them; auto waits where the source does.",
+        help="Leave late frames out (drop) or wait for them; auto waits where the source waits.",
         rich_help_panel=_STREAM,
     ),
 ]
@@ -163,7 +178,7 @@ Control = Annotated[
     typer.Option(
         "--control",
         metavar="FD|SOCKET",
-        help="Read commands there, one a line: interrupt, stop.",
+        help="Read commands from there, one on each line: interrupt or stop.",
         rich_help_panel=_STREAM,
     ),
 ]
