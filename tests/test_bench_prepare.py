@@ -209,7 +209,7 @@ def test_a_run_that_fails_is_told(musetalk, small, tmp_path, monkeypatch, script
     [
         (("--frames", "many"), "--frames many is not understood"),
         (("--frames", "0,5"), "--frames is outside"),
-        (("--frames", ""), "is not understood"),
+        (("--frames", ""), "after --frames is empty"),
         (("--frame-size", "321x240"), "even numbers"),
         (("--frame-size", "wide"), "--frame-size wide"),
         (("--frame-size", "64x32"), "face is not found"),
