@@ -1,4 +1,4 @@
-"""Bounded hand-offs between threads, and the two ways to put work beside other work."""
+"""Bounded queues between threads, and what is built on them: prefetching and an ordered parallel map."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class HandoffClosed(Exception):  # noqa: N818 - an ending, not an error
 
 
 class Handoff(Generic[Item]):
-    """A queue that waits when full, ends when closed, and carries the first failure to both sides.
+    """A bounded blocking queue that can be closed; the error it is closed with is raised on both sides.
 
     Args:
         capacity: Items it holds, at least 1.
@@ -113,7 +113,7 @@ class Handoff(Generic[Item]):
 
 
 def ahead(items: Iterable[Item], capacity: int) -> Generator[Item]:
-    """Run an iterable in a thread of its own, ahead of whoever takes its items, none of which may be None.
+    """Prefetch an iterable: a thread of its own runs it ahead of whoever takes its items, none of them None.
 
     At most `capacity` items wait to be taken; one more is in the making, or waits to join them. A failure of
     the iterable is raised here, after the items that came before it. Closing the generator ends the thread; a
@@ -148,7 +148,7 @@ def ahead(items: Iterable[Item], capacity: int) -> Generator[Item]:
 
 
 def batches(items: Iterable[Item], size: int) -> Generator[list[Item]]:
-    """Put items together, `size` at once; only the last batch may be smaller."""
+    """Group items into lists of `size`; only the last one may be smaller."""
     coming = iter(items)
     while batch := list(islice(coming, size)):
         yield batch
@@ -157,10 +157,10 @@ def batches(items: Iterable[Item], size: int) -> Generator[list[Item]]:
 def side_by_side(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int
 ) -> Generator[Result]:
-    """Apply a function to items in `workers` threads; results come in the order of the items.
+    """Ordered parallel map: apply a function in `workers` threads; results come in the order of the items.
 
-    At most `2 * workers` items are on their way. A failure, of the function or of the iterable, is raised in
-    its place.
+    At most `2 * workers` items are in work at once. If the function or the iterable fails, the error is
+    raised after the results of the items before it.
     """
     coming = iter(items)
     failure: BaseException | None = None

@@ -1,4 +1,4 @@
-"""How the threads that compute wait for each other."""
+"""The spin limit of OpenMP's threads: how long they wait for each other before they sleep."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import soundfile
 from musetalk_cli.errors import InputError
 from musetalk_cli.media import ffmpeg
 from musetalk_cli.media.audio import SoundReader, probe_sound
-from musetalk_cli.media.beginnings import beginning_of, next_beginning
+from musetalk_cli.media.signatures import next_signature, signature_of
 
 SPLIT = {
     "wav": [], "aiff": [], "aifc": ["-f", "aiff", "-c:a", "pcm_s16le"], "au": [], "caf": [], "w64": [],
@@ -86,10 +86,10 @@ def test_the_last_of_joined_recordings_may_not_be_cut_off(tmp_path, name):
         probe_sound(path)
 
 
-def test_sound_is_no_beginning(tmp_path):
+def test_sound_has_no_signature(tmp_path):
     path = tmp_path / "noise"
     path.write_bytes(np.random.default_rng(0).bytes(8 << 20))
-    wanted = [beginning_of(write(tmp_path, name, SPLIT[name]).read_bytes()[:64]) for name in ("aiff", "au")]
+    wanted = [signature_of(write(tmp_path, name, SPLIT[name]).read_bytes()[:64]) for name in ("aiff", "au")]
     with path.open("rb") as file:
-        for beginning in wanted:
-            assert next_beginning(file, 0, 8 << 20, beginning) == 8 << 20
+        for signature in wanted:
+            assert next_signature(file, 0, 8 << 20, signature) == 8 << 20

@@ -74,9 +74,9 @@ def interpolate(points: NDArray[np.float64], gap: tuple[int, int]) -> None:
 
 
 def smooth(points: NDArray[np.float64], cutoff: float) -> NDArray[np.float64]:
-    """Smooth a motion over the whole of it, in both directions, so that nothing lags.
+    """Kalman smoother: over the whole of a motion, in both directions, so that nothing lags.
 
-    A Kalman smoother (Rauch, Tung and Striebel) for positions whose velocity is a random walk. It is a cubic
+    That of Rauch, Tung and Striebel, for positions whose velocity is a random walk. It is a cubic
     smoothing spline, a low-pass that halves the amplitude at `cutoff`, where the ratio of the walk's variance
     to that of the measurements is `(2 pi cutoff)^4`. A frame that stands out from the five around it counts
     less: one or two wrong frames in a row do, a quick motion does not.
@@ -96,7 +96,7 @@ def smooth(points: NDArray[np.float64], cutoff: float) -> NDArray[np.float64]:
 
 
 def _variances(measured: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How much less to trust each frame: 1, or more where it is far from the median of the frames around it.
+    """Outlier weights: how much less to trust each frame, 1 where it is near the median of those around it.
 
     Far is three times what the frames around it usually do, what all frames usually do, or a quarter of a
     pixel, whichever is most (the filter of Hampel).
@@ -146,7 +146,7 @@ def _smoothed(
 
 
 def hold_steady(values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Whole numbers that follow values without flickering.
+    """Rounding with hysteresis: whole numbers that follow values without flickering.
 
     A number stays while the value is within half a pixel of what truncates to it; then it is the value,
     truncated (towards zero, as `face_box` does). A value that rests on the border between two numbers gives

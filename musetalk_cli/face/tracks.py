@@ -1,4 +1,4 @@
-"""Which of the faces in each frame is the one that will speak."""
+"""Face tracking: who is who from frame to frame, and which of the faces will speak."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every frame to every sink: one worker each, opened, completed and ended together."""
+"""Fan-out: every frame to every sink, by one worker for each; they are opened and ended together."""
 
 from __future__ import annotations
 

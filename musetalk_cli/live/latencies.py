@@ -1,4 +1,4 @@
-"""When the frames of a stream came, beside when their sound did."""
+"""Latency statistics of a stream: when its frames came, measured from when their sound did."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures of a stream, taken from outside while it goes."""
+"""Statistics of a stream, taken from outside while it goes."""
 
 from __future__ import annotations
 

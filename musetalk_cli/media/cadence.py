@@ -1,4 +1,4 @@
-"""At which rate the frames of a video come, told from their time stamps."""
+"""The frame rate of a video, told from the time stamps of its frames."""
 
 from __future__ import annotations
 

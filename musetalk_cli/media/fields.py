@@ -1,4 +1,4 @@
-"""Interlaced videos: told by what they state, else by their frames, whose lines come from two moments."""
+"""Interlace detection: a comb shows where the lines of a frame come from two moments."""
 
 from __future__ import annotations
 

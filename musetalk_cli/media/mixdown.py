@@ -1,4 +1,4 @@
-"""Many channels into the one that is heard: their mean, unless they cancel each other."""
+"""Downmix to mono: the mean of the channels, unless they cancel each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pipes to other processes that are never waited for without end."""
+"""Non-blocking writes to pipes of other processes: no wait for a reader is without end."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import IO
 
-from musetalk_cli.media.beginnings import HEAD_BYTES, WAV, Beginning, beginning_of, next_beginning
+from musetalk_cli.media.signatures import HEAD_BYTES, WAV, Signature, next_signature, signature_of
 
 _BITRATES = {
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -72,15 +72,15 @@ def find_segments(path: Path) -> list[Segment]:
             return _matroska_segments(file, size)
         if head[:4] == b"OggS":
             return _ogg_segments(file, size)
-        if (beginning := beginning_of(head)) is not None:
-            return _segments_from(file, size, beginning)
+        if (signature := signature_of(head)) is not None:
+            return _segments_from(file, size, signature)
         return [_mpeg_segment(file, size) or Segment(0, size, timed=not _is_raw(file, head))]
 
 
-def _segments_from(file: IO[bytes], size: int, beginning: Beginning) -> list[Segment]:
+def _segments_from(file: IO[bytes], size: int, signature: Signature) -> list[Segment]:
     """A segment from each place where a container begins to the next."""
     places = [0]
-    while (place := next_beginning(file, places[-1] + 1, size, beginning)) < size:
+    while (place := next_signature(file, places[-1] + 1, size, signature)) < size:
         places.append(place)
     return [Segment(begin, end) for begin, end in pairwise([*places, size])]
 
@@ -103,7 +103,7 @@ def _wav_segments(file: IO[bytes], size: int) -> list[Segment]:
             segments.append(Segment(begin, at))
             begin, at, has_sound = at, at + 12, False
         elif name == b"data" and (length == 0 or at + 8 + length > size):
-            end = next_beginning(file, at + 8, size, WAV)
+            end = next_signature(file, at + 8, size, WAV)
             promised = length if length < _UNKNOWN_SIZE else 0
             segments.append(Segment(begin, end, open_ended=True, missing=max(0, promised - (end - at - 8))))
             if end == size:

@@ -1,4 +1,4 @@
-"""Resampling whose ratio may change from piece to piece, for two clocks that do not agree.
+"""A resampler whose ratio may change from block to block, for two clocks that do not agree.
 
 soxr has such a stream too, but it holds 240 samples back (15 ms at 16 kHz), and does not say so.
 """
@@ -20,7 +20,7 @@ PHASES = 4096
 
 
 class VariableResampler:
-    """Windowed-sinc interpolation of a stream at a step that each piece brings along.
+    """Windowed-sinc interpolation of a stream at a step that each block brings along.
 
     Args:
         ratio: Samples that come in for each that goes out, as it will be but for small corrections.

@@ -1,4 +1,4 @@
-"""What a preparation has done so far: one JSON value a line, added as the work goes on."""
+"""A journal of what a preparation has done so far: a file to which one JSON value a line is appended."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from musetalk_cli.avatar.description import Json
 
 
 class Journal:
-    """A file of records that survives the end of the process.
+    """An append-only file of records that survives the end of the process.
 
     Use it in a `with` block. A last line that was not written to its end does not count.
 

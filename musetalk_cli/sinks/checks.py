@@ -121,9 +121,9 @@ def removed(what: str) -> OutputError:
 
 
 class Partial:
-    """What is not complete yet, under a hidden name; its lock says that its owner lives.
+    """A temporary file or folder for a result that is not complete: a hidden name, and a lock.
 
-    The system gives the lock up when the owner ends, in whatever way.
+    The lock says that the owner lives: the system releases it when the owner ends, in whatever way.
 
     Args:
         folder: Where it is.
