@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from clocks import FakeClock
+from encoders import deaf, positions
 from handmade import passed_through
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -164,7 +165,13 @@ def test_speech_is_made_and_fades_on_both_sides(tiny_bundle, avatar):
 @pytest.mark.parametrize("rate", [8000, RATE, 44_100])
 def test_a_frame_says_of_which_utterance_it_is_and_when_that_arrived(tiny_bundle, avatar, monkeypatch, rate):
     """As spoken, in blocks of 20 ms: an utterance arrived with the block in which its first sound lies."""
-    stream = Stream(tiny_bundle, avatar, rate=rate, silence=SilenceLevel(), encode=deaf(tiny_bundle))
+    stream = Stream(
+        tiny_bundle,
+        avatar,
+        rate=rate,
+        silence=SilenceLevel(),
+        encode=deaf(tiny_bundle),
+    )
     Slow(monkeypatch, stream)
     stream.say(np.concatenate([quiet(1.03, rate), speech(0.5, rate), quiet(1, rate), speech(1, rate)]))
     stream.say(quiet(1, rate))
@@ -238,15 +245,12 @@ def test_an_encoded_hop_hears_all_its_frames_need_after_silence(tiny_bundle):
     """Rows of hops that were skipped are there when frames need them, and say where they are from."""
     encoded = []
 
-    def positions(samples):
-        encoded.append(len(samples))
-        rows = torch.zeros(1500, 2, 1)
-        heard = torch.from_numpy(samples[: len(samples) // 320 * 320 : 320].copy())
-        rows[: len(heard), :, 0] = heard[:, None]
-        return rows
+    def encode(requests):
+        encoded.extend(len(request.samples) for request in requests)
+        return positions(requests)
 
     for context in (Fraction(0), Fraction(1, 10), Fraction(1), None):
-        stream = FeatureStream(positions, Timeline(FPS), HALF, context)
+        stream = FeatureStream(encode, Timeline(FPS), HALF, context)
         stream.cutter.append(np.arange(1, 8000 * 12 + 1, dtype=np.float32))
         for number in range(11):
             hop = stream.cutter.due()
@@ -328,12 +332,6 @@ def test_requests_that_wait_are_not_made_after_an_interrupt(tiny_bundle, avatar)
     assert made == 1
 
 
-def deaf(bundle):
-    """An encoder that hears nothing: what is heard does not matter, when it is asked for does."""
-    rows = torch.zeros(1500, bundle.layers, bundle.token_width)
-    return lambda _: rows
-
-
 class Slow:
     """A generator that needs `seconds` of the fake clock for each batch, and no time of its own."""
 
@@ -402,7 +400,13 @@ def test_delay_stays_bounded_under_overload_and_is_back_within_a_chunk(
 
 
 def test_what_is_left_out_keeps_the_picture_before_and_its_own_sound(tiny_bundle, avatar, monkeypatch):
-    stream = Stream(tiny_bundle, avatar, context=Fraction(0), late_after_s=0.5, encode=deaf(tiny_bundle))
+    stream = Stream(
+        tiny_bundle,
+        avatar,
+        context=Fraction(0),
+        late_after_s=0.5,
+        encode=deaf(tiny_bundle),
+    )
     Slow(monkeypatch, stream).seconds = 0.4
     simulate(stream, 10)
     held = [place for place, frame in enumerate(stream.frames) if frame.fate is Fate.HELD]
@@ -495,7 +499,7 @@ def test_the_frames_sound_partitions_the_input(avatar, fps, chunk, rate, seconds
     cuts = sorted(data.draw(st.lists(st.integers(0, length), max_size=10)))
     sound = np.arange(length, dtype=np.float32)[:, None]
     timeline = Timeline(fps)
-    features = FeatureStream(lambda _: torch.zeros(1500, 1, 1), timeline, chunk, Fraction(0))
+    features = FeatureStream(deaf(), timeline, chunk, Fraction(0))
     session = Session(avatar, features, timeline, StreamFormat(160, 120, fps, rate, 1), SessionOptions())
     requests = []
 

@@ -20,13 +20,13 @@ from musetalk_cli.config import JobConfig, RunConfig
 from musetalk_cli.engine.compositor import CpuPath, GpuPath, ImagePath
 from musetalk_cli.engine.engine import Engine
 from musetalk_cli.live.control import ControlHandle
-from musetalk_cli.nets.audio_encoder import AudioEncoder
+from musetalk_cli.nets.audio_encoder import AudioEncoder, EncodeRequest
 from musetalk_cli.nets.bundle import open_bundle
 from musetalk_cli.nets.generator import Generator
 from musetalk_cli.run.defaults import settle_bench
 from musetalk_cli.run.job import make_engine
 from musetalk_cli.run.report import Report
-from musetalk_cli.timeline import ROWS_PER_FRAME, SAMPLE_RATE
+from musetalk_cli.timeline import ROWS_PER_FRAME, ROWS_PER_SECOND, SAMPLE_RATE
 
 IMAGE_STEPS = ("resize", "sharpen", "blend", "download")
 
@@ -71,7 +71,7 @@ class BenchResult:
     Attributes:
         roofline: What the hardware did at best.
         gflop_per_frame: UNet and VAE decoder for one frame, in 10^9 operations.
-        features_ms: One encoder window.
+        features_ms: One encoder window, of which a second is needed.
         batches: One entry per batch size.
         stream: Report of the whole stream, chunk by chunk, as fast as it goes.
         random_weights: True where the weights are random numbers.
@@ -123,9 +123,9 @@ def bench(run: RunConfig, job: JobConfig, options: BenchOptions, notice: Notice)
     stages = _Stages(engine, avatar)
     gflop = count_flops(lambda: stages.decode(stages.unet(1))) / 1e9
     notice("measuring the features")
-    second = np.zeros(SAMPLE_RATE, np.float32)
+    second = EncodeRequest(np.zeros(SAMPLE_RATE, np.float32), range(ROWS_PER_SECOND))
     encode = AudioEncoder(engine.bundle)
-    features_s = median_s(lambda: encode(second), device, options.budget_s)
+    features_s = median_s(lambda: encode([second]), device, options.budget_s)
     batches = []
     for size in sorted({1, *engine.batch_sizes}):
         notice(f"measuring batches of {size}")

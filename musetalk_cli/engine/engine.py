@@ -25,10 +25,10 @@ from musetalk_cli.engine.scheduler import Batch, Scheduler
 from musetalk_cli.engine.session import Session, SessionOptions
 from musetalk_cli.engine.windows import Encode, FeatureStream
 from musetalk_cli.measure.stages import StageStats
-from musetalk_cli.nets.audio_encoder import AudioEncoder
+from musetalk_cli.nets.audio_encoder import AudioEncoder, EncodeRequest
 from musetalk_cli.nets.generator import Generator
-from musetalk_cli.timeline import ROWS_PER_FRAME, SAMPLE_RATE, Timeline, ceil_div
-from musetalk_cli.types import FrameRequest, Image, Samples, StreamFormat
+from musetalk_cli.timeline import ROWS_PER_FRAME, ROWS_PER_SECOND, SAMPLE_RATE, Timeline, ceil_div
+from musetalk_cli.types import FrameRequest, Image, StreamFormat
 
 if TYPE_CHECKING:
     from musetalk_cli.avatar.data import Avatar
@@ -65,7 +65,7 @@ class Engine:
         bundle: The networks.
         job: Batch sizes, image path and sharpening.
         stats: Where stage times go.
-        encode: What gives the rows of a window; None is the bundle's encoder.
+        encode: What gives the rows of windows; None is the bundle's encoder.
         images: The image path to begin with; None is what the job and the device say.
 
     Attributes:
@@ -147,7 +147,7 @@ class Engine:
         Raises:
             ModelError: The networks make no face of this avatar.
         """
-        self._encode(np.zeros(SAMPLE_RATE, np.float32))
+        self._encode([EncodeRequest(np.zeros(SAMPLE_RATE, np.float32), range(ROWS_PER_SECOND))])
         source = next(number for number, patch in enumerate(avatar.patches) if patch is not None)
         latents = self.images.latents([SourceFrame(avatar, source)])
         tokens = latents.new_zeros(1, ROWS_PER_FRAME * self.bundle.layers, self.bundle.token_width)
@@ -189,9 +189,9 @@ class Engine:
         self.stats.collect()
         return encoded or bool(batch) or landed
 
-    def _timed_encode(self, samples: Samples) -> Tensor:
+    def _timed_encode(self, requests: Sequence[EncodeRequest]) -> list[Tensor]:
         with self.stats.device_span("features"):
-            return self._encode(samples)
+            return self._encode(requests)
 
     @property
     def _most_flights(self) -> int:

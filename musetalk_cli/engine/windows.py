@@ -7,7 +7,7 @@ are the same stream with hops of 30 s and no past context: upstream's segments.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from musetalk_cli.nets.audio_encoder import EncodeRequest
 from musetalk_cli.timeline import (
     ROWS_PER_FRAME,
     SAMPLE_RATE,
@@ -26,8 +27,8 @@ from musetalk_cli.timeline import (
 )
 from musetalk_cli.types import Samples
 
-Encode = Callable[[Samples], Tensor]
-"""Samples of a window, float32 `[n]`, to rows, float32 `[1500, layers, width]`."""
+Encode = Callable[[Sequence[EncodeRequest]], list[Tensor]]
+"""Windows to their needed rows, float32 `[rows, layers, width]` each, as `AudioEncoder` does."""
 OFFLINE_HOP = Fraction(WINDOW_SAMPLES, SAMPLE_RATE)
 """Seconds per hop of a whole file: one window."""
 
@@ -165,7 +166,7 @@ class FeatureStream:
     it is known; they depend on the sound and the settings alone, never on how the sound was delivered.
 
     Args:
-        encode: Samples of a window to rows, as `AudioEncoder` does.
+        encode: Windows to rows.
         timeline: Index arithmetic at the stream's frame rate.
         hop: Seconds per hop.
         context: Seconds of past sound in a window; None is as much as fits.
@@ -213,16 +214,15 @@ class FeatureStream:
 
     def _append(self, window: Window) -> None:
         """Take over a window's rows in place of older ones, from the first that a frame still needs."""
-        fresh = self._encode(window.samples)[: window.end_row - window.first_row]
         needed = self._first_row(self._next_frame)
-        if self._rows is not None and self._rows_start < window.first_row:
-            old = self._rows[max(0, needed - self._rows_start) : window.first_row - self._rows_start]
-            self._rows_start = window.first_row - len(old)
-            self._rows = torch.cat([old, fresh])
-        else:
-            skip = min(max(0, needed - window.first_row), len(fresh))
-            self._rows_start = window.first_row + skip
-            self._rows = fresh[skip:].clone()
+        begin = min(max(needed, window.first_row), window.end_row)
+        rows = range(begin - window.first_row, window.end_row - window.first_row)
+        (fresh,) = self._encode([EncodeRequest(window.samples, rows)])
+        if self._rows is not None and needed < begin:
+            old = self._rows[needed - self._rows_start : begin - self._rows_start]
+            begin -= len(old)
+            fresh = torch.cat([old, fresh])
+        self._rows_start, self._rows = begin, fresh
 
     def _tokens(self, frames: range, rows: int) -> list[Tensor]:
         """Views of one padded tensor, since neighbouring frames share most of their rows."""
