@@ -46,8 +46,8 @@ class Day:
         self.second = 1 + ppm * 1e-6
         features = FeatureStream(deaf(), self.timeline, CHUNK, Fraction(1))
         stream = StreamFormat(160, 120, fps, RATE, 1)
-        manners = SessionOptions(SilenceLevel(), late_after_s=float(CHUNK))
-        self.session = Session(synthetic_avatar(160, 120, 64, 3), features, self.timeline, stream, manners)
+        options = SessionOptions(SilenceLevel(), late_after_s=float(CHUNK))
+        self.session = Session(synthetic_avatar(160, 120, 64, 3), features, self.timeline, stream, options)
         self.playout = PlayoutSchedule(self.timeline, CHUNK)
         noise = self.random.standard_normal((int(CHUNK * RATE), 1)).astype(np.float32)
         self.blocks = [noise * 0.1, noise * 0.0001, noise * 0.1, noise * 0.0001, noise * 0.0001]

@@ -30,7 +30,7 @@ class Card:
         self.sample_s = 1 / rate / (1 + ppm * 1e-6)
         self.noise_s = noise_s
         self.random = np.random.default_rng(0)
-        self.pieces = []
+        self.blocks = []
         self.heard = START + 0.001 + LEAD_S
 
     def play_until(self, time):
@@ -38,7 +38,7 @@ class Card:
         while self.heard - LEAD_S <= time:
             now = self.heard - LEAD_S
             ahead = LEAD_S + self.random.uniform(-1, 1) * self.noise_s
-            self.pieces.append(self.playback.take(self.block, now, ahead))
+            self.blocks.append(self.playback.take(self.block, now, ahead))
             self.heard += self.block * self.sample_s
 
     def stall(self, seconds):
@@ -47,7 +47,7 @@ class Card:
 
     @property
     def played(self):
-        return np.concatenate(self.pieces)
+        return np.concatenate(self.blocks)
 
     def time_of(self, sample):
         return START + 0.001 + LEAD_S + sample * self.sample_s
@@ -145,19 +145,19 @@ def test_a_card_that_runs_fast_or_slow_for_an_hour_is_followed_without_a_click(p
     seconds, fps, rate, hertz = 3600, 2, 1_000, 50
     speaker = playback(rate, rate)
     card = Card(speaker, rate=rate, block_s=0.05, ppm=ppm)
-    piece = sine(1 / fps, hertz, rate)
+    block = sine(1 / fps, hertz, rate)
     first, taken, last, apart, steps = START + 0.5, 0, 0.0, [], []
     for number in range(seconds * fps):
         now = first + number / fps
         card.play_until(now)
-        played, card.pieces = np.concatenate(card.pieces)[:, 0], []
+        played, card.blocks = np.concatenate(card.blocks)[:, 0], []
         if number > 5:
             steps.append(np.abs(np.diff(played, prepend=last)).max())
             turns = hertz * (card.time_of(taken + np.arange(len(played))) - first - speaker.delay_s)
             phase = np.angle(np.sum(played * np.exp(-2j * np.pi * turns)) * 1j)
             apart.append(-phase / (2 * np.pi * hertz))
         taken, last = taken + len(played), played[-1]
-        speaker.append(piece, now)
+        speaker.append(block, now)
     assert speaker.breaks == 0
     assert max(steps) < 1.03 * steepest(hertz, rate)
     assert np.abs(apart).max() < 0.004

@@ -11,12 +11,12 @@ def sine(hertz, rate, seconds):
     return np.sin(2 * np.pi * hertz * np.arange(round(rate * seconds)) / rate).astype(np.float32)[:, None]
 
 
-def resample(sound, *steps, piece=640):
-    """A sound in pieces, each at the next of the steps."""
+def resample(sound, *steps, block=640):
+    """A sound in blocks, each at the next of the steps."""
     resampler = VariableResampler(steps[0], sound.shape[1])
-    pieces = [sound[at : at + piece] for at in range(0, len(sound), piece)]
+    blocks = [sound[at : at + block] for at in range(0, len(sound), block)]
     return np.concatenate(
-        [resampler.resample(part, steps[number % len(steps)]) for number, part in enumerate(pieces)]
+        [resampler.resample(part, steps[number % len(steps)]) for number, part in enumerate(blocks)]
     )
 
 
@@ -54,10 +54,10 @@ def test_cuts_change_nothing(cuts, step):
 
 
 @given(st.lists(st.floats(0.25, 0.45), min_size=1, max_size=8), st.integers(1, 400))
-def test_what_is_held_back_says_when_the_next_sample_comes(steps, piece):
+def test_what_is_held_back_says_when_the_next_sample_comes(steps, block):
     """A single sample is heard where the count of what went out before, and what is held back, said."""
     resampler = VariableResampler(1 / 3, 1)
-    given_out = sum(len(resampler.resample(np.zeros((piece, 1), np.float32), step)) for step in steps)
+    given_out = sum(len(resampler.resample(np.zeros((block, 1), np.float32), step)) for step in steps)
     at = given_out + resampler.held_back(steps[-1])
     click = np.zeros((200, 1), np.float32)
     click[0] = 1

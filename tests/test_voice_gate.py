@@ -59,15 +59,15 @@ def expected_weights(sound, fps, frames, level=LEVEL):
 def weights_of(sound, fps, cuts=(), level=LEVEL):
     """Feed in blocks and ask after each for the frames that can be computed, as a session does."""
     timeline = Timeline(fps)
-    presence, frame, heard, weights = Fade(timeline, level), 0, 0, []
+    fade, frame, heard, weights = Fade(timeline, level), 0, 0, []
     for block in np.split(sound, sorted(cuts)):
-        presence.listen(block)
+        fade.listen(block)
         heard += len(block)
         first = frame
         while timeline.complete(frame, heard):
             frame += 1
-        weights += [presence.speech(each).weight for each in range(first, frame)]
-    return weights + [presence.speech(each).weight for each in range(frame, timeline.frames_in(len(sound)))]
+        weights += [fade.speech(each).weight for each in range(first, frame)]
+    return weights + [fade.speech(each).weight for each in range(frame, timeline.frames_in(len(sound)))]
 
 
 @settings(deadline=None, max_examples=60)
@@ -185,28 +185,28 @@ def test_the_gate_says_which_rows():
 
 
 def test_without_a_level_everything_is_speech():
-    presence = Fade(Timeline(Fraction(25)), None)
-    presence.listen(np.zeros(RATE, np.float32))
-    assert [presence.speech(frame).weight for frame in range(20)] == [1] * 20
-    assert presence.speech(20).onset == Onset(0, 0)
-    presence.mute()
-    assert [presence.speech(frame).weight for frame in range(20, 24)] == pytest.approx([1 / 3, 2 / 3, 1, 1])
+    fade = Fade(Timeline(Fraction(25)), None)
+    fade.listen(np.zeros(RATE, np.float32))
+    assert [fade.speech(frame).weight for frame in range(20)] == [1] * 20
+    assert fade.speech(20).onset == Onset(0, 0)
+    fade.mute()
+    assert [fade.speech(frame).weight for frame in range(20, 24)] == pytest.approx([1 / 3, 2 / 3, 1, 1])
 
 
 @pytest.mark.parametrize("fed", [RATE, RATE + 319])
 def test_silence_forgets_what_was_heard(fed):
     """Neither rows that were heard, nor part of one, nor the hang-over open anything; the next word does."""
     timeline = Timeline(Fraction(25))
-    presence = Fade(timeline, LEVEL)
-    presence.listen(tone(-10, fed))
-    assert [presence.speech(frame).weight for frame in range(10)][-1] == 1
-    presence.mute()
-    presence.listen(np.zeros(3 * RATE - fed, np.float32))
-    assert [presence.speech(frame).weight for frame in range(10, 70)] == [0] * 60
-    presence.listen(tone(-10, RATE))
-    weights = [presence.speech(frame).weight for frame in range(70, 90)]
+    fade = Fade(timeline, LEVEL)
+    fade.listen(tone(-10, fed))
+    assert [fade.speech(frame).weight for frame in range(10)][-1] == 1
+    fade.mute()
+    fade.listen(np.zeros(3 * RATE - fed, np.float32))
+    assert [fade.speech(frame).weight for frame in range(10, 70)] == [0] * 60
+    fade.listen(tone(-10, RATE))
+    weights = [fade.speech(frame).weight for frame in range(70, 90)]
     assert weights[2:6] == pytest.approx([0, 1 / 3, 2 / 3, 1])
-    assert presence.speech(90).onset == Onset(1, 150), "an utterance of its own"
+    assert fade.speech(90).onset == Onset(1, 150), "an utterance of its own"
 
 
 def test_silence_keeps_time():
@@ -225,14 +225,14 @@ def test_silence_keeps_time():
 def test_memory_is_bounded_over_hours():
     """Two hours of talk and pauses: never more rows than two chunks and what a frame looks ahead."""
     timeline = Timeline(Fraction(25))
-    presence, frame, most = Fade(timeline, LEVEL), 0, 0
+    fade, frame, most = Fade(timeline, LEVEL), 0, 0
     blocks = [tone(-20, 8000), tone(-90, 8000)]
     for hop in range(2 * 3600 * 2):
-        presence.listen(blocks[hop % 3 == 0])
+        fade.listen(blocks[hop % 3 == 0])
         first = frame
         while (frame + 4) * 640 <= (hop + 1) * 8000:
             frame += 1
-        [presence.speech(each).weight for each in range(first, frame)]
-        most = max(most, len(presence._gate._open_rows))
+        [fade.speech(each).weight for each in range(first, frame)]
+        most = max(most, len(fade._gate._open_rows))
     assert most <= 2 * 25 + 10
-    assert len(presence._gate._rest) < ROW
+    assert len(fade._gate._rest) < ROW
