@@ -64,7 +64,13 @@ OPTIONS = [
 ]
 
 
-LONG = ("bench.run.bench", "bench.live.bench_live", "bench.preparing.bench_preparing")
+LONG = (
+    "bench.run.bench",
+    "bench.live.bench_live",
+    "bench.preparing.bench_preparing",
+    "bench.response.bench_response",
+    "bench.response.bench_ideal",
+)
 """What takes minutes, however small."""
 
 

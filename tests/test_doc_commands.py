@@ -23,7 +23,7 @@ from lives import run_ffmpeg, speech, write_sound
 from soundcards import PlayingDevice
 from test_cli_arguments import COMMANDS
 
-from musetalk_cli.bench import live, preparing, run, worker
+from musetalk_cli.bench import live, preparing, response, run, worker
 from musetalk_cli.nets import random_v15
 
 ALL = (*PAGES, *OTHER_PAGES)
@@ -116,6 +116,8 @@ def short(monkeypatch):
 
     shortened(run, "bench", seconds=0.2, budget_s=0.0, avatar_frames=2)
     shortened(live, "bench_live", seconds=0.5, chunks=(Fraction(1, 5),), avatar_frames=2)
+    answered = {"utterances": 1, "pause_s": 0.5, "chunks": (Fraction(1, 5),), "sendings": ("burst",)}
+    shortened(response, "bench_response", **answered, avatar_frames=2)
     shortened(preparing, "bench_preparing", frames=(2,))
     monkeypatch.setattr(preparing, "_in_own_process", worker.measure)
 

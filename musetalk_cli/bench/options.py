@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Literal
 
 from musetalk_cli.config import check_batch_size
 from musetalk_cli.errors import InputError
 from musetalk_cli.run.prepare_outputs import DetectorName, ParserName
 
 MAX_FRAMES = 20_000
+Sending = Literal["burst", "spoken"]
+"""Each utterance at once, as a synthesiser gives it; or in packets at their own time, as it is spoken."""
 SIDES = (32, 8192)
 """Columns and rows that a synthetic frame may have."""
 
@@ -50,6 +53,31 @@ class LiveOptions:
 
     chunks: tuple[Fraction, ...] = (Fraction(1, 10), Fraction(1, 5), Fraction(1, 2))
     seconds: float = 30.0
+    width: int = 1280
+    height: int = 720
+    face: int = 300
+    avatar_frames: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseOptions:
+    """What is measured.
+
+    Attributes:
+        chunks: Seconds of sound per chunk.
+        sendings: How the sound is sent; each with each length of chunk is a run.
+        utterances: How many are said in each run.
+        pause_s: Seconds of silence between them, at the least.
+        width: Columns of the synthetic frames.
+        height: Rows of the synthetic frames.
+        face: Rows of the synthetic face's box.
+        avatar_frames: Forward frames of the synthetic avatar.
+    """
+
+    chunks: tuple[Fraction, ...] = (Fraction(1, 10), Fraction(1, 5), Fraction(1, 2))
+    sendings: tuple[Sending, ...] = ("burst", "spoken")
+    utterances: int = 20
+    pause_s: float = 2.0
     width: int = 1280
     height: int = 720
     face: int = 300

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from musetalk_cli.bench.options import BenchOptions
-from musetalk_cli.cli import bench_prepare, bench_realtime, options
+from musetalk_cli.cli import bench_prepare, bench_realtime, bench_response, options
 from musetalk_cli.cli import realtime_options as given
 from musetalk_cli.cli.bench_options import (
     AvatarFrames,
@@ -35,6 +35,7 @@ DEFAULTS = BenchOptions()
 app = typer.Typer()
 app.command("prepare")(bench_prepare.prepare)
 app.command("realtime")(bench_realtime.realtime)
+app.command("response")(bench_response.response)
 
 
 def _where_nothing_follows(callback: Callable[..., None]) -> Callable[..., None]:

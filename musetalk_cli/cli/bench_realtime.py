@@ -22,7 +22,7 @@ from musetalk_cli.cli.bench_options import (
 )
 from musetalk_cli.cli.interrupt import stop_on_signals
 from musetalk_cli.cli.options import Common, common_options
-from musetalk_cli.cli.render import mebibytes, named_latencies, print_table, put, say
+from musetalk_cli.cli.render import mebibytes, print_table, put, say
 from musetalk_cli.config import JobConfig, parse_sharpen
 from musetalk_cli.timeline import CHUNK_LIMITS, parse_chunk, parse_context, parse_fps, seconds_text
 
@@ -86,7 +86,7 @@ def _show(result: LiveResult, fps: Fraction) -> None:
 
     rows = []
     for run in result.runs:
-        latencies = [times for _, times in named_latencies(run)]
+        latencies = [run.first_frame_ms, run.last_frame_ms, run.mouth_to_eye_ms]
         figures = [f"{each.p50:.0f} / {each.p95:.0f} / {each.p99:.0f}" for each in latencies]
         late = f"{missed(run)} of {run.frames}"
         rows.append(

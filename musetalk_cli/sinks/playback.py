@@ -1,10 +1,10 @@
-"""Playback buffer with adaptive resampling: frames put sound in, and a sound card takes it by its own clock.
+"""Sound on its way from frames, which come at their time, to a sound card, which takes it at its own.
 
-Sound is heard `delay_s` after it was put in. A controller holds it to that: it compares when the first sample
-of a frame would be heard with when it should be, and plays the sound faster or slower until both agree. In
-speech the difference in speed is at most half a percent and changes slowly: enough for two clocks that drift
-apart, too little to be heard. In silence, where nobody hears it, it may be much more, so that a stream whose
-delay has changed is followed at once.
+Whatever is put in is heard `delay_s` after the time at which it was put. That is what is controlled: when the
+first sample of a frame would be heard is compared with when it should be, and the sound is played faster or
+slower by what brings both together. In speech that is at most half a percent and changes slowly: enough for
+two clocks that drift apart, too little to be heard. In silence, where nobody hears it, it is much more, so
+that a stream whose delay has changed is followed at once.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _DRIFT_MOST = 0.001
 
 
 class Playback:
-    """The buffer between two threads: one puts the frames' sound in, the card's takes it out.
+    """Holds the sound between two threads: one puts frames' sound in, the card's takes it out.
 
     Args:
         sample_rate: Samples per second of what is put in.

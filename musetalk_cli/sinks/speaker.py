@@ -133,7 +133,6 @@ class SpeakerSink:
         """
         if self._playback is not None and self._stream is not None:
             self._playback.end()
-            # what the card has taken is heard only later
             if self._clock.wait(STALL_S, self._playback.drained):
                 self._clock.wait(self._playback.lead_s, self._ended)
             self._check(self._clock.now())

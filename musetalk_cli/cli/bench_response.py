@@ -1,0 +1,134 @@
+"""`musetalk bench response`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, get_args
+
+import typer
+
+from musetalk_cli.bench.options import ResponseOptions, Sending
+from musetalk_cli.cli import options
+from musetalk_cli.cli import realtime_options as given
+from musetalk_cli.cli.bench_options import (
+    AvatarFrames,
+    FaceSize,
+    FrameSize,
+    JsonFile,
+    check_json,
+    parse_size,
+    size_text,
+    write_json,
+)
+from musetalk_cli.cli.bench_realtime import Chunks
+from musetalk_cli.cli.interrupt import stop_on_signals
+from musetalk_cli.cli.options import Common, common_options
+from musetalk_cli.cli.render import mebibytes, print_table, put, say
+from musetalk_cli.config import JobConfig, parse_sharpen
+from musetalk_cli.errors import InputError
+from musetalk_cli.timeline import parse_chunk, parse_context, parse_fps, seconds_text
+
+if TYPE_CHECKING:
+    from musetalk_cli.bench.response import ResponseResult
+
+DEFAULTS = ResponseOptions()
+Sendings = Annotated[
+    str,
+    typer.Option(
+        "--sound",
+        metavar="burst|spoken[,...]",
+        help="Each utterance at once, or as it is spoken; a run for each.",
+    ),
+]
+Utterances = Annotated[
+    int, typer.Option("--utterances", min=1, max=10_000, help="How many are said in each run.")
+]
+Pause = Annotated[
+    float, typer.Option("--pause", min=0.5, max=60, help="Silence between them, up to half as much again.")
+]
+Ideal = Annotated[
+    bool, typer.Option("--ideal", help="A device that takes no time, on a simulated clock: no networks.")
+]
+
+
+@common_options(json=False, model="the published weights, else demo")
+def response(
+    common: Common,
+    chunk: Chunks = ",".join(map(seconds_text, DEFAULTS.chunks)),
+    sound: Sendings = ",".join(DEFAULTS.sendings),
+    utterances: Utterances = DEFAULTS.utterances,
+    pause: Pause = DEFAULTS.pause_s,
+    ideal: Ideal = False,
+    fps: options.Fps = options.FPS,
+    alignment: options.AlignmentOption = options.JOB.alignment,
+    context: given.Context = options.CONTEXT,
+    batch_size: options.BatchSize = options.BATCH_SIZE,
+    sharpen: options.SharpenOption = options.SHARPEN,
+    frame_size: FrameSize = size_text(DEFAULTS),
+    face_size: FaceSize = DEFAULTS.face,
+    avatar_frames: AvatarFrames = DEFAULTS.avatar_frames,
+    json: JsonFile = None,
+) -> None:
+    """Time how soon a live stream answers: from an utterance's first sound to its first speaking frame."""
+    chunks = tuple(parse_chunk(part.strip()) for part in chunk.split(","))
+    sendings = _sendings(sound)
+    job = JobConfig(
+        fps=parse_fps(fps),
+        alignment=alignment,
+        context=parse_context(context),
+        sharpen=parse_sharpen(sharpen),
+        batch_sizes=options.parse_batch_sizes(batch_size),
+    )
+    width, height = parse_size(frame_size)
+    check_json(json)
+    if ideal and common.run.model is not None:
+        raise InputError("--ideal has no networks, so --model does nothing.", "Leave one of them out.")
+    from musetalk_cli.bench.response import bench_ideal, bench_response
+
+    measured = ResponseOptions(chunks, sendings, utterances, pause, width, height, face_size, avatar_frames)
+    interrupted = False
+    if ideal:
+        result = bench_ideal(job, measured, say)
+    else:
+        with stop_on_signals() as handle:
+            result = bench_response(common.run, job, measured, say, handle)
+            interrupted = handle.stop.is_set()
+    if json != "-":
+        _show(result)
+    write_json(json, result.as_json())
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+def _sendings(text: str) -> tuple[Sending, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    found = tuple(sending for part in parts for sending in get_args(Sending) if sending == part)
+    if len(found) < len(parts):
+        raise InputError(f"--sound {text} is not understood.", "Write burst, spoken or burst,spoken.")
+    return found
+
+
+def _show(result: ResponseResult) -> None:
+    rows = []
+    for run in result.runs:
+        outcome = run.outcome
+        latencies = [outcome.latencies.answer(), run.sent_to_shown_ms, run.delay_ms]
+        rows.append(
+            [
+                f"{outcome.latencies.chunk_s:g} s, {run.sending}",
+                *(f"{each.p50:.0f} / {each.p95:.0f}" for each in latencies),
+                f"{outcome.utterances} of {run.sent}",
+                str(outcome.stalls),
+                str(outcome.dropped),
+                str(outcome.short),
+                "-" if run.report is None else f"{run.report.real_time_factor:.3f}",
+            ]
+        )
+    columns = ["chunk", "response", "sent to shown", "delay", "utterances", "stalls", "left out", "short"]
+    title = "Response, a device that takes no time" if result.ideal else "Response"
+    print_table(f"{title}, p50 / p95 in ms", [*columns, "real-time factor"], rows)
+    last = next((run.report for run in reversed(result.runs) if run.report is not None), None)
+    if last is not None:
+        put(
+            f"{last.device}, {last.settings['precision']}, model {last.settings['model']}; peak memory "
+            f"{mebibytes(last.peak_host_bytes)} host, {mebibytes(last.peak_device_bytes)} device"
+        )
