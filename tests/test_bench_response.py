@@ -8,13 +8,13 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from clocks import FakeClock
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from musetalk_cli.bench.ideal import simulate
 from musetalk_cli.bench.options import ResponseOptions
 from musetalk_cli.bench.response import bench_response
-from musetalk_cli.bench.screen import Screen
+from musetalk_cli.bench.screen import Ear, Screen
 from musetalk_cli.bench.speech import LEAD_IN_S, Script, cut_at_pauses, utterances
 from musetalk_cli.config import DataFolder, JobConfig, RunConfig, SilenceLevel
 from musetalk_cli.live.control import ControlHandle
@@ -44,6 +44,7 @@ def test_what_is_sent_is_what_is_said_at_its_time(lengths, count, pause):
         for number, sound in enumerate(script.utterances):
             own = [packet.samples for packet in packets if packet.utterance == number]
             assert np.array_equal(np.concatenate(own), sound)
+            assert np.array_equal(sound * 32768, np.round(sound * 32768))
     said = 0
     for packet, before in zip(spoken, [None, *spoken], strict=False):
         said = 0 if before is None or before.utterance != packet.utterance else said
@@ -84,21 +85,44 @@ def test_a_screen_finds_utterances_by_their_sound_and_says_how_late_they_were_sh
     The first face speaks at 10.3 s, ahead of its sound; of the second the first frame is held.
     """
     clock = FakeClock(0.0)
-    screen = Screen(clock)
+    said = [tone(0.4), tone(0.2)]
+    screen = Screen(clock, Script(said, [0.0, 0.0], 0.5))
     sound = np.zeros((60 * FRAME, 1), np.float32)
-    for begin, seconds in ((0.51, 0.4), (1.6, 0.2)):
-        sound[round(begin * RATE) : round((begin + seconds) * RATE)] = 0.1
+    for begin, each in zip((0.51, 1.6), said, strict=True):
+        sound[round(begin * RATE) :][: len(each)] = each
     for index in range(60):
         at = 10.3 + (index - 10) / FPS if index < 30 else 20.7 + (index - 40) / FPS
         fate = Fate.SPEAKING if index in {*range(10, 25), *range(41, 46)} else Fate.IDLE
         fate = Fate.HELD if index == 40 else fate
         show(screen, clock, index, at, sound[index * FRAME : (index + 1) * FRAME], fate)
-    assert screen.onsets == pytest.approx([0.51, 1.6])
+    assert screen.ear.onsets == pytest.approx([0.51, 1.6])
     assert screen.answers([10.0, 20.0]) == pytest.approx([0.3, 0.74])
     assert screen.answers([10.0]) == pytest.approx([0.3])
-    script = Script([tone(0.4), tone(0.2)], [0.0, 0.0])
-    delays = screen.delays([10.0, 20.0], script)
-    assert delays == pytest.approx([0.41] * 10 + [0.7] * 5)
+    assert screen.delays([10.0, 20.0]) == pytest.approx([0.41] * 10 + [0.7] * 5)
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_an_ear_tells_what_was_cut_repeated_or_broken_by_silence(data):
+    """Four utterances, the second and the third spoiled; the pauses are of any length that they may have."""
+    noise = np.random.default_rng(0).uniform(-1, 1, (4, RATE // 4, 1)).astype(np.float32)
+    script = Script.of(list(noise), 4, 0.5)
+    heard = [sound[:, 0] for sound in script.utterances]
+    place = data.draw(st.integers(1, len(heard[1]) - 1))
+    silence = np.zeros(data.draw(st.integers(1, RATE // 8)), np.float32)
+    for number in (1, 2):
+        before, after = heard[number][:place], heard[number][place:]
+        spoiled = [[before, silence, after], [before, before[-1:], after], [before[:-1], after]]
+        heard[number] = np.concatenate(data.draw(st.sampled_from(spoiled)))
+    pauses = [np.zeros(RATE // 2 + data.draw(st.integers(0, RATE)), np.float32) for _ in heard]
+    parts = [part for pair in zip(pauses, heard, strict=True) for part in pair]
+    ear, whole = Ear(script), np.concatenate(parts)
+    size = data.draw(st.integers(100, RATE // 5))
+    for block in np.split(whole, range(size, len(whole), size)):
+        ear.hear(block)
+    assert ear.whole == 2
+    ends = np.cumsum([len(part) for part in parts])
+    assert ear.onsets == pytest.approx([ends[2 * number] / RATE for number in range(4)], abs=2 / RATE)
 
 
 @pytest.mark.parametrize("sending", ["burst", "spoken"])
@@ -108,8 +132,9 @@ def test_a_device_that_takes_no_time_gives_the_same_figures_again(sending):
     runs = [simulate(job, script, sending) for _ in range(2)]
     (_, sent, screen), (again, _, other) = runs
     assert screen.shown == other.shown
-    assert len(screen.answers(sent)) == len(screen.onsets) == again.utterances == 2
+    assert len(screen.answers(sent)) == len(screen.ear.onsets) == again.utterances == 2
     assert (again.stalls, again.dropped, again.short) == (0, 0, 0)
+    assert screen.ear.whole == 2
     assert screen.samples == again.samples >= round((script.end_s - 0.1) * RATE)
     assert np.median(screen.answers(sent)) == pytest.approx(again.latencies.answer().p50 / 1e3, abs=0.02)
 
@@ -118,7 +143,7 @@ def test_a_device_that_takes_no_time_gives_the_same_figures_again(sending):
 def test_without_compute_a_spoken_sound_is_seen_a_chunk_the_look_ahead_and_a_frame_later(chunk):
     script = Script.of(utterances(), 3, 1.0)
     _, sent, screen = simulate(JobConfig(chunk=chunk), script, "spoken")
-    delays = screen.delays(sent, script)
+    delays = screen.delays(sent)
     assert len(delays) >= sum(len(sound) // FRAME for sound in script.utterances)
     assert 0 < min(delays) <= max(delays) <= float(chunk) + 0.12 + 1 / FPS
 
@@ -150,7 +175,7 @@ def test_an_utterance_is_sent_over_tcp_and_its_answer_measured(musetalk, small, 
     assert figures["command"].startswith("musetalk bench response --model")
     assert (figures["ideal"], figures["pause_s"]) == (False, 0.5)
     (run,) = figures["runs"]
-    assert (run["sending"], run["sent"], run["utterances"]) == ("burst", 1, 1)
+    assert (run["sending"], run["sent"], run["whole"], run["utterances"]) == ("burst", 1, 1, 1)
     assert (run["chunk_s"], run["failures"], run["interrupted"]) == (0.2, [], False)
     assert run["response_ms"]["p50"] == run["response_ms"]["p95"] > 0
     assert run["sent_to_shown_ms"]["p50"] == pytest.approx(run["response_ms"]["p50"], abs=150)

@@ -129,7 +129,7 @@ def simulate(job: JobConfig, script: Script, sending: Sending) -> tuple[Outcome,
     """
     clock = SimulatedClock()
     showing = _ShowingClock(clock)
-    source, screen = ScriptedSource(script, sending, clock), Screen(showing)
+    source, screen = ScriptedSource(script, sending, clock), Screen(showing, script)
     policy = StreamPolicy.of_stream(source, [screen], job.when_late, job.chunk)
     job = replace(job, image_ops="cpu", sharpen=None)
     bundle = stand_in()

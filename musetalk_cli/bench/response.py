@@ -38,6 +38,7 @@ class ResponseRun:
     Attributes:
         sending: How the sound was sent.
         sent: Utterances that were sent.
+        whole: Utterances whose sound came with the frames as it was sent, with nothing between.
         sent_to_shown_ms: From the sending of an utterance's first sound to the first frame that speaks it at
             a watched sink, as the sender and the sink saw it.
         delay_ms: How much later the frames of an utterance were shown than their sound, had it been played
@@ -48,6 +49,7 @@ class ResponseRun:
 
     sending: Sending
     sent: int
+    whole: int
     sent_to_shown_ms: Percentiles
     delay_ms: Percentiles
     outcome: Outcome
@@ -59,6 +61,7 @@ class ResponseRun:
         plain: dict[str, object] = {
             "sending": self.sending,
             "sent": self.sent,
+            "whole": self.whole,
             "sent_to_shown_ms": asdict(self.sent_to_shown_ms),
             "delay_ms": asdict(self.delay_ms),
         }
@@ -156,7 +159,7 @@ def bench_ideal(job: JobConfig, options: ResponseOptions, notice: Callable[[str]
     for chunk, sending in itertools.product(options.chunks, options.sendings):
         notice(f"{_what(script, sending)}, in chunks of {float(chunk):g} s, {script.end_s:.0f} simulated s")
         outcome, sent, screen = simulate(replace(job, chunk=chunk), script, sending)
-        runs.append(_measured(script, sending, sent, screen, outcome, None))
+        runs.append(_measured(sending, sent, screen, outcome, None))
     return ResponseResult(runs, options.pause_s, random_weights=False, ideal=True)
 
 
@@ -170,7 +173,7 @@ def _speak(
     clock, job = engine.stats.clock, engine.job
     source = ListenSource("127.0.0.1:0", SAMPLE_RATE, 1, clock)
     sender = Sender(source.address, script, sending, clock, source.close)
-    screen = Screen(clock, sender.begin)
+    screen = Screen(clock, script, sender.begin)
     policy = StreamPolicy.of_stream(source, [screen], job.when_late, job.chunk)
     session_options = SessionOptions(job.silence, late_after_s=policy.late_after_s)
     try:
@@ -180,16 +183,15 @@ def _speak(
         source.close()
         sender.end()
     report = make_report(engine, outcome, float(job.fps), settings(engine, job, avatar.meta.name))
-    return _measured(script, sending, sender.sent, screen, outcome, report)
+    return _measured(sending, sender.sent, screen, outcome, report)
 
 
 def _measured(
-    script: Script,
     sending: Sending,
     sent: Sequence[float],
     screen: Screen,
     outcome: Outcome,
     report: Report | None,
 ) -> ResponseRun:
-    answers, delays = Percentiles.of(screen.answers(sent)), Percentiles.of(screen.delays(sent, script))
-    return ResponseRun(sending, len(sent), answers, delays, outcome, report)
+    answers, delays = Percentiles.of(screen.answers(sent)), Percentiles.of(screen.delays(sent))
+    return ResponseRun(sending, len(sent), screen.ear.whole, answers, delays, outcome, report)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from musetalk_cli.bench.options import Sending
 from musetalk_cli.bench.synthetic import synthetic_sound
@@ -32,6 +33,7 @@ SETTLE_S = 1.0
 REST_ROWS = 3
 """Rows of quiet at which a sound is cut: read speech has little more between its parts."""
 SYNTHETIC_S = 2.0
+FULL_SCALE = 32768
 
 
 class Packet(NamedTuple):
@@ -53,12 +55,14 @@ class Script:
     """Who says what when.
 
     Attributes:
-        utterances: float32 `[n, 1]` at 16 kHz, each loud from its first row on.
+        utterances: float32 `[n, 1]` at 16 kHz, exact in 16 bits, each loud from its first row on.
         starts: Seconds after the beginning at which each is begun to be said.
+        pause_s: Seconds of silence between them, at the least.
     """
 
     utterances: Sequence[Samples]
     starts: Sequence[float]
+    pause_s: float
 
     @classmethod
     def of(cls, sounds: Sequence[Samples], count: int, pause: float) -> Script:
@@ -69,10 +73,11 @@ class Script:
             count: How many are said.
             pause: Seconds from the end of one to the start of the next; up to half as much again.
         """
-        said = [sounds[number % len(sounds)] for number in range(count)]
+        exact = [(_in_16_bits(sound) / FULL_SCALE).astype(np.float32) for sound in sounds]
+        said = [exact[number % len(exact)] for number in range(count)]
         pauses = np.random.default_rng(0).uniform(pause, 1.5 * pause, count)
         steps = [len(sound) / SAMPLE_RATE + float(rest) for sound, rest in zip(said, pauses, strict=True)]
-        return cls(said, list(accumulate(steps[:-1], initial=LEAD_IN_S)))
+        return cls(said, list(accumulate(steps[:-1], initial=LEAD_IN_S)), pause)
 
     @property
     def end_s(self) -> float:
@@ -149,7 +154,9 @@ class Sender:
         self.sent: list[float] = []
         self._address = address
         self._end_s = script.end_s
-        self._packets = [(packet, _pcm(packet.samples)) for packet in script.packets(sending)]
+        self._packets = [
+            (packet, _in_16_bits(packet.samples).tobytes()) for packet in script.packets(sending)
+        ]
         self._clock = clock
         self._over = over
         self._begun = threading.Event()
@@ -191,5 +198,5 @@ class Sender:
         self._clock.wait(begin + self._end_s - self._clock.now(), self._ended)
 
 
-def _pcm(samples: Samples) -> bytes:
-    return np.round(np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
+def _in_16_bits(samples: Samples) -> NDArray[np.int16]:
+    return np.clip(np.round(samples * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype("<i2")

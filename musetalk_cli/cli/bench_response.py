@@ -116,14 +116,14 @@ def _show(result: ResponseResult) -> None:
             [
                 f"{outcome.latencies.chunk_s:g} s, {run.sending}",
                 *(f"{each.p50:.0f} / {each.p95:.0f}" for each in latencies),
-                f"{outcome.utterances} of {run.sent}",
+                f"{run.whole} of {run.sent}",
                 str(outcome.stalls),
                 str(outcome.dropped),
                 str(outcome.short),
                 "-" if run.report is None else f"{run.report.real_time_factor:.3f}",
             ]
         )
-    columns = ["chunk", "response", "sent to shown", "delay", "utterances", "stalls", "left out", "short"]
+    columns = ["chunk", "response", "sent to shown", "delay", "whole", "stalls", "left out", "short"]
     title = "Response, a device that takes no time" if result.ideal else "Response"
     print_table(f"{title}, p50 / p95 in ms", [*columns, "real-time factor"], rows)
     last = next((run.report for run in reversed(result.runs) if run.report is not None), None)
