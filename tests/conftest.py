@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -12,7 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import typer.main
 from hypothesis import HealthCheck, settings
+
+from musetalk_cli.threads import bound_spinning
+
+# Before torch loads, as in the product: test processes side by side need each other's cores.
+bound_spinning()
 
 # Before torch loads: on AVX-512 processors its matrix library adds in an order that depends on the sizes, and
 # what is held to a reference to the last bit would not be.
@@ -109,11 +116,16 @@ def nothing_embedded(tmp_path, monkeypatch):
     monkeypatch.setattr("musetalk_cli.nets.embedded.places", lambda: (tmp_path / "nowhere",))
 
 
+_built_once = functools.cache(typer.main.get_command)
+
+
 @pytest.fixture
 def musetalk(monkeypatch, capfd):
     """Runs a command in this process; gives its exit code, stdout and stderr."""
     from musetalk_cli.cli.app import run
 
+    # The tree of commands is the same for every call, and takes longer to build than most calls to run.
+    monkeypatch.setattr(typer.main, "get_command", _built_once)
     log = logging.getLogger("musetalk_cli")
     before = (log.handlers, log.propagate, log.level)
 

@@ -15,6 +15,7 @@ from training.meter import Meter
 from training.schedule import Schedule
 
 CPU = torch.device("cpu")
+JUDGED = 6
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +31,19 @@ def clip():
     return sounds.Clip(tone.astype(np.float32), rows, rows[::2].copy(), np.zeros((0, 2), np.float32))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_are_judged():
+    """Every picture is drawn, and encoded in each stage: as few as a stage can do with."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("picturing", "speaking", "meter"):
+            patch.setattr(f"training.{module}.JUDGED", JUDGED)
+        yield
+
+
 @pytest.fixture(scope="module")
 def pictures(clip):
-    """A dozen moments of each person and a few more than are only looked at."""
-    return faces.make(2 * 14 + picturing.JUDGED, clip.frames, seed=0, workers=0)
+    """A few moments of each person and a few more that are only looked at."""
+    return faces.make(2 * 3 + JUDGED, clip.frames, seed=0, workers=0)
 
 
 @pytest.fixture(scope="module")
@@ -154,8 +164,8 @@ def test_a_bundle_is_small_enough_to_ship(listener, vae, tmp_path):
 
 
 def test_the_meter_reads_mouths_it_was_not_made_of(clip):
-    drawn = faces.make(2 * 60 + picturing.JUDGED, clip.frames, seed=3, workers=0)
-    meter, judged = Meter(drawn, 0), np.arange(len(drawn.images))[-picturing.JUDGED :]
+    drawn = faces.make(2 * 15 + JUDGED, clip.frames, seed=3, workers=0)
+    meter, judged = Meter(drawn, 0), np.arange(len(drawn.images))[-JUDGED:]
     chosen = judged[drawn.people[judged] == 0]
     images = np.concatenate([drawn.images[n] for n in chosen])
     read = meter.read(images, np.repeat(drawn.centres[chosen], 4, axis=0))
