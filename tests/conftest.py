@@ -190,15 +190,22 @@ def models(tiny_bundle, golden, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_bundle():
-    """Networks of the real classes, so narrow that a frame takes milliseconds; seeded random weights."""
+    """Networks of the real classes, so narrow that a frame takes milliseconds; seeded random weights.
+
+    Attention, which costs most, is where the picture is smallest.
+    """
     import torch
 
     from musetalk_cli.nets import modules, random_v15
     from musetalk_cli.nets.bundle import Bundle
 
     here = Path(__file__)
-    slim = {"block_out_channels": [4, 4, 4, 8], "norm_num_groups": 2, "layers_per_block": 1}
-    unet = random_v15.unet_config() | slim | {"cross_attention_dim": 8, "attention_head_dim": 2}
+    slim = {"norm_num_groups": 2, "layers_per_block": 1}
+    unet = random_v15.unet_config() | slim | {"block_out_channels": [4, 4, 4, 8]}
+    unet |= {"cross_attention_dim": 8, "attention_head_dim": 2}
+    unet["down_block_types"] = ["DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"]
+    unet["up_block_types"] = ["UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"]
+    vae = random_v15.vae_config() | slim | {"block_out_channels": [2, 2, 4, 8]}
     whisper = random_v15.encoder_config() | {"d_model": 8, "encoder_layers": 1}
     whisper |= {"encoder_attention_heads": 2, "encoder_ffn_dim": 8}
     with torch.random.fork_rng():
@@ -207,9 +214,7 @@ def tiny_bundle():
             "tiny",
             "v15",
             modules.build_unet(unet, here).eval(),
-            modules.build_vae(
-                random_v15.vae_config() | slim | {"mid_block_add_attention": False}, here
-            ).eval(),
+            modules.build_vae(vae | {"mid_block_add_attention": False}, here).eval(),
             modules.build_encoder(whisper, here).eval(),
             modules.build_feature_extractor({"feature_size": 80}, here),
             torch.device("cpu"),
