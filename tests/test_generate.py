@@ -26,10 +26,8 @@ AS_PUBLISHED = JobConfig(sharpen=None, silence=None, batch_sizes=(8,))
 DATA = os.environ.get("MUSETALK_TEST_DATA")
 
 
-def run_config(golden, avatars):
-    return RunConfig(
-        DataFolder(golden, "flag"), DataFolder(avatars, "flag"), str(golden / "models"), "cpu", "fp32"
-    )
+def run_config(models, avatars):
+    return RunConfig(DataFolder(models, "flag"), DataFolder(avatars, "flag"), str(models), "cpu", "fp32")
 
 
 def psnr(one, other):
@@ -49,7 +47,11 @@ def assert_equal_frames(ours: Path, upstream: Path):
 def test_generate_equals_upstream(golden, avatars_dir, tmp_path, image_ops):
     job = replace(AS_PUBLISHED, image_ops=image_ops)
     report = generate(
-        run_config(golden, avatars_dir), job, "synthetic", golden / "audio.wav", frames_dir=tmp_path / "out"
+        run_config(golden / "models", avatars_dir),
+        job,
+        "synthetic",
+        golden / "audio.wav",
+        frames_dir=tmp_path / "out",
     )
     assert_equal_frames(tmp_path / "out", golden / "frames")
     assert report.frames == 25
@@ -64,7 +66,7 @@ def test_generate_equals_upstream_on_real_frames(tmp_path):
     golden = Path(DATA) / "golden" / "footage"
     import_avatar(golden / "avatar", tmp_path, "footage")
     generate(
-        run_config(golden, tmp_path),
+        run_config(golden / "models", tmp_path),
         AS_PUBLISHED,
         "footage",
         golden / "audio.wav",
@@ -87,7 +89,8 @@ def test_a_stream_in_one_chunk_equals_upstream(golden, avatars_dir):
             frames.append(frame.image)
 
     job = replace(AS_PUBLISHED, chunk=Fraction(2))
-    realtime(run_config(golden, avatars_dir), job, "synthetic", whole(golden / "audio.wav"), [Keep()])
+    run = run_config(golden / "models", avatars_dir)
+    realtime(run, job, "synthetic", whole(golden / "audio.wav"), [Keep()])
     expected = sorted((golden / "frames").iterdir())
     assert len(frames) == len(expected)
     for frame, path in zip(frames, expected, strict=True):
@@ -102,7 +105,7 @@ def breath(seconds):
 
 
 def test_generate_rests_in_silence_and_without_it_makes_every_frame(
-    golden, avatars_dir, golden_avatar, models, musetalk, tmp_path
+    avatars_dir, golden_avatar, models, musetalk, tmp_path
 ):
     """Speech, a second of breath, speech: by default the face is its source's there, as in a stream."""
     sound = write_sound(tmp_path / "breath.wav", speech(0.6), breath(1.6), speech(0.6))
@@ -125,8 +128,7 @@ def test_generate_rests_in_silence_and_without_it_makes_every_frame(
         def write(self, frame):
             stream.append(frame.fate is Fate.IDLE)
 
-    run = RunConfig(DataFolder(golden, "flag"), DataFolder(avatars_dir, "flag"), str(models), "cpu", "fp32")
-    realtime(run, JobConfig(), "synthetic", whole(sound), [Keep()])
+    realtime(run_config(models, avatars_dir), JobConfig(), "synthetic", whole(sound), [Keep()])
     assert shown["gated"] == stream
     assert shown["gated"][26:48] == [True] * 22, "0.3 s after the speech to just before the next"
     assert not any(shown["gated"][3:22] + shown["gated"][55:])
@@ -183,10 +185,10 @@ def test_the_alignment_is_an_option_and_is_reported(avatars_dir, models, musetal
     assert np.array_equal(last["25 frame"], last["25 published"])
 
 
-def test_realtime_reports_its_latencies(golden, avatars_dir, tmp_path):
+def test_realtime_reports_its_latencies(golden, avatars_dir, models, tmp_path):
     job = JobConfig(chunk=Fraction(1, 4), batch_sizes=(8,))
     report = realtime(
-        run_config(golden, avatars_dir),
+        run_config(models, avatars_dir),
         job,
         "synthetic",
         whole(golden / "audio.wav"),
@@ -206,10 +208,10 @@ def test_realtime_reports_its_latencies(golden, avatars_dir, tmp_path):
     assert len(read_back(tmp_path / "a.mp4").times) == 25
 
 
-def test_pcm_from_a_descriptor_equals_the_file(golden, avatars_dir, tmp_path):
+def test_pcm_from_a_descriptor_equals_the_file(golden, avatars_dir, models, tmp_path):
     import soundfile
 
-    run, job = run_config(golden, avatars_dir), JobConfig()
+    run, job = run_config(models, avatars_dir), JobConfig()
     pcm, rate = soundfile.read(golden / "audio.wav", dtype="int16")
     raw = tmp_path / "sound.pcm"
     raw.write_bytes(pcm.tobytes())

@@ -113,16 +113,16 @@ def noisy_avatar(golden_avatar):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_only_frames_with_a_face_are_animated(golden_bundle, noisy_avatar, golden_sound, seed):
+def test_only_frames_with_a_face_are_animated(tiny_bundle, noisy_avatar, golden_sound, seed):
     random = np.random.default_rng(seed)
     numbers = some_frames(random, noisy_avatar.meta.frames)
     sizes = (int(random.integers(1, 6)),)
     job = replace(JOB, batch_sizes=sizes, image_ops=("cpu", "gpu")[seed % 2], sharpen=None)
     sound = golden_sound[: int(random.integers(9_000, 12_000)), None]
     hop = Fraction(int(random.integers(2, 8)), 10)
-    plain = Speaker(golden_bundle, job).say(noisy_avatar, sound, hop=hop)
+    plain = Speaker(tiny_bundle, job).say(noisy_avatar, sound, hop=hop)
     avatar = passed_through(noisy_avatar, numbers)
-    frames = Speaker(golden_bundle, job).say(avatar, sound, hop=hop)
+    frames = Speaker(tiny_bundle, job).say(avatar, sound, hop=hop)
     assert_passed_through(frames, avatar, plain, numbers)
     assert np.array_equal(np.concatenate([frame.request.audio for frame in frames]), sound)
 
@@ -255,7 +255,7 @@ def test_they_keep_their_turn_when_the_device_fails(tiny_bundle, golden_avatar, 
 
 
 @pytest.mark.parametrize("image_ops", ["cpu", "gpu"])
-def test_generate_passes_frames_through_from_files_to_files(golden, avatars_dir, tmp_path, image_ops):
+def test_generate_passes_frames_through_from_files_to_files(golden, avatars_dir, models, tmp_path, image_ops):
     numbers = {0, 3} if image_ops == "cpu" else {2}
     shutil.copytree(avatars_dir / "synthetic", tmp_path / "avatars" / "synthetic")
     place = tmp_path / "avatars" / "synthetic"
@@ -265,9 +265,7 @@ def test_generate_passes_frames_through_from_files_to_files(golden, avatars_dir,
     assert verify(tmp_path / "avatars", "synthetic") == []
     job = JobConfig(batch_sizes=(8,), image_ops=image_ops)
     for folder, out in ((avatars_dir, "plain"), (tmp_path / "avatars", "passed")):
-        run = RunConfig(
-            DataFolder(golden, "flag"), DataFolder(folder, "flag"), str(golden / "models"), "cpu", "fp32"
-        )
+        run = RunConfig(DataFolder(models, "flag"), DataFolder(folder, "flag"), str(models), "cpu", "fp32")
         report = generate(run, job, "synthetic", golden / "audio.wav", frames_dir=tmp_path / out)
         assert report.frames == 25
     frames = load_avatar(avatars_dir, "synthetic").frames
