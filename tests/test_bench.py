@@ -65,8 +65,9 @@ def test_the_synthetic_sound_is_audible():
 
 
 def test_without_a_model_the_published_weights_are_measured_else_the_demo(
-    embedded, golden, tmp_path, musetalk
+    tiny_installation, models, tmp_path, musetalk, monkeypatch
 ):
+    monkeypatch.setattr("musetalk_cli.nets.embedded.places", lambda: (tiny_installation,))
     small = ["--device", "cpu", "--batch-size", "1", "--seconds", "0.1", "--chunk", "0.1", "--budget", "0"]
     small += ["--frame-size", "128x128", "--face-size", "64", "--avatar-frames", "1", "--fps", "10"]
     for folder, model, said in (
@@ -75,7 +76,7 @@ def test_without_a_model_the_published_weights_are_measured_else_the_demo(
             "demo",
             f"no model chosen, and no published weights in {tmp_path}: measuring the embedded demo",
         ),
-        (golden / "models", "v15", f"no model chosen, and v15 is in {golden / 'models'}: measuring v15"),
+        (models, "v15", f"no model chosen, and v15 is in {models}: measuring v15"),
     ):
         code, out, err = musetalk("bench", *small, "--models-dir", folder, "--json", "-", "-v")
         assert code == 0, err
@@ -84,9 +85,9 @@ def test_without_a_model_the_published_weights_are_measured_else_the_demo(
         assert f"model: {model} (" in err
 
 
-def test_bench_measures_every_stage_and_the_whole(musetalk, golden, tmp_path, monkeypatch):
+def test_bench_measures_every_stage_and_the_whole(musetalk, models, tmp_path, monkeypatch):
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "/nowhere")
-    command = f"bench --device cpu --model {golden / 'models'} --batch-size 1,2 --seconds 0.4 --chunk 0.2"
+    command = f"bench --device cpu --model {models} --batch-size 1,2 --seconds 0.4 --chunk 0.2"
     command += (
         f" --budget 0 --frame-size 320x240 --face-size 96 --avatar-frames 4 --json {tmp_path / 'bench.json'}"
     )

@@ -13,7 +13,7 @@ from musetalk_cli.bench import preparing, worker
 from musetalk_cli.bench.clip import write_clip
 from musetalk_cli.bench.memory import forget_peak, peak_bytes, resident_bytes
 from musetalk_cli.bench.one_by_one import prepare_one_by_one
-from musetalk_cli.bench.task import Measured
+from musetalk_cli.bench.task import Measured, Task
 from musetalk_cli.config import DataFolder, RunConfig
 from musetalk_cli.errors import InputError
 from musetalk_cli.face.haar import HaarFinder
@@ -42,12 +42,12 @@ def here(monkeypatch):
 
 
 @pytest.fixture
-def small(golden):
+def small(models):
     return [
         "--model",
-        golden / "models",
+        models,
         "--models-dir",
-        golden,
+        models,
         "--device",
         "cpu",
         "--frame-size",
@@ -165,7 +165,25 @@ def test_bench_prepare_tells_every_stage_and_the_memory(musetalk, small, here, t
     assert figures["box_difference_px"] <= 4
 
 
-def test_a_run_has_a_process_of_its_own(musetalk, small):
+def test_a_run_has_a_process_of_its_own(musetalk, small, tmp_path, monkeypatch):
+    """Which says how it went in its last line."""
+    program, told = tmp_path / "python", tmp_path / "told"
+    answer = json.dumps(asdict(measured("ours", 2, 100, 250)))
+    program.write_text(f"#!/bin/sh\necho \"$@\" > {told}\necho noise\necho '{answer}'\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(program))
+    code, out, err = musetalk("bench", "prepare", *small, "--frames", 2, "--no-baseline", "--json", "-")
+    assert code == 0, err
+    figures = json.loads(out)
+    assert [(run["order"], run["frames"]) for run in figures["runs"]] == [("ours", 2)]
+    assert figures["runs"][0]["beyond_models_bytes"] == 150
+    module, task = re.fullmatch(r"-m (\S+) (.*)\n", told.read_text()).groups()
+    assert module == worker.__name__
+    assert Task(**json.loads(task)).frames == 2
+
+
+@pytest.mark.slow
+def test_a_run_in_its_own_process_has_figures(musetalk, small):
     code, out, err = musetalk("bench", "prepare", *small, "--frames", 2, "--no-baseline", "--json", "-")
     assert code == 0, err
     figures = json.loads(out)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -57,7 +58,7 @@ COMMANDS = {" ".join(words): command for words, command in leaves(typer.main.get
 SHARED = {"--models-dir", "--avatars-dir", "--model", "--device", "--precision"}
 """One definition for all commands: tried at length with one of them."""
 OPTIONS = [
-    pytest.param(name, parameter, id=f"{name} {parameter.opts[0]}")
+    (name, parameter)
     for name, command in COMMANDS.items()
     for parameter in command.params
     if parameter.param_type_name == "option"
@@ -78,8 +79,18 @@ def nothing(*arguments, **settings):
     raise InputError("Nothing is computed in this test.")
 
 
+@pytest.fixture(scope="module")
+def inputs(golden, tmp_path_factory):
+    """A folder with a sound, a clip and what MuseTalk made."""
+    folder = tmp_path_factory.mktemp("inputs")
+    write_sound(folder / "speech.wav", speech(0.2))
+    film(folder / "clip.avi", [np.full((48, 64, 3), 90, np.uint8)])
+    (folder / "folder").symlink_to(golden / "avatar")
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def place(tiny_installation, golden, monkeypatch, tmp_path):
+def place(tiny_installation, inputs, monkeypatch, tmp_path):
     """A folder with a sound, a clip and what MuseTalk made, the demo in tiny, a microphone, no network."""
     import huggingface_hub
 
@@ -92,15 +103,11 @@ def place(tiny_installation, golden, monkeypatch, tmp_path):
         monkeypatch.setattr(f"musetalk_cli.{name}", nothing)
     device = PlayingDevice(lambda rate: speech(0.2, rate), lambda stream: stream.unplug())
     monkeypatch.setitem(sys.modules, "sounddevice", device)
-    place = tmp_path / "place"
-    place.mkdir()
+    place = shutil.copytree(inputs, tmp_path / "place", symlinks=True)
     monkeypatch.chdir(place)
     for name in ("MUSETALK_MODELS", "MUSETALK_AVATARS", "DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    write_sound(place / "speech.wav", speech(0.2))
-    (place / "folder").symlink_to(golden / "avatar")
-    film(place / "clip.avi", [np.full((48, 64, 3), 90, np.uint8)])
     with Path(os.devnull).open() as empty:
         monkeypatch.setattr(sys, "stdin", empty)
         yield place
@@ -141,8 +148,13 @@ def test_a_command_takes_no_words_it_does_not_know(told, name):
         assert (code, out) == (2, ""), (word, err)
 
 
-@pytest.mark.parametrize(("name", "option"), OPTIONS)
-def test_an_option_with_a_strange_value_is_a_sentence(told, monkeypatch, name, option):
+@pytest.mark.parametrize("share", [3, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"])
+@pytest.mark.parametrize(
+    "number", range(len(OPTIONS)), ids=[f"{name} {option.opts[0]}" for name, option in OPTIONS]
+)
+def test_an_option_with_a_strange_value_is_a_sentence(told, monkeypatch, number, share):
+    """Every value there is, or a third of them: the next option gets the next third."""
+    name, option = OPTIONS[number]
     # What a stream opens, it opens before it loads; `generate` goes all the way.
     monkeypatch.setattr("musetalk_cli.run.realtime.realtime", nothing)
     words = [*name.split(), *WORKING.get(name, [])]
@@ -153,7 +165,7 @@ def test_an_option_with_a_strange_value_is_a_sentence(told, monkeypatch, name, o
     told(*words, option.opts[-1])
     told(*words, option.opts[0], "1", option.opts[0], "2")
     shared = name != "models verify" and option.opts[0] in SHARED
-    for value in FEW if shared else STRANGE:
+    for value in (FEW if shared else STRANGE)[number % share :: share]:
         told(*words, f"{option.opts[0]}={value}")
 
 

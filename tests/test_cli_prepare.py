@@ -36,10 +36,10 @@ def disc_frame(number, there=True):
 
 
 @pytest.fixture(scope="module")
-def models(golden, tmp_path_factory):
-    """The golden networks, a DWPose that takes a green disc for a face, and no parser."""
-    folder = tmp_path_factory.mktemp("models")
-    shutil.copytree(golden / "models", folder, dirs_exist_ok=True)
+def models(models, tmp_path_factory):
+    """The tiny networks, a DWPose that takes a green disc for a face, and no parser."""
+    folder = tmp_path_factory.mktemp("with-dwpose")
+    shutil.copytree(models, folder, dirs_exist_ok=True)
     (folder / "dwpose").mkdir()
     write_dwpose(folder / "dwpose" / "dw-ll_ucoco_384.onnx", {}, face=FACE)
     return folder
@@ -405,9 +405,8 @@ def test_v1_has_the_mask_it_was_trained_with(prepare, parser_models, models, cli
     old = tmp_path / "old"
     shutil.copytree(parser_models, old)
     (old / "musetalk").mkdir()
-    for name in ("musetalk.json", "unet.pth"):
-        target = {"unet.pth": "pytorch_model.bin"}.get(name, name)
-        shutil.copy(old / "musetalkV15" / name, old / "musetalk" / target)
+    for name in ("musetalk.json", "unet.safetensors"):
+        shutil.copy(old / "musetalkV15" / name, old / "musetalk")
     points = tmp_path / "points.json"
     prepare(clip, tmp_path, models, "--save-landmarks", points, "--max-frames", 2)
     common = ("--landmarks", points, "--max-frames", 2, "--model", "v1")
@@ -431,7 +430,7 @@ def test_part_of_a_clip(prepare, clip, models, tmp_path):
     assert (slow.frames, float(slow.fps)) == (12, 12.5)
 
 
-def test_rest_frames_are_those_with_a_closed_mouth(prepare, golden, tmp_path):
+def test_rest_frames_are_those_with_a_closed_mouth(prepare, models, tmp_path):
     """Landmarks of a drawn face whose mouth opens and closes."""
     person = PEOPLE[0]
     opened = [0.0, 0.0, 0.5, 1.0, 0.5, 0.0]
@@ -444,7 +443,7 @@ def test_rest_frames_are_those_with_a_closed_mouth(prepare, golden, tmp_path):
         entries.append({"points": points.tolist(), "box": [*map(int, low), *map(int, high)]})
     (tmp_path / "points.json").write_text(json.dumps(entries))
     source = film(tmp_path / "mouth.avi", frames)
-    prepare(source, tmp_path, golden / "models", "--landmarks", tmp_path / "points.json")
+    prepare(source, tmp_path, models, "--landmarks", tmp_path / "points.json")
     assert load_meta(tmp_path, "a").rest_frames == (0, 1, 5)
 
 

@@ -507,7 +507,13 @@ def every_ffmpeg_of(process):
             os.close(descriptor)
 
 
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        signal.SIGTERM,
+        *(pytest.param(other, marks=pytest.mark.slow) for other in (signal.SIGINT, signal.SIGKILL)),
+    ],
+)
 def test_a_signal_in_the_middle_leaves_a_playable_file_and_no_process(job, tmp_path, kind):
     """SIGKILL comes to the encoders as well, as where the memory is full."""
     sound = write_sound(tmp_path / "in.wav", speech(30))
@@ -541,6 +547,7 @@ def test_a_signal_in_the_middle_leaves_a_playable_file_and_no_process(job, tmp_p
     assert_together(recorded, report["frames"])
 
 
+@pytest.mark.slow
 def test_a_signal_before_the_first_frame_leaves_no_file(job, tmp_path):
     arguments = ["--audio", "-", "--output", tmp_path / "out.mp4", "--json"]
     with child(*job, *arguments, stdin=subprocess.PIPE) as process:

@@ -23,7 +23,7 @@ from musetalk_cli.run.job import make_engine
 
 ROOT = Path(__file__).parents[1]
 MODEL, PEOPLE = ROOT / "models" / "demo", ROOT / "avatars"
-SECONDS = 4
+SECONDS = 3
 
 
 def size(folder: Path) -> int:

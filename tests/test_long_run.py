@@ -99,7 +99,9 @@ class Day:
     ("fps", "ppm"), [(Fraction(25), 200), (Fraction("29.97"), -200), (Fraction(30), 200)]
 )
 @pytest.mark.parametrize(
-    ("parts", "part_s"), [(4, HOUR // 4), pytest.param(24, HOUR, marks=pytest.mark.slow)], ids=["hour", "day"]
+    ("parts", "part_s"),
+    [(4, HOUR // 8), pytest.param(24, HOUR, marks=pytest.mark.slow)],
+    ids=["half-an-hour", "day"],
 )
 def test_hours(fps, ppm, parts, part_s):
     day = Day(fps, ppm, part_s)

@@ -80,6 +80,7 @@ def test_no_tensor_shares_memory_with_a_file():
             assert tensor.is_contiguous()
 
 
+@pytest.mark.slow
 def test_libraries_stay_silent():
     code = (
         "import sys, torch; from pathlib import Path; from musetalk_cli.nets.bundle import load_bundle;"

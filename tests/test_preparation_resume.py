@@ -186,7 +186,12 @@ def test_stopped_again_and_again(clip, whole, tmp_path):
     assert verify(tmp_path, "a") == []
 
 
-@pytest.mark.parametrize("where", ["find", "encode"])
+@pytest.mark.parametrize(
+    ("whole", "where"),
+    [({}, "find"), ({"trim": "auto"}, "encode")],
+    indirect=["whole"],
+    ids=["whole", "trimmed"],
+)
 def test_killed(clip, whole, tmp_path, where):
     options, expected = whole
     script = textwrap.dedent(
