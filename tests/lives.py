@@ -14,7 +14,6 @@ import soundfile
 from safetensors.torch import save_file
 
 from musetalk_cli.media import ffmpeg
-from musetalk_cli.nets import random_v15
 
 LIMIT_S = 60
 RATE = 16_000
@@ -22,6 +21,8 @@ RATE = 16_000
 
 def save_bundle(bundle, golden, folder):
     """Write a bundle in upstream's layout, with the mel filters of the golden one; gives its folder."""
+    from musetalk_cli.nets import random_v15  # the libraries of the networks take seconds to load
+
     configs = {
         "musetalkV15/musetalk.json": random_v15.unet_config() | dict(bundle.unet.config),
         "sd-vae/config.json": random_v15.vae_config() | dict(bundle.vae.config),

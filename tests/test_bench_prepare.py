@@ -271,7 +271,7 @@ def test_bench_lists_what_else_it_measures(musetalk):
     code, out, _ = musetalk("bench", "--help")
     assert code == 0
     assert "--budget" in out
-    assert re.search(r"prepare +Time every stage of preparation", out)
+    assert re.search(r"prepare +Measure the time of every stage", out)
 
 
 def test_the_options_are_checked_without_a_command_line():
