@@ -38,7 +38,7 @@ def overflowing(golden_bundle):
 
 def librarys(bundle, samples):
     """All rows, by the library's own forward and record of hidden states."""
-    mel = LogMel(bundle.feature_extractor, bundle.device)(samples).to(bundle.dtype)
+    mel = LogMel(bundle.feature_extractor, bundle.device)([samples]).to(bundle.dtype)
     with torch.inference_mode():
         found = bundle.audio_encoder(mel, output_hidden_states=True, return_dict=True)
     return torch.stack(found.hidden_states, dim=2)[0].float()
@@ -72,6 +72,52 @@ def test_the_spectrogram_is_the_librarys(golden_bundle, length):
     extractor = golden_bundle.feature_extractor
     samples = (np.random.default_rng(0).standard_normal(length) / 8).astype(np.float32)
     expected = extractor(samples, sampling_rate=16_000, return_tensors="pt").input_features
-    ours = LogMel(extractor, torch.device("cpu"))(samples)
+    ours = LogMel(extractor, torch.device("cpu"))([samples])
     assert ours.shape == expected.shape == (1, 80, 3000)
     assert (ours - expected).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("rows", [150, 500])
+def test_a_short_window_is_the_library_with_fewer_positions(golden_bundle, rows):
+    """Feature extractor and encoder of the library, told that a window is that long."""
+    samples = sound(rows * 320 - 1000)
+    config = copy.deepcopy(golden_bundle.audio_encoder.config)
+    config.max_source_positions = rows
+    shorter = modules.build_encoder(config.to_dict(), random_v15.NOWHERE).eval()
+    state = dict(golden_bundle.audio_encoder.state_dict())
+    state["embed_positions.weight"] = state["embed_positions.weight"][:rows]
+    shorter.load_state_dict(state)
+    extractor = golden_bundle.feature_extractor
+    mel = extractor(samples, sampling_rate=16_000, max_length=rows * 320, return_tensors="pt").input_features
+    with torch.inference_mode():
+        found = shorter(mel, output_hidden_states=True, return_dict=True)
+    expected = torch.stack(found.hidden_states, dim=2)[0]
+    (ours,) = AudioEncoder(golden_bundle)([EncodeRequest(samples, range(rows), rows)])
+    assert torch.allclose(ours, expected, rtol=1e-4, atol=1e-4)
+
+
+def requests_of_many():
+    """Windows of two lengths, each with its own sound and its own needed rows."""
+    lengths = (150, 150, 250, 150, 150, 250)
+    for number, rows in enumerate(lengths):
+        yield EncodeRequest(sound(40_000)[1000 * number :], range(7 * number, rows - 11 * number), rows)
+
+
+def test_windows_in_one_call_are_as_each_alone(golden_bundle):
+    """On a CPU to the last bit, whatever their company."""
+    encode, requests = AudioEncoder(golden_bundle), list(requests_of_many())
+    for ours, request in zip(encode(requests), requests, strict=True):
+        assert ours.shape[0] == len(request.needed)
+        assert torch.equal(ours, encode([request])[0])
+
+
+def test_windows_go_through_the_networks_together(golden_bundle):
+    """As many as the device takes, and only those of one length."""
+    encoder = copy.deepcopy(golden_bundle.audio_encoder)
+    sizes = []
+    encoder.conv1.register_forward_hook(lambda _, inputs, __: sizes.append(tuple(inputs[0].shape[::2])))
+    bundle, requests = replace(golden_bundle, audio_encoder=encoder), list(requests_of_many())
+    together = AudioEncoder(bundle, at_once=3)(requests)
+    assert sorted(sizes) == [(1, 300), (2, 500), (3, 300)]
+    for ours, alone in zip(together, AudioEncoder(golden_bundle)(requests), strict=True):
+        assert torch.allclose(ours, alone, rtol=1e-5, atol=1e-5)

@@ -113,7 +113,7 @@ def correlations(listener: Listener, clips: list[sounds.Clip], mel: LogMel) -> N
     found = []
     with torch.inference_mode():
         for clip in clips:
-            heard = listener(mel(clip.samples))[0].float().cpu().numpy()
+            heard = listener(mel([clip.samples]))[0].float().cpu().numpy()
             found.append([np.corrcoef(heard[:, k], clip.rows[:, k])[0, 1] for k in range(5)])
     listener.train()
     return np.array(found)
@@ -138,7 +138,7 @@ def train(heard: Heard, judged: list[sounds.Clip], steps: int, seed: int, device
     started = time.monotonic()
     for step in range(steps):
         batch = [_example(heard, int(n), rng) for n in rng.integers(0, len(heard.samples), BATCH)]
-        spectra = _masked(torch.cat([mel(samples) for samples, _, _ in batch]), rng)
+        spectra = _masked(mel([samples for samples, _, _ in batch]), rng)
         truth, counts = (
             torch.from_numpy(np.stack(part)).to(device) for part in list(zip(*batch, strict=True))[1:]
         )

@@ -34,7 +34,7 @@ def hidden_rows(listener: Listener, heard: Heard, device: torch.device) -> Tenso
     """All hidden states of all clips, with the silence around them: float16 `[n, 1516, 5, 128]`."""
     mel, found = log_mel(device), []
     for samples in heard.samples:
-        states = listener.encoder(mel(samples.astype(np.float32)), output_hidden_states=True).hidden_states
+        states = listener.encoder(mel([samples.astype(np.float32)]), output_hidden_states=True).hidden_states
         found.append(torch.stack(states, dim=2)[0].half().cpu())
     rows = torch.stack(found)
     before, after = (

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from musetalk_cli.timeline import ROWS_PER_WINDOW, SAMPLES_PER_ROW
 from musetalk_cli.types import Samples
 
 if TYPE_CHECKING:
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
     from transformers.models.whisper.modeling_whisper import WhisperAttention, WhisperEncoderLayer
 
     from musetalk_cli.nets.bundle import Bundle
+
+
+WINDOWS_ON_CUDA = 8
+"""Windows the encoder takes at once."""
+WINDOWS_ON_CPU = 1
+"""Several at once gain little there, and in bf16 a window's last bits would depend on its company."""
 
 
 class LogMel:
@@ -30,21 +37,31 @@ class LogMel:
     """
 
     def __init__(self, extractor: WhisperFeatureExtractor, device: torch.device) -> None:
-        self._length: int = extractor.n_samples
         self._size: int = extractor.n_fft
         self._hop: int = extractor.hop_length
         self._filters = torch.from_numpy(extractor.mel_filters).to(device, torch.float32).T
         self._window = torch.hann_window(self._size, device=device)
 
-    def __call__(self, samples: Samples) -> Tensor:
-        """Spectrogram of float32 `[n]` and the silence after it: float32 `[1, bins, 3000]`."""
+    def __call__(self, sounds: Sequence[Samples], rows: int = ROWS_PER_WINDOW) -> Tensor:
+        """Spectrograms of windows, each as loud as 8 (in powers of ten) below its own loudest at the least.
+
+        Args:
+            sounds: float32 `[n]` at 16 kHz each; what is longer than a window is cut, and what is shorter is
+                followed by silence.
+            rows: Encoder rows of a window.
+
+        Returns:
+            float32 `[windows, bins, 2 * rows]` on the device.
+        """
         device = self._window.device
-        host = torch.from_numpy(samples[: self._length])
-        if device.type == "cuda":
-            host = host.pin_memory()
-        wave = torch.zeros(1, self._length, device=device)
-        wave[0, : len(host)].copy_(host, non_blocking=True)
-        spectrum = torch.stft(wave, self._size, self._hop, window=self._window, return_complex=True)
+        length = rows * SAMPLES_PER_ROW
+        waves = torch.zeros(len(sounds), length, device=device)
+        for wave, samples in zip(waves, sounds, strict=True):
+            host = torch.from_numpy(samples[:length])
+            if device.type == "cuda":
+                host = host.pin_memory()
+            wave[: len(host)].copy_(host, non_blocking=True)
+        spectrum = torch.stft(waves, self._size, self._hop, window=self._window, return_complex=True)
         power = (spectrum[..., :-1].abs() ** 2).contiguous()
         mel = (self._filters @ power).clamp(min=1e-10).log10()
         return (torch.maximum(mel, mel.amax((1, 2), keepdim=True) - 8) + 4) / 4
@@ -54,59 +71,84 @@ class EncodeRequest(NamedTuple):
     """A window of sound, and which of its rows somebody needs.
 
     Attributes:
-        samples: float32 `[n]` at 16 kHz, n <= 480000; silence follows it to 30 s.
-        rows: Neighbouring rows of the window, each in 0..1499.
+        samples: float32 `[n]` at 16 kHz, no longer than the window.
+        needed: Neighbouring rows of the window, each in `0..rows - 1`.
+        rows: Rows of the window, at most 1500; silence follows the samples to its end.
     """
 
     samples: Samples
-    rows: range
+    needed: range
+    rows: int = ROWS_PER_WINDOW
 
 
 class AudioEncoder:
     """Log-mel and the Whisper encoder with all its hidden states, for the rows that are needed.
 
     The arithmetic of the library's encoder, over its modules. The last layer is computed for the needed rows
-    alone, which attend to all of them.
+    alone, which attend to all of them. In a window shorter than 30 s the later positions are not used.
 
     Args:
         bundle: The networks.
+        at_once: Windows that go through the networks together, at the most; None is what suits the device.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, at_once: int | None = None) -> None:
         self._mel = LogMel(bundle.feature_extractor, bundle.device)
         self._encoder = bundle.audio_encoder
         self._dtype = bundle.dtype
+        self._at_once = at_once or (WINDOWS_ON_CUDA if bundle.device.type == "cuda" else WINDOWS_ON_CPU)
 
+    @torch.inference_mode()
     def __call__(self, requests: Sequence[EncodeRequest]) -> list[Tensor]:
         """Encode windows.
 
         Returns:
-            For each the needed rows, float32 `[rows, layers, width]` on the device: 50 a second, of each the
-            embedding, the output of every layer but the last, and the encoder's own output, which is that of
-            the last after a norm.
+            For each the needed rows, float32 `[needed, layers, width]` on the device, 50 a second: the
+            embedding, the output of every layer but the last, and that of the encoder, which is the last
+            layer's after a norm.
         """
-        return [self._rows(request) for request in requests]
+        found: dict[int, Tensor] = {}
+        for rows in {request.rows for request in requests}:
+            alike = [number for number, request in enumerate(requests) if request.rows == rows]
+            for first in range(0, len(alike), self._at_once):
+                some = alike[first : first + self._at_once]
+                found.update(zip(some, self._encode([requests[n] for n in some], rows), strict=True))
+        return [found[number] for number in range(len(requests))]
 
-    @torch.inference_mode()
-    def _rows(self, request: EncodeRequest) -> Tensor:
-        """Rows of one window."""
-        encoder, rows = self._encoder, slice(request.rows.start, request.rows.stop)
-        embedding = functional.gelu(encoder.conv1(self._mel(request.samples).to(self._dtype)))
-        embedding = functional.gelu(encoder.conv2(embedding)).transpose(1, 2)
-        hidden = embedding + encoder.embed_positions.weight
-        states = [hidden[:, rows]]
+    def _encode(self, requests: Sequence[EncodeRequest], rows: int) -> list[Tensor]:
+        """The needed rows of windows of one length, which go through the networks together."""
+        encoder = self._encoder
+        # each gives as many rows as the one that needs most
+        count = max(len(request.needed) for request in requests)
+        starts = [min(request.needed.start, rows - count) for request in requests]
+        taken = [slice(start, start + count) for start in starts]
+        mel = self._mel([request.samples for request in requests], rows).to(self._dtype)
+        embedding = functional.gelu(encoder.conv2(functional.gelu(encoder.conv1(mel)))).transpose(1, 2)
+        hidden = embedding + encoder.embed_positions.weight[:rows]
+        states = [_take(hidden, taken)]
         *layers, last = encoder.layers
         for layer in layers:
-            hidden = _run_layer(layer, hidden, slice(None))
-            states.append(hidden[:, rows])
-        states.append(encoder.layer_norm(_run_layer(last, hidden, rows)))
-        return torch.stack(states, dim=2)[0].float()
+            hidden = _run_layer(layer, hidden, None)
+            states.append(_take(hidden, taken))
+        states.append(encoder.layer_norm(_run_layer(last, hidden, taken)))
+        joined = torch.stack(states, dim=2).float()
+        return [
+            found[request.needed.start - start : request.needed.stop - start]
+            for found, request, start in zip(joined, requests, starts, strict=True)
+        ]
 
 
-def _run_layer(layer: WhisperEncoderLayer, hidden: Tensor, rows: slice) -> Tensor:
-    """The output of a layer `[B, rows, width]` for some rows of `hidden` `[B, N, width]`."""
+def _take(hidden: Tensor, rows: Sequence[slice] | None) -> Tensor:
+    """Rows of hidden states `[B, N, width]`, as many of each window; None is all of them."""
+    return (
+        hidden if rows is None else torch.stack([one[some] for one, some in zip(hidden, rows, strict=True)])
+    )
+
+
+def _run_layer(layer: WhisperEncoderLayer, hidden: Tensor, rows: Sequence[slice] | None) -> Tensor:
+    """The output of a layer for some rows of its input, as `_take` takes them."""
     normed = layer.self_attn_layer_norm(hidden)
-    hidden = hidden[:, rows] + _attend(layer.self_attn, normed[:, rows], normed)
+    hidden = _take(hidden, rows) + _attend(layer.self_attn, _take(normed, rows), normed)
     hidden = hidden + layer.fc2(layer.activation_fn(layer.fc1(layer.final_layer_norm(hidden))))
     if hidden.dtype == torch.float16:
         largest = torch.finfo(torch.float16).max - 1000

@@ -17,7 +17,7 @@ from musetalk_cli.nets import modules, random_v15
 from musetalk_cli.nets.device import conv_layout, keep_freed_memory, resolve_device, resolve_dtype
 from musetalk_cli.nets.files import NO_CARD, RANDOM, BundleFiles, Card, family, resolve
 from musetalk_cli.nets.loading import ENCODER_RULES, UNET_RULES, VAE_RULES, load_weights
-from musetalk_cli.timeline import SAMPLE_RATE, SAMPLES_PER_ROW, WINDOW_SAMPLES
+from musetalk_cli.timeline import ROWS_PER_WINDOW, SAMPLE_RATE
 from musetalk_cli.types import FACE_SIZE, LATENT_SIZE
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ def _check(bundle: Bundle, files: BundleFiles) -> None:
     unet, vae, encoder = bundle.unet.config, bundle.vae.config, bundle.audio_encoder.config
     extractor = bundle.feature_extractor
     latents = vae.latent_channels
-    rows = WINDOW_SAMPLES // SAMPLES_PER_ROW
+    rows = ROWS_PER_WINDOW
     frames = extractor.nb_max_frames
     shrink = 2 ** (len(vae.block_out_channels) - 1)
     unet_file, vae_file = files.unet_config, files.vae_config
