@@ -167,6 +167,7 @@ class JobConfig:
             published code's padding gives.
         chunk: Seconds of sound per hop of a stream.
         context: Seconds of past sound the encoder hears with each hop; None is as much as its window holds.
+        window: Seconds of the encoder's window; None is what the card of the model says.
         sharpen: Unsharp mask after the resize, or None.
         image_ops: Where resize, sharpen and blend run.
         batch_sizes: Sizes a batch may have, ascending; a batch is padded up to the next one. None is what
@@ -182,6 +183,7 @@ class JobConfig:
     alignment: Alignment = "frame"
     chunk: Fraction = Fraction(1, 2)
     context: Fraction | None = None
+    window: Fraction | None = None
     sharpen: Sharpen | None = Sharpen()
     image_ops: ImageOpsName = "auto"
     batch_sizes: tuple[int, ...] | None = None

@@ -42,6 +42,9 @@ DEFAULT_FPS = Fraction(25)
 CHUNK_RANGE = (Fraction(4, 100), Fraction(2))
 """Seconds of a hop."""
 CHUNK_LIMITS = "{:g}..{:g}".format(*map(float, CHUNK_RANGE))
+WINDOW_RANGE = (Fraction(3), Fraction(30))
+"""Seconds of a window: it holds the longest hop and what its frames hear; no position is later than 30 s."""
+WINDOW_LIMITS = "{:g}..{:g}".format(*map(float, WINDOW_RANGE))
 
 
 def parse_fps(value: str | float | Fraction) -> Fraction:
@@ -98,6 +101,18 @@ def parse_context(value: str) -> Fraction | None:
     if not 0 <= context <= 30:
         raise InputError(f"--context {value} is outside 0..30 s.", "Use max for as much as fits.")
     return context
+
+
+def parse_window(value: str | float | Fraction) -> Fraction:
+    """Read the length of a window in seconds, exactly.
+
+    Raises:
+        InputError: It is not a number, or outside 3..30 s.
+    """
+    window = _fraction(value, "--window")
+    if not WINDOW_RANGE[0] <= window <= WINDOW_RANGE[1]:
+        raise InputError(f"--window {value} is outside {WINDOW_LIMITS} s.", "Without it the model decides.")
+    return window
 
 
 def _fraction(value: str | float | Fraction, option: str) -> Fraction:

@@ -107,7 +107,7 @@ def test_windows_in_one_call_are_as_each_alone(golden_bundle):
     """On a CPU to the last bit, whatever their company."""
     encode, requests = AudioEncoder(golden_bundle), list(requests_of_many())
     for ours, request in zip(encode(requests), requests, strict=True):
-        assert ours.shape[0] == len(request.needed)
+        assert ours.shape[0] == len(request.rows)
         assert torch.equal(ours, encode([request])[0])
 
 

@@ -126,6 +126,7 @@ def test_wrong_usage_is_2(musetalk, arguments):
         *(("--fps", value) for value in ("0", "0.99", "121", "-25", "abc", "nan", "inf", "1/0", "")),
         *(("--chunk", value) for value in ("0.01", "0.039", "2.01", "31", "nan", "x", "")),
         *(("--context", value) for value in ("-1", "30.5", "nan", "x", "")),
+        *(("--window", value) for value in ("2.9", "30.5", "nan", "max", "")),
         *(("--sharpen", value) for value in ("maybe", "-1", "nan", "inf", "1,0", "1,2,3,4", "1,,2", "")),
         *(("--batch-size", value) for value in ("0", "-1", "257", "1.5", "x", "1,,2", "")),
         *(("--input-rate", value) for value in ("0", "3999", "384001")),

@@ -15,6 +15,8 @@ from musetalk_cli.engine.compositor import CpuPath, GpuPath
 from musetalk_cli.engine.engine import Engine
 from musetalk_cli.errors import InputError
 from musetalk_cli.measure.stages import StageStats
+from musetalk_cli.nets.audio_encoder import AudioEncoder
+from musetalk_cli.nets.files import Card
 from musetalk_cli.ops import torch_ops
 
 JOB = JobConfig(batch_sizes=(4,), image_ops="cpu")
@@ -301,6 +303,28 @@ def test_hops_are_ready_when_their_last_sample_arrived(tiny_bundle, golden_avata
     frames = run_dry(engine, session)[0]
     assert {frame.request.hop: frame.request.ready for frame in frames} == {0: pytest.approx(0.5), 1: 9.0}
     assert [frame.request.arrived for frame in frames] == pytest.approx([0.02 + 0.04 * i for i in range(20)])
+
+
+@pytest.mark.parametrize(
+    ("card", "job", "rows"),
+    [(Card(), JOB, 1500), (Card(window_s=Fraction(5)), JOB, 250),
+     (Card(window_s=Fraction(5)), replace(JOB, window=Fraction(10)), 500)],
+)  # fmt: skip
+def test_the_window_is_the_jobs_or_the_cards(tiny_bundle, golden_avatar, golden_sound, card, job, rows):
+    asked = []
+
+    def encode(requests):
+        asked.extend(requests)
+        return AudioEncoder(tiny_bundle)(requests)
+
+    engine = make_engine(replace(tiny_bundle, card=card), job, encode=encode)
+    engine.warm_up(golden_avatar)
+    session = open_session(engine, golden_avatar)
+    session.hear(golden_sound[:9600, None], 0.0)
+    session.end_sound(0.0)
+    run_dry(engine, session)
+    assert len(asked) == 3
+    assert {request.length for request in asked} == {rows}
 
 
 def test_closing_a_session_frees_its_avatar(tiny_bundle, golden_avatar, golden_sound):

@@ -185,6 +185,26 @@ def test_the_alignment_is_an_option_and_is_reported(avatars_dir, models, musetal
     assert np.array_equal(last["25 frame"], last["25 published"])
 
 
+def test_the_cards_window_is_for_streams(avatars_dir, models, musetalk, tmp_path):
+    """A whole file is encoded in segments of 30 s whatever a card says, and `--window` is over both."""
+    own = tmp_path / "own"
+    shutil.copytree(models, own)
+    (own / "bundle.json").write_text('{"window_s": 4.5}')
+    common = ["--avatars-dir", avatars_dir, "--avatar", "synthetic", "--json", "--fps", "10"]
+    common += ["--audio", write_sound(tmp_path / "speech.wav", speech(0.5))]
+    windows = []
+    for command, model, given in (
+        ("generate", own, ["--frames-dir", tmp_path / "out"]),
+        ("realtime", own, ["--no-pace"]),
+        ("realtime", own, ["--no-pace", "--window", "3"]),
+        ("realtime", models, ["--no-pace"]),
+    ):
+        code, stdout, _ = musetalk(command, *common, "--model", model, *given)
+        assert code == 0
+        windows.append(json.loads(stdout)["settings"]["window_s"])
+    assert windows == [30, 4.5, 3, 30]
+
+
 def test_realtime_reports_its_latencies(golden, avatars_dir, models, tmp_path):
     job = JobConfig(chunk=Fraction(1, 4), batch_sizes=(8,))
     report = realtime(

@@ -64,6 +64,10 @@ def test_a_bundle_without_a_card_says_nothing(golden):
         (b'{"cpu_batch": 65}', "cpu_batch is 65"),
         (b'{"cpu_batch": true}', "cpu_batch is True"),
         (b'{"cpu_batch": 2.0}', "cpu_batch is 2.0"),
+        (b'{"window_s": 2.9}', "window_s is 2.9, outside 3..30"),
+        (b'{"window_s": 31}', "window_s is 31"),
+        (b'{"window_s": true}', "window_s is True"),
+        (b'{"window_s": "10"}', "window_s is '10'"),
         (b" " * (4 << 20) + b"{}", "larger than 4 MB"),
     ],
 )

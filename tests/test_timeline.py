@@ -16,6 +16,7 @@ from musetalk_cli.timeline import (
     parse_chunk,
     parse_context,
     parse_fps,
+    parse_window,
     rows_in,
 )
 
@@ -137,6 +138,15 @@ def test_chunks_and_contexts_are_read_exactly():
     for text in ("31", "-1", "nan", "much"):
         with pytest.raises(InputError, match="--context"):
             parse_context(text)
+
+
+def test_windows_are_read_exactly():
+    assert parse_window("3") == 3
+    assert parse_window("7.52") == Fraction(188, 25)
+    assert parse_window("30") == 30
+    for text in ("2.99", "30.01", "0", "-5", "nan", "max", "long"):
+        with pytest.raises(InputError, match="--window"):
+            parse_window(text)
 
 
 def walk(loop, resting):

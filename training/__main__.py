@@ -152,7 +152,8 @@ class Work:
         figures = []
         clips = sounds.held_out_clips(seed=SEED + 1)
         for number, (voice, clip) in enumerate(zip(sounds.HELD_OUT_VOICES, clips, strict=True)):
-            one, shown = evaluate.judge(networks, voice, clip, number, meters)
+            scene = evaluate.draw(networks, clip, number, meters)
+            one, shown = evaluate.judge(networks, voice, scene)
             figures.append(one)
             results.write_sheet(self._folder / f"sheet-{number}.png", shown)
             _say(json.dumps(_rounded(asdict(one))))

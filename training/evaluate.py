@@ -140,53 +140,83 @@ def _encode(bundle: Bundle, images: NDArray[np.uint8]) -> Tensor:
     return torch.cat([encoder(images[first : first + BATCH]) for first in range(0, len(images), BATCH)])
 
 
-def judge(
+@dataclass(frozen=True, slots=True, eq=False)
+class Scene:
+    """A clip as it is drawn, before anybody speaks it.
+
+    Attributes:
+        clip: What is said.
+        person: Who is drawn.
+        meter: What reads the mouth of that person.
+        values: float32 `[n, 5]`, the true mouth of each frame.
+        centres: float32 `[n, 2]`, the middle of the closed mouth.
+        truth, rest: uint8 `[n, 256, 256, 3]`: with the true mouths, and at rest.
+        again: The truth through the VAE.
+        latents: Of the faces at rest, `[n, 8, 32, 32]`.
+    """
+
+    clip: sounds.Clip
+    person: Person
+    meter: Meter
+    values: NDArray[np.float32]
+    centres: NDArray[np.float32]
+    truth: NDArray[np.uint8]
+    rest: NDArray[np.uint8]
+    again: NDArray[np.uint8]
+    latents: Tensor
+
+
+def draw(
     networks: Networks,
-    voice: str,
     clip: sounds.Clip,
     number: int,
     meters: Sequence[Meter],
     *,
     seed: int = 2,
     frames: int = FRAMES,
-) -> tuple[Figures, Shown]:
-    """Speak a clip of a voice and measure the result.
+) -> Scene:
+    """Draw the start of a clip.
 
     Args:
-        networks: What is judged.
-        voice: Its name.
-        clip: What it says.
+        networks: What will be judged.
+        clip: What is said.
         number: Decides who is drawn, and how the head moves.
         meters: One for each person.
         seed: Of the motion.
         frames: How much of the clip.
     """
     who = number % len(PEOPLE)
-    person, meter = PEOPLE[who], meters[who]
-    values = clip.frames[:frames]
+    person, values = PEOPLE[who], clip.frames[:frames]
     moments = judged(frames, seed + number)
     centres = np.stack([faces.centre(person, moment) for moment in moments])
     truth = np.stack(
         [faces.crop(person, moment, mouth) for moment, mouth in zip(moments, values, strict=True)]
     )
     rest = np.stack([faces.crop(person, moment, visemes.REST) for moment in moments])
-    tokens = tokens_of(networks.speaking, clip.samples, frames)
     latents = _encode(networks.preparing, rest)
-    shown = Shown(truth, _again(networks, truth), speak(networks.speaking, latents, tokens))
-    found, ideal = (meter.read(images, centres).clip(0, 1) for images in (shown.generated, truth))
+    return Scene(clip, person, meters[who], values, centres, truth, rest, _again(networks, truth), latents)
+
+
+def judge(networks: Networks, voice: str, scene: Scene) -> tuple[Figures, Shown]:
+    """Speak a clip of a voice and measure the result."""
+    clip, values, centres, latents = scene.clip, scene.values, scene.centres, scene.latents
+    frames = len(values)
+    tokens = tokens_of(networks.speaking, clip.samples, frames)
+    shown = Shown(scene.truth, scene.again, speak(networks.speaking, latents, tokens))
+    found, ideal = (scene.meter.read(images, centres).clip(0, 1) for images in (shown.generated, shown.truth))
     quiet, closing = _quiet(values), _closing(clip.closures, frames)
     figures = Figures(
         voice=voice,
-        person=person.name,
+        person=scene.person.name,
         opening=_correlation(found[:, 0], values[:, 0]),
         width=_correlation(found[:, 1], values[:, 1]),
         rounding=_correlation(found[:, 2], values[:, 2]),
         loudness=_correlation(_log_energy(clip.samples, frames), values[:, 0]),
         lag=best_lag(found[:, 0], values[:, 0]),
         wide_open=float(np.quantile(found[:, 0], 0.95) / np.quantile(values[:, 0], 0.95)),
-        mouth_psnr=mouth_psnr(shown.generated, truth, centres),
-        ceiling_psnr=mouth_psnr(shown.again, truth, centres),
-        rest_psnr=mouth_psnr(rest, truth, centres),
+        mouth_psnr=mouth_psnr(shown.generated, shown.truth, centres),
+        ceiling_psnr=mouth_psnr(shown.again, shown.truth, centres),
+        rest_psnr=mouth_psnr(scene.rest, shown.truth, centres),
         closed=_mean(found[closing, 0]),
         met=_mean((found[closing, 0] < CLOSED).astype(float)),
         silent=_mean(found[quiet, 0]),

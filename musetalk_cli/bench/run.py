@@ -123,7 +123,7 @@ def bench(run: RunConfig, job: JobConfig, options: BenchOptions, notice: Notice)
     stages = _Stages(engine, avatar)
     gflop = count_flops(lambda: stages.decode(stages.unet(1))) / 1e9
     notice("measuring the features")
-    second = EncodeRequest(np.zeros(SAMPLE_RATE, np.float32), range(ROWS_PER_SECOND))
+    second = EncodeRequest(np.zeros(SAMPLE_RATE, np.float32), range(ROWS_PER_SECOND), engine.window_rows)
     encode = AudioEncoder(engine.bundle)
     features_s = median_s(lambda: encode([second]), device, options.budget_s)
     batches = []

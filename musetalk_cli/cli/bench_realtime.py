@@ -24,7 +24,14 @@ from musetalk_cli.cli.interrupt import stop_on_signals
 from musetalk_cli.cli.options import Common, common_options
 from musetalk_cli.cli.render import mebibytes, print_table, put, say
 from musetalk_cli.config import JobConfig, parse_sharpen
-from musetalk_cli.timeline import CHUNK_LIMITS, parse_chunk, parse_context, parse_fps, seconds_text
+from musetalk_cli.timeline import (
+    CHUNK_LIMITS,
+    parse_chunk,
+    parse_context,
+    parse_fps,
+    parse_window,
+    seconds_text,
+)
 
 if TYPE_CHECKING:
     from musetalk_cli.bench.live import LiveResult
@@ -50,6 +57,7 @@ def realtime(
     fps: options.Fps = options.FPS,
     alignment: options.AlignmentOption = options.JOB.alignment,
     context: given.Context = options.CONTEXT,
+    window: given.Window = None,
     batch_size: options.BatchSize = options.BATCH_SIZE,
     sharpen: options.SharpenOption = options.SHARPEN,
     frame_size: FrameSize = size_text(DEFAULTS),
@@ -63,6 +71,7 @@ def realtime(
         fps=parse_fps(fps),
         alignment=alignment,
         context=parse_context(context),
+        window=None if window is None else parse_window(window),
         sharpen=parse_sharpen(sharpen),
         batch_sizes=options.parse_batch_sizes(batch_size),
     )

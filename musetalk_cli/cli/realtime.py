@@ -20,7 +20,7 @@ from musetalk_cli.cli.render import end_run, say
 from musetalk_cli.cli.speaker import AvatarOption, choose
 from musetalk_cli.config import JobConfig, parse_sharpen, parse_silence
 from musetalk_cli.errors import InputError
-from musetalk_cli.timeline import SAMPLE_RATE, Timeline, parse_chunk, parse_context, parse_fps
+from musetalk_cli.timeline import SAMPLE_RATE, Timeline, parse_chunk, parse_context, parse_fps, parse_window
 
 if TYPE_CHECKING:
     from musetalk_cli.clock import Clock
@@ -47,6 +47,7 @@ def realtime(
     alignment: options.AlignmentOption = options.JOB.alignment,
     chunk: given.Chunk = options.CHUNK,
     context: given.Context = options.CONTEXT,
+    window: given.Window = None,
     silence: options.SilenceOption = options.SILENCE,
     idle_avatar: given.IdleAvatar = options.JOB.idle_avatar,
     when_late: given.WhenLateOption = options.JOB.when_late,
@@ -61,6 +62,7 @@ def realtime(
         alignment=alignment,
         chunk=parse_chunk(chunk),
         context=parse_context(context),
+        window=None if window is None else parse_window(window),
         sharpen=parse_sharpen(sharpen),
         image_ops=image_ops,
         batch_sizes=options.parse_batch_sizes(batch_size),

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from musetalk_cli.config import WhenLate
-from musetalk_cli.timeline import CHUNK_LIMITS
+from musetalk_cli.timeline import CHUNK_LIMITS, WINDOW_LIMITS
 
 _SOURCE, _OUTPUT, _STREAM = "Where the sound comes from", "Where the frames go", "How the stream behaves"
 DEFAULT_DEVICE = "default"
@@ -152,6 +152,16 @@ Context = Annotated[
         "--context",
         metavar="max|SECONDS",
         help="Past sound that the encoder hears with each chunk.",
+        rich_help_panel=_STREAM,
+    ),
+]
+Window = Annotated[
+    str | None,
+    typer.Option(
+        "--window",
+        metavar="SECONDS",
+        help=f"Sound that the encoder hears at once, {WINDOW_LIMITS}; less is cheaper.",
+        show_default="the model's own",
         rich_help_panel=_STREAM,
     ),
 ]

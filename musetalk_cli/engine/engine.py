@@ -70,6 +70,7 @@ class Engine:
 
     Attributes:
         batch_sizes: Sizes a batch may have, ascending.
+        window_rows: Rows of the encoder's window.
         images: What the device holds of avatars, and the image steps.
         repair: What is done about faces that are not numbers.
     """
@@ -90,6 +91,7 @@ class Engine:
         # One shape on a CPU, no larger than a chunk: a frame then has the same bits in whatever company.
         whole = min(bundle.card.cpu_batch, ceil_div(job.chunk * job.fps, 1))
         self.batch_sizes = job.batch_sizes or (BATCHES_ON_CUDA if self._on_cuda else (whole,))
+        self.window_rows = ceil_div((job.window or bundle.card.window_s) * ROWS_PER_SECOND, 1)
         self._encode = encode or AudioEncoder(bundle)
         self._generator = Generator(bundle)
         self.repair = Repair(bundle, self._generator)
@@ -125,7 +127,7 @@ class Engine:
         """
         stream = StreamFormat(avatar.meta.width, avatar.meta.height, fps, sample_rate, channels)
         timeline = Timeline(fps, self.job.alignment)
-        features = FeatureStream(self._timed_encode, timeline, hop, context)
+        features = FeatureStream(self._timed_encode, timeline, hop, context, self.window_rows)
         session = Session(avatar, features, timeline, stream, options or SessionOptions())
         # in this order: a session that takes part may be stepped at once, and no step is to copy an avatar
         self.images.upload(avatar)
@@ -147,7 +149,8 @@ class Engine:
         Raises:
             ModelError: The networks make no face of this avatar.
         """
-        self._encode([EncodeRequest(np.zeros(SAMPLE_RATE, np.float32), range(ROWS_PER_SECOND))])
+        second = np.zeros(SAMPLE_RATE, np.float32)
+        self._encode([EncodeRequest(second, range(ROWS_PER_SECOND), self.window_rows)])
         source = next(number for number, patch in enumerate(avatar.patches) if patch is not None)
         latents = self.images.latents([SourceFrame(avatar, source)])
         tokens = latents.new_zeros(1, ROWS_PER_FRAME * self.bundle.layers, self.bundle.token_width)

@@ -18,6 +18,7 @@ from torch import Tensor
 from musetalk_cli.nets.audio_encoder import EncodeRequest
 from musetalk_cli.timeline import (
     ROWS_PER_FRAME,
+    ROWS_PER_WINDOW,
     SAMPLE_RATE,
     SAMPLES_PER_ROW,
     WINDOW_SAMPLES,
@@ -69,9 +70,11 @@ class HopCutter:
     Args:
         hop: Seconds per hop, at most 30.
         context: Seconds of past sound before a hop that its window holds; None is as much as fits.
+        rows: Rows of a window.
     """
 
-    def __init__(self, hop: Fraction, context: Fraction | None = None) -> None:
+    def __init__(self, hop: Fraction, context: Fraction | None = None, rows: int = ROWS_PER_WINDOW) -> None:
+        self._rows = rows
         self._hop = hop * SAMPLE_RATE
         self._context = None if context is None else ceil_div(context * SAMPLE_RATE, SAMPLES_PER_ROW)
         self._blocks: list[Samples] = []
@@ -129,7 +132,7 @@ class HopCutter:
             Its window, or None where it brings no new row to a stream that has some.
         """
         new_row, end_row = self._given_rows, rows_in(hop.end)
-        first = max(0, ceil_div(hop.end - WINDOW_SAMPLES, SAMPLES_PER_ROW))
+        first = max(0, ceil_div(hop.end, SAMPLES_PER_ROW) - self._rows)
         if self._context is not None:
             first = max(first, new_row - self._context)
         first = min(first, new_row)
@@ -152,7 +155,7 @@ class HopCutter:
         self._number += 1
         self._final_taken = hop.final
         row = rows_in(hop.end)
-        rows = rows_in(WINDOW_SAMPLES) if self._context is None else self._context
+        rows = self._rows if self._context is None else self._context
         start = max(self._start, (min(row, next_row) - rows) * SAMPLES_PER_ROW)
         # a view would keep all of the sound in memory
         self._blocks = [held[start - self._start :].copy()]
@@ -170,12 +173,19 @@ class FeatureStream:
         timeline: Index arithmetic at the stream's frame rate.
         hop: Seconds per hop.
         context: Seconds of past sound in a window; None is as much as fits.
+        window_rows: Rows of a window; one whose frames need more is longer.
     """
 
     def __init__(
-        self, encode: Encode, timeline: Timeline, hop: Fraction, context: Fraction | None = None
+        self,
+        encode: Encode,
+        timeline: Timeline,
+        hop: Fraction,
+        context: Fraction | None = None,
+        window_rows: int = ROWS_PER_WINDOW,
     ) -> None:
-        self.cutter = HopCutter(hop, context)
+        self.cutter = HopCutter(hop, context, window_rows)
+        self._window_rows = window_rows
         self._encode = encode
         self._timeline = timeline
         self._rows: Tensor | None = None
@@ -217,7 +227,8 @@ class FeatureStream:
         needed = self._first_row(self._next_frame)
         begin = min(max(needed, window.first_row), window.end_row)
         rows = range(begin - window.first_row, window.end_row - window.first_row)
-        (fresh,) = self._encode([EncodeRequest(window.samples, rows)])
+        length = max(self._window_rows, rows.stop)
+        (fresh,) = self._encode([EncodeRequest(window.samples, rows, length)])
         if self._rows is not None and needed < begin:
             old = self._rows[needed - self._rows_start : begin - self._rows_start]
             begin -= len(old)

@@ -72,13 +72,13 @@ class EncodeRequest(NamedTuple):
 
     Attributes:
         samples: float32 `[n]` at 16 kHz, no longer than the window.
-        needed: Neighbouring rows of the window, each in `0..rows - 1`.
-        rows: Rows of the window, at most 1500; silence follows the samples to its end.
+        rows: Neighbouring rows of the window, each in `0..length - 1`.
+        length: All rows of the window, at most 1500; silence follows the samples to its end.
     """
 
     samples: Samples
-    needed: range
-    rows: int = ROWS_PER_WINDOW
+    rows: range
+    length: int = ROWS_PER_WINDOW
 
 
 class AudioEncoder:
@@ -103,28 +103,28 @@ class AudioEncoder:
         """Encode windows.
 
         Returns:
-            For each the needed rows, float32 `[needed, layers, width]` on the device, 50 a second: the
+            For each the needed rows, float32 `[rows, layers, width]` on the device, 50 a second: the
             embedding, the output of every layer but the last, and that of the encoder, which is the last
             layer's after a norm.
         """
         found: dict[int, Tensor] = {}
-        for rows in {request.rows for request in requests}:
-            alike = [number for number, request in enumerate(requests) if request.rows == rows]
+        for length in {request.length for request in requests}:
+            alike = [number for number, request in enumerate(requests) if request.length == length]
             for first in range(0, len(alike), self._at_once):
                 some = alike[first : first + self._at_once]
-                found.update(zip(some, self._encode([requests[n] for n in some], rows), strict=True))
+                found.update(zip(some, self._encode([requests[n] for n in some], length), strict=True))
         return [found[number] for number in range(len(requests))]
 
-    def _encode(self, requests: Sequence[EncodeRequest], rows: int) -> list[Tensor]:
+    def _encode(self, requests: Sequence[EncodeRequest], length: int) -> list[Tensor]:
         """The needed rows of windows of one length, which go through the networks together."""
         encoder = self._encoder
         # each gives as many rows as the one that needs most
-        count = max(len(request.needed) for request in requests)
-        starts = [min(request.needed.start, rows - count) for request in requests]
+        count = max(len(request.rows) for request in requests)
+        starts = [min(request.rows.start, length - count) for request in requests]
         taken = [slice(start, start + count) for start in starts]
-        mel = self._mel([request.samples for request in requests], rows).to(self._dtype)
+        mel = self._mel([request.samples for request in requests], length).to(self._dtype)
         embedding = functional.gelu(encoder.conv2(functional.gelu(encoder.conv1(mel)))).transpose(1, 2)
-        hidden = embedding + encoder.embed_positions.weight[:rows]
+        hidden = embedding + encoder.embed_positions.weight[:length]
         states = [_take(hidden, taken)]
         *layers, last = encoder.layers
         for layer in layers:
@@ -133,7 +133,7 @@ class AudioEncoder:
         states.append(encoder.layer_norm(_run_layer(last, hidden, taken)))
         joined = torch.stack(states, dim=2).float()
         return [
-            found[request.needed.start - start : request.needed.stop - start]
+            found[request.rows.start - start : request.rows.stop - start]
             for found, request, start in zip(joined, requests, starts, strict=True)
         ]
 

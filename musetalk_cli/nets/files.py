@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from musetalk_cli.errors import ModelError
 from musetalk_cli.nets.embedded import DEMO, embedded_models
 from musetalk_cli.nets.published import LAYOUTS
 from musetalk_cli.strict_json import JsonError
+from musetalk_cli.timeline import WINDOW_LIMITS, WINDOW_RANGE
 
 RANDOM = "random-v15"
 MODELS = (*LAYOUTS, DEMO, RANDOM)
@@ -32,11 +34,14 @@ class Card:
         cpu_precision: The format it may run in on a processor that computes in that format itself.
         cpu_batch: Frames a batch on a CPU shall have, 1..64. More are faster where the networks are small;
             large ones gain nothing and take memory for each.
+        window_s: Seconds of sound that the audio encoder hears at once in a stream, 3..30. Less is cheaper;
+            how much suffices is for an evaluation of the networks to say.
     """
 
     name: str | None = None
     cpu_precision: Literal["fp32", "bf16"] = "fp32"
     cpu_batch: int = 4
+    window_s: Fraction = WINDOW_RANGE[1]
 
 
 NO_CARD = Card()
@@ -137,7 +142,11 @@ def read_card(folder: Path) -> Card:
     batch = data.get("cpu_batch", NO_CARD.cpu_batch)
     if type(batch) is not int or not 1 <= batch <= _MAX_CPU_BATCH:
         raise ModelError(f"{path} is broken: cpu_batch is {_short(batch)}, outside 1..{_MAX_CPU_BATCH}.")
-    return Card(name, precision, batch)
+    window = data.get("window_s", float(NO_CARD.window_s))
+    low, high = WINDOW_RANGE
+    if type(window) not in (int, float) or not low <= window <= high:
+        raise ModelError(f"{path} is broken: window_s is {_short(window)}, outside {WINDOW_LIMITS}.")
+    return Card(name, precision, batch, Fraction(str(window)))
 
 
 def read_object(path: Path, what: str) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def generate(
     Args:
         run: Where things are and what computes; without a model it is the one the avatar was made for.
         job: Frame rate, image steps, batches, and silence, which is decided as in a stream of the same sound.
-            `chunk`, `context` and `when_late` do not matter to a whole file.
+            `chunk`, `context`, `window` and `when_late` do not matter to a whole file.
         avatar: Name of the avatar.
         audio: Any file with an audio stream.
         output: Video to write, with the sound at its own rate; or None.
@@ -65,7 +65,7 @@ def generate(
     total = Timeline(job.fps).frames_in(sound.samples, sound.sample_rate)
     clock = MonotonicClock()
     # As the published code encodes a file: windows of 30 s, none of which hears the one before it.
-    job = replace(job, chunk=OFFLINE_HOP, context=Fraction(0))
+    job = replace(job, chunk=OFFLINE_HOP, context=Fraction(0), window=OFFLINE_HOP)
     return run_job(
         run,
         job,

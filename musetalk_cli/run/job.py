@@ -25,6 +25,7 @@ from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.measure.trace import Trace
 from musetalk_cli.nets.bundle import Bundle, open_bundle
 from musetalk_cli.run.report import Report, make_report
+from musetalk_cli.timeline import ROWS_PER_SECOND
 from musetalk_cli.types import AudioSource, Clip, Sink
 
 
@@ -152,6 +153,7 @@ def settings(engine: Engine, job: JobConfig, avatar_name: str) -> dict[str, str 
         "image_ops": engine.images.path,
         "sharpen": "off" if job.sharpen is None else str(job.sharpen),
         "context_s": None if job.context is None else float(job.context),
+        "window_s": engine.window_rows / ROWS_PER_SECOND,
         "batch_sizes": ",".join(str(size) for size in engine.batch_sizes),
         "fps": str(Fraction(job.fps)),
         "alignment": job.alignment,
