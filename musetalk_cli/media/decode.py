@@ -12,9 +12,11 @@ from typing import IO, NamedTuple
 import cv2
 import numpy as np
 
+from musetalk_cli.budget import out_of_memory
 from musetalk_cli.errors import InputError
 from musetalk_cli.media import ffmpeg
-from musetalk_cli.media.probe import FORMATS, Probe, check_pixels, input_arguments, is_seekable
+from musetalk_cli.media.probe import FORMATS, Probe, input_arguments, is_seekable
+from musetalk_cli.media.stills import check_pixels
 from musetalk_cli.types import Image
 
 SEEK_MARGIN = Fraction(10)
@@ -110,6 +112,7 @@ def decode(source: Path, video: Probe, cut: Cut) -> Generator[Pixmap]:
 
     Raises:
         InputError: Nothing can be decoded, a frame is too large, or the file is damaged or cut off.
+        MuseTalkError: There is not enough memory.
     """
     if video.chroma and video.transfer not in _HDR and video.matrix not in _MATRICES | _UNTOLD:
         raise InputError(
@@ -151,6 +154,8 @@ def _run(source: Path, video: Probe, cut: Cut, seek: Fraction | None) -> Generat
             done += 1
         code = process.wait()
         check_pixels(source, ffmpeg.refused_size(messages.lines()))
+        if ffmpeg.lacked_memory(code, messages.lines()):
+            raise out_of_memory()
         cut_off = any(sign in line for line in messages.lines() for sign in _BROKEN)
         if done == 0 and code == 0 and cut.first:
             begin = float(cut.first / cut.rate)

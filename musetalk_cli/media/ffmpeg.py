@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import math
+import os
 import re
+import signal
 import subprocess
 import threading
 from collections import deque
@@ -102,10 +105,19 @@ def pixel_bound(pixels: int) -> list[str]:
     return ["-max_pixels", str(pixels + pixels // 8)]
 
 
-def refused_size(lines: Sequence[str]) -> tuple[int, int] | None:
-    """Columns and rows of the largest picture that was not decoded for its size, told by messages."""
+def refused_size(lines: Sequence[str]) -> tuple[int, int]:
+    """Columns and rows of the largest picture that was not decoded for its size, told by messages; else 0."""
     sizes = [(int(found[1]), int(found[2])) for line in lines if (found := _LARGE.search(line))]
-    return max(sizes, key=math.prod, default=None)
+    return max(sizes, key=math.prod, default=(0, 0))
+
+
+def lacked_memory(code: int, lines: Sequence[str]) -> bool:
+    """True where it ended for want of memory, told by its exit code and messages.
+
+    The system kills a process where there is none left, and starts no thread where a limit is reached.
+    """
+    said = (os.strerror(errno.ENOMEM), f"pthread_create() failed: {os.strerror(errno.EAGAIN)}")
+    return code == -signal.SIGKILL or (code != 0 and any(words in line for line in lines for words in said))
 
 
 class Messages:

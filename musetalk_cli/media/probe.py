@@ -16,7 +16,7 @@ import numpy as np
 from musetalk_cli.errors import InputError
 from musetalk_cli.media import ffmpeg
 from musetalk_cli.media.cadence import Cadence, cadence, exact_rate
-from musetalk_cli.media.stills import MAX_PIXELS
+from musetalk_cli.media.stills import MAX_PIXELS, check_pixels
 from musetalk_cli.timeline import DEFAULT_FPS
 
 FORMATS = "MP4, MOV, MKV, WEBM, AVI and GIF work, and so do images and folders of images."
@@ -96,24 +96,6 @@ def input_arguments(source: Path) -> list[str]:
     named = ["-f", form] if form else []
     bounds = ["-protocol_whitelist", "file,pipe", *ffmpeg.pixel_bound(MAX_PIXELS)]
     return [*bounds, *named, "-i", ffmpeg.file_url(source)]
-
-
-def check_pixels(source: Path, size: tuple[int, int] | None) -> None:
-    """Refuse a video whose frames are larger than a still may be.
-
-    Args:
-        source: The video.
-        size: Columns and rows of its largest frame; None where no frame is known to be too large.
-
-    Raises:
-        InputError: They are.
-    """
-    if size is not None and size[0] * size[1] > MAX_PIXELS:
-        raise InputError(
-            f"{source} has frames of {size[0]}x{size[1]}, more than the "
-            f"{MAX_PIXELS >> 20} million pixels that one may have.",
-            "Make it smaller first.",
-        )
 
 
 def probe(source: Path) -> Probe:

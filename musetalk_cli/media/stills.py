@@ -11,13 +11,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image as Pictures
 from PIL import TiffImagePlugin
 
-from musetalk_cli.budget import is_out_of_memory
+from musetalk_cli.budget import check_budget, is_out_of_memory
 from musetalk_cli.errors import InputError, OutputError
 from musetalk_cli.media import heif
+from musetalk_cli.media.pixels import DEEPEST, Deep, in_8_bits, on_black, upright
 from musetalk_cli.media.profiles import Profile, profile_of
 from musetalk_cli.types import Image
 
@@ -30,8 +30,8 @@ MAX_PIXELS = 1 << 26
 _ANIMATED = frozenset({".png", ".webp"})
 _ORIENTATION = 0x0112
 _BY_PILLOW = frozenset({"HEIF", "AVIF"})
-_Deep = NDArray[np.uint8] | NDArray[np.uint16]
-_DEEPEST = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
+_BYTES_PER_PIXEL = 24
+"""Of memory that decoding takes at most: 16 bits and transparency, a copy of them, and colours converted."""
 
 
 def is_image(path: Path) -> bool:
@@ -84,6 +84,9 @@ def decode_image(data: bytes, *, grey: bool = False) -> Image | None:
     Returns:
         uint8 `[height, width, 3]`, BGR, or `[height, width]`; None where the file is no image, is cut off,
         or declares more than `MAX_PIXELS`.
+
+    Raises:
+        MemoryError: There is not enough memory.
     """
     size = header_size(data)
     if size is None or not 0 < size[0] * size[1] <= MAX_PIXELS:
@@ -95,6 +98,7 @@ def decode_image(data: bytes, *, grey: bool = False) -> Image | None:
             raise MemoryError from error
         return None
     if image is None:
+        _check_memory(size[0] * size[1])
         return None
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) if grey else image, np.uint8)
 
@@ -126,26 +130,41 @@ def read_image(path: Path) -> Image:
         uint8 `[height, width, 3]`, BGR.
 
     Raises:
-        InputError: The file cannot be read or is no usable image.
+        InputError: The file cannot be read, is no usable image, or takes more memory than the budget.
+        MemoryError: There is not enough memory.
     """
     try:
+        size = path.stat().st_size
+        check_budget(size, str(path), InputError)
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
     heif.check_readable(path, data)
+    image, pixels = None, 0
     with _header(path) as picture:
-        decodable = picture is not None and 0 < picture.width * picture.height <= MAX_PIXELS
-        image = _decode_deep(data, picture) if decodable and picture is not None else None
+        if picture is not None:
+            pixels = picture.width * picture.height
+            check_pixels(path, picture.size)
+            check_budget(size + _BYTES_PER_PIXEL * pixels, f"What {path} shows", InputError)
+            image = _decode_deep(data, picture) if pixels else None
     if image is None:
+        _check_memory(pixels)
         raise InputError(f"{path} is not an image that can be read.", "Pass a PNG or JPEG file.")
     return image
 
 
-def shrink(image: Image, size: tuple[int, int]) -> Image:
-    """The image at a smaller size, columns and rows, each pixel the mean of those it covers."""
-    if (image.shape[1], image.shape[0]) == size:
-        return image
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+def check_pixels(source: Path, size: tuple[int, int]) -> None:
+    """Refuse pictures, or frames of a video, of this width and height where they are too large to be decoded.
+
+    Raises:
+        InputError: They have more than `MAX_PIXELS`.
+    """
+    if size[0] * size[1] > MAX_PIXELS:
+        raise InputError(
+            f"{source} has frames of {size[0]}x{size[1]}, more than the "
+            f"{MAX_PIXELS >> 20} million pixels that one may have.",
+            "Make it smaller first.",
+        )
 
 
 def _decode_deep(data: bytes, picture: Pictures.Image) -> Image | None:
@@ -156,8 +175,8 @@ def _decode_deep(data: bytes, picture: Pictures.Image) -> Image | None:
     if picture.format in _BY_PILLOW or picture.mode == "CMYK":
         image = _by_pillow(picture, profile)
         if image is None or (picture.mode == "CMYK" and profile is not None):
-            return None if image is None else np.ascontiguousarray(_upright(image, turned))
-        deep: _Deep = image
+            return None if image is None else np.ascontiguousarray(upright(image, turned))
+        deep: Deep = image
     else:
         found = _by_opencv(data, straight=_straight_alpha(picture))
         if found is None:
@@ -165,20 +184,20 @@ def _decode_deep(data: bytes, picture: Pictures.Image) -> Image | None:
         deep = found
         turned = turned if deep.shape[2] == 4 else 1
     if profile is not None:
-        deep = np.dstack([profile.convert(_in_8_bits(deep[..., :3])), _in_8_bits(deep[..., 3:])])
-    opaque = _on_black(deep) if deep.shape[2] == 4 else _in_8_bits(deep)
-    return np.ascontiguousarray(_upright(opaque, turned))
+        deep = np.dstack([profile.convert(in_8_bits(deep[..., :3])), in_8_bits(deep[..., 3:])])
+    opaque = on_black(deep) if deep.shape[2] == 4 else in_8_bits(deep)
+    return np.ascontiguousarray(upright(opaque, turned))
 
 
-def _by_opencv(data: bytes, *, straight: bool) -> _Deep | None:
+def _by_opencv(data: bytes, *, straight: bool) -> Deep | None:
     """Blue, green, red in 8 or 16 bits, upright; or with the alpha, not upright."""
     raw = np.frombuffer(data, np.uint8)
     try:
         image = cv2.imdecode(raw, cv2.IMREAD_UNCHANGED) if straight else None
-        if image is not None and image.ndim == 3 and image.shape[2] == 4 and image.dtype in _DEEPEST:
+        if image is not None and image.ndim == 3 and image.shape[2] == 4 and image.dtype in DEEPEST:
             return np.asarray(image)
         image = cv2.imdecode(raw, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-        if image is not None and image.dtype not in _DEEPEST:
+        if image is not None and image.dtype not in DEEPEST:
             image = cv2.imdecode(raw, cv2.IMREAD_COLOR)
     except cv2.error as error:
         if is_out_of_memory(error):
@@ -200,26 +219,13 @@ def _by_pillow(picture: Pictures.Image, profile: Profile | None) -> Image | None
     return pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
 
 
-def _in_8_bits(image: _Deep) -> Image:
-    if image.dtype == np.uint8:
-        return np.asarray(image, np.uint8)
-    return np.asarray((image.astype(np.uint32) + 128) // 257, np.uint8)
+def _check_memory(pixels: int) -> None:
+    """Tell a lack of memory from a broken picture: decoders say neither which of the two it was.
 
-
-def _on_black(image: NDArray[np.uint8] | NDArray[np.uint16]) -> Image:
-    """Blue, green, red and alpha, of any depth, to what is seen over black in 8 bits."""
-    deepest = _DEEPEST[image.dtype]
-    whole = image[..., :3].astype(np.uint64) * image[..., 3:]
-    return np.asarray((whole * 255 + deepest * deepest // 2) // (deepest * deepest), np.uint8)
-
-
-def _upright(image: Image, orientation: int) -> Image:
-    """Turn an image as the EXIF orientation, 1 to 8, says."""
-    if orientation in {5, 6, 7, 8}:
-        image = image.transpose(1, 0, 2)
-    if orientation in {3, 4, 7, 8}:
-        image = image[::-1]
-    return image[:, ::-1] if orientation in {2, 3, 6, 7} else image
+    Raises:
+        MemoryError: There is no memory for a picture of so many pixels.
+    """
+    np.empty(_BYTES_PER_PIXEL * pixels, np.uint8)
 
 
 def _head(path: Path) -> bytes:
@@ -267,10 +273,13 @@ def png_of(image: Image) -> bytes:
 
     Raises:
         OutputError: It cannot be encoded, like one without any pixel.
+        MemoryError: There is not enough memory.
     """
     try:
         done, data = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    except cv2.error:
+    except cv2.error as error:
+        if is_out_of_memory(error):
+            raise MemoryError from error
         done = False
     if not done:
         raise OutputError(f"A picture of {image.shape[1]}x{image.shape[0]} cannot be encoded as PNG.")

@@ -11,6 +11,7 @@ from types import TracebackType
 from musetalk_cli.errors import InputError
 from musetalk_cli.media import decode, stills
 from musetalk_cli.media.fields import seen_field_order
+from musetalk_cli.media.pixels import shrink
 from musetalk_cli.media.probe import FORMATS, Probe, probe
 from musetalk_cli.media.selection import EVERYTHING, Selection
 from musetalk_cli.timeline import DEFAULT_FPS
@@ -246,7 +247,7 @@ def _images(
                 f"{path} is {image.shape[1]}x{image.shape[0]}, but {like.name} is {size[0]}x{size[1]}.",
                 "All images of a folder must have one size.",
             )
-        yield stills.shrink(image, target)
+        yield shrink(image, target)
 
 
 def _converted(first: decode.Pixmap, rest: Generator[decode.Pixmap], skip: int) -> Generator[Image | None]:

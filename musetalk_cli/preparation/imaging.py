@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from musetalk_cli.avatar.data import LATENT_SHAPE, Patch
 from musetalk_cli.avatar.latents import LatentsFile
 from musetalk_cli.avatar.layout import FRAMES_DIR, MASKS_DIR, image_name
-from musetalk_cli.errors import ModelError
+from musetalk_cli.budget import check_budget
+from musetalk_cli.errors import InputError, ModelError
 from musetalk_cli.face.masks import mask_from_outline, mask_from_parsing
 from musetalk_cli.face.quality import is_mouth_covered, sharpness
 from musetalk_cli.face.settings import MaskShape
@@ -26,7 +27,7 @@ from musetalk_cli.preparation.inputs import FaceNetworks, Parse
 from musetalk_cli.preparation.journal import Journal
 from musetalk_cli.preparation.options import PrepareOptions
 from musetalk_cli.preparation.plan import Face, Plan
-from musetalk_cli.preparation.survey import WORKERS
+from musetalk_cli.preparation.survey import WORKERS, queue_size
 from musetalk_cli.types import FACE_SIZE, Box, Image
 
 IMAGING_FILE = "imaging.jsonl"
@@ -121,12 +122,15 @@ class Imager:
             What was noticed of every face, in the order of the frames.
 
         Raises:
+            InputError: The faces are so large that they take more memory than the budget.
             ModelError: The encoder gave something else than finite latents.
             AvatarError: A latent is too large for its format.
             OutputError: A mask cannot be written.
             OSError: The latents cannot be written.
         """
         size, todo = self._options.batch_size or self._tools.batch_size, self._plan.animated
+        workers = min(WORKERS, queue_size(*self._size))
+        self._check_memory(size, workers)
         notes: list[FaceNote] = []
         with ExitStack() as stack:
             journal = stack.enter_context(Journal(self._folder / IMAGING_FILE))
@@ -135,19 +139,33 @@ class Imager:
             file = stack.enter_context(
                 LatentsFile(self._folder, len(self._plan.faces), self._options.latents)
             )
-            read = stack.enter_context(closing(side_by_side(self._read, todo[len(notes) :], WORKERS)))
+            read = stack.enter_context(closing(side_by_side(self._read, todo[len(notes) :], workers)))
             batched = stack.enter_context(closing(ahead(batches(read, size), 2)))
             if self._tools.parse is not None:
                 parsed = self._parsed(batched, self._tools.parse)
                 batched = stack.enter_context(closing(ahead(parsed, 2)))
             encoded = stack.enter_context(closing(ahead(self._encoded(batched), 2)))
-            for done in stack.enter_context(closing(side_by_side(self._finished, encoded, WORKERS))):
+            for done in stack.enter_context(closing(side_by_side(self._finished, encoded, workers))):
                 for work, latents in zip(done.works, done.latents, strict=True):
                     file.write(work.number, latents[None])
                 journal.append(done.notes)
                 notes += done.notes
                 progress(len(notes))
         return notes
+
+    def _check_memory(self, batch: int, workers: int) -> None:
+        """Refuse crops of which those that are on their way take more memory than the budget.
+
+        Raises:
+            InputError: They do.
+        """
+        side = max(face.crop.width for face in self._plan.faces if face is not None)
+        # Colours wait for the parser: those that are read, in batches that are put together, wait, and are
+        # parsed. A worker makes a mask of one by way of two others, and its file.
+        colours = 2 * workers + 4 * batch if self._tools.parse is not None else 0
+        frames = 2 * workers * self._size[0] * self._size[1] * 3
+        needed = frames + (3 * colours + 5 * workers) * side * side
+        check_budget(needed, f"Preparing faces of {side}x{side}", InputError)
 
     def _read(self, number: int) -> _Work:
         face = self._plan.faces[number]

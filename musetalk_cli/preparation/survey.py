@@ -13,6 +13,7 @@ import numpy as np
 
 from musetalk_cli.avatar.description import Json
 from musetalk_cli.avatar.layout import FRAMES_DIR, image_name
+from musetalk_cli.budget import check_budget
 from musetalk_cli.errors import InputError
 from musetalk_cli.face.landmarks import FaceLandmarks, Finder
 from musetalk_cli.face.motion import difference, thumbnail
@@ -92,10 +93,11 @@ class Surveyor:
             progress: Told how many frames are done.
 
         Raises:
-            InputError: The source turns out damaged.
+            InputError: The source turns out damaged, or its frames take more memory than the budget.
             OutputError: A frame cannot be written.
         """
         capacity = queue_size(video.width, video.height)
+        _check_memory(video.width, video.height, self._batch)
         with ExitStack() as stack:
             journal = stack.enter_context(Journal(self._folder / SURVEY_FILE))
             decoded = stack.enter_context(closing(ahead(self._rates.each("decode", video), capacity)))
@@ -141,6 +143,20 @@ class Surveyor:
             return
         survey.faces.append(_faces_of(record))
         survey.differences.append(float(record["d"]))
+
+
+def _check_memory(width: int, height: int, batch: int) -> None:
+    """Refuse frames of which those that are on their way take more memory than the budget.
+
+    Raises:
+        InputError: They do.
+    """
+    capacity = queue_size(width, height)
+    workers = min(WORKERS, capacity)
+    # Those that wait before and behind the finder, one in each hand between, those that are searched at once,
+    # those that are compressed, and what a worker makes of one, which noise leaves as large, and its copy.
+    frames = 2 * capacity + 3 + batch + 2 * workers + 2 * workers
+    check_budget(frames * width * height * 3, f"Preparing frames of {width}x{height}", InputError)
 
 
 def check_count(source: Path, survey: Survey, landmarks: int) -> None:
