@@ -61,5 +61,5 @@ def plug_in(monkeypatch, folder):
     monkeypatch.setitem(sys.modules, "pyvirtualcam", module)
     monkeypatch.setattr(Camera, "made", ())
     monkeypatch.setattr(Camera, "refuses", None)
-    monkeypatch.setattr(camera, "_DEVICES", folder)
+    monkeypatch.setattr(camera, "DEVICES", folder)
     (folder / "video0").mkdir()

@@ -1,8 +1,12 @@
 """The benchmark of preparation does the same work in both orders, and tells what it took."""
 
+import io
 import json
 import re
-from dataclasses import asdict, replace
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from dataclasses import asdict
 
 import cv2
 import numpy as np
@@ -14,7 +18,6 @@ from musetalk_cli.bench.clip import write_clip
 from musetalk_cli.bench.memory import forget_peak, peak_bytes, resident_bytes
 from musetalk_cli.bench.one_by_one import prepare_one_by_one
 from musetalk_cli.bench.task import Measured, Task
-from musetalk_cli.config import DataFolder, RunConfig
 from musetalk_cli.errors import InputError
 from musetalk_cli.face.haar import HaarFinder
 from musetalk_cli.measure.throughput import StageRates
@@ -38,7 +41,17 @@ def clip(tmp_path_factory):
 @pytest.fixture
 def here(monkeypatch):
     """Runs are measured in this process, which saves loading the libraries for each."""
-    monkeypatch.setattr(preparing, "_in_own_process", worker.measure)
+    run = subprocess.run
+
+    def run_here(command, **settings):
+        if command[1:3] != ["-m", "musetalk_cli.bench.worker"]:
+            return run(command, **settings)
+        monkeypatch.setattr(sys, "argv", command[2:])
+        with redirect_stdout(io.StringIO()) as out:
+            code = worker.main()
+        return subprocess.CompletedProcess(command, code, out.getvalue(), "")
+
+    monkeypatch.setattr(subprocess, "run", run_here)
 
 
 @pytest.fixture
@@ -194,9 +207,19 @@ def test_a_run_in_its_own_process_has_figures(musetalk, small):
 
 
 def test_a_run_that_fails_answers_why(golden, clip, tmp_path, monkeypatch, capsys):
-    options = preparing.PreparingOptions((2,), *SIZE, detector="haar", parser="segformer")
-    run = RunConfig(DataFolder(golden, "flag"), DataFolder(golden, "flag"), str(golden / "models"), "cpu")
-    task = replace(preparing._task("ours", clip, 2, run, options), folder=str(tmp_path))
+    task = Task(
+        order="ours",
+        source=str(clip),
+        frames=2,
+        folder=str(tmp_path),
+        models=str(golden),
+        model=str(golden / "models"),
+        device="cpu",
+        precision="auto",
+        detector="haar",
+        parser="segformer",
+        batch_size=None,
+    )
     monkeypatch.setattr("sys.argv", ["worker", json.dumps(asdict(task))])
     assert worker.main() == 1
     answer = json.loads(capsys.readouterr().out)

@@ -12,7 +12,7 @@ from face_graphs import face_points, write_dwpose
 from films import film
 
 from musetalk_cli.avatar.store import list_avatars, load_avatar, load_meta, verify
-from musetalk_cli.preparation.run import _Preparation
+from musetalk_cli.face.motion import find_cuts
 from training import portrait
 from training.face import Pose, landmarks
 from training.people import PEOPLE
@@ -301,14 +301,13 @@ def test_where_a_preview_cannot_be_written_there_is_no_avatar_and_the_retry_work
     monkeypatch.chdir(tmp_path)
     there, avatars = tmp_path / "there", tmp_path / "avatars"
     there.mkdir()
-    choose = _Preparation._choose
 
-    def removing(*arguments):
+    def removing(differences):
         there.rmdir()
-        return choose(*arguments)
+        return find_cuts(differences)
 
     with monkeypatch.context() as patched:
-        patched.setattr(_Preparation, "_choose", removing)
+        patched.setattr("musetalk_cli.preparation.run.find_cuts", removing)
         _, err = prepare(clip, avatars, models, *FEW, *given, code=1)
     assert f"{given[1].removeprefix('grid:')} was removed, or its folder was" in " ".join(err.split())
     assert list_avatars(avatars) == []

@@ -40,7 +40,7 @@ def test_bf16_is_told_by_the_processors_flags(cpuinfo, expected):
     ],
 )
 def test_the_precision_is_what_was_asked_for_or_suits(name, device, on_cpu, cpuinfo, expected, monkeypatch):
-    monkeypatch.setattr(module, "_cpuinfo", lambda: cpuinfo)
+    monkeypatch.setattr(module, "read_cpuinfo", lambda: cpuinfo)
     assert resolve_dtype(name, device, on_cpu) == expected
 
 

@@ -1,6 +1,7 @@
 import contextlib
 import errno
 import logging
+import os
 import queue
 import socket
 import struct
@@ -9,6 +10,7 @@ import threading
 import numpy as np
 import pytest
 from clocks import FakeClock
+from processes import open_descriptors
 
 from musetalk_cli.errors import InputError
 from musetalk_cli.sources import ListenSource, listen
@@ -248,13 +250,25 @@ def test_a_second_client_is_sent_away_at_once_and_the_first_goes_on(caplog):
     assert any("was sent away" in record.getMessage() for record in caplog.records)
 
 
+def peer_of(client):
+    """A copy of this process's own end of a connection."""
+    for descriptor in open_descriptors():
+        with contextlib.suppress(OSError):
+            found = socket.socket(fileno=os.dup(descriptor))
+            if found.getpeername() == client.getsockname():
+                return found
+    raise AssertionError("nobody is connected")
+
+
 def test_a_client_that_vanished_is_noticed_by_the_system():
     with Listening() as listening:
-        listening.connect().sendall(bytes(2))
+        client = listening.connect()
+        client.sendall(bytes(2))
         listening.samples(1)
-        served = listening.source._client
+        served = peer_of(client)
         assert served.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert served.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 30
+        served.close()
 
 
 def test_a_discard_leaves_nothing_of_what_waited_and_later_samples_in_place():

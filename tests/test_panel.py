@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from musetalk_cli.cli.options import _set_up_log
+from musetalk_cli.cli.options import set_up_log
 from musetalk_cli.cli.panel import live_panel, render
 from musetalk_cli.live.observe import Depths, Snapshot
 from musetalk_cli.measure.gpu import GpuUse
@@ -78,7 +78,7 @@ def stderr(monkeypatch):
 
     def replace(stream):
         monkeypatch.setattr(sys, "stderr", stream)
-        _set_up_log(verbose=False)
+        set_up_log(verbose=False)
         return stream
 
     yield replace

@@ -182,11 +182,8 @@ def test_nobody_can_write_into_the_avatar(tiny_bundle):
 
 
 @pytest.mark.parametrize(("image_ops", "flights"), [("cpu", 1), ("gpu", 2)])
-def test_several_sessions_at_random_keep_their_order(
-    tiny_bundle, golden_avatar, monkeypatch, image_ops, flights
-):
+def test_several_sessions_at_random_keep_their_order(tiny_bundle, golden_avatar, image_ops, flights):
     """Sessions with some, many and no such frames share batches, of which two are on their way at once."""
-    monkeypatch.setattr(Engine, "_most_flights", flights)
     random, job = np.random.default_rng(flights), replace(JOB, image_ops=image_ops)
     bases = [golden_avatar, synthetic_avatar(320, 240, 96, 9), synthetic_avatar(160, 120, 64, 6)]
     sets = [{1, 2}, {0, 3, 4, 5, 6, 7, 8}, set()]
@@ -203,6 +200,7 @@ def test_several_sessions_at_random_keep_their_order(
         for base, sound, stream in zip(bases, sounds, streams, strict=True)
     ]
     speaker = Speaker(tiny_bundle, job)
+    speaker.engine.most_flights = flights
     sessions = [speaker.open(avatar, **stream) for avatar, stream in zip(avatars, streams, strict=True)]
     taken = speak_at_random(speaker.engine, sessions, sounds, random)
     for frames, avatar, expected, numbers, sound in zip(taken, avatars, plain, sets, sounds, strict=True):

@@ -6,7 +6,7 @@ import pytest
 from face_graphs import face_points, write_dwpose
 
 from musetalk_cli.face import people
-from musetalk_cli.face.dwpose import Dwpose
+from musetalk_cli.face.dwpose import FACE, KEYPOINTS, Dwpose
 from musetalk_cli.face.haar import HaarFinder
 from musetalk_cli.face.landmarks import FaceLandmarks
 from musetalk_cli.face.people import DwposeFinder
@@ -38,8 +38,9 @@ def network(tmp_path_factory):
 
 @pytest.fixture
 def finder(network):
-    found = DwposeFinder(Recorded(network))
-    found.asked = found._network.asked
+    recorded = Recorded(network)
+    found = DwposeFinder(recorded)
+    found.asked = recorded.asked
     return found
 
 
@@ -191,9 +192,17 @@ def test_a_face_the_network_is_not_sure_of_is_none(finder, shade, there):
 
 def test_a_face_outside_of_the_frame_is_none():
     outside = face_points((-100, 100), 40)
-    sure = np.ones(68, np.float32)
-    assert people._face(outside, sure, discs()) is None
-    cut = people._face(outside + np.array((90, 0)), sure, discs())
+
+    def found_at(points):
+        def network(frames, boxes):
+            person = np.zeros((len(frames), KEYPOINTS, 2))
+            person[:, FACE] = points
+            return person, np.ones((len(frames), KEYPOINTS), np.float32)
+
+        return DwposeFinder(network).find([discs()], [])[0]
+
+    assert found_at(outside) == []
+    (cut,) = found_at(outside + np.array((90, 0)))
     assert cut.detection.clamp(*SIZE) == cut.detection
     assert cut.detection.x1 == 0
 

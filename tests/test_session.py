@@ -48,10 +48,11 @@ class Stream:
         rate=RATE,
         channels=1,
         encode=None,
+        generator=None,
         **manners,
     ):
-        self.clock = FakeClock(0.0)
-        self.engine = Engine(bundle, JOB, StageStats(self.clock), encode=encode)
+        self.clock = FakeClock(0.0) if generator is None else generator.clock
+        self.engine = Engine(bundle, JOB, StageStats(self.clock), encode=encode, generator=generator)
         self.session = self.engine.open(avatar, fps, hop, context, rate, channels, SessionOptions(**manners))
         self.rate = rate
         self.frames = []
@@ -139,8 +140,8 @@ def test_a_whole_file_rests_where_a_stream_of_it_does(tiny_bundle, avatar, monke
             fps=fps,
             silence=SilenceLevel(),
             encode=deaf(tiny_bundle),
+            generator=Slow(),
         )
-        Slow(monkeypatch, stream)
         stream.say(sound)
         requests = [frame.request for frame in stream.end()]
         seen.append([(request.index, request.weight, request.source) for request in requests])
@@ -163,16 +164,11 @@ def test_speech_is_made_and_fades_on_both_sides(tiny_bundle, avatar):
 
 
 @pytest.mark.parametrize("rate", [8000, RATE, 44_100])
-def test_a_frame_says_of_which_utterance_it_is_and_when_that_arrived(tiny_bundle, avatar, monkeypatch, rate):
+def test_a_frame_says_of_which_utterance_it_is_and_when_that_arrived(tiny_bundle, avatar, rate):
     """As spoken, in blocks of 20 ms: an utterance arrived with the block in which its first sound lies."""
     stream = Stream(
-        tiny_bundle,
-        avatar,
-        rate=rate,
-        silence=SilenceLevel(),
-        encode=deaf(tiny_bundle),
+        tiny_bundle, avatar, rate=rate, silence=SilenceLevel(), encode=deaf(tiny_bundle), generator=Slow()
     )
-    Slow(monkeypatch, stream)
     stream.say(np.concatenate([quiet(1.03, rate), speech(0.5, rate), quiet(1, rate), speech(1, rate)]))
     stream.say(quiet(1, rate))
     spoken = [frame.request.utterance for frame in stream.end()]
@@ -188,9 +184,8 @@ def test_a_frame_says_of_which_utterance_it_is_and_when_that_arrived(tiny_bundle
         assert (frame.request.utterance is None) == (frame.request.weight == 0)
 
 
-def test_sound_that_comes_in_a_burst_arrived_at_once(tiny_bundle, avatar, monkeypatch):
-    stream = Stream(tiny_bundle, avatar, silence=SilenceLevel(), encode=deaf(tiny_bundle))
-    Slow(monkeypatch, stream)
+def test_sound_that_comes_in_a_burst_arrived_at_once(tiny_bundle, avatar):
+    stream = Stream(tiny_bundle, avatar, silence=SilenceLevel(), encode=deaf(tiny_bundle), generator=Slow())
     stream.say(quiet(1))
     stream.session.hear(np.concatenate([speech(1), quiet(1), speech(1)]), stream.clock.time)
     stream.clock.time += 3
@@ -198,9 +193,8 @@ def test_sound_that_comes_in_a_burst_arrived_at_once(tiny_bundle, avatar, monkey
     assert utterances(stream.end()) == [(0, pytest.approx(1.0)), (1, pytest.approx(1.0))]
 
 
-def test_without_a_gate_the_whole_stream_is_one_utterance(tiny_bundle, avatar, monkeypatch):
-    stream = Stream(tiny_bundle, avatar, encode=deaf(tiny_bundle))
-    Slow(monkeypatch, stream)
+def test_without_a_gate_the_whole_stream_is_one_utterance(tiny_bundle, avatar):
+    stream = Stream(tiny_bundle, avatar, encode=deaf(tiny_bundle), generator=Slow())
     stream.say(np.concatenate([speech(1), quiet(1)]))
     stream.session.interrupt()
     stream.say(speech(1))
@@ -209,10 +203,9 @@ def test_without_a_gate_the_whole_stream_is_one_utterance(tiny_bundle, avatar, m
     assert utterances(frames) == [(0, pytest.approx(0.02))]
 
 
-def test_an_interrupt_ends_an_utterance(tiny_bundle, avatar, monkeypatch):
+def test_an_interrupt_ends_an_utterance(tiny_bundle, avatar):
     """What is discarded is of none, and the next sound begins another, without a pause between."""
-    stream = Stream(tiny_bundle, avatar, silence=SilenceLevel(), encode=deaf(tiny_bundle))
-    Slow(monkeypatch, stream)
+    stream = Stream(tiny_bundle, avatar, silence=SilenceLevel(), encode=deaf(tiny_bundle), generator=Slow())
     stream.say(speech(2))
     stream.session.interrupt()
     stream.say(speech(2))
@@ -250,7 +243,8 @@ def test_an_encoded_hop_hears_all_its_frames_need_after_silence(tiny_bundle):
         return positions(requests)
 
     for context in (Fraction(0), Fraction(1, 10), Fraction(1), None):
-        stream = FeatureStream(encode, Timeline(FPS), HALF, context)
+        timeline = Timeline(FPS)
+        stream = FeatureStream(encode, timeline, HALF, context)
         stream.cutter.append(np.arange(1, 8000 * 12 + 1, dtype=np.float32))
         for number in range(11):
             hop = stream.cutter.due()
@@ -259,7 +253,7 @@ def test_an_encoded_hop_hears_all_its_frames_need_after_silence(tiny_bundle):
                 stream.skip(hop, frames)
                 continue
             for frame, tokens in zip(frames, stream.advance(hop, frames), strict=True):
-                rows = np.arange(stream._timeline.first_row(frame), stream._timeline.last_row(frame))
+                rows = np.arange(timeline.first_row(frame), timeline.last_row(frame))
                 expected = np.where(rows >= 0, rows * 320 + 1, 0)
                 assert np.array_equal(tokens.reshape(10, 2)[:, 0].numpy(), expected)
     assert max(encoded) <= 8000 * 11
@@ -335,13 +329,12 @@ def test_requests_that_wait_are_not_made_after_an_interrupt(tiny_bundle, avatar)
 class Slow:
     """A generator that needs `seconds` of the fake clock for each batch, and no time of its own."""
 
-    def __init__(self, monkeypatch, stream):
-        self.seconds = 0.0
-        self._clock = stream.clock
-        monkeypatch.setattr(stream.engine, "_generator", self)
+    def __init__(self, seconds=0.0):
+        self.seconds = seconds
+        self.clock = FakeClock(0.0)
 
     def unet(self, tokens, latents):
-        self._clock.time += self.seconds
+        self.clock.time += self.seconds
         return latents
 
     def faces(self, latents):
@@ -368,10 +361,9 @@ def delays(frames):
 
 
 @pytest.mark.parametrize("chunk", [Fraction(1, 5), HALF, Fraction(1)])
-def test_delay_stays_bounded_under_overload_and_is_back_within_a_chunk(
-    tiny_bundle, avatar, monkeypatch, chunk
-):
+def test_delay_stays_bounded_under_overload_and_is_back_within_a_chunk(tiny_bundle, avatar, chunk):
     """A generator at half the speed that is needed for a minute; then it is fast again."""
+    slow = Slow(4 / 25 * 0.5)
     stream = Stream(
         tiny_bundle,
         avatar,
@@ -379,9 +371,8 @@ def test_delay_stays_bounded_under_overload_and_is_back_within_a_chunk(
         context=Fraction(0),
         late_after_s=float(chunk),
         encode=deaf(tiny_bundle),
+        generator=slow,
     )
-    slow = Slow(monkeypatch, stream)
-    slow.seconds = 4 / 25 * 0.5
     simulate(stream, 5)
     assert kinds(stream.frames) == "S" * len(stream.frames)
     slow.seconds = 4 / 25 * 2
@@ -399,15 +390,15 @@ def test_delay_stays_bounded_under_overload_and_is_back_within_a_chunk(
     assert [frame.request.index for frame in stream.frames] == list(range(len(stream.frames)))
 
 
-def test_what_is_left_out_keeps_the_picture_before_and_its_own_sound(tiny_bundle, avatar, monkeypatch):
+def test_what_is_left_out_keeps_the_picture_before_and_its_own_sound(tiny_bundle, avatar):
     stream = Stream(
         tiny_bundle,
         avatar,
         context=Fraction(0),
         late_after_s=0.5,
         encode=deaf(tiny_bundle),
+        generator=Slow(0.4),
     )
-    Slow(monkeypatch, stream).seconds = 0.4
     simulate(stream, 10)
     held = [place for place, frame in enumerate(stream.frames) if frame.fate is Fate.HELD]
     assert held
@@ -453,8 +444,8 @@ def test_picture_and_idle_clip_run_at_their_own_speed(tiny_bundle, avatar, monke
         late_after_s=0.5,
         context=Fraction(0),
         encode=deaf(tiny_bundle),
+        generator=Slow(),
     )
-    Slow(monkeypatch, stream)
     stream.say(np.concatenate([speech(0.8), quiet(1.2)]))
     stream.session.interrupt()
     stream.session.hear(speech(2), stream.clock.time)
@@ -476,9 +467,8 @@ def test_picture_and_idle_clip_run_at_their_own_speed(tiny_bundle, avatar, monke
             assert np.array_equal(frame.image[corner], avatar.frames[number][corner])
 
 
-def test_waiting_makes_every_frame(tiny_bundle, avatar, monkeypatch):
-    stream = Stream(tiny_bundle, avatar, context=Fraction(0), encode=deaf(tiny_bundle))
-    Slow(monkeypatch, stream).seconds = 1.0
+def test_waiting_makes_every_frame(tiny_bundle, avatar):
+    stream = Stream(tiny_bundle, avatar, context=Fraction(0), encode=deaf(tiny_bundle), generator=Slow(1.0))
     simulate(stream, 20)
     assert set(kinds(stream.frames)) == {"S"}
 

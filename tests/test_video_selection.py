@@ -10,6 +10,7 @@ import pytest
 from test_video import ffmpeg, picture
 
 from musetalk_cli.errors import InputError
+from musetalk_cli.media import ffmpeg as media_ffmpeg
 from musetalk_cli.media.video import Selection, read_frames
 
 NUMBERED = "nullsrc=size=64x48:rate={rate},format=gbrp,geq=r='mod(N,256)':g='floor(N/256)':b=0"
@@ -116,16 +117,18 @@ def test_where_a_stream_cannot_be_entered_in_its_middle(tmp_path):
 
 
 def test_a_seek_that_fails_is_made_up_for(clips, monkeypatch):
-    from musetalk_cli.media import decode
+    start = media_ffmpeg.start
+    sought = []
 
-    real = decode._arguments
+    def breaking(arguments, **pipes):
+        if "-ss" in arguments:
+            sought.append(arguments)
+            arguments = ["-f", "none", *arguments]
+        return start(arguments, **pipes)
 
-    def breaking(source, video, cut, seek):
-        arguments = real(source, video, cut, seek)
-        return arguments if seek is None else ["-f", "none", *arguments]
-
-    monkeypatch.setattr(decode, "_arguments", breaking)
+    monkeypatch.setattr(media_ffmpeg, "start", breaking)
     assert numbers(clips["mp4"], Selection(Fraction(40), max_frames=2))[0] == [1000, 1001]
+    assert sought
 
 
 def test_a_clip_whose_time_does_not_begin_at_zero(tmp_path):

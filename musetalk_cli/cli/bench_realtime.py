@@ -22,7 +22,7 @@ from musetalk_cli.cli.bench_options import (
 )
 from musetalk_cli.cli.interrupt import stop_on_signals
 from musetalk_cli.cli.options import Common, common_options
-from musetalk_cli.cli.render import mebibytes, print_table, put, say
+from musetalk_cli.cli.render import mebibytes, named_latencies, print_table, put, say
 from musetalk_cli.config import JobConfig, parse_sharpen
 from musetalk_cli.timeline import (
     CHUNK_LIMITS,
@@ -93,15 +93,16 @@ def realtime(
 def _show(result: LiveResult, fps: Fraction) -> None:
     from musetalk_cli.bench.live import missed
 
-    rows = []
+    rows, names = [], []
     for run in result.runs:
-        latencies = [run.first_frame_ms, run.last_frame_ms, run.mouth_to_eye_ms]
-        figures = [f"{each.p50:.0f} / {each.p95:.0f} / {each.p99:.0f}" for each in latencies]
+        latencies = dict(named_latencies(run))
+        names = list(latencies)
+        figures = [f"{each.p50:.0f} / {each.p95:.0f} / {each.p99:.0f}" for each in latencies.values()]
         late = f"{missed(run)} of {run.frames}"
         rows.append(
             [f"{run.chunk_s:g} s", *figures, late, str(run.dropped_frames), f"{run.real_time_factor:.3f}"]
         )
-    columns = ["chunk", "first frame", "last frame", "mouth to eye", "missed", "left out", "real-time factor"]
+    columns = ["chunk", *names, "missed", "left out", "real-time factor"]
     print_table(f"Live at {float(fps):g} fps, latencies p50 / p95 / p99 in ms", columns, rows)
     if result.runs:
         last = result.runs[-1]

@@ -180,7 +180,7 @@ def _model_option(default: str) -> object:
 
 
 def _common(ctx: typer.Context, values: dict[str, Any]) -> Common:
-    _set_up_log(verbose=values["verbose"])
+    set_up_log(verbose=values["verbose"])
     run = RunConfig(
         models=_place(ctx, "models_dir", values["models_dir"], "models"),
         avatars=_place(ctx, "avatars_dir", values["avatars_dir"], "avatars"),
@@ -213,7 +213,7 @@ class _Printable(logging.Formatter):
         return redacted(printable(super().format(record), keep="\n"))
 
 
-def _set_up_log(*, verbose: bool) -> None:
+def set_up_log(*, verbose: bool) -> None:
     """Logs go to stderr: progress and warnings always, what was decided with -v."""
     logging.addLevelName(PROGRESS, "PROGRESS")
     handler = logging.StreamHandler(sys.stderr)

@@ -66,6 +66,7 @@ class Engine:
         job: Batch sizes, image path and sharpening.
         stats: Where stage times go.
         encode: What gives the rows of windows; None is the bundle's encoder.
+        generator: What makes faces; None is that of the bundle.
         images: The image path to begin with; None is what the job and the device say.
 
     Attributes:
@@ -73,6 +74,7 @@ class Engine:
         window_rows: Rows of the encoder's window.
         images: What the device holds of avatars, and the image steps.
         repair: What is done about faces that are not numbers.
+        most_flights: Batches that may be on their way to the host at once.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Engine:
         stats: StageStats,
         *,
         encode: Encode | None = None,
+        generator: Generator | None = None,
         images: ImagePath | None = None,
     ) -> None:
         self.bundle = bundle
@@ -93,13 +96,14 @@ class Engine:
         self.batch_sizes = job.batch_sizes or (BATCHES_ON_CUDA if self._on_cuda else (whole,))
         self.window_rows = ceil_div((job.window or bundle.card.window_s) * ROWS_PER_SECOND, 1)
         self._encode = encode or AudioEncoder(bundle)
-        self._generator = Generator(bundle)
+        self._generator = generator or Generator(bundle)
         self.repair = Repair(bundle, self._generator)
         on_device = job.image_ops == "gpu" or (job.image_ops == "auto" and self._on_cuda)
         slots = FLIGHTS_ON_CUDA + 1
         by_job: ImagePath = GpuPath(bundle.device, slots, job.sharpen) if on_device else CpuPath()
         self.images = ImageSteps(images or by_job, bundle.device, bundle.dtype, job.sharpen, stats)
         self._scheduler = Scheduler(self.batch_sizes[-1])
+        self.most_flights = FLIGHTS_ON_CUDA if self._on_cuda else 1
         self._flights: deque[_Flight] = deque()
 
     def open(
@@ -186,7 +190,7 @@ class Engine:
         if batch:
             self._launch(batch)
         # one batch comes down while the device works on the next; where there is none, nothing to wait for
-        landed = bool(self._flights) and (not batch or len(self._flights) >= self._most_flights)
+        landed = bool(self._flights) and (not batch or len(self._flights) >= self.most_flights)
         if landed:
             self._land(self._flights.popleft())
         self.stats.collect()
@@ -195,10 +199,6 @@ class Engine:
     def _timed_encode(self, requests: Sequence[EncodeRequest]) -> list[Tensor]:
         with self.stats.device_span("features"):
             return self._encode(requests)
-
-    @property
-    def _most_flights(self) -> int:
-        return FLIGHTS_ON_CUDA if self._on_cuda else 1
 
     def _launch(self, batch: Batch) -> None:
         made = [

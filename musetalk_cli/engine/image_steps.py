@@ -140,8 +140,8 @@ class ImageSteps:
         return fetch_or_fall_back
 
     def _launch(self, sources: Sequence[SourceFrame], faces: Tensor, finite: Tensor) -> Fetch:
-        path, span = self._path, self._stats.device_span
-        targets = self._targets(sources)
+        span = self._stats.device_span
+        path, targets = self._targets(sources)
         with span("resize"):
             resized = path.resize(faces, targets)
         if self._sharpen is not None:
@@ -152,9 +152,15 @@ class ImageSteps:
         with span("download"):
             return path.download([*patches, path.marks(finite)])
 
-    def _targets(self, sources: Sequence[SourceFrame]) -> list[Target]:
-        found = (self.upload(avatar).targets[self._path.name][number] for avatar, number in sources)
-        return [target for target in found if target is not None]
+    def _targets(self, sources: Sequence[SourceFrame]) -> tuple[ImagePath, list[Target]]:
+        """The path, and its targets: decided once all avatars are placed, since that may change the path."""
+        residents = [self.upload(avatar) for avatar, _ in sources]
+        path = self._path
+        found = [
+            resident.targets[path.name][number]
+            for resident, (_, number) in zip(residents, sources, strict=True)
+        ]
+        return path, [target for target in found if target is not None]
 
     def _fall_back(self, error: RuntimeError) -> None:
         """Change to the CPU's image path, for good; its targets are views, so nothing is copied."""

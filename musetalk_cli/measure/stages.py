@@ -80,11 +80,14 @@ class Figures:
             elif (place := int(self._random() * self._count)) < KEPT:
                 self._kept[place] = seconds
 
+    def sample(self) -> NDArray[np.float64]:
+        """A copy of the durations that are kept, in seconds: all of them, or a uniform sample of `KEPT`."""
+        with self._lock:
+            return np.array(self._kept)
+
     def percentiles(self) -> Percentiles:
         """Percentiles of the durations so far."""
-        with self._lock:
-            kept = np.array(self._kept)
-        return Percentiles.of(kept)
+        return Percentiles.of(self.sample())
 
 
 @dataclass(frozen=True, slots=True)

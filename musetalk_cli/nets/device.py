@@ -57,7 +57,7 @@ def resolve_dtype(
         return _DTYPES[name]
     if device.type == "cuda":
         return torch.float16
-    return torch.bfloat16 if on_cpu == "bf16" and computes_in_bf16(_cpuinfo()) else torch.float32
+    return torch.bfloat16 if on_cpu == "bf16" and computes_in_bf16(read_cpuinfo()) else torch.float32
 
 
 def computes_in_bf16(cpuinfo: str) -> bool:
@@ -107,11 +107,11 @@ def describe_device(device: torch.device) -> str:
 
 def _processor() -> str:
     """The processor's name where the system tells it, else its architecture."""
-    found = re.search(r"model name\s*:\s*(.+)", _cpuinfo())
+    found = re.search(r"model name\s*:\s*(.+)", read_cpuinfo())
     return found[1].strip() if found else platform.machine()
 
 
-def _cpuinfo() -> str:
+def read_cpuinfo() -> str:
     """What Linux tells of the processors; empty on other systems."""
     with contextlib.suppress(OSError):
         return Path("/proc/cpuinfo").read_text()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_DEVICES = Path("/sys/devices/virtual/video4linux")
+DEVICES = Path("/sys/devices/virtual/video4linux")
 _INSTALL = (
     "Load v4l2loopback: sudo modprobe v4l2loopback exclusive_caps=1"
     if sys.platform == "linux"
@@ -44,7 +44,7 @@ class VirtualCameraSink:
             raise OutputError(
                 "A virtual camera needs pyvirtualcam.", "pip install 'musetalk-cli[camera]'"
             ) from error
-        if sys.platform == "linux" and not any(_DEVICES.glob("video*")):
+        if sys.platform == "linux" and not any(DEVICES.glob("video*")):
             raise OutputError("There is no virtual camera device.", _INSTALL)
         self._camera: pyvirtualcam.Camera | None = None
 

@@ -1,0 +1,154 @@
+"""What the device holds of avatars, and what becomes of a batch where it fails."""
+
+import numpy as np
+import pytest
+import torch
+from clocks import FakeClock
+from handmade import passed_through
+
+from musetalk_cli.bench.synthetic import synthetic_avatar
+from musetalk_cli.config import Sharpen
+from musetalk_cli.engine.compositor import CpuPath, GpuPath
+from musetalk_cli.engine.image_steps import ImageSteps, SourceFrame
+from musetalk_cli.measure.stages import StageStats
+
+CPU = torch.device("cpu")
+STEPS = ["place", "resize", "blend", "download"]
+FACES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 256, 256, 3), np.uint8))
+FINITE = torch.tensor([True, False, True])
+
+
+class Device(GpuPath):
+    """A device's path that counts what it places, and fails at one step as one that is out of memory does."""
+
+    def __init__(self, fails_at=None):
+        super().__init__(CPU)
+        self.fails_at = fails_at
+        self.placed = []
+
+    def _reach(self, step):
+        if step == self.fails_at:
+            raise torch.OutOfMemoryError("out of memory, as injected\nsecond line")
+
+    def place(self, avatar):
+        self._reach("place")
+        self.placed.append(avatar)
+        return super().place(avatar)
+
+    def resize(self, faces, targets):
+        self._reach("resize")
+        return super().resize(faces, targets)
+
+    def blend(self, faces, targets):
+        self._reach("blend")
+        return super().blend(faces, targets)
+
+    def download(self, patches):
+        fetch = super().download(patches)
+        return lambda: self._reach("download") or fetch()
+
+
+def make_steps(path, sharpen=None, dtype=torch.float32, stats=None):
+    return ImageSteps(path, CPU, dtype, sharpen, stats or StageStats(FakeClock()))
+
+
+@pytest.fixture(scope="module")
+def avatars():
+    """Two of different sizes, of which the second has a frame without a face."""
+    return synthetic_avatar(160, 120, 64, 3), passed_through(synthetic_avatar(320, 240, 96, 4), {1})
+
+
+@pytest.fixture
+def sources(avatars):
+    one, other = avatars
+    return [SourceFrame(other, 3), SourceFrame(one, 0), SourceFrame(other, 0)]
+
+
+def assert_same(ours, expected):
+    assert len(ours) == len(expected)
+    assert all(map(np.array_equal, ours, expected))
+
+
+@pytest.mark.parametrize("path", [CpuPath(), GpuPath(CPU)], ids=["cpu", "gpu"])
+def test_a_batch_of_several_avatars_gives_the_part_of_each_frame_and_the_marks(path, sources):
+    *patches, marks = make_steps(path).run(sources, FACES, FINITE)()
+    for patch, (avatar, number) in zip(patches, sources, strict=True):
+        part = avatar.patches[number]
+        before = avatar.frames[number][part.box.slices()]
+        assert patch.shape == before.shape
+        assert np.array_equal(patch[part.mask == 0], before[part.mask == 0])
+        assert not np.array_equal(patch, before)
+    assert marks.tolist() == [1, 0, 1]
+
+
+def test_latents_are_those_of_the_frames_in_the_networks_format(avatars, sources):
+    steps = make_steps(CpuPath(), dtype=torch.float16)
+    latents = steps.latents(sources)
+    expected = torch.stack([avatar.latents[number] for avatar, number in sources]).half()
+    assert latents.dtype == torch.float16
+    assert torch.equal(latents, expected)
+
+
+def test_an_avatar_is_placed_once_and_held_until_it_is_forgotten(avatars, sources):
+    path = Device()
+    steps = make_steps(path)
+    assert not steps.holds(avatars[0])
+    steps.upload(avatars[0])
+    for _ in range(2):
+        steps.run(sources, FACES, FINITE)()
+    assert path.placed == list(avatars)
+    assert all(map(steps.holds, avatars))
+    steps.forget(avatars[0])
+    steps.forget(avatars[0])
+    assert [steps.holds(avatar) for avatar in avatars] == [False, True]
+    steps.upload(avatars[0])
+    assert path.placed == [*avatars, avatars[0]]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_failing_device_is_given_up_once_and_the_cpu_does_its_batch(step, avatars, sources, caplog):
+    expected = make_steps(CpuPath()).run(sources, FACES, FINITE)()
+    steps = make_steps(Device(step))
+    for _ in range(2):
+        assert_same(steps.run(sources, FACES, FINITE)(), expected)
+    assert (steps.fallbacks, steps.path) == (1, "cpu")
+    assert [record.getMessage() for record in caplog.records] == [
+        "The image steps failed on cpu and go on on the CPU: out of memory, as injected"
+    ]
+
+
+def test_of_two_batches_on_their_way_both_are_done_again(sources):
+    expected = make_steps(CpuPath()).run(sources, FACES, FINITE)()
+    steps = make_steps(Device("download"))
+    fetches = [steps.run(sources, FACES, FINITE) for _ in range(2)]
+    for fetch in fetches:
+        assert_same(fetch(), expected)
+    assert steps.fallbacks == 1
+
+
+@pytest.mark.parametrize("step", ["place", "resize", "blend"])
+def test_a_failure_of_the_cpu_is_not_hidden(step, sources, monkeypatch):
+    def broken(*arguments):
+        raise RuntimeError("broken")
+
+    path = CpuPath()
+    monkeypatch.setattr(path, step, broken)
+    steps = make_steps(path)
+    with pytest.raises(RuntimeError, match="broken"):
+        steps.run(sources, FACES, FINITE)
+    assert steps.fallbacks == 0
+
+
+@pytest.mark.parametrize("sharpen", [None, Sharpen()])
+def test_every_step_of_a_batch_is_timed_once(sharpen, sources):
+    stats = StageStats(FakeClock())
+    steps = make_steps(CpuPath(), sharpen, stats=stats)
+    for avatar, _ in sources:
+        steps.upload(avatar)
+    assert stats.summary(()) == {}
+    for _ in range(3):
+        steps.run(sources, FACES, FINITE)()
+    counts = {name: stage.count for name, stage in stats.summary(()).items()}
+    assert counts == dict.fromkeys(
+        ["resize", *([] if sharpen is None else ["sharpen"]), "blend", "download"], 3
+    )
