@@ -1,17 +1,14 @@
 """The benchmark of preparation does the same work in both orders, and tells what it took."""
 
-import io
 import json
 import re
-import subprocess
-import sys
-from contextlib import redirect_stdout
 from dataclasses import asdict
 
 import cv2
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from workers import run_workers_here
 
 from musetalk_cli.bench import preparing, worker
 from musetalk_cli.bench.clip import write_clip
@@ -40,18 +37,7 @@ def clip(tmp_path_factory):
 
 @pytest.fixture
 def here(monkeypatch):
-    """Runs are measured in this process, which saves loading the libraries for each."""
-    run = subprocess.run
-
-    def run_here(command, **settings):
-        if command[1:3] != ["-m", "musetalk_cli.bench.worker"]:
-            return run(command, **settings)
-        monkeypatch.setattr(sys, "argv", command[2:])
-        with redirect_stdout(io.StringIO()) as out:
-            code = worker.main()
-        return subprocess.CompletedProcess(command, code, out.getvalue(), "")
-
-    monkeypatch.setattr(subprocess, "run", run_here)
+    run_workers_here(monkeypatch)
 
 
 @pytest.fixture

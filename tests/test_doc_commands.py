@@ -22,8 +22,9 @@ from films import film
 from lives import run_ffmpeg, speech, write_sound
 from soundcards import PlayingDevice
 from test_cli_arguments import COMMANDS
+from workers import run_workers_here
 
-from musetalk_cli.bench import live, preparing, response, run, worker
+from musetalk_cli.bench import live, preparing, response, run
 from musetalk_cli.nets import random_v15
 
 ALL = (*PAGES, *OTHER_PAGES)
@@ -119,7 +120,7 @@ def short(monkeypatch):
     answered = {"utterances": 1, "pause_s": 0.5, "chunks": (Fraction(1, 5),), "sendings": ("burst",)}
     shortened(response, "bench_response", **answered, avatar_frames=2)
     shortened(preparing, "bench_preparing", frames=(2,))
-    monkeypatch.setattr(preparing, "_in_own_process", worker.measure)
+    run_workers_here(monkeypatch)
 
 
 @pytest.fixture

@@ -27,13 +27,13 @@ class Listening:
         self.clock = FakeClock(START)
         self.source = ListenSource(address, rate, channels, self.clock)
         self.rate = rate
-        self._blocks = queue.Queue()
+        self.blocks = queue.Queue()
         self._clients = []
         self._thread = threading.Thread(target=self._read)
 
     def _read(self):
         for block in self.source:
-            self._blocks.put(block)
+            self.blocks.put(block)
 
     def __enter__(self):
         self._thread.start()
@@ -53,7 +53,7 @@ class Listening:
         return client
 
     def next(self):
-        return self._blocks.get(timeout=BOUND_S)
+        return self.blocks.get(timeout=BOUND_S)
 
     def samples(self, count):
         """So many samples, `[count, channels]`, each block of 50 ms at most."""
@@ -70,7 +70,7 @@ class Listening:
         found = []
         while True:
             try:
-                found.append(self._blocks.get(timeout=0.15).samples)
+                found.append(self.blocks.get(timeout=0.15).samples)
             except queue.Empty:
                 return np.concatenate(found) if found else np.zeros((0, self.source.channels), np.float32)
 
@@ -370,7 +370,7 @@ def test_a_client_that_sent_at_once_and_closed_does_not_hold_the_place():
         later.sendall(second.tobytes())
         while sum(map(len, found)) < len(first) + len(second):
             try:
-                found.append(listening._blocks.get(timeout=0.01).samples)
+                found.append(listening.blocks.get(timeout=0.01).samples)
             except queue.Empty:
                 listening.clock.time += 0.1
         later.setblocking(False)
