@@ -120,23 +120,29 @@ _built_once = functools.cache(typer.main.get_command)
 
 
 @pytest.fixture
-def musetalk(monkeypatch, capfd):
+def own_log():
+    """What a command does to the program's log is undone."""
+    log = logging.getLogger("musetalk_cli")
+    before = (log.handlers, log.propagate, log.level)
+    yield
+    log.handlers, log.propagate = before[:2]
+    log.setLevel(before[2])
+
+
+@pytest.fixture
+def musetalk(monkeypatch, capfd, own_log):
     """Runs a command in this process; gives its exit code, stdout and stderr."""
     from musetalk_cli.cli.app import run
 
     # The tree of commands is the same for every call, and takes longer to build than most calls to run.
     monkeypatch.setattr(typer.main, "get_command", _built_once)
-    log = logging.getLogger("musetalk_cli")
-    before = (log.handlers, log.propagate, log.level)
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["musetalk", *map(str, arguments)])
         code = run()
         return (code, *capfd.readouterr())
 
-    yield call
-    log.handlers, log.propagate = before[:2]
-    log.setLevel(before[2])
+    return call
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ class Reader:
                 assert words[0] in TOOLS, f"{line.place}: nothing stands in for {words[0]}"
                 data = TOOLS[words[0]](self, words, data, number < len(pipeline) - 1)
 
-    def _ours(self, words, data, piped):
+    def ours(self, words, data, piped):
         self._provide(words)
         url = next((word for word in words if re.match(r"rtmp://|srt://", word)), None)
         if url is None:
@@ -158,7 +158,7 @@ class Reader:
             name = words[words.index("--name") + 1]
             assert (self.place / "avatars" / name / "avatar.json").is_file()
 
-    def _make(self, words, data, piped):
+    def make(self, words, data, piped):
         """Tells what it would do; what of that is this program runs."""
         make = shutil.which("make") or pytest.skip("there is no make here")
         command = [make, "--dry-run", "--always-make", *words[1:]]
@@ -169,38 +169,38 @@ class Reader:
             before, ours, after = line.partition("/musetalk ")
             if ours:
                 assert before.endswith("bin")
-                self._ours(["musetalk", *after.split()], None, False)
+                self.ours(["musetalk", *after.split()], None, False)
 
-    def _source(self, words, data, piped):
+    def source(self, words, data, piped):
         """The environment is the one of `make install`."""
         assert words[1:] == [".venv/bin/activate"]
         assert "\nVENV := .venv\n" in (ROOT / "Makefile").read_text()
 
-    def _pip(self, words, data, piped):
+    def pip(self, words, data, piped):
         """What is installed is what the project asks for, or an extra it has."""
         project = (ROOT / "pyproject.toml").read_text()
         for word in words[2:]:
             extra = re.fullmatch(r"musetalk-cli\[(\w+)\]", word)
             assert (f"\n{extra[1]} = [" if extra else f'"{word}"') in project, word
 
-    def _ffmpeg(self, words, data, piped):
+    def ffmpeg(self, words, data, piped):
         self._bring([words[words.index("-i") + 1]])
         done = run_ffmpeg(*words[1:])
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def _tts(self, words, data, piped):
+    def tts(self, words, data, piped):
         return pcm(speech(SPOKEN_S))
 
-    def _ffplay(self, words, data, piped):
+    def ffplay(self, words, data, piped):
         played = read_back(data=data)
         assert len(played.times) >= FRAMES
         assert len(played.sound)
 
-    def _echo(self, words, data, piped):
+    def echo(self, words, data, piped):
         return (" ".join(words[1:]) + "\n").encode()
 
-    def _nc(self, words, data, piped):
+    def nc(self, words, data, piped):
         """A stream is at the other end of the socket, and is interrupted."""
         interrupted, path = [], words[-1].replace(RUNTIME, "run/")
         handle = ControlHandle()
@@ -215,14 +215,14 @@ class Reader:
 
 
 TOOLS = {
-    "musetalk": Reader._ours,
-    "make": Reader._make,
-    "source": Reader._source,
-    "pip": Reader._pip,
-    "ffmpeg": Reader._ffmpeg,
-    "tts": Reader._tts,
-    "ffplay": Reader._ffplay,
-    "echo": Reader._echo,
-    "nc": Reader._nc,
+    "musetalk": Reader.ours,
+    "make": Reader.make,
+    "source": Reader.source,
+    "pip": Reader.pip,
+    "ffmpeg": Reader.ffmpeg,
+    "tts": Reader.tts,
+    "ffplay": Reader.ffplay,
+    "echo": Reader.echo,
+    "nc": Reader.nc,
 }
 """What a line may call: each is given its words, its standard input, and whether its output is read."""

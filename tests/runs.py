@@ -1,6 +1,5 @@
 """Streams of the real engine on tiny networks, with sources and sinks that a test holds in its hands."""
 
-import math
 import threading
 from dataclasses import replace
 from fractions import Fraction
@@ -27,14 +26,7 @@ BATCH = 4
 CHUNK = Fraction(1, 5)
 JOB = JobConfig(fps=Fraction(FPS), chunk=CHUNK, sharpen=None, image_ops="cpu", batch_sizes=(BATCH,))
 OFFLINE = StreamPolicy.of_recording()
-LIVE = StreamPolicy(
-    paced=False,
-    late_after_s=math.inf,
-    own_time=True,
-    time_goes_on=True,
-    sinks_are_waited_for=True,
-    all_or_nothing=False,
-)
+LIVE = replace(OFFLINE, own_time=True, time_goes_on=True, all_or_nothing=False)
 """What fails is closed and the rest goes on; frames are shown as they are made, so no test hangs on time."""
 PACED = replace(LIVE, paced=True, sinks_are_waited_for=False)
 

@@ -86,7 +86,9 @@ def test_a_stop_ends_the_run_and_leaves_out_the_rest(models):
 
     run = RunConfig(DataFolder(models, "flag"), DataFolder(models, "flag"), str(models), "cpu", "fp32")
     job = JobConfig(fps=Fraction(5), context=Fraction(0), sharpen=None)
-    options = LiveOptions((Fraction(1, 5), Fraction(1, 2)), 3600.0, 128, 128, 64, 2)
+    options = LiveOptions(
+        (Fraction(1, 5), Fraction(1, 2)), 3600.0, width=128, height=128, face=64, avatar_frames=2
+    )
     result = bench_live(run, job, options, notice, ControlHandle(stop))
     assert len(result.runs) == 1
     assert result.runs[0].interrupted

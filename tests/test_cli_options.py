@@ -10,7 +10,7 @@ from films import film
 from lives import speech, write_sound
 
 from musetalk_cli.avatar.layout import LatentsFormat
-from musetalk_cli.bench.options import BenchOptions, LiveOptions, PreparingOptions
+from musetalk_cli.bench.options import BenchOptions, LiveOptions, PreparingOptions, ResponseOptions
 from musetalk_cli.config import DeviceName, ImageOpsName, JobConfig, PrecisionName, RunConfig, WhenLate
 from musetalk_cli.errors import InputError
 from musetalk_cli.face.settings import MaskMode
@@ -25,6 +25,7 @@ WORK = {
     "prepare-avatar clip.avi --name anna": "run.prepare.prepare",
     "bench": "bench.run.bench",
     "bench realtime": "bench.live.bench_live",
+    "bench response": "bench.response.bench_response",
     "bench prepare": "bench.preparing.bench_preparing",
 }
 """What each command calls, once it has read its options."""
@@ -34,6 +35,7 @@ SETTINGS = {
     "prepare-avatar clip.avi --name anna": [Selection(), PrepareOptions(), PrepareOutputs()],
     "bench": [JobConfig(), BenchOptions()],
     "bench realtime": [JobConfig(), LiveOptions()],
+    "bench response": [JobConfig(), ResponseOptions()],
     "bench prepare": [PreparingOptions()],
 }
 CHOICES = {

@@ -1,6 +1,5 @@
 """Signals while commands load, run and end. The signal comes out of a step of the work itself."""
 
-import logging
 import os
 import signal
 import sys
@@ -18,10 +17,8 @@ KINDS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
 @pytest.fixture
-def main(monkeypatch, capfd):
+def main(monkeypatch, capfd, own_log):
     """Runs the program as its entry point does, in this process; gives exit code, stdout and stderr."""
-    log = logging.getLogger("musetalk_cli")
-    before = (log.handlers, log.propagate, log.level)
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["musetalk", *map(str, arguments)])
@@ -29,9 +26,7 @@ def main(monkeypatch, capfd):
             __main__.main()
         return (end.value.code, *capfd.readouterr())
 
-    yield call
-    log.handlers, log.propagate = before[:2]
-    log.setLevel(before[2])
+    return call
 
 
 def signal_in(monkeypatch, module, name, kind, calls=2):

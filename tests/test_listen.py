@@ -206,13 +206,20 @@ def test_a_sender_that_never_ends_has_to_wait():
     assert sent < 1 << 20
 
 
-def test_what_waited_while_nobody_took_it_comes_before_any_silence():
+@contextlib.contextmanager
+def heard():
+    """A source, its clock, a client of whom 20 ms were heard, and the blocks that come after them."""
     source = ListenSource("0", 16000, 1, clock := FakeClock(START))
     host, port = source.address.split(":")
     with socket.create_connection((host, int(port))) as client:
         blocks = iter(source)
         client.sendall(b"\x00\x40" * 320)
         assert next(blocks).samples.all()
+        yield source, clock, client, blocks
+
+
+def test_what_waited_while_nobody_took_it_comes_before_any_silence():
+    with heard() as (source, clock, client, blocks):
         client.sendall(b"\x00\x20" * 800)
         clock.time += 5
         assert next(blocks).samples.all()
@@ -286,12 +293,7 @@ def test_a_discard_leaves_nothing_of_what_waited_and_later_samples_in_place():
 
 
 def test_what_a_discard_threw_away_is_not_made_up_for_with_silence():
-    source = ListenSource("0", 16000, 1, clock := FakeClock(START))
-    host, port = source.address.split(":")
-    with socket.create_connection((host, int(port))) as client:
-        blocks = iter(source)
-        client.sendall(b"\x00\x40" * 320)
-        assert next(blocks).samples.all()
+    with heard() as (source, clock, client, blocks):
         client.sendall(b"\x00\x40" * 16000)
         clock.time += 5
         source.discard()

@@ -235,17 +235,23 @@ class Stepped(Sink):
         super().write(frame)
 
 
-def test_a_second_interrupt_does_not_show_the_face_again():
-    """It comes while the frames of before the first are still being written as idle ones."""
-    run, queued = Run(Stepped()), [frame(index) for index in range(6)]
+def interrupted_twice(queued):
+    """What is written where interrupts come while the first and the third of queued frames are written."""
+    run = Run(Stepped())
     run.worker.open()
     run.put(*queued)
-    for place in range(6):
+    for place in range(len(queued)):
         assert run.sink.asked.acquire(timeout=TIMEOUT_S)
         run.epoch += place in {0, 2}
         run.sink.steps.release()
     run.worker.finish()
-    written = run.sink.frames
+    return run.sink.frames
+
+
+def test_a_second_interrupt_does_not_show_the_face_again():
+    """It comes while the frames of before the first are still being written as idle ones."""
+    queued = [frame(index) for index in range(6)]
+    written = interrupted_twice(queued)
     assert is_half(written[1], queued[1])
     for place in range(2, 6):
         assert np.array_equal(written[place].image, queued[place].idle), place
@@ -253,16 +259,8 @@ def test_a_second_interrupt_does_not_show_the_face_again():
 
 
 def test_each_interrupt_of_speech_fades():
-    run = Run(Stepped())
     queued = [frame(0), frame(1), frame(2, epoch=1), frame(3, epoch=1), frame(4, epoch=1)]
-    run.worker.open()
-    run.put(*queued)
-    for place in range(5):
-        assert run.sink.asked.acquire(timeout=TIMEOUT_S)
-        run.epoch += place in {0, 2}
-        run.sink.steps.release()
-    run.worker.finish()
-    written = run.sink.frames
+    written = interrupted_twice(queued)
     assert is_half(written[1], queued[1])
     assert written[2] is queued[2]
     assert is_half(written[3], queued[3])

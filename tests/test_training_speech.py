@@ -112,9 +112,9 @@ def test_training_clips_repeat_and_keep_lips_closed_on_closures():
 
 def test_voices_that_judge_are_not_voices_that_train():
     assert not set(sounds.HELD_OUT_VOICES) & (
-        set(sounds._ENGLISH) | {f"flite {one}" for one in sounds._RECORDED}
+        set(sounds.ENGLISH) | {f"flite {one}" for one in sounds.RECORDED}
     )
-    trained = {voice.partition("+")[2] for voice in sounds._ENGLISH} | {one[1:] for one in sounds._VARIANTS}
+    trained = {voice.partition("+")[2] for voice in sounds.ENGLISH} | {one[1:] for one in sounds.VARIANTS}
     assert not {voice.partition("+")[2] for voice in sounds.HELD_OUT_VOICES if "+" in voice} & trained
     languages = {voice.split("+")[0] for voice in sounds.HELD_OUT_VOICES} & set(sounds.TRAINING_SENTENCES)
     assert not languages

@@ -21,13 +21,13 @@ ROWS = 1500
 FRAME_RATE = 25
 FRAMES = CLIP_SECONDS * FRAME_RATE
 
-_ENGLISH = (
+ENGLISH = (
     "en-us", "en-us+f1", "en-us+f2", "en-us+f3", "en-us+f4", "en-us+m1", "en-us+m3", "en-us+m4", "en-us+m7",
     "en-us+klatt2", "en-us+klatt4", "en-us+croak", "en-gb-x-rp", "en-gb-x-rp+f2", "en-gb-scotland",
     "en-gb-scotland+f4",
 )  # fmt: skip
-_VARIANTS = ("", "+f2", "+f4", "+m3", "+m7")
-_RECORDED = ("rms", "kal16", "awb")
+VARIANTS = ("", "+f2", "+f4", "+m3", "+m7")
+RECORDED = ("rms", "kal16", "awb")
 HELD_OUT_VOICES = ("flite slt", "pl+m5", "nl+f5", "pt+m8", "sv+m6", "en-us+f5", "en-gb-x-rp+m2")
 """Voices that are never trained on: a recorded speaker, and variants, four of them in untrained languages."""
 _SHORT_PAUSES, _LONG_PAUSES = (0.3, 1.5), (0.9, 1.8)
@@ -65,12 +65,12 @@ def training_utterance(rng: np.random.Generator) -> Utterance:
     if rng.random() < 0.25:
         language = str(rng.choice(list(TRAINING_SENTENCES)))
         text = str(rng.choice(TRAINING_SENTENCES[language]))
-        voice = language + str(rng.choice(_VARIANTS))
+        voice = language + str(rng.choice(VARIANTS))
     else:
         words = rng.choice(WORDS, int(rng.integers(4, 12)))
         text = " ".join(words) + str(rng.choice([".", "?", "!", ","]))
         recorded = rng.random() < 0.45
-        voice = f"flite {rng.choice(_RECORDED)}" if recorded else str(rng.choice(_ENGLISH))
+        voice = f"flite {rng.choice(RECORDED)}" if recorded else str(rng.choice(ENGLISH))
     return _stretched(_speak(rng, voice, text), float(rng.uniform(0.86, 1.16)))
 
 

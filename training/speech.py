@@ -104,8 +104,8 @@ class _Event(ctypes.Structure):
 
 
 if TYPE_CHECKING:
-    _Shorts = ctypes._Pointer[ctypes.c_short]
-    _Events = ctypes._Pointer[_Event]
+    _Shorts = ctypes._Pointer[ctypes.c_short]  # noqa: SLF001 - the type has no other name
+    _Events = ctypes._Pointer[_Event]  # noqa: SLF001
 _Callback = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
 )

@@ -10,14 +10,12 @@ import torch
 
 from musetalk_cli.avatar.data import Avatar
 from musetalk_cli.bench.options import LiveOptions
-from musetalk_cli.bench.stream import speak_synthetic
-from musetalk_cli.bench.synthetic import SyntheticSource, synthetic_avatar, synthetic_sound
+from musetalk_cli.bench.stream import open_synthetic, speak_synthetic
+from musetalk_cli.bench.synthetic import SyntheticSource, synthetic_sound
 from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import JobConfig, RunConfig
 from musetalk_cli.engine.engine import Engine
 from musetalk_cli.live.control import ControlHandle
-from musetalk_cli.nets.bundle import open_bundle
-from musetalk_cli.run.defaults import settle_bench
 from musetalk_cli.run.job import make_engine
 from musetalk_cli.run.report import Report
 from musetalk_cli.timeline import SAMPLE_RATE
@@ -68,13 +66,8 @@ def bench_live(
     Raises:
         MuseTalkError: The device is not there, the model cannot be loaded, or the sizes do not fit.
     """
-    avatar = synthetic_avatar(options.width, options.height, options.face, options.avatar_frames)
-    run, taken = settle_bench(run)
-    if taken is not None:
-        notice(taken)
-    notice("loading the networks")
+    bundle, avatar = open_synthetic(run, options, notice)
     clock = MonotonicClock()
-    bundle = open_bundle(run)
     reports = []
     for chunk in options.chunks:
         if handle.stop.is_set():

@@ -17,50 +17,51 @@ SIDES = (32, 8192)
 """Columns and rows that a synthetic frame may have."""
 
 
-@dataclass(frozen=True, slots=True)
-class BenchOptions:
-    """What is measured.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyntheticOptions:
+    """An avatar that is drawn for the measurement.
 
     Attributes:
-        width: Columns of the synthetic frames.
-        height: Rows of the synthetic frames.
-        face: Rows of the synthetic face's box.
-        avatar_frames: Forward frames of the synthetic avatar.
-        seconds: Seconds of sound of the whole stream; None is 10 on a GPU and 1 on a CPU.
-        budget_s: Seconds spent on each single figure; a slower call is measured once.
+        width: Columns of its frames.
+        height: Rows of its frames.
+        face: Rows of its face's box.
+        avatar_frames: Forward frames.
     """
 
     width: int = 1280
     height: int = 720
     face: int = 300
     avatar_frames: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class BenchOptions(SyntheticOptions):
+    """What is measured.
+
+    Attributes:
+        seconds: Seconds of sound of the whole stream; None is 10 on a GPU and 1 on a CPU.
+        budget_s: Seconds spent on each single figure; a slower call is measured once.
+    """
+
     seconds: float | None = None
     budget_s: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class LiveOptions:
+class LiveOptions(SyntheticOptions):
     """What is measured.
 
     Attributes:
         chunks: Seconds of sound per chunk, one run each.
         seconds: Seconds of each run, on the wall clock.
-        width: Columns of the synthetic frames.
-        height: Rows of the synthetic frames.
-        face: Rows of the synthetic face's box.
-        avatar_frames: Forward frames of the synthetic avatar.
     """
 
     chunks: tuple[Fraction, ...] = (Fraction(1, 10), Fraction(1, 5), Fraction(1, 2))
     seconds: float = 30.0
-    width: int = 1280
-    height: int = 720
-    face: int = 300
-    avatar_frames: int = 50
 
 
 @dataclass(frozen=True, slots=True)
-class ResponseOptions:
+class ResponseOptions(SyntheticOptions):
     """What is measured.
 
     Attributes:
@@ -68,20 +69,12 @@ class ResponseOptions:
         sendings: How the sound is sent; each with each length of chunk is a run.
         utterances: How many are said in each run.
         pause_s: Seconds of silence between them, at the least.
-        width: Columns of the synthetic frames.
-        height: Rows of the synthetic frames.
-        face: Rows of the synthetic face's box.
-        avatar_frames: Forward frames of the synthetic avatar.
     """
 
     chunks: tuple[Fraction, ...] = (Fraction(1, 10), Fraction(1, 5), Fraction(1, 2))
     sendings: tuple[Sending, ...] = ("burst", "spoken")
     utterances: int = 20
     pause_s: float = 2.0
-    width: int = 1280
-    height: int = 720
-    face: int = 300
-    avatar_frames: int = 50
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from musetalk_cli.bench.ideal import simulate
 from musetalk_cli.bench.options import ResponseOptions, Sending
 from musetalk_cli.bench.screen import Screen
 from musetalk_cli.bench.speech import Script, Sender, utterances
-from musetalk_cli.bench.synthetic import synthetic_avatar
+from musetalk_cli.bench.stream import open_synthetic
 from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import JobConfig, RunConfig
 from musetalk_cli.engine.engine import Engine
@@ -23,8 +23,6 @@ from musetalk_cli.live.ends import Ends
 from musetalk_cli.live.observe import Outcome
 from musetalk_cli.live.policy import StreamPolicy
 from musetalk_cli.measure.stages import Percentiles
-from musetalk_cli.nets.bundle import open_bundle
-from musetalk_cli.run.defaults import settle_bench
 from musetalk_cli.run.job import make_engine, run_session, settings
 from musetalk_cli.run.report import Report, make_report
 from musetalk_cli.sources import ListenSource
@@ -127,13 +125,8 @@ def bench_response(
     Raises:
         MuseTalkError: The device is not there, the model cannot be loaded, or the sizes do not fit.
     """
-    avatar = synthetic_avatar(options.width, options.height, options.face, options.avatar_frames)
-    run, taken = settle_bench(run)
-    if taken is not None:
-        notice(taken)
-    notice("loading the networks")
+    bundle, avatar = open_synthetic(run, options, notice)
     clock = MonotonicClock()
-    bundle = open_bundle(run)
     script = Script.of(utterances(), options.utterances, options.pause_s)
     runs: list[ResponseRun] = []
     for chunk, sending in itertools.product(options.chunks, options.sendings):

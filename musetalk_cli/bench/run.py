@@ -13,17 +13,15 @@ from torch import Tensor
 from musetalk_cli.avatar.data import Avatar
 from musetalk_cli.bench.measure import Roofline, count_flops, measure_roofline, median_s
 from musetalk_cli.bench.options import BenchOptions
-from musetalk_cli.bench.stream import speak_synthetic
-from musetalk_cli.bench.synthetic import SyntheticSource, synthetic_avatar, synthetic_sound
+from musetalk_cli.bench.stream import open_synthetic, speak_synthetic
+from musetalk_cli.bench.synthetic import SyntheticSource, synthetic_sound
 from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import JobConfig, RunConfig
 from musetalk_cli.engine.compositor import CpuPath, GpuPath, ImagePath
 from musetalk_cli.engine.engine import Engine
 from musetalk_cli.live.control import ControlHandle
 from musetalk_cli.nets.audio_encoder import AudioEncoder, EncodeRequest
-from musetalk_cli.nets.bundle import open_bundle
 from musetalk_cli.nets.generator import Generator
-from musetalk_cli.run.defaults import settle_bench
 from musetalk_cli.run.job import make_engine
 from musetalk_cli.run.report import Report
 from musetalk_cli.timeline import ROWS_PER_FRAME, ROWS_PER_SECOND, SAMPLE_RATE
@@ -110,13 +108,8 @@ def bench(run: RunConfig, job: JobConfig, options: BenchOptions, notice: Notice)
     Raises:
         MuseTalkError: The device is not there, the model cannot be loaded, or the sizes do not fit.
     """
-    avatar = synthetic_avatar(options.width, options.height, options.face, options.avatar_frames)
-    run, taken = settle_bench(run)
-    if taken is not None:
-        notice(taken)
-    notice("loading the networks")
-    clock = MonotonicClock()
-    engine = make_engine(open_bundle(run), job, clock)
+    bundle, avatar = open_synthetic(run, options, notice)
+    engine = make_engine(bundle, job, MonotonicClock())
     device, dtype = engine.bundle.device, engine.bundle.dtype
     notice("measuring the hardware")
     roofline = measure_roofline(device, dtype, options.budget_s)

@@ -1,19 +1,46 @@
-"""One synthetic stream through the engine's own run loop."""
+"""A synthetic avatar and the networks to measure, and one stream of theirs through the engine's own loop."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from musetalk_cli.avatar.data import Avatar
+from musetalk_cli.bench.options import SyntheticOptions
+from musetalk_cli.bench.synthetic import synthetic_avatar
+from musetalk_cli.config import RunConfig
 from musetalk_cli.engine.engine import Engine
 from musetalk_cli.engine.session import SessionOptions
 from musetalk_cli.live.control import ControlHandle
 from musetalk_cli.live.ends import Ends
 from musetalk_cli.live.policy import StreamPolicy
+from musetalk_cli.nets.bundle import Bundle, open_bundle
+from musetalk_cli.run.defaults import settle_bench
 from musetalk_cli.run.job import run_session, settings
 from musetalk_cli.run.report import Report, make_report
 from musetalk_cli.sinks import NullSink
 from musetalk_cli.types import AudioSource
+
+
+def open_synthetic(
+    run: RunConfig, options: SyntheticOptions, notice: Callable[[str], None]
+) -> tuple[Bundle, Avatar]:
+    """The networks that are measured, and an avatar for them.
+
+    Args:
+        run: Which networks, on which device; without a model the published one that is there, else the demo.
+        options: The sizes of the avatar.
+        notice: Told what is taken and that it is loaded.
+
+    Raises:
+        MuseTalkError: The device is not there, the model cannot be loaded, or the sizes do not fit.
+    """
+    avatar = synthetic_avatar(options.width, options.height, options.face, options.avatar_frames)
+    run, taken = settle_bench(run)
+    if taken is not None:
+        notice(taken)
+    notice("loading the networks")
+    return open_bundle(run), avatar
 
 
 def speak_synthetic(engine: Engine, avatar: Avatar, source: AudioSource, handle: ControlHandle) -> Report:

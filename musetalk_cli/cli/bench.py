@@ -93,7 +93,9 @@ def bench(
     result = run(
         common.run,
         job,
-        BenchOptions(width, height, face_size, avatar_frames, seconds, budget),
+        BenchOptions(
+            seconds, budget, width=width, height=height, face=face_size, avatar_frames=avatar_frames
+        ),
         say,
     )
     if json != "-":

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from musetalk_cli import strict_json
-from musetalk_cli.bench.options import SIDES, BenchOptions, LiveOptions, PreparingOptions, ResponseOptions
+from musetalk_cli.bench.options import SIDES, PreparingOptions, SyntheticOptions
 from musetalk_cli.cli.render import print_json
 from musetalk_cli.errors import InputError, OutputError
 
@@ -24,7 +24,7 @@ AvatarFrames = Annotated[
 ]
 
 
-def size_text(options: BenchOptions | LiveOptions | ResponseOptions | PreparingOptions) -> str:
+def size_text(options: SyntheticOptions | PreparingOptions) -> str:
     """The size of a frame as `--frame-size` takes it."""
     return f"{options.width}x{options.height}"
 

@@ -57,7 +57,7 @@ def realtime(
     fps: options.Fps = options.FPS,
     alignment: options.AlignmentOption = options.JOB.alignment,
     context: given.Context = options.CONTEXT,
-    window: given.Window = None,
+    window: given.Window = options.WINDOW,
     batch_size: options.BatchSize = options.BATCH_SIZE,
     sharpen: options.SharpenOption = options.SHARPEN,
     frame_size: FrameSize = size_text(DEFAULTS),
@@ -79,7 +79,9 @@ def realtime(
     check_json(json)
     from musetalk_cli.bench.live import bench_live
 
-    measured = LiveOptions(chunks, seconds, width, height, face_size, avatar_frames)
+    measured = LiveOptions(
+        chunks, seconds, width=width, height=height, face=face_size, avatar_frames=avatar_frames
+    )
     with stop_on_signals() as handle:
         result = bench_live(common.run, job, measured, say, handle)
         interrupted = handle.stop.is_set()

@@ -61,7 +61,7 @@ def response(
     fps: options.Fps = options.FPS,
     alignment: options.AlignmentOption = options.JOB.alignment,
     context: given.Context = options.CONTEXT,
-    window: given.Window = None,
+    window: given.Window = options.WINDOW,
     batch_size: options.BatchSize = options.BATCH_SIZE,
     sharpen: options.SharpenOption = options.SHARPEN,
     frame_size: FrameSize = size_text(DEFAULTS),
@@ -86,7 +86,16 @@ def response(
         raise InputError("--ideal has no networks, so --model does nothing.", "Leave one of them out.")
     from musetalk_cli.bench.response import bench_ideal, bench_response
 
-    measured = ResponseOptions(chunks, sendings, utterances, pause, width, height, face_size, avatar_frames)
+    measured = ResponseOptions(
+        chunks,
+        sendings,
+        utterances,
+        pause,
+        width=width,
+        height=height,
+        face=face_size,
+        avatar_frames=avatar_frames,
+    )
     interrupted = False
     if ideal:
         result = bench_ideal(job, measured, say)

@@ -32,36 +32,21 @@ from musetalk_cli.timeline import FPS_LIMITS, Alignment, seconds_text
 log = logging.getLogger("musetalk_cli")
 
 
-_COMMON = "Common options"
+_common = functools.partial(typer.Option, rich_help_panel="Common options")
 _DECIDED_LATER = {"model", "avatar", "audio"}
 """Options that, where they are left out, are decided and told by `musetalk_cli.run.defaults`."""
 
 ModelsDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--models-dir", envvar="MUSETALK_MODELS", help="Folder of model weights.", rich_help_panel=_COMMON
-    ),
+    Path | None, _common("--models-dir", envvar="MUSETALK_MODELS", help="Folder of model weights.")
 ]
 AvatarsDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--avatars-dir", envvar="MUSETALK_AVATARS", help="Folder of avatars.", rich_help_panel=_COMMON
-    ),
+    Path | None, _common("--avatars-dir", envvar="MUSETALK_AVATARS", help="Folder of avatars.")
 ]
-DeviceOption = Annotated[
-    DeviceName, typer.Option("--device", help="Where to compute.", rich_help_panel=_COMMON)
-]
-PrecisionOption = Annotated[
-    PrecisionName, typer.Option("--precision", help="Number format of the networks.", rich_help_panel=_COMMON)
-]
-Json = Annotated[
-    bool, typer.Option("--json", help="Print the result as one JSON object.", rich_help_panel=_COMMON)
-]
+DeviceOption = Annotated[DeviceName, _common("--device", help="Where to compute.")]
+PrecisionOption = Annotated[PrecisionName, _common("--precision", help="Number format of the networks.")]
+Json = Annotated[bool, _common("--json", help="Print the result as one JSON object.")]
 Verbose = Annotated[
-    bool,
-    typer.Option(
-        "--verbose", "-v", help="Say where every setting came from; show tracebacks.", rich_help_panel=_COMMON
-    ),
+    bool, _common("--verbose", "-v", help="Say where every setting came from; show tracebacks.")
 ]
 
 Fps = Annotated[
@@ -104,6 +89,7 @@ JOB = JobConfig()
 FPS = str(JOB.fps)
 CHUNK = seconds_text(JOB.chunk)
 CONTEXT = "max" if JOB.context is None else seconds_text(JOB.context)
+WINDOW = None if JOB.window is None else seconds_text(JOB.window)
 SILENCE = "off" if JOB.silence is None else str(JOB.silence)
 SHARPEN = "off" if JOB.sharpen is None else "on" if JOB.sharpen == Sharpen() else str(JOB.sharpen)
 BATCH_SIZE = "auto" if JOB.batch_sizes is None else ",".join(map(str, JOB.batch_sizes))
@@ -140,7 +126,7 @@ def common_options(
         @functools.wraps(command)
         def wrapper(ctx: typer.Context, **values: Any) -> None:  # noqa: ANN401 - typer passes each option's own type
             shared = {name: values.pop(name) for name in options if name in values}
-            command(_common(ctx, shared), **values)
+            command(_common_of(ctx, shared), **values)
 
         options = {
             "models_dir": (ModelsDir, None),
@@ -169,17 +155,16 @@ def _model_option(default: str) -> object:
     """The option `--model`, whose default depends on the command and is told in words."""
     return Annotated[
         str | None,
-        typer.Option(
+        _common(
             "--model",
             metavar="v15|v1|demo|PATH",
             help="Networks to use; random-v15 is for measuring only.",
             show_default=default,
-            rich_help_panel=_COMMON,
         ),
     ]
 
 
-def _common(ctx: typer.Context, values: dict[str, Any]) -> Common:
+def _common_of(ctx: typer.Context, values: dict[str, Any]) -> Common:
     set_up_log(verbose=values["verbose"])
     run = RunConfig(
         models=_place(ctx, "models_dir", values["models_dir"], "models"),

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from musetalk_cli.cli.render import LINE_EVERY_S, named_latencies
+from musetalk_cli.cli.time_left import in_hours
 from musetalk_cli.text import PROGRESS, printable, redacted
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def _figures(snapshot: Snapshot) -> Table:
     table = Table.grid()
     table.add_column(style="dim", width=_NAMES)
     table.add_column()
-    table.add_row("elapsed", _clock_time(snapshot.elapsed_s))
+    table.add_row("elapsed", in_hours(int(snapshot.elapsed_s)))
     table.add_row("frames", f"{snapshot.frames:,} at {snapshot.fps:.1f} fps")
     table.add_row("real-time factor", f"{snapshot.real_time_factor:.3f}")
     table.add_row("utterances", f"{snapshot.utterances:,}")
@@ -157,7 +158,7 @@ def _line(title: str, snapshot: Snapshot, gpu_use: GpuUse | None) -> str:
     latencies = [f"{name} {times.p50:.0f}/{times.p95:.0f}" for name, times in named_latencies(snapshot)]
     parts = [
         f"{title}: {'speaking' if snapshot.speaking else 'silent'}",
-        _clock_time(snapshot.elapsed_s),
+        in_hours(int(snapshot.elapsed_s)),
         f"{snapshot.frames} frames at {snapshot.fps:.1f} fps",
         f"real-time factor {snapshot.real_time_factor:.3f}",
         f"{', '.join(latencies)} ms (p50/p95)",
@@ -191,8 +192,3 @@ def _gpu(use: GpuUse) -> str:
 
 def _count(wrong: int) -> Text:
     return Text(f"{wrong:,}", style=_WRONG if wrong else "")
-
-
-def _clock_time(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

@@ -47,7 +47,7 @@ def realtime(
     alignment: options.AlignmentOption = options.JOB.alignment,
     chunk: given.Chunk = options.CHUNK,
     context: given.Context = options.CONTEXT,
-    window: given.Window = None,
+    window: given.Window = options.WINDOW,
     silence: options.SilenceOption = options.SILENCE,
     idle_avatar: given.IdleAvatar = options.JOB.idle_avatar,
     when_late: given.WhenLateOption = options.JOB.when_late,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +13,9 @@ from typer.core import TyperCommand
 from musetalk_cli.config import WhenLate
 from musetalk_cli.timeline import CHUNK_LIMITS, WINDOW_LIMITS
 
-_SOURCE, _OUTPUT, _STREAM = "Where the sound comes from", "Where the frames go", "How the stream behaves"
+_source = functools.partial(typer.Option, rich_help_panel="Where the sound comes from")
+_output = functools.partial(typer.Option, rich_help_panel="Where the frames go")
+_stream = functools.partial(typer.Option, rich_help_panel="How the stream behaves")
 DEFAULT_DEVICE = "default"
 """What `--mic` without a name stands for."""
 
@@ -52,143 +55,97 @@ def _list_devices(wanted: bool) -> None:
 
 Mic = Annotated[
     str | None,
-    typer.Option(
+    _source(
         "--mic",
         metavar="[DEVICE]",
         help="Microphone, by its number or a part of its name.",
         show_default="the default one, where no other source is given",
-        rich_help_panel=_SOURCE,
     ),
 ]
 ListDevices = Annotated[
     bool,
-    typer.Option(
+    _source(
         "--list-devices",
         callback=_list_devices,
         is_eager=True,
         help="Show microphones and loudspeakers and exit.",
-        rich_help_panel=_SOURCE,
     ),
 ]
-Audio = Annotated[
-    str | None,
-    typer.Option(
-        "--audio", metavar="FILE|-", help="Sound file, or - for PCM on stdin.", rich_help_panel=_SOURCE
-    ),
-]
+Audio = Annotated[str | None, _source("--audio", metavar="FILE|-", help="Sound file, or - for PCM on stdin.")]
 Listen = Annotated[
     str | None,
-    typer.Option(
+    _source(
         "--listen",
         metavar="[HOST:]PORT",
         help="PCM over TCP, from one client at a time; only from this machine unless a host is named.",
-        rich_help_panel=_SOURCE,
     ),
 ]
 InputRate = Annotated[
-    int,
-    typer.Option(
-        "--input-rate",
-        metavar="HZ",
-        help="Sample rate of PCM (stdin, TCP), which is 16-bit.",
-        rich_help_panel=_SOURCE,
-    ),
+    int, _source("--input-rate", metavar="HZ", help="Sample rate of PCM (stdin, TCP), which is 16-bit.")
 ]
-InputChannels = Annotated[
-    int, typer.Option("--input-channels", help="Channels of PCM (stdin, TCP).", rich_help_panel=_SOURCE)
-]
+InputChannels = Annotated[int, _source("--input-channels", help="Channels of PCM (stdin, TCP).")]
 Pace = Annotated[
-    bool,
-    typer.Option(
-        "--pace/--no-pace",
-        help="Take a file at its own speed, or as fast as it goes.",
-        rich_help_panel=_SOURCE,
-    ),
+    bool, _source("--pace/--no-pace", help="Take a file at its own speed, or as fast as it goes.")
 ]
 Output = Annotated[
     list[str] | None,
-    typer.Option(
+    _output(
         "--output",
         "-o",
         metavar="FILE|-|URL|null",
         help="File (.mp4, .mov, .mkv or .webm), - for Matroska on stdout, rtmp://, rtmps:// or srt://, "
         "or null to keep no frame; may be given several times.",
         show_default="null",
-        rich_help_panel=_OUTPUT,
     ),
 ]
-Display = Annotated[
-    bool,
-    typer.Option("--display", help="Show a window; i or space interrupts, q ends.", rich_help_panel=_OUTPUT),
-]
-VirtualCamera = Annotated[
-    bool,
-    typer.Option("--virtual-camera", help="Send the frames to a virtual camera.", rich_help_panel=_OUTPUT),
-]
-Live = Annotated[
-    bool, typer.Option("--live/--no-live", help="Show a live panel on a terminal.", rich_help_panel=_OUTPUT)
-]
+Display = Annotated[bool, _output("--display", help="Show a window; i or space interrupts, q ends.")]
+VirtualCamera = Annotated[bool, _output("--virtual-camera", help="Send the frames to a virtual camera.")]
+Live = Annotated[bool, _output("--live/--no-live", help="Show a live panel on a terminal.")]
 TraceFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--trace",
-        metavar="FILE",
-        help="Write the time of every stage as a Chrome trace.",
-        rich_help_panel=_OUTPUT,
-    ),
+    Path | None, _output("--trace", metavar="FILE", help="Write the time of every stage as a Chrome trace.")
 ]
 Chunk = Annotated[
     str,
-    typer.Option(
+    _stream(
         "--chunk",
         metavar="SECONDS",
         help=f"Length of a chunk of sound, {CHUNK_LIMITS}; a shorter one is seen sooner.",
-        rich_help_panel=_STREAM,
     ),
 ]
 Context = Annotated[
     str,
-    typer.Option(
-        "--context",
-        metavar="max|SECONDS",
-        help="Past sound that the encoder hears with each chunk.",
-        rich_help_panel=_STREAM,
-    ),
+    _stream("--context", metavar="max|SECONDS", help="Past sound that the encoder hears with each chunk."),
 ]
 Window = Annotated[
     str | None,
-    typer.Option(
+    _stream(
         "--window",
         metavar="SECONDS",
         help=f"Sound that the encoder hears at once, {WINDOW_LIMITS}; less is cheaper.",
         show_default="the model's own",
-        rich_help_panel=_STREAM,
     ),
 ]
 IdleAvatar = Annotated[
     str | None,
-    typer.Option(
+    _stream(
         "--idle-avatar",
         metavar="NAME",
         help="Avatar whose idle clip, or else whose frames, are shown in silence.",
         show_default="the one that speaks",
-        rich_help_panel=_STREAM,
     ),
 ]
 WhenLateOption = Annotated[
     WhenLate,
-    typer.Option(
+    _stream(
         "--when-late",
         help="Leave late frames out (drop) or wait for them; auto waits where the source waits.",
-        rich_help_panel=_STREAM,
     ),
 ]
 Control = Annotated[
     str | None,
-    typer.Option(
+    _stream(
         "--control",
         metavar="FD|SOCKET",
         help="Read commands from there, one on each line: interrupt or stop.",
-        rich_help_panel=_STREAM,
     ),
 ]

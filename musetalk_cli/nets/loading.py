@@ -232,4 +232,4 @@ def _fill_buffers(
         buffer = built.get_buffer(name)
         owner, _, leaf = name.rpartition(".")
         kind = dtype if buffer.is_floating_point() else buffer.dtype
-        module.get_submodule(owner)._buffers[leaf] = buffer.to(device, kind)
+        setattr(module.get_submodule(owner), leaf, buffer.to(device, kind))
