@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from musetalk_cli.bench.options import BenchOptions
-from musetalk_cli.cli import bench_prepare, bench_realtime, bench_response, options
-from musetalk_cli.cli import realtime_options as given
+from musetalk_cli.cli import bench_prepare, bench_realtime, bench_response
 from musetalk_cli.cli.bench_options import (
     AvatarFrames,
     FaceSize,
@@ -23,8 +22,7 @@ from musetalk_cli.cli.bench_options import (
 )
 from musetalk_cli.cli.options import Common, common_options
 from musetalk_cli.cli.render import print_table, put, say, show_report
-from musetalk_cli.config import JobConfig, parse_sharpen
-from musetalk_cli.timeline import parse_chunk, parse_fps
+from musetalk_cli.config import JobConfig
 
 if TYPE_CHECKING:
     from musetalk_cli.bench.run import BenchResult
@@ -56,15 +54,15 @@ def _where_nothing_follows(callback: Callable[..., None]) -> Callable[..., None]
 
 @app.callback(invoke_without_command=True)
 @_where_nothing_follows
-@common_options(json=False, model="the published weights, else demo")
+@common_options(
+    json=False,
+    model="the published weights, else demo",
+    job=("fps", "alignment", "chunk", "batch_size", "sharpen"),
+)
 def bench(
     common: Common,
-    fps: options.Fps = options.FPS,
-    alignment: options.AlignmentOption = options.JOB.alignment,
-    chunk: given.Chunk = options.CHUNK,
-    batch_size: options.BatchSize = options.BATCH_SIZE,
+    job: JobConfig,
     json: JsonFile = None,
-    sharpen: options.SharpenOption = options.SHARPEN,
     frame_size: FrameSize = size_text(DEFAULTS),
     face_size: FaceSize = DEFAULTS.face,
     avatar_frames: AvatarFrames = DEFAULTS.avatar_frames,
@@ -79,13 +77,6 @@ def bench(
     ] = DEFAULTS.budget_s,
 ) -> None:
     """Time every stage and the whole on synthetic input. What random weights make is only good for timing."""
-    job = JobConfig(
-        fps=parse_fps(fps),
-        alignment=alignment,
-        chunk=parse_chunk(chunk),
-        sharpen=parse_sharpen(sharpen),
-        batch_sizes=options.parse_batch_sizes(batch_size),
-    )
     width, height = parse_size(frame_size)
     check_json(json)
     from musetalk_cli.bench.run import bench as run

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from musetalk_cli.bench.options import LiveOptions
-from musetalk_cli.cli import options
-from musetalk_cli.cli import realtime_options as given
 from musetalk_cli.cli.bench_options import (
     AvatarFrames,
     FaceSize,
@@ -23,13 +21,10 @@ from musetalk_cli.cli.bench_options import (
 from musetalk_cli.cli.interrupt import stop_on_signals
 from musetalk_cli.cli.options import Common, common_options
 from musetalk_cli.cli.render import mebibytes, named_latencies, print_table, put, say
-from musetalk_cli.config import JobConfig, parse_sharpen
+from musetalk_cli.config import JobConfig
 from musetalk_cli.timeline import (
     CHUNK_LIMITS,
     parse_chunk,
-    parse_context,
-    parse_fps,
-    parse_window,
     seconds_text,
 )
 
@@ -49,17 +44,17 @@ Chunks = Annotated[
 Seconds = Annotated[float, typer.Option("--seconds", min=1, max=86_400, help="Length of each run.")]
 
 
-@common_options(json=False, model="the published weights, else demo")
+@common_options(
+    json=False,
+    model="the published weights, else demo",
+    job=("fps", "alignment", "context", "window", "batch_size", "sharpen"),
+)
 def realtime(
     common: Common,
     chunk: Chunks = ",".join(map(seconds_text, DEFAULTS.chunks)),
     seconds: Seconds = DEFAULTS.seconds,
-    fps: options.Fps = options.FPS,
-    alignment: options.AlignmentOption = options.JOB.alignment,
-    context: given.Context = options.CONTEXT,
-    window: given.Window = options.WINDOW,
-    batch_size: options.BatchSize = options.BATCH_SIZE,
-    sharpen: options.SharpenOption = options.SHARPEN,
+    *,
+    job: JobConfig,
     frame_size: FrameSize = size_text(DEFAULTS),
     face_size: FaceSize = DEFAULTS.face,
     avatar_frames: AvatarFrames = DEFAULTS.avatar_frames,
@@ -67,14 +62,6 @@ def realtime(
 ) -> None:
     """Time a live stream against the wall clock: its latencies, and the frames that came too late."""
     chunks = tuple(parse_chunk(part.strip()) for part in chunk.split(","))
-    job = JobConfig(
-        fps=parse_fps(fps),
-        alignment=alignment,
-        context=parse_context(context),
-        window=None if window is None else parse_window(window),
-        sharpen=parse_sharpen(sharpen),
-        batch_sizes=options.parse_batch_sizes(batch_size),
-    )
     width, height = parse_size(frame_size)
     check_json(json)
     from musetalk_cli.bench.live import bench_live

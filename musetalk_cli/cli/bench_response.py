@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from musetalk_cli.bench.options import ResponseOptions, Sending
-from musetalk_cli.cli import options
-from musetalk_cli.cli import realtime_options as given
 from musetalk_cli.cli.bench_options import (
     AvatarFrames,
     FaceSize,
@@ -23,9 +21,9 @@ from musetalk_cli.cli.bench_realtime import Chunks
 from musetalk_cli.cli.interrupt import stop_on_signals
 from musetalk_cli.cli.options import Common, common_options
 from musetalk_cli.cli.render import mebibytes, print_table, put, say
-from musetalk_cli.config import JobConfig, parse_sharpen
+from musetalk_cli.config import JobConfig
 from musetalk_cli.errors import InputError
-from musetalk_cli.timeline import parse_chunk, parse_context, parse_fps, parse_window, seconds_text
+from musetalk_cli.timeline import parse_chunk, seconds_text
 
 if TYPE_CHECKING:
     from musetalk_cli.bench.response import ResponseResult
@@ -50,7 +48,11 @@ Ideal = Annotated[
 ]
 
 
-@common_options(json=False, model="the published weights, else demo")
+@common_options(
+    json=False,
+    model="the published weights, else demo",
+    job=("fps", "alignment", "context", "window", "batch_size", "sharpen"),
+)
 def response(
     common: Common,
     chunk: Chunks = ",".join(map(seconds_text, DEFAULTS.chunks)),
@@ -58,12 +60,8 @@ def response(
     utterances: Utterances = DEFAULTS.utterances,
     pause: Pause = DEFAULTS.pause_s,
     ideal: Ideal = False,
-    fps: options.Fps = options.FPS,
-    alignment: options.AlignmentOption = options.JOB.alignment,
-    context: given.Context = options.CONTEXT,
-    window: given.Window = options.WINDOW,
-    batch_size: options.BatchSize = options.BATCH_SIZE,
-    sharpen: options.SharpenOption = options.SHARPEN,
+    *,
+    job: JobConfig,
     frame_size: FrameSize = size_text(DEFAULTS),
     face_size: FaceSize = DEFAULTS.face,
     avatar_frames: AvatarFrames = DEFAULTS.avatar_frames,
@@ -72,14 +70,6 @@ def response(
     """Time how soon a live stream answers: from an utterance's first sound to its first speaking frame."""
     chunks = tuple(parse_chunk(part.strip()) for part in chunk.split(","))
     sendings = _sendings(sound)
-    job = JobConfig(
-        fps=parse_fps(fps),
-        alignment=alignment,
-        context=parse_context(context),
-        window=None if window is None else parse_window(window),
-        sharpen=parse_sharpen(sharpen),
-        batch_sizes=options.parse_batch_sizes(batch_size),
-    )
     width, height = parse_size(frame_size)
     check_json(json)
     if ideal and common.run.model is not None:

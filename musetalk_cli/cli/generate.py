@@ -7,16 +7,14 @@ from typing import Annotated
 
 import typer
 
-from musetalk_cli.cli import options
 from musetalk_cli.cli.interrupt import stop_on_signals
 from musetalk_cli.cli.options import Common, common_options
 from musetalk_cli.cli.render import end_run, progress
 from musetalk_cli.cli.speaker import SAMPLE_SHOWN, AvatarOption, choose
-from musetalk_cli.config import JobConfig, parse_sharpen, parse_silence
-from musetalk_cli.timeline import parse_fps
+from musetalk_cli.config import JobConfig
 
 
-@common_options()
+@common_options(job=("fps", "alignment", "silence", "sharpen", "image_ops", "batch_size"))
 def generate(
     common: Common,
     avatar: AvatarOption = None,
@@ -36,24 +34,12 @@ def generate(
             help="Folder for lossless pictures %08d.png; older ones there are removed.",
         ),
     ] = None,
-    fps: options.Fps = options.FPS,
-    alignment: options.AlignmentOption = options.JOB.alignment,
-    silence: options.SilenceOption = options.SILENCE,
-    sharpen: options.SharpenOption = options.SHARPEN,
-    image_ops: options.ImageOpsOption = options.JOB.image_ops,
-    batch_size: options.BatchSize = options.BATCH_SIZE,
+    *,
+    job: JobConfig,
 ) -> None:
     """Make an avatar speak a recording, and write a video, pictures or both."""
     if output is None and frames_dir is None:
         raise typer.BadParameter("pass --output, --frames-dir or both: there is nowhere to write to.")
-    job = JobConfig(
-        fps=parse_fps(fps),
-        alignment=alignment,
-        silence=parse_silence(silence),
-        sharpen=parse_sharpen(sharpen),
-        image_ops=image_ops,
-        batch_sizes=options.parse_batch_sizes(batch_size),
-    )
     speaker = choose(common.run, avatar, None if audio is None else str(audio))
     from musetalk_cli.run.generate import generate as run
 

@@ -6,28 +6,23 @@ import functools
 import inspect
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from musetalk_cli.cli import job_options
 from musetalk_cli.config import (
-    BATCH_SIZES,
     DEFAULT_MODEL,
     DataFolder,
     DeviceName,
-    ImageOpsName,
-    JobConfig,
     PrecisionName,
     RunConfig,
-    Sharpen,
     default_folder,
 )
-from musetalk_cli.errors import InputError
 from musetalk_cli.text import PROGRESS, printable, redacted
-from musetalk_cli.timeline import FPS_LIMITS, Alignment, seconds_text
 
 log = logging.getLogger("musetalk_cli")
 
@@ -49,50 +44,9 @@ Verbose = Annotated[
     bool, _common("--verbose", "-v", help="Say where every setting came from; show tracebacks.")
 ]
 
-Fps = Annotated[
-    str,
-    typer.Option("--fps", metavar="NUMBER", help=f"Frames per second, {FPS_LIMITS}, like 25 or 30000/1001."),
-]
-AlignmentOption = Annotated[
-    Alignment,
-    typer.Option(
-        "--alignment",
-        help="Which sound a frame hears: that around its start, or what the published code takes. "
-        "At 25 fps both are the same.",
-    ),
-]
-SharpenOption = Annotated[
-    str,
-    typer.Option(
-        "--sharpen", metavar="on|off|AMOUNT[,SIGMA[,THRESHOLD]]", help="Unsharp mask of the resized face."
-    ),
-]
-SilenceOption = Annotated[
-    str,
-    typer.Option(
-        "--silence",
-        metavar="LEVEL|off",
-        help="Sound below this level is silence, in which the face rests; off makes every frame.",
-    ),
-]
-ImageOpsOption = Annotated[
-    ImageOpsName, typer.Option("--image-ops", help="Where resize, sharpen and blend run.")
-]
-BatchSize = Annotated[
-    str, typer.Option("--batch-size", metavar="auto|N[,N...]", help="Sizes that a batch of frames may have.")
-]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an avatar of that name.")]
 
 
-JOB = JobConfig()
-"""What is taken where an option is left out; below it what has another form on the command line."""
-FPS = str(JOB.fps)
-CHUNK = seconds_text(JOB.chunk)
-CONTEXT = "max" if JOB.context is None else seconds_text(JOB.context)
-WINDOW = None if JOB.window is None else seconds_text(JOB.window)
-SILENCE = "off" if JOB.silence is None else str(JOB.silence)
-SHARPEN = "off" if JOB.sharpen is None else "on" if JOB.sharpen == Sharpen() else str(JOB.sharpen)
-BATCH_SIZE = "auto" if JOB.batch_sizes is None else ",".join(map(str, JOB.batch_sizes))
 _RUN = RunConfig(DataFolder(Path("models"), "default"), DataFolder(Path("avatars"), "default"))
 """Both folders are looked for when a command runs."""
 
@@ -111,13 +65,19 @@ class Common:
 
 
 def common_options(
-    *, json: bool = True, model: str = f"what the avatar was made for, else {DEFAULT_MODEL}"
+    *,
+    json: bool = True,
+    model: str = f"what the avatar was made for, else {DEFAULT_MODEL}",
+    job: Sequence[str] = (),
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the common options; it receives them as its first argument, a `Common`.
+
+    In the place of an argument `job`, a `JobConfig`, it gets the options that make one.
 
     Args:
         json: The command has the flag `--json`.
         model: What the help says is taken without `--model`.
+        job: Names of these options, as in `job_options.OPTIONS`.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -126,7 +86,10 @@ def common_options(
         @functools.wraps(command)
         def wrapper(ctx: typer.Context, **values: Any) -> None:  # noqa: ANN401 - typer passes each option's own type
             shared = {name: values.pop(name) for name in options if name in values}
-            command(_common_of(ctx, shared), **values)
+            common = _common_of(ctx, shared)
+            if job:
+                values["job"] = job_options.read({name: values.pop(name) for name in job})
+            command(common, **values)
 
         options = {
             "models_dir": (ModelsDir, None),
@@ -143,7 +106,11 @@ def common_options(
             inspect.Parameter(name, keyword, default=default, annotation=kind)
             for name, (kind, default) in options.items()
         ]
-        parameters = [context, *(parameter.replace(kind=keyword) for parameter in own), *added]
+        parameters = [context]
+        for parameter in own:
+            made = job_options.parameters(job) if parameter.name == "job" else [parameter]
+            parameters += [one.replace(kind=keyword) for one in made]
+        parameters += added
         wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return wrapper
@@ -206,21 +173,3 @@ def set_up_log(*, verbose: bool) -> None:
     log.handlers = [handler]
     log.propagate = False
     log.setLevel(logging.DEBUG if verbose else PROGRESS)
-
-
-def parse_batch_sizes(text: str) -> tuple[int, ...] | None:
-    """Read `1,4,8` as ascending sizes; `auto`, what suits the device, is None.
-
-    Raises:
-        InputError: A size is not a whole number in 1..256.
-    """
-    if text == "auto":
-        return None
-    try:
-        sizes = sorted({int(part) for part in text.split(",")})
-    except ValueError:
-        raise InputError(f"--batch-size {text} is not understood.", "Write it like 1,4,8.") from None
-    least, most = BATCH_SIZES
-    if not least <= sizes[0] <= sizes[-1] <= most:
-        raise InputError(f"--batch-size {text} is outside {least}..{most}.", "Write it like 1,4,8.")
-    return tuple(sizes)

@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from musetalk_cli.cli import options
 from musetalk_cli.cli import realtime_options as given
 from musetalk_cli.cli.interrupt import stop_on_signals
+from musetalk_cli.cli.job_options import OPTIONS
 from musetalk_cli.cli.options import Common, common_options
 from musetalk_cli.cli.outputs import Screen, check_names, make_sinks
 from musetalk_cli.cli.panel import live_panel
 from musetalk_cli.cli.render import end_run, say
 from musetalk_cli.cli.speaker import AvatarOption, choose
-from musetalk_cli.config import JobConfig, parse_sharpen, parse_silence
+from musetalk_cli.config import JobConfig
 from musetalk_cli.errors import InputError
-from musetalk_cli.timeline import SAMPLE_RATE, Timeline, parse_chunk, parse_context, parse_fps, parse_window
+from musetalk_cli.timeline import SAMPLE_RATE, Timeline
 
 if TYPE_CHECKING:
     from musetalk_cli.clock import Clock
     from musetalk_cli.types import AudioSource
 
 
-@common_options()
+@common_options(job=tuple(OPTIONS))
 def realtime(
     common: Common,
     avatar: AvatarOption = None,
@@ -43,33 +43,11 @@ def realtime(
     virtual_camera: given.VirtualCamera = False,
     live: given.Live = True,
     trace: given.TraceFile = None,
-    fps: options.Fps = options.FPS,
-    alignment: options.AlignmentOption = options.JOB.alignment,
-    chunk: given.Chunk = options.CHUNK,
-    context: given.Context = options.CONTEXT,
-    window: given.Window = options.WINDOW,
-    silence: options.SilenceOption = options.SILENCE,
-    idle_avatar: given.IdleAvatar = options.JOB.idle_avatar,
-    when_late: given.WhenLateOption = options.JOB.when_late,
+    *,
+    job: JobConfig,
     control: given.Control = None,
-    sharpen: options.SharpenOption = options.SHARPEN,
-    image_ops: options.ImageOpsOption = options.JOB.image_ops,
-    batch_size: options.BatchSize = options.BATCH_SIZE,
 ) -> None:
     """Make an avatar speak a live stream, chunk by chunk, and report how long everything took."""
-    job = JobConfig(
-        fps=parse_fps(fps),
-        alignment=alignment,
-        chunk=parse_chunk(chunk),
-        context=parse_context(context),
-        window=None if window is None else parse_window(window),
-        sharpen=parse_sharpen(sharpen),
-        image_ops=image_ops,
-        batch_sizes=options.parse_batch_sizes(batch_size),
-        silence=parse_silence(silence),
-        idle_avatar=idle_avatar,
-        when_late=when_late,
-    )
     ends = _Ends(mic, audio, listen, input_rate, input_channels, pace, output or [], display, virtual_camera)
     ends.check(control)
     speaker = choose(common.run, avatar, ends.source_name)

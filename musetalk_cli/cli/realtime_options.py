@@ -10,12 +10,10 @@ from typing import Annotated
 import typer
 from typer.core import TyperCommand
 
-from musetalk_cli.config import WhenLate
-from musetalk_cli.timeline import CHUNK_LIMITS, WINDOW_LIMITS
+from musetalk_cli.cli.job_options import stream_option
 
 _source = functools.partial(typer.Option, rich_help_panel="Where the sound comes from")
 _output = functools.partial(typer.Option, rich_help_panel="Where the frames go")
-_stream = functools.partial(typer.Option, rich_help_panel="How the stream behaves")
 DEFAULT_DEVICE = "default"
 """What `--mic` without a name stands for."""
 
@@ -104,46 +102,9 @@ Live = Annotated[bool, _output("--live/--no-live", help="Show a live panel on a 
 TraceFile = Annotated[
     Path | None, _output("--trace", metavar="FILE", help="Write the time of every stage as a Chrome trace.")
 ]
-Chunk = Annotated[
-    str,
-    _stream(
-        "--chunk",
-        metavar="SECONDS",
-        help=f"Length of a chunk of sound, {CHUNK_LIMITS}; a shorter one is seen sooner.",
-    ),
-]
-Context = Annotated[
-    str,
-    _stream("--context", metavar="max|SECONDS", help="Past sound that the encoder hears with each chunk."),
-]
-Window = Annotated[
-    str | None,
-    _stream(
-        "--window",
-        metavar="SECONDS",
-        help=f"Sound that the encoder hears at once, {WINDOW_LIMITS}; less is cheaper.",
-        show_default="the model's own",
-    ),
-]
-IdleAvatar = Annotated[
-    str | None,
-    _stream(
-        "--idle-avatar",
-        metavar="NAME",
-        help="Avatar whose idle clip, or else whose frames, are shown in silence.",
-        show_default="the one that speaks",
-    ),
-]
-WhenLateOption = Annotated[
-    WhenLate,
-    _stream(
-        "--when-late",
-        help="Leave late frames out (drop) or wait for them; auto waits where the source waits.",
-    ),
-]
 Control = Annotated[
     str | None,
-    _stream(
+    stream_option(
         "--control",
         metavar="FD|SOCKET",
         help="Read commands from there, one on each line: interrupt or stop.",
