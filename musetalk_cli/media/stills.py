@@ -30,7 +30,7 @@ MAX_PIXELS = 1 << 26
 _ANIMATED = frozenset({".png", ".webp"})
 _ORIENTATION = 0x0112
 _BY_PILLOW = frozenset({"HEIF", "AVIF"})
-_BYTES_PER_PIXEL = 24
+_BYTES_PER_PIXEL = 32
 """Of memory that decoding takes at most: 16 bits and transparency, a copy of them, and colours converted."""
 
 
