@@ -21,7 +21,7 @@ from musetalk_cli.errors import MuseTalkError
 _TAG = re.compile(r"^(\[[^\]]*\]\s*)+")
 _UNTOLD = re.compile(r"^(\[[^\]]*\]\s*)*\[(info|warning)\]")
 _OPENING = re.compile(r"^Error opening (input|output)( files?)?\b:?\s*", re.IGNORECASE)
-_LARGE = re.compile(r"Picture size (\d+)x(\d+) (?:exceeds specified max pixel count|is invalid)")
+_LARGE = re.compile(r"\[.*\] Picture size (\d+)x(\d+) (?:exceeds specified max pixel count|is invalid)")
 _NOISE = re.compile(
     r"conversion failed|exiting normally|task finished with error|terminating thread|nothing was written"
     r"|error parsing options|failed to set value|to ignore this|error (while )?closing|^\s*$",
@@ -107,7 +107,7 @@ def pixel_bound(pixels: int) -> list[str]:
 
 def refused_size(lines: Sequence[str]) -> tuple[int, int]:
     """Columns and rows of the largest picture that was not decoded for its size, told by messages; else 0."""
-    sizes = [(int(found[1]), int(found[2])) for line in lines if (found := _LARGE.search(line))]
+    sizes = [(int(found[1]), int(found[2])) for line in lines if (found := _LARGE.match(line))]
     return max(sizes, key=math.prod, default=(0, 0))
 
 

@@ -207,7 +207,7 @@ def is_seekable(video: Probe) -> bool:
 
 
 def _turn(lines: list[str]) -> int:
-    found = re.search(r"(?i)display ?matrix: rotation of (-?\d+)", "\n".join(lines))
+    found = re.search(r"(?im)^\s*display ?matrix: rotation of (-?\d+)", "\n".join(lines))
     return -int(found[1]) % 360 if found else 0
 
 

@@ -25,6 +25,7 @@ _MEMORY = 1 << 30
 """Bytes that ffmpeg may ask for at once, so that a forged time stamp is no hour of silence in memory."""
 
 _INPUT = re.compile(r"^\[info\] Input #0, (\S+), from ", re.MULTILINE)
+_PICTURES = re.compile(r"^\[info\]\s+Stream #0.*: Video: (?!.*attached pic)", re.MULTILINE)
 _DAMAGED = re.compile(
     r"Error submitting packet to decoder|Decoding error:|corrupt input packet|Error during demuxing"
     r"|CRC mismatch|ended prematurely|invalid as first byte of an EBML|partial file|incomplete frame",
@@ -123,29 +124,33 @@ class SoundDecoder:
             InputError: It was damaged or cut off, or is no recording.
         """
         code = self.process.wait()
-        text = "\n".join(self._messages.lines())
+        lines = self._messages.lines()
+        text = "\n".join(lines)
+        # What the file says of itself, in titles and tags, has no sender; what is said of it has one.
+        said = "\n".join(line for line in lines if not line.startswith("[info]"))
         found = _INPUT.search(text)
         container = found.group(1) if found else ""
         if container in _PLAYLISTS:
             raise InputError(f"{self._path} is a playlist, not a sound.", "Pass one sound file.")
         if _RAW.fullmatch(container):
             raise InputError(f"{self._path} has no header that says what it is.", FORMATS)
-        if "duplicated MOOV" in text:
+        if "duplicated MOOV" in said:
             raise InputError(
                 f"{self._path} is joined from several recordings, of which only the first can be read.",
                 "Join them with an audio program instead, or pass one of them.",
             )
-        changed = _CHANGED.search(text)
+        changed = _CHANGED.search(said)
         if changed is not None and self._segment.timed:  # the filters began anew, and lost the time
             raise InputError(
                 f"{self._path} changes to {changed[1]} in its middle, which is not read.",
                 "Convert it first, like ffmpeg -i FILE -ar 48000 -ac 2 SOUND.wav",
             )
-        if code != 0 and "Cannot allocate memory" in text:
+        if code != 0 and "Cannot allocate memory" in said:
             raise InputError(f"{self._path} has a gap that is too long.", "Cut the sound into parts.")
         seconds = samples / self.sample_rate
-        declared = _declared_seconds(text)
-        whole = self._segment.open_ended or len(_DAMAGED.findall(text)) <= self._segment.joins
+        estimated = "Estimating duration from bitrate" in said
+        declared = 0.0 if estimated else _declared_seconds(text, container)
+        whole = self._segment.open_ended or len(_DAMAGED.findall(said)) <= self._segment.joins
         tolerance = 0.02 if container in _EXACT or not whole else max(0.5, 0.02 * seconds)
         missing = declared - seconds > tolerance and not self._segment.open_ended
         if code != 0 or self._segment.cut or missing or not whole:
@@ -201,13 +206,10 @@ def _read_wav_header(stream: IO[bytes]) -> tuple[int, int] | None:
     return None
 
 
-def _declared_seconds(text: str) -> float:
+def _declared_seconds(text: str, container: str) -> float:
     """Length the container claims; 0 where it claims none that concerns the sound alone."""
     length = ffmpeg.declared_length(text)
-    if length is None or "Estimating duration from bitrate" in text:
-        return 0.0
-    source = text.partition("Output #0")[0]
-    if re.search(r"Stream #0.*: Video: (?!.*attached pic)", source):
+    if length is None or _PICTURES.search(text.partition("\n[info] Output #0")[0]):
         return 0.0
     end, start = length
-    return float(end - start if "Input #0, matroska" in text else end)  # there it is the time of the end
+    return float(end - start if container.startswith("matroska") else end)  # there it is the time of the end
