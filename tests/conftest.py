@@ -130,7 +130,16 @@ def own_log():
 
 
 @pytest.fixture
-def musetalk(monkeypatch, capfd, own_log):
+def no_devices(monkeypatch):
+    """No screen, and no sound card but what a test stands in for."""
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    if getattr(sys.modules.get("sounddevice", sys), "__name__", None) in {"sys", "sounddevice"}:
+        monkeypatch.setitem(sys.modules, "sounddevice", None)
+
+
+@pytest.fixture
+def musetalk(monkeypatch, capfd, own_log, no_devices):
     """Runs a command in this process; gives its exit code, stdout and stderr."""
     from musetalk_cli.cli.app import run
 

@@ -174,8 +174,38 @@ class PlayingStream(InputStream):
         super().close(ignore_errors)
 
 
+class PlayedStream(OutputStream):
+    """A loudspeaker that takes sound at its own speed, from the moment the stream starts.
+
+    Attributes:
+        heard: What was taken, and when it was heard.
+    """
+
+    def start(self):
+        super().start()
+        self.heard = []
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._play, name="PortAudio")
+        self._thread.start()
+
+    def _play(self):
+        begun, blocks = time.perf_counter(), 0
+        while not self._stopped.is_set():
+            ahead = begun + self.latency + blocks * self.blocksize / self.samplerate - time.perf_counter()
+            self.heard.append((time.perf_counter() + ahead, self.play(ahead)))
+            blocks += 1
+            due = begun + blocks * self.blocksize / self.samplerate
+            self._stopped.wait(max(0.0, due - time.perf_counter()))
+
+    def close(self, ignore_errors=True):
+        self._stopped.set()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+        super().close(ignore_errors)
+
+
 class PlayingDevice(SoundDevice):
-    """A sound card that hears `sound(rate)`, float32 `[n]`, and then does `then(stream)`."""
+    """A sound card that hears `sound(rate)`, float32 `[n]`, and then does `then(stream)`, and that plays."""
 
     def __init__(self, sound, then):
         super().__init__()
@@ -186,3 +216,6 @@ class PlayingDevice(SoundDevice):
         stream.sound, stream.then = self._sound(int(stream.samplerate)), self._then
         self.streams.append(stream)
         return stream
+
+    def OutputStream(self, **settings):  # noqa: N802 - the name it stands for
+        return self._opened(PlayedStream(**settings))

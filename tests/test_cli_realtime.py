@@ -77,7 +77,9 @@ def report_in(text):
 def assert_one_sentence(err, words):
     """One error, perhaps a hint, and besides them only lines that are known."""
     assert "Traceback" not in err
-    said = r"chunks of|listening on|\S+ failed and was closed:|\S+ takes frames too slowly;"
+    said = (
+        r"chunks of|listening on|no output is named:|\S+ failed and was closed:|\S+ takes frames too slowly;"
+    )
     known = rf"(?m)^({said}|.*: (speaking|silent);) .*\n"
     rest = re.sub(known, "", err.replace("standard output failed", "stdout failed")).strip()
     assert re.fullmatch(r"error: [^\n]+(\nhint:  [^\n]+)?", rest), err

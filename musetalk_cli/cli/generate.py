@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from musetalk_cli.cli.choice import SAMPLE_SHOWN, AvatarOption, choose
 from musetalk_cli.cli.interrupt import stop_on_signals
 from musetalk_cli.cli.options import Common, common_options
 from musetalk_cli.cli.render import end_run, progress
-from musetalk_cli.cli.speaker import SAMPLE_SHOWN, AvatarOption, choose
 from musetalk_cli.config import JobConfig
 
 
@@ -40,11 +40,9 @@ def generate(
     """Make an avatar speak a recording, and write a video, pictures or both."""
     if output is None and frames_dir is None:
         raise typer.BadParameter("pass --output, --frames-dir or both: there is nowhere to write to.")
-    speaker = choose(common.run, avatar, None if audio is None else str(audio))
+    choice = choose(common.run, avatar, None if audio is None else str(audio))
     from musetalk_cli.run.generate import generate as run
 
     with stop_on_signals() as handle, progress("speaking") as advance:
-        report = run(
-            common.run, job, speaker.avatar, Path(speaker.audio), output, frames_dir, handle, advance
-        )
+        report = run(common.run, job, choice.avatar, Path(choice.audio), output, frames_dir, handle, advance)
     end_run(report, as_json=common.json)

@@ -3,15 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from musetalk_cli.errors import OutputError
 
 if TYPE_CHECKING:
+    from musetalk_cli.clock import Clock
     from musetalk_cli.live.control import ControlHandle
     from musetalk_cli.live.observe import Snapshot
     from musetalk_cli.types import Sink
+
+
+DEFAULT_DEVICE = "default"
+"""What `--mic` and `--speaker` without a name stand for."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Where the frames go, as it was asked for.
+
+    Attributes:
+        outputs: Values of `--output`.
+        display: A window is wanted.
+        speaker: A loudspeaker is wanted, by number or part of its name, or `DEFAULT_DEVICE`; None is none.
+        virtual_camera: A virtual camera is wanted.
+    """
+
+    outputs: list[str]
+    display: bool
+    speaker: str | None
+    virtual_camera: bool
+
+    @property
+    def nothing(self) -> bool:
+        """True where no output was asked for."""
+        return not (self.outputs or self.display or self.virtual_camera or self.speaker is not None)
 
 
 class Screen:
@@ -69,22 +98,53 @@ def check_names(outputs: Sequence[str], trace: Path | None, audio: str | None) -
             check_not_input(Path(text), Path(str(audio)), option)
 
 
-def make_sinks(outputs: Sequence[str], screen: Screen | None, *, virtual_camera: bool) -> list[Sink]:
-    """The sinks that were asked for; none where no frame is to be kept.
+def make_sinks(
+    wanted: Wanted, screen: Screen, clock: Clock, *, is_recorded: bool
+) -> tuple[list[Sink], str | None]:
+    """The sinks that were asked for, or those that the machine has, and then a line that says so.
 
     Args:
-        outputs: Values of `--output`.
-        screen: A window is wanted, with this on it; None is no window.
-        virtual_camera: A virtual camera is wanted.
+        wanted: What was asked for.
+        screen: What a window shows.
+        clock: Where time comes from.
+        is_recorded: The sound is a microphone's, which would hear a loudspeaker.
 
     Raises:
         MuseTalkError: One of them cannot be had.
     """
     from musetalk_cli import sinks
 
-    made = [sinks.parse_output(text) for text in outputs]
-    if screen is not None:
-        made.append(sinks.DisplaySink(screen.overlay, screen.handle.interrupt, screen.handle.end))
-    if virtual_camera:
+    if wanted.nothing:
+        return _what_is_there(screen, clock, is_recorded=is_recorded)
+    made = [sinks.parse_output(text) for text in wanted.outputs]
+    if wanted.display:
+        made.append(_window(screen))
+    if wanted.virtual_camera:
         made.append(sinks.VirtualCameraSink())
-    return made
+    if wanted.speaker is not None:
+        name = None if wanted.speaker == DEFAULT_DEVICE else wanted.speaker
+        made.append(sinks.SpeakerSink(name, clock))
+    return made, None
+
+
+def _what_is_there(screen: Screen, clock: Clock, *, is_recorded: bool) -> tuple[list[Sink], str]:
+    """A window and a loudspeaker, as far as the machine has them, and a line that says so."""
+    from musetalk_cli import sinks
+
+    made: list[Sink] = []
+    told = []
+    with suppress(OutputError):
+        made.append(_window(screen))
+        told.append("a window shows the frames")
+    if not is_recorded:
+        with suppress(OutputError):
+            speaker = sinks.SpeakerSink(None, clock)
+            made.append(speaker)
+            told.append(f"the loudspeaker {speaker.device.name} plays their sound")
+    return made, f"no output is named: {' and '.join(told) or 'nothing is shown or kept'}"
+
+
+def _window(screen: Screen) -> Sink:
+    from musetalk_cli import sinks
+
+    return sinks.DisplaySink(screen.overlay, screen.handle.interrupt, screen.handle.end)

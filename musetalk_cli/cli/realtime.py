@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import typer
 
 from musetalk_cli.cli import realtime_options as given
+from musetalk_cli.cli.choice import AvatarOption, choose
 from musetalk_cli.cli.interrupt import stop_on_signals
 from musetalk_cli.cli.job_options import OPTIONS
 from musetalk_cli.cli.options import Common, common_options
-from musetalk_cli.cli.outputs import Screen, check_names, make_sinks
+from musetalk_cli.cli.outputs import DEFAULT_DEVICE, Screen, Wanted, check_names, make_sinks
 from musetalk_cli.cli.panel import live_panel
 from musetalk_cli.cli.render import end_run, say
-from musetalk_cli.cli.speaker import AvatarOption, choose
 from musetalk_cli.config import JobConfig
 from musetalk_cli.errors import InputError
 from musetalk_cli.timeline import SAMPLE_RATE, Timeline
@@ -40,6 +40,7 @@ def realtime(
     pace: given.Pace = True,
     output: given.Output = None,
     display: given.Display = False,
+    speaker: given.SpeakerDevice = None,
     virtual_camera: given.VirtualCamera = False,
     live: given.Live = True,
     trace: given.TraceFile = None,
@@ -48,10 +49,11 @@ def realtime(
     control: given.Control = None,
 ) -> None:
     """Make an avatar speak a live stream, chunk by chunk, and report how long everything took."""
-    ends = _Ends(mic, audio, listen, input_rate, input_channels, pace, output or [], display, virtual_camera)
+    sinks = Wanted(output or [], display=display, speaker=speaker, virtual_camera=virtual_camera)
+    ends = _Ends(mic, audio, listen, input_rate, input_channels, pace, sinks)
     ends.check(control)
-    speaker = choose(common.run, avatar, ends.source_name)
-    _run(common, job, speaker.avatar, ends, control, trace, live=live)
+    choice = choose(common.run, avatar, ends.source_name)
+    _run(common, job, choice.avatar, ends, control, trace, live=live)
 
 
 @dataclass(frozen=True)
@@ -64,13 +66,16 @@ class _Ends:
     input_rate: int
     input_channels: int
     pace: bool
-    outputs: list[str]
-    display: bool
-    virtual_camera: bool
+    sinks: Wanted
 
     @property
     def source_name(self) -> str:
-        return self.audio or self.listen or self.mic or given.DEFAULT_DEVICE
+        return self.audio or self.listen or self.mic or DEFAULT_DEVICE
+
+    @property
+    def is_recorded(self) -> bool:
+        """True where the sound is a microphone's."""
+        return self.audio is None and self.listen is None
 
     def check(self, control: str | None) -> None:
         """Refuse more than one source, a terminal in place of a pipe, and commands in place of the sound."""
@@ -102,7 +107,7 @@ class _Ends:
             sound = f"16-bit PCM, {source.sample_rate} Hz, channels: {source.channels}"
             say(f"listening on {source.address} for {sound}")
             return source
-        return sources.MicSource(None if self.mic in {None, given.DEFAULT_DEVICE} else self.mic, clock)
+        return sources.MicSource(None if self.mic in {None, DEFAULT_DEVICE} else self.mic, clock)
 
 
 def _run(
@@ -125,8 +130,8 @@ def _run(
     with ExitStack() as stack:
         handle = stack.enter_context(stop_on_signals())
         screen = Screen(handle)
-        check_names(ends.outputs, trace, ends.audio)
-        sinks = make_sinks(ends.outputs, screen if ends.display else None, virtual_camera=ends.virtual_camera)
+        check_names(ends.sinks.outputs, trace, ends.audio)
+        sinks, notice = make_sinks(ends.sinks, screen, clock, is_recorded=ends.is_recorded)
         source = stack.enter_context(closing(ends.source(clock)))
         if control is not None:
             stack.enter_context(ControlLines(control, handle))
@@ -136,13 +141,15 @@ def _run(
             events = stack.enter_context(closing(Trace(trace)))
         from musetalk_cli.run.realtime import realtime as run
 
+        if notice is not None:
+            say(notice)
         say(contract(job))
         gpu = None if common.run.device == "cpu" else GpuMonitor()
         panel = stack.enter_context(live_panel(f"{avatar}: {ends.source_name}", enabled=live, gpu=gpu))
         report = run(common.run, job, avatar, source, sinks, handle, screen.watching(panel), events, clock)
     if handle.ended:
         report = replace(report, interrupted=False)
-    end_run(report, as_json=common.json, aside="-" in ends.outputs)
+    end_run(report, as_json=common.json, aside="-" in ends.sinks.outputs)
 
 
 def contract(job: JobConfig) -> str:

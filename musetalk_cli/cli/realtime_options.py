@@ -11,20 +11,19 @@ import typer
 from typer.core import TyperCommand
 
 from musetalk_cli.cli.job_options import stream_option
+from musetalk_cli.cli.outputs import DEFAULT_DEVICE
 
 _source = functools.partial(typer.Option, rich_help_panel="Where the sound comes from")
 _output = functools.partial(typer.Option, rich_help_panel="Where the frames go")
-DEFAULT_DEVICE = "default"
-"""What `--mic` without a name stands for."""
 
 
 class RealtimeCommand(TyperCommand):
-    """A command whose `--mic` may stand alone."""
+    """A command whose `--mic` and `--speaker` may stand alone."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        """Read the arguments; an option or the end after `--mic` means the default device."""
+        """Read the arguments; an option or the end after either means the default device."""
         named = [
-            f"--mic={DEFAULT_DEVICE}" if arg == "--mic" and after.startswith("-") else arg
+            f"{arg}={DEFAULT_DEVICE}" if arg in {"--mic", "--speaker"} and after.startswith("-") else arg
             for arg, after in itertools.pairwise([*args, "-"])
         ]
         return super().parse_args(ctx, named)
@@ -93,10 +92,19 @@ Output = Annotated[
         metavar="FILE|-|URL|null",
         help="File (.mp4, .mov, .mkv or .webm), - for Matroska on stdout, rtmp://, rtmps:// or srt://, "
         "or null to keep no frame; may be given several times.",
-        show_default="null",
+        show_default="a window and a loudspeaker where there are some, else null",
     ),
 ]
 Display = Annotated[bool, _output("--display", help="Show a window; i or space interrupts, q ends.")]
+SpeakerDevice = Annotated[
+    str | None,
+    _output(
+        "--speaker",
+        metavar="[DEVICE]",
+        help="Play the sound on a loudspeaker, by its number or a part of its name.",
+        show_default="the default one, where no output is named and the sound is no microphone's",
+    ),
+]
 VirtualCamera = Annotated[bool, _output("--virtual-camera", help="Send the frames to a virtual camera.")]
 Live = Annotated[bool, _output("--live/--no-live", help="Show a live panel on a terminal.")]
 TraceFile = Annotated[

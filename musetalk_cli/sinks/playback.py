@@ -2,9 +2,9 @@
 
 Whatever is put in is heard `delay_s` after the time at which it was put. That is what is controlled: when the
 first sample of a frame would be heard is compared with when it should be, and the sound is played faster or
-slower by what brings both together. In speech that is at most half a percent and changes slowly: enough for
-two clocks that drift apart, too little to be heard. In silence, where nobody hears it, it is much more, so
-that a stream whose delay has changed is followed at once.
+slower by what brings both together. In speech that is at most one percent and changes slowly: enough for two
+clocks that drift apart, too little to be heard. In silence, where nobody hears it, it is much more, so that a
+stream whose delay has changed is followed at once.
 """
 
 from __future__ import annotations
@@ -30,15 +30,16 @@ CLOCK_S = 0.5
 """Over how much time the card's clock is smoothed: its driver tells it in steps of a buffer."""
 LATE_S = 0.4
 """Over how much time it is smoothed how late the sound is: frames are put when a thread wakes up."""
-APART_S = 0.1
-"""Of sound that is so much later than it should be, and has been for a while, a part is left out."""
+APART_S = 0.08
+"""Of sound that is so much later than it should be, and has been for a while, a part is left out: with the
+frame that it may follow its picture at 25 a second it is what viewers notice (125 ms, ITU-R BT.1359)."""
 QUIET = 1e-3
 """Below -60 dB of full scale nobody hears how fast it is played."""
 
-_TURN = 1 / 30
-"""Natural frequency of the controller, 1/s: critically damped, so 200 ppm of drift are met within 3 ms."""
-_SPEECH_MOST = 0.005
-_QUIET_GAIN = 1.0
+_TURN = 1 / 15
+"""Natural frequency of the controller, 1/s: critically damped, so 200 ppm of drift are met within 2 ms."""
+_SPEECH_MOST = 0.01
+_QUIET_GAIN = 2.0
 _QUIET_MOST = 0.25
 _DRIFT_MOST = 0.001
 
