@@ -26,9 +26,10 @@ demo-model: install ## Train the embedded networks and draw their avatars again 
 	cp -r build/models/demo models/
 	cp -r build/avatars/demo build/avatars/demo2 avatars/
 
-# Processes that share out whole files, so that what a file prepares is prepared once. A process of its own for each
-# core is enough: golden data are held to the default number of threads, so none is set.
-PYTEST := $(BIN)/pytest -n auto --dist loadfile
+# Processes of neighbouring tests, so that what a file prepares is mostly prepared once; who is done takes half of
+# what the other has left. A process for each core is enough: golden data are held to the default number of threads,
+# so none is set.
+PYTEST := $(BIN)/pytest -n auto --dist worksteal
 
 test: install ## Run the tests but the slow ones (minutes; no GPU, no network)
 	$(PYTEST) -m "not slow"
