@@ -9,15 +9,14 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-import cv2
-
 from musetalk_cli.config import SilenceLevel
 from musetalk_cli.engine.fate import decide
+from musetalk_cli.engine.pictures import Pictures
 from musetalk_cli.engine.sound_track import SoundTrack
 from musetalk_cli.engine.voice_gate import Fade, Onset
 from musetalk_cli.engine.windows import FeatureStream
 from musetalk_cli.errors import InputError
-from musetalk_cli.timeline import Loop, Timeline, ceil_div, mirrored
+from musetalk_cli.timeline import Loop, Timeline, ceil_div
 from musetalk_cli.types import Clip, Fate, Frame, FrameRequest, Image, Samples, StreamFormat, Utterance
 
 if TYPE_CHECKING:
@@ -86,6 +85,7 @@ class Session:
         self._sound = SoundTrack(timeline, stream.sample_rate, stream.channels)
         meta = avatar.meta
         shortest = ceil_div(SHORTEST_REST * meta.fps, 1)
+        self._pictures = Pictures(avatar, timeline, options.idle)
         self._loop = Loop(meta.frames, timeline, meta.fps, meta.rest_frames, shortest)
         self._period = float(1 / timeline.fps)
         # (samples of the stream, monotonic seconds at which they had arrived), oldest first
@@ -265,12 +265,12 @@ class Session:
                 one is. None stands for a face that is not a number.
             now: Monotonic seconds.
         """
-        idle = self._idle_picture(request)
+        idle = self._pictures.idle(request)
         patch, fate = None, request.fate
         if fate.is_made:
             patch = next(patches)
             fate = decide(request.weight, has_face=True, late=False, broken=patch is None)
-        image = self._picture(request, fate, patch, idle)
+        image = self._pictures.show(request, fate, patch, idle, self._shown)
         pts = self.timeline.pts(request.index)
         self._finished.append(Frame(request, image, pts, now, fate, idle))
         # what was made of sound before an interrupt is nothing that a late frame may hold on to
@@ -287,33 +287,3 @@ class Session:
         self._stopped = True
         self._open_frames -= len(self._waiting)
         self._waiting.clear()
-
-    def _picture(self, request: FrameRequest, fate: Fate, patch: Image | None, idle: Image) -> Image:
-        """What a frame shows: idle and source frames as shared, read-only pictures, made ones as new ones."""
-        if fate is Fate.HELD:
-            return idle if self._shown is None else self._shown
-        own_idle = self._options.idle is None
-        shows_source = fate in {Fate.PASS_THROUGH, Fate.BROKEN}
-        if not fate.is_made and (own_idle or not shows_source):
-            return idle
-        image: Image = self.avatar.frames[request.source].copy()
-        changed = slice(None), slice(None)
-        place = self.avatar.patches[request.source]
-        if patch is not None and place is not None:
-            image[place.box.slices()] = patch
-            changed = place.box.slices() if own_idle else changed
-        if request.weight < 1:
-            part = image[changed]
-            image[changed] = cv2.addWeighted(part, request.weight, idle[changed], 1 - request.weight, 0)
-        return image
-
-    def _idle_picture(self, request: FrameRequest) -> Image:
-        """The idle picture at a frame's place, as a read-only view of a shared one."""
-        idle = self._options.idle
-        picture = self.avatar.frames[request.source]
-        if idle is not None:
-            shown = self.timeline.source_frame(request.index, idle.fps)
-            picture = idle.pictures[mirrored(shown, len(idle.pictures))]
-        view: Image = picture.view()
-        view.flags.writeable = False
-        return view
