@@ -86,6 +86,31 @@ def test_windows_do_not_depend_on_the_cuts_and_fit_the_encoder(hop, context, win
     assert seen[0] == seen[1]
 
 
+@pytest.mark.parametrize("fps", [Fraction(8), Fraction(25), Fraction(60)])
+@pytest.mark.parametrize("seconds", [60, 61])
+def test_a_whole_window_after_a_skipped_one_gives_every_row_and_fits_the_encoder(fps, seconds):
+    """The frames at its start hear rows of the skipped one: more than the encoder gives at once."""
+    length = seconds * 16_000 + 137
+    timeline, requests = Timeline(fps), []
+
+    def encode(asked):
+        requests.extend(asked)
+        return positions(asked)
+
+    stream = FeatureStream(encode, timeline, *OFFLINE)
+    stream.cutter.append(np.arange(1, length + 1, dtype=np.float32))
+    stream.cutter.end()
+    skipped = stream.cutter.due()
+    stream.skip(skipped, stream.frames(skipped))
+    while (due := stream.cutter.due()) is not None:
+        frames = stream.frames(due)
+        for frame, tokens in zip(frames, stream.advance(due, frames), strict=True):
+            rows = np.arange(timeline.first_row(frame), timeline.last_row(frame))
+            expected = np.where(rows < rows_in(length), rows * 320 + 1, 0)
+            assert np.array_equal(tokens.reshape(ROWS_PER_FRAME, 2)[:, 0].numpy(), expected)
+    assert max(request.length for request in requests) == 1500
+
+
 def test_a_long_stream_holds_no_more_than_its_context():
     cutter = HopCutter(Fraction(1, 2), Fraction(1))
     tracemalloc.start()

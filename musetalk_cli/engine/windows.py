@@ -204,8 +204,8 @@ class FeatureStream:
     def advance(self, hop: Hop, frames: range) -> list[Tensor]:
         """Encode a due hop; the tokens `[10 * layers, width]` of each of its frames."""
         window = self.cutter.take(hop, self._first_row(frames.stop))
-        if window is not None:
-            self._append(window)
+        for part in [] if window is None else _fitting(window):
+            self._append(part)
         self._next_frame = frames.stop
         return self._tokens(frames, rows_in(hop.end))
 
@@ -247,3 +247,17 @@ class FeatureStream:
             padded[begin - low : end - low] = self._rows[begin - self._rows_start : end - self._rows_start]
         starts = [self._timeline.first_row(frame) - low for frame in frames]
         return [padded[start : start + ROWS_PER_FRAME].flatten(0, 1) for start in starts]
+
+
+def _fitting(window: Window) -> list[Window]:
+    """A window, or two in its place where it has more rows than the encoder gives at once.
+
+    After a hop of 30 s that was skipped, a window also holds the few rows before its own hop that frames at
+    its start need. The later of the two is what it would have been had nothing been skipped.
+    """
+    over = window.end_row - window.first_row - ROWS_PER_WINDOW
+    if over <= 0:
+        return [window]
+    middle = window.first_row + over
+    early = Window(window.samples[:WINDOW_SAMPLES], window.first_row, window.first_row + ROWS_PER_WINDOW)
+    return [early, Window(window.samples[over * SAMPLES_PER_ROW :], middle, window.end_row)]
