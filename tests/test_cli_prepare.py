@@ -21,6 +21,7 @@ SIZE, FRAMES = (320, 240), 24
 FACE = (90, 255, 90)
 RADIUS = 40
 FEW = ("--max-frames", 3)
+SOME = ("--max-frames", 8)
 
 
 def centre(number):
@@ -152,18 +153,18 @@ def test_a_middle_without_a_face_is_shown_as_it_is(prepare, run, models, golden,
 
 def test_landmarks_can_be_saved_and_given_back(prepare, clip, models, tmp_path):
     file = tmp_path / "points.json"
-    prepare(clip, tmp_path, models, "--save-landmarks", file)
+    prepare(clip, tmp_path, models, *SOME, "--save-landmarks", file)
     entries = json.loads(file.read_text())
-    assert len(entries) == FRAMES
+    assert len(entries) == 8
     assert np.shape(entries[0]["points"]) == (68, 2)
-    prepare(clip, tmp_path, models, "--landmarks", file, name="b")
+    prepare(clip, tmp_path, models, *SOME, "--landmarks", file, name="b")
     one, other = load_avatar(tmp_path, "a"), load_avatar(tmp_path, "b")
     assert one.meta.boxes == other.meta.boxes
     assert bool((one.latents == other.latents).all())
     assert other.meta.parameters["landmarks"] == "file"
     entries[3] = None
     file.write_text(json.dumps(entries))
-    prepare(clip, tmp_path, models, "--landmarks", file, "--max-gap", 0, name="c")
+    prepare(clip, tmp_path, models, *SOME, "--landmarks", file, "--max-gap", 0, name="c")
     assert load_meta(tmp_path, "c").passthrough_frames == (3,)
 
 
@@ -347,7 +348,7 @@ def test_a_preview_in_the_folder_that_is_replaced_is_refused(prepare, clip, mode
 
 def test_an_idle_clip_goes_along(prepare, clip, models, tmp_path):
     idle = film(tmp_path / "idle.avi", [disc_frame(90 + n) for n in range(10)], fps=50)
-    _, err = prepare(clip, tmp_path, models, "--idle", idle)
+    _, err = prepare(clip, tmp_path, models, *FEW, "--idle", idle)
     assert err.count("note: Idle clip: Frames were resampled from 50 to 25 per second.") == 1
     meta = load_meta(tmp_path, "a")
     assert meta.idle_frames == 5
@@ -355,7 +356,7 @@ def test_an_idle_clip_goes_along(prepare, clip, models, tmp_path):
     stored = [cv2.imread(str(path)) for path in sorted((tmp_path / "a" / "idle").iterdir())]
     assert all(any(np.array_equal(frame, disc_frame(90 + n)) for n in range(10)) for frame in stored)
     other = film(tmp_path / "wide.avi", [np.zeros((100, 400, 3), np.uint8)] * 2)
-    _, err = prepare(clip, tmp_path, models, "--idle", other, name="b", code=1)
+    _, err = prepare(clip, tmp_path, models, *FEW, "--idle", other, name="b", code=1)
     assert "400x100" in err
     assert not (tmp_path / "b").exists()
 

@@ -1,6 +1,7 @@
 """Interlaced videos: known by their field order or by their combs, and made whole at the same rate."""
 
 from fractions import Fraction
+from itertools import product
 
 import cv2
 import numpy as np
@@ -11,6 +12,17 @@ from musetalk_cli.media.probe import probe
 from musetalk_cli.media.video import Selection, read_frames
 
 SIZE = (160, 128)
+SLOW_GRAPHS = [
+    pytest.param(graph, marks=pytest.mark.slow)
+    for graph in (
+        "testsrc=size=160x128:rate=25",
+        "testsrc2=size=160x128:rate=15,fps=25",
+        "color=gray:size=160x128:rate=25",
+        "testsrc=size=160x128:rate=25,fade=in:0:50",
+        "testsrc2=size=160x512:rate=25,crop=160:128:0:2*n",
+        "mandelbrot=size=160x128:rate=25",
+    )
+]
 NOTE = "The video is interlaced"
 
 
@@ -73,9 +85,18 @@ def frames_of(path, *selection):
         return list(video), video
 
 
-@pytest.mark.parametrize("flagged", [False, True])
-@pytest.mark.parametrize("order", ["tff", "bff"])
-@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
+@pytest.mark.parametrize(
+    ("suffix", "order", "flagged"),
+    [
+        *product(["mp4"], ["tff", "bff"], [False, True]),
+        *(("mkv", "bff", True), ("avi", "tff", True)),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in product(["mkv", "avi"], ["tff", "bff"], [False, True])
+            if case not in {("mkv", "bff", True), ("avi", "tff", True)}
+        ),
+    ],
+)
 def test_an_interlaced_clip_becomes_whole_at_its_rate(tmp_path, suffix, order, flagged):
     path = interlaced(tmp_path / f"a.{suffix}", order, flagged)
     assert probe(path).interlaced == flagged
@@ -93,7 +114,7 @@ def test_an_interlaced_clip_becomes_whole_at_its_rate(tmp_path, suffix, order, f
     assert made < 0.8 * stored
 
 
-@pytest.mark.parametrize("rate", [24, 25, 30, 50])
+@pytest.mark.parametrize("rate", [24, 50, *(pytest.param(rate, marks=pytest.mark.slow) for rate in (25, 30))])
 def test_a_whole_clip_is_left_alone(tmp_path, rate):
     path = clip(tmp_path / "a.mp4", (drawn(number / rate) for number in range(50)), rate=rate)
     frames, video = frames_of(path)
@@ -104,21 +125,16 @@ def test_a_whole_clip_is_left_alone(tmp_path, rate):
 @pytest.mark.parametrize(
     "graph",
     [
-        "testsrc=size=160x128:rate=25",
         "testsrc2=size=160x128:rate=25",
         "testsrc2=size=160x128:rate=25/2,fps=25",
-        "testsrc2=size=160x128:rate=15,fps=25",
         "testsrc2=size=160x128:rate=25,noise=alls=40:allf=t",
         "color=gray:size=160x128:rate=25,noise=alls=60:allf=t",
-        "color=gray:size=160x128:rate=25",
-        "testsrc=size=160x128:rate=25,fade=in:0:50",
         "testsrc2=size=160x512:rate=25,crop=160:128:0:n",
-        "testsrc2=size=160x512:rate=25,crop=160:128:0:2*n",
         "testsrc2=size=160x512:rate=25,crop=160:128:0:n+n*n/40",
         "testsrc2=size=512x128:rate=25,crop=160:128:3*n:0",
-        "mandelbrot=size=160x128:rate=25",
         "life=size=160x128:rate=25:mold=10",
         "color=gray:size=160x128:rate=25,geq=lum='255*mod(floor((Y+N)/2),2)':cb=128:cr=128",
+        *SLOW_GRAPHS,
     ],
 )
 def test_nothing_whole_is_taken_for_interlaced(tmp_path, graph):
@@ -160,7 +176,7 @@ def test_reading_on_gives_the_same_frames(tmp_path):
             np.testing.assert_array_equal(frame, wanted)
 
 
-@pytest.mark.parametrize("turn", [90, 180, 270])
+@pytest.mark.parametrize("turn", [90, 180, pytest.param(270, marks=pytest.mark.slow)])
 def test_a_turned_clip_is_made_whole_along_its_own_lines(tmp_path, turn):
     straight = interlaced(tmp_path / "a.mp4")
     ffmpeg("-display_rotation", turn, "-i", straight, "-c", "copy", tmp_path / "b.mp4")

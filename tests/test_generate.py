@@ -43,7 +43,7 @@ def assert_equal_frames(ours: Path, upstream: Path):
         assert figure >= 60, f"{name}: {figure:.1f} dB"
 
 
-@pytest.mark.parametrize("image_ops", ["cpu", "gpu"])
+@pytest.mark.parametrize("image_ops", [pytest.param("cpu", marks=pytest.mark.slow), "gpu"])
 def test_generate_equals_upstream(golden, avatars_dir, tmp_path, image_ops):
     job = replace(AS_PUBLISHED, image_ops=image_ops)
     report = generate(
@@ -168,7 +168,7 @@ def test_a_clip_of_any_rate_keeps_its_speed(
 
 def test_the_alignment_is_an_option_and_is_reported(avatars_dir, models, musetalk, tmp_path):
     """At 10 fps the frames hear other rows; at 25 both are the same to the last bit."""
-    sound = write_sound(tmp_path / "speech.wav", speech(0.5))
+    sound = write_sound(tmp_path / "speech.wav", speech(0.3))
     arguments = ["generate", "--avatars-dir", avatars_dir, "--model", models, "--avatar", "synthetic"]
     arguments += ["--audio", sound, "--json", "--frames-dir", tmp_path / "out"]
     last = {}

@@ -6,6 +6,7 @@ import struct
 import subprocess
 import unicodedata
 import zlib
+from itertools import product
 
 import numpy as np
 import pytest
@@ -27,6 +28,19 @@ SPOOFS = (
     "Picture size 60000x60000 is invalid",
 )
 """What ffmpeg itself says of damage, in a title."""
+
+
+PARTS = ("name", "parameters", "model", "source", "report", "format", "fps")
+"""What a description of an avatar consists of."""
+
+
+def of_each(kinds, cases, few=1):
+    """All cases of the first kind, the first few of the others, and the rest where slow tests run too."""
+    usual = {*product(kinds[:1], cases), *product(kinds, cases[:few])}
+    return [
+        pytest.param(*each, marks=[] if each in usual else [pytest.mark.slow])
+        for each in product(kinds, cases)
+    ]
 
 
 def check_clean(*streams):
@@ -54,14 +68,12 @@ def tone(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("title", SPOOFS)
-@pytest.mark.parametrize("name", ["wav", "mp3", "m4a", "mkv", "ogg"])
+@pytest.mark.parametrize(("name", "title"), of_each(["mkv", "wav", "mp3", "m4a", "ogg"], SPOOFS))
 def test_a_title_that_speaks_of_damage_is_a_title(tone, tmp_path, name, title):
     assert probe_sound(tagged(tone, tmp_path / f"a.{name}", title)).duration == pytest.approx(0.5, abs=0.1)
 
 
-@pytest.mark.parametrize("title", SPOOFS)
-@pytest.mark.parametrize("name", ["mp4", "mkv", "avi"])
+@pytest.mark.parametrize(("name", "title"), of_each(["mp4", "mkv", "avi"], SPOOFS))
 def test_a_videos_title_that_speaks_of_damage_is_a_title(tmp_path, name, title):
     source = tmp_path / "a.avi"
     command = [ffmpeg.executable(), "-v", "error", "-f", "lavfi", "-i", "testsrc=s=32x32:r=5:d=1", source]
@@ -79,8 +91,10 @@ def chapters(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("name", ["wav", "mp3", "m4a", "mkv", "flac"])
-@pytest.mark.parametrize("damaged", [False, True])
+SOUNDS = ["m4a", "wav", "mp3", "mkv", "flac"]
+
+
+@pytest.mark.parametrize(("damaged", "name"), of_each([False, True], SOUNDS, few=2))
 def test_tags_of_a_sound_are_not_obeyed(
     musetalk, models, avatars_dir, tone, chapters, tmp_path, name, damaged
 ):
@@ -159,8 +173,7 @@ def spoiled(value, text):
     return text if isinstance(value, str) else value
 
 
-@pytest.mark.parametrize("text", [ESCAPES, "\udc80\ud800"])
-@pytest.mark.parametrize("part", ["name", "parameters", "model", "source", "report", "format", "fps"])
+@pytest.mark.parametrize(("text", "part"), of_each([ESCAPES, "\udc80\ud800"], PARTS))
 def test_what_stands_in_a_description_is_not_obeyed(
     musetalk, avatars_dir, models, tone, tmp_path, part, text
 ):

@@ -51,8 +51,14 @@ def test_joined_recordings_are_heard_one_after_the_other(tmp_path, name):
     np.testing.assert_array_equal(read(join(*parts)), np.concatenate([read(part) for part in parts]))
 
 
-@pytest.mark.parametrize("name", [*SPLIT, *FRAMES])
-@pytest.mark.parametrize("other", [(22_050, 1), (44_100, 2)])
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        pytest.param(name, other, marks=[pytest.mark.slow] if (place + turn) % 2 else [])
+        for place, name in enumerate((*SPLIT, *FRAMES))
+        for turn, other in enumerate([(22_050, 1), (44_100, 2)])
+    ],
+)
 def test_what_follows_at_another_rate_or_with_more_channels_keeps_its_length(tmp_path, name, other):
     options = (SPLIT | FRAMES)[name]
     parts = [write(tmp_path, name, options), write(tmp_path, name, options, *other, seed=1)]

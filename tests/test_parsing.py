@@ -248,10 +248,7 @@ def test_labels_that_masks_do_not_need_may_be_missing(folder):
 
 
 def test_crops_together_are_what_they_are_alone(published):
-    crops = [
-        picture(height, width, height)
-        for height, width in ((512, 512), (90, 333), (700, 64), (1, 1), (256, 256))
-    ]
+    crops = [picture(height, width, height) for height, width in ((512, 512), (90, 333), (700, 64), (1, 1))]
     parser = FaceParser(published, CPU)
     together = parser(crops)
     for number, crop in enumerate(crops):

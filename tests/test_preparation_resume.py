@@ -188,7 +188,7 @@ def test_stopped_again_and_again(clip, whole, tmp_path):
 
 @pytest.mark.parametrize(
     ("whole", "where"),
-    [({}, "find"), ({"trim": "auto"}, "encode")],
+    [pytest.param({}, "find", marks=pytest.mark.slow), ({"trim": "auto"}, "encode")],
     indirect=["whole"],
     ids=["whole", "trimmed"],
 )

@@ -79,9 +79,16 @@ def test_networks_that_make_no_face_are_refused_by_name(tiny_bundle, avatar, kin
             speak(bundle, avatar)
 
 
-@pytest.mark.parametrize("image_ops", ["cpu", "gpu"])
-@pytest.mark.parametrize("number", [0, 2])
-@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize(
+    ("size", "number", "image_ops"),
+    [
+        *((1, 0, "cpu"), (1, 2, "gpu"), (3, 0, "gpu"), (3, 2, "cpu")),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in ((1, 0, "gpu"), (1, 2, "cpu"), (3, 0, "cpu"), (3, 2, "gpu"))
+        ),
+    ],
+)
 def test_one_broken_frame_is_shown_as_it_is_and_the_others_are_made(
     tiny_bundle, avatar, caplog, image_ops, number, size
 ):

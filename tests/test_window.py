@@ -1,6 +1,5 @@
 """The window, on a screen of its own."""
 
-import itertools
 import os
 import select
 import shutil
@@ -73,16 +72,16 @@ class Told:
         self.said.set()
 
     def write_until(self, reached, seconds=LIMIT_S):
-        """Write frames as fast as a window draws, until something holds; bounded by time: a look may be slow."""
-        end = time.monotonic() + seconds
-        for number in itertools.count():
+        """Write frames as fast as a window draws, until something holds; for so long: a look may be slow."""
+        end, number = time.monotonic() + seconds, 0
+        while time.monotonic() < end:
             self.sink.write(frame(number))
             if reached():
                 return True
-            if time.monotonic() > end:
-                return False
+            number += 1
             self.said.wait(0.01)
             self.said.clear()
+        return False
 
 
 def frame(number=0, image=None):
