@@ -46,7 +46,7 @@ _ONE_THREAD = {
     ),
     *("test_session", "test_stream", "test_stream_failures", "test_training_stages"),
 }
-"""Files whose tests run small networks and hold nothing to golden data: its last bits depend on the threads."""
+"""Files whose tests run small networks and hold nothing to golden data: its last bits depend on threads."""
 
 
 @pytest.hookimpl(tryfirst=True)

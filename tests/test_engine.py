@@ -67,7 +67,7 @@ def speak_alone(bundle, job, avatar, fps, sound, rate):
 
 
 def assert_same_frames(ours, expected):
-    """The same frames from the same tokens; a few values of a picture may round otherwise in another batch."""
+    """The same frames of the same tokens; a few values of a picture may round otherwise in another batch."""
     assert [frame.request.index for frame in ours] == list(range(len(expected)))
     for mine, theirs in zip(ours, expected, strict=True):
         assert torch.equal(mine.request.tokens, theirs.request.tokens)
