@@ -26,6 +26,8 @@ TITLE = "MuseTalk"
 _REPEAT_S = 0.75
 """A key that comes again within this is held down: no keyboard waits longer before it repeats."""
 _POLL_MS = 10
+_SETTLE_MS = 100
+"""How long the toolkit handles what it is told at first: without that some windows were never painted."""
 _KEYS = dict.fromkeys(b" iI", INTERRUPT) | dict.fromkeys(b"qQ\x1b", CLOSED)
 
 
@@ -39,6 +41,7 @@ def main(width: int, height: int) -> None:
     image = message[TEXT:].reshape(height, width, 3)
     cv2.namedWindow(TITLE, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)
     cv2.imshow(TITLE, image)
+    cv2.waitKey(_SETTLE_MS)
     _say(READY)
     poller = select.poll()
     poller.register(messages, select.POLLIN)
