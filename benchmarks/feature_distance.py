@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from musetalk_cli.engine.windows import OFFLINE_HOP, FeatureStream
+from musetalk_cli.engine.hops import stream_tokens
+from musetalk_cli.engine.windows import OFFLINE_HOP
 from musetalk_cli.media.audio import SoundReader
 from musetalk_cli.media.resample import StreamResampler
 from musetalk_cli.nets.audio_encoder import AudioEncoder
@@ -65,13 +66,7 @@ def read(path: Path, seconds: float) -> np.ndarray:
 
 def tokens(encode: AudioEncoder, sound: np.ndarray, hop: Fraction, context: Fraction | None) -> torch.Tensor:
     """Tokens of every frame, `[frames, tokens, width]`."""
-    stream = FeatureStream(encode, Timeline(Fraction(25)), hop, context)
-    stream.cutter.append(sound)
-    stream.cutter.end()
-    found: list[torch.Tensor] = []
-    while (due := stream.cutter.due()) is not None:
-        found += stream.advance(due, stream.frames(due))
-    return torch.stack(found)
+    return torch.stack(list(stream_tokens(sound, encode, Timeline(Fraction(25)), hop, context)))
 
 
 def distances(bundle: Bundle, stream: torch.Tensor, offline: torch.Tensor) -> str:

@@ -168,7 +168,7 @@ class Mouth:
         if patch is None:
             raise SystemExit("The first frame of the avatar has no face.")
         job = JobConfig(fps=fps, alignment=alignment, chunk=OFFLINE_HOP)
-        engine = make_engine(self._bundle, job, MonotonicClock())
+        engine = make_engine(self._bundle, job, MonotonicClock(), live=False)
         channels = sound.shape[1]
         session = engine.open(self._avatar, fps, OFFLINE_HOP, Fraction(0), sample_rate, channels)
         session.hear(sound, 0.0)

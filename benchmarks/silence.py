@@ -89,7 +89,7 @@ def movement(
     patch = avatar.patches[0]
     if patch is None:
         raise SystemExit("The first frame of the avatar has no face.")
-    engine = make_engine(bundle, JobConfig(chunk=OFFLINE_HOP), MonotonicClock())
+    engine = make_engine(bundle, JobConfig(chunk=OFFLINE_HOP), MonotonicClock(), live=False)
     options = SessionOptions(silence=silence)
     session = engine.open(avatar, FPS, OFFLINE_HOP, Fraction(0), sample_rate, sound.shape[1], options)
     session.hear(sound, 0.0)

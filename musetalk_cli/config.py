@@ -165,7 +165,9 @@ class JobConfig:
         fps: Frames per second of the result.
         alignment: Which sound a frame hears: that around its start, as at 25 fps, or at other rates what the
             published code's padding gives.
-        chunk: Seconds of sound per hop of a stream.
+        chunk: Seconds of sound per hop of a stream; where hops begin with the utterance, of the longest.
+        auto_chunk: Where sound comes live, take the shortest chunk that this machine sustains, and none
+            longer than `chunk`.
         context: Seconds of past sound the encoder hears with each hop; None is as much as its window holds.
         window: Seconds of the encoder's window; None is what the card of the model says.
         sharpen: Unsharp mask after the resize, or None.
@@ -175,6 +177,7 @@ class JobConfig:
         silence: The level below which the sound is silent, and no frame is made; None makes every frame.
         idle_avatar: Avatar whose idle clip, or else whose frames, are shown in silence; None is the one
             that speaks.
+        ahead: Seconds of sound that a stream takes ahead of its time; whoever sends more waits.
         when_late: Whether frames that cannot be shown in time are left out, or everything waits for them.
             `auto` waits for a source that waits too.
     """
@@ -182,6 +185,7 @@ class JobConfig:
     fps: Fraction = DEFAULT_FPS
     alignment: Alignment = "frame"
     chunk: Fraction = Fraction(1, 2)
+    auto_chunk: bool = False
     context: Fraction | None = None
     window: Fraction | None = None
     sharpen: Sharpen | None = Sharpen()
@@ -189,4 +193,5 @@ class JobConfig:
     batch_sizes: tuple[int, ...] | None = None
     silence: SilenceLevel | None = SilenceLevel()
     idle_avatar: str | None = None
+    ahead: Fraction = Fraction(30)
     when_late: WhenLate = "auto"

@@ -21,11 +21,14 @@ class Handoff(Generic[Item]):
     """A bounded blocking queue that can be closed; the error it is closed with is raised on both sides.
 
     Args:
-        capacity: Items it holds, at least 1.
+        capacity: Items it holds, or the sum of their sizes from which on more has to wait; at least 1.
+        size: How much of the capacity an item takes, at least 1.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, size: Callable[[Item], int] = lambda _: 1) -> None:
         self._capacity = capacity
+        self._size = size
+        self._held = 0
         self._items: deque[Item] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -39,11 +42,10 @@ class Handoff(Generic[Item]):
             BaseException: The error it was closed with.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or len(self._items) < self._capacity)
+            self._changed.wait_for(lambda: self._closed or self._held < self._capacity)
             if self._closed:
                 raise self._error or HandoffClosed
-            self._items.append(item)
-            self._changed.notify_all()
+            self._append(item)
 
     def offer(self, item: Item) -> bool:
         """Add an item without waiting; False where the hand-off is full.
@@ -55,10 +57,9 @@ class Handoff(Generic[Item]):
         with self._changed:
             if self._closed:
                 raise self._error or HandoffClosed
-            if len(self._items) >= self._capacity:
+            if self._held >= self._capacity:
                 return False
-            self._items.append(item)
-            self._changed.notify_all()
+            self._append(item)
             return True
 
     def get(self, timeout: float | None = None) -> Item | None:
@@ -74,11 +75,17 @@ class Handoff(Generic[Item]):
                 raise self._error
             if self._items:
                 item = self._items.popleft()
+                self._held -= self._size(item)
                 self._changed.notify_all()
                 return item
             if self._closed:
                 raise HandoffClosed
             return None
+
+    def _append(self, item: Item) -> None:
+        self._items.append(item)
+        self._held += self._size(item)
+        self._changed.notify_all()
 
     @property
     def waiting(self) -> int:

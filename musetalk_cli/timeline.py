@@ -42,6 +42,9 @@ DEFAULT_FPS = Fraction(25)
 CHUNK_RANGE = (Fraction(4, 100), Fraction(2))
 """Seconds of a hop."""
 CHUNK_LIMITS = "{:g}..{:g}".format(*map(float, CHUNK_RANGE))
+AHEAD_RANGE = (1, 600)
+"""Seconds of sound that a stream may take ahead of its time: most sentences, and little memory."""
+AHEAD_LIMITS = "{}..{}".format(*AHEAD_RANGE)
 WINDOW_RANGE = (Fraction(3), Fraction(30))
 """Seconds of a window: it holds the longest hop and what its frames hear; no position is later than 30 s."""
 WINDOW_LIMITS = "{:g}..{:g}".format(*map(float, WINDOW_RANGE))
@@ -69,6 +72,27 @@ def parse_chunk(value: str | float | Fraction) -> Fraction:
     if not CHUNK_RANGE[0] <= chunk <= CHUNK_RANGE[1]:
         raise InputError(f"--chunk {value} is outside {CHUNK_LIMITS} s.", "0.5 is a good start.")
     return chunk
+
+
+def parse_live_chunk(value: str) -> Fraction | None:
+    """Read a chunk length in seconds, exactly; `auto`, as short as the machine sustains, is None.
+
+    Raises:
+        InputError: It is neither `auto` nor a number in 0.04..2 s.
+    """
+    return None if value == "auto" else parse_chunk(value)
+
+
+def parse_ahead(value: str | float | Fraction) -> Fraction:
+    """Read how much sound may come ahead of its time, in seconds, exactly.
+
+    Raises:
+        InputError: It is not a number, or outside 1..600 s.
+    """
+    ahead = _fraction(value, "--ahead")
+    if not AHEAD_RANGE[0] <= ahead <= AHEAD_RANGE[1]:
+        raise InputError(f"--ahead {value} is outside {AHEAD_LIMITS} s.", "30 is a good start.")
+    return ahead
 
 
 def parse_seconds(value: str | float | Fraction, option: str) -> Fraction:

@@ -72,10 +72,12 @@ class AudioBlock:
     Attributes:
         samples: float32 `[samples, channels]`, full scale at 1.0, at the rate of its source.
         arrived: Monotonic seconds at which the block was complete.
+        ends: An utterance ends with it, as its sender says: nothing more of it is waited for.
     """
 
     samples: Samples
     arrived: float
+    ends: bool = False
 
 
 class Fate(enum.Enum):
@@ -215,8 +217,15 @@ class Delivery(enum.Enum):
     """As fast as it is taken: a file."""
     SENT = enum.auto()
     """At the sender's own time; what is not taken waits with the sender, and nothing is lost: a pipe."""
+    PLAYED = enum.auto()
+    """At its own speed, without a gap, whether or not it is taken: a file that is played."""
     LIVE = enum.auto()
-    """At its own time whether or not it is taken: a microphone. Who falls behind must leave something out."""
+    """At its own time whether or not it is taken, and silent where nothing comes: a microphone."""
+
+    @property
+    def waits(self) -> bool:
+        """True where sound that is not taken comes later; else who falls behind must leave something out."""
+        return self in {Delivery.RECORDED, Delivery.SENT}
 
 
 class AudioSource(Protocol):

@@ -45,6 +45,11 @@ def save_bundle(bundle, golden, folder):
     return folder
 
 
+def is_same_picture(one, other):
+    """Equal but for a few values: on some processors a face rounds otherwise in another batch."""
+    return one.shape == other.shape and np.count_nonzero(one != other) <= 20
+
+
 def take_all(session):
     """The finished frames of a session, taken from it."""
     return [session.take() for _ in range(session.untaken)]

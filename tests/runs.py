@@ -14,9 +14,11 @@ from musetalk_cli.engine.session import SessionOptions
 from musetalk_cli.live.device_loop import DeviceLoop
 from musetalk_cli.live.ends import Ends
 from musetalk_cli.live.observe import Observer
+from musetalk_cli.live.playout import PlayoutSchedule
 from musetalk_cli.live.policy import StreamPolicy
 from musetalk_cli.live.stream import Stream
 from musetalk_cli.measure.stages import StageStats
+from musetalk_cli.timeline import Timeline
 from musetalk_cli.types import AudioBlock, Delivery
 
 TIMEOUT_S = 30
@@ -26,7 +28,7 @@ BATCH = 4
 CHUNK = Fraction(1, 5)
 JOB = JobConfig(fps=Fraction(FPS), chunk=CHUNK, sharpen=None, image_ops="cpu", batch_sizes=(BATCH,))
 OFFLINE = StreamPolicy.of_recording()
-LIVE = replace(OFFLINE, own_time=True, time_goes_on=True, all_or_nothing=False)
+LIVE = replace(OFFLINE, own_time=True, keeps_length=True, all_or_nothing=False)
 """What fails is closed and the rest goes on; frames are shown as they are made, so no test hangs on time."""
 PACED = replace(LIVE, paced=True, sinks_are_waited_for=False)
 
@@ -138,14 +140,19 @@ class Run:
         self.engine = engine or make_engine(bundle, self.clock)
         self.loop = loop or DeviceLoop(self.engine, self.clock)
         self.source, self.sinks, self.stop = source, sinks, threading.Event()
+        schedule = PlayoutSchedule(Timeline(JOB.fps), CHUNK) if policy.paced else None
+        options = options or SessionOptions()
+        if schedule is not None:
+            options = replace(options, live=True, due=schedule.expected)
         self.session = self.engine.open(
-            avatar or small_avatar(), JOB.fps, CHUNK, Fraction(0), RATE, 1, options or SessionOptions()
+            avatar or small_avatar(), JOB.fps, CHUNK, Fraction(0), RATE, 1, options
         )
         self.snapshots = []
         self.observer = Observer(self.clock, float(CHUNK), RATE, trace=trace)
         ends = Ends(source, sinks, self.stop, watch or self.snapshots.append)
         stats = StageStats(self.clock)
-        self.stream = stream(self.loop, self.session, ends, policy, CHUNK, BATCH, self.observer, stats)
+        room = policy.buffering(JOB.fps, CHUNK, BATCH, JOB.ahead)
+        self.stream = stream(self.loop, self.session, ends, policy, schedule, room, self.observer, stats)
 
     def run(self):
         try:

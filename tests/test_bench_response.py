@@ -18,6 +18,7 @@ from musetalk_cli.bench.screen import Ear, Screen
 from musetalk_cli.bench.speech import LEAD_IN_S, Script, cut_at_pauses, utterances
 from musetalk_cli.config import DataFolder, JobConfig, RunConfig, SilenceLevel
 from musetalk_cli.live.control import ControlHandle
+from musetalk_cli.live.intake import PATIENCE_S
 from musetalk_cli.types import Fate, Frame, FrameRequest
 
 RATE, FPS = 16_000, 25
@@ -133,9 +134,10 @@ def test_a_device_that_takes_no_time_gives_the_same_figures_again(sending):
     (_, sent, screen), (again, _, other) = runs
     assert screen.shown == other.shown
     assert len(screen.answers(sent)) == len(screen.ear.onsets) == again.utterances == 2
-    assert (again.stalls, again.dropped, again.short) == (0, 0, 0)
+    assert (again.stalls, again.dropped) == (0, 0)
+    assert 0 < again.short <= 2 * 10, "behind the last word nothing comes"
     assert screen.ear.whole == 2
-    assert screen.samples == again.samples >= round((script.end_s - 0.1) * RATE)
+    assert screen.samples == again.samples >= sum(len(said) for said in script.utterances)
     assert np.median(screen.answers(sent)) == pytest.approx(again.latencies.answer().p50 / 1e3, abs=0.02)
 
 
@@ -145,7 +147,11 @@ def test_without_compute_a_spoken_sound_is_seen_a_chunk_the_look_ahead_and_a_fra
     _, sent, screen = simulate(JobConfig(chunk=chunk), script, "spoken")
     delays = screen.delays(sent)
     assert len(delays) >= sum(len(sound) // FRAME for sound in script.utterances)
-    assert 0 < min(delays) <= max(delays) <= float(chunk) + 0.12 + 1 / FPS
+    usual = float(chunk) + 0.12 + 1 / FPS
+    assert 0 < min(delays) <= usual
+    late = [delay for delay in delays if delay > usual]
+    assert len(late) <= 3, "the last frame of each, which waits for the rest of its sound"
+    assert max(delays) <= usual + PATIENCE_S
 
 
 def test_a_longer_chunk_answers_later_and_every_frame_is_made_without_a_gate():

@@ -31,7 +31,7 @@ WORK = {
 """What each command calls, once it has read its options."""
 SETTINGS = {
     "generate --avatar demo --audio speech.wav --output out.mp4": [JobConfig()],
-    "realtime --avatar demo --audio speech.wav": [JobConfig()],
+    "realtime --avatar demo --audio speech.wav": [JobConfig(auto_chunk=True)],
     "prepare-avatar clip.avi --name anna": [Selection(), PrepareOptions(), PrepareOutputs()],
     "bench": [JobConfig(), BenchOptions()],
     "bench realtime": [JobConfig(), LiveOptions()],

@@ -113,7 +113,9 @@ class StillFace:
 
     def mouths(self, samples, fps, alignment="frame"):
         """What can change in each frame of a sound, float64 `[frames, rows, columns, 3]`."""
-        engine = make_engine(self.bundle, JobConfig(alignment=alignment, chunk=OFFLINE_HOP), MonotonicClock())
+        engine = make_engine(
+            self.bundle, JobConfig(alignment=alignment, chunk=OFFLINE_HOP), MonotonicClock(), live=False
+        )
         session = engine.open(self.avatar, Fraction(fps), OFFLINE_HOP, Fraction(0), 16_000, 1)
         session.hear(samples[:, None], 0.0)
         session.end_sound(0.0)

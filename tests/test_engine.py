@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 from clocks import FakeClock
-from lives import take_all
+from lives import is_same_picture, take_all
 
 from musetalk_cli.bench.synthetic import synthetic_avatar, synthetic_sound
 from musetalk_cli.config import JobConfig, Sharpen
 from musetalk_cli.engine.compositor import GpuPath
 from musetalk_cli.engine.engine import Engine
+from musetalk_cli.engine.scheduler import BATCHES_FINISHED
 from musetalk_cli.errors import InputError
 from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.nets.audio_encoder import AudioEncoder
@@ -67,11 +68,10 @@ def speak_alone(bundle, job, avatar, fps, sound, rate):
 
 
 def assert_same_frames(ours, expected):
-    """The same frames of the same tokens; a few values of a picture may round otherwise in another batch."""
     assert [frame.request.index for frame in ours] == list(range(len(expected)))
     for mine, theirs in zip(ours, expected, strict=True):
         assert torch.equal(mine.request.tokens, theirs.request.tokens)
-        assert np.count_nonzero(mine.image != theirs.image) <= 20
+        assert is_same_picture(mine.image, theirs.image)
         assert np.array_equal(mine.request.audio, theirs.request.audio)
         assert mine.pts == theirs.pts
 
@@ -158,7 +158,8 @@ def test_frames_nobody_takes_do_not_hold_up_others(tiny_bundle, golden_avatar, o
     while engine.step():
         count += len(take_all(taken))
     assert count == 50
-    assert 16 <= stuck.untaken < 25, "bounded"
+    bound = BATCHES_FINISHED * 4
+    assert bound <= stuck.untaken < bound + 4, "bounded"
 
 
 def test_short_hops_of_many_sessions_fill_the_batches(tiny_bundle, golden_avatar):
@@ -179,7 +180,8 @@ def test_a_session_that_was_held_up_gets_no_more_than_its_share(tiny_bundle, gol
     for _ in range(16):
         engine.step()
         take([other], taken[1:])
-    assert 16 <= held.untaken < 20
+    bound = BATCHES_FINISHED * 4
+    assert bound <= held.untaken < bound + 4
     assert len(taken[1]) > 30
     take_all(held)
     taken = [[], []]
@@ -284,7 +286,7 @@ def test_the_window_is_the_jobs_or_the_cards(tiny_bundle, golden_avatar, golden_
     session.hear(golden_sound[:9600, None], 0.0)
     session.end_sound(0.0)
     run_dry(engine, session)
-    assert len(asked) == 3
+    assert len(asked) > 2, "warming up, and the stream"
     assert {request.length for request in asked} == {rows}
 
 

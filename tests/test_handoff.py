@@ -51,6 +51,65 @@ def test_a_full_one_makes_the_producer_wait():
     assert taken == 19
 
 
+def test_items_wait_where_the_sum_of_sizes_has_reached_the_capacity():
+    """An item that is larger than all of it goes in too, where there is any room."""
+    handoff = Handoff(10, len)
+    assert [handoff.offer("a" * size) for size in (4, 5, 20, 1)] == [True, True, True, False]
+    assert handoff.waiting == 3
+    assert [len(handoff.get()), handoff.offer("b"), len(handoff.get()), handoff.offer("b")] == [
+        4,
+        False,
+        5,
+        False,
+    ]
+    assert len(handoff.get()) == 20
+    assert handoff.offer("b")
+
+
+def test_a_large_item_that_is_taken_makes_room_for_all_who_wait():
+    handoff = Handoff(4, len)
+    handoff.put("aaaaaaaa")
+    producers = [in_thread(lambda: handoff.put("b"))[0] for _ in range(3)]
+    assert handoff.get() == "aaaaaaaa"
+    for producer in producers:
+        producer.join(5)
+        assert not producer.is_alive()
+    assert handoff.waiting == 3
+
+
+@given(capacity=st.integers(1, 20), steps=st.lists(st.integers(0, 12), max_size=60))
+def test_what_is_held_is_below_the_capacity_where_an_item_goes_in(capacity, steps):
+    """Against a list: 0 takes the oldest item, any other number is offered and is its own size."""
+    handoff, held = Handoff(capacity, lambda size: size), []
+    for step in steps:
+        if step:
+            fits = sum(held) < capacity
+            assert handoff.offer(step) is fits
+            held += [step] * fits
+        else:
+            assert handoff.get(0) == (held.pop(0) if held else None)
+        assert handoff.waiting == len(held)
+
+
+@given(capacity=st.integers(1, 20), sizes=st.lists(st.integers(1, 12), max_size=30))
+def test_a_producer_waits_by_the_sizes_and_all_comes_in_order(capacity, sizes):
+    handoff, put = Handoff(capacity, lambda item: item[1]), []
+
+    def produce():
+        for item in enumerate(sizes):
+            handoff.put(item)
+            put.append(item[1])
+        handoff.close()
+
+    thread, _ = in_thread(produce)
+    taken = []
+    for item in handoff:
+        taken.append(item)
+        assert sum(put[:-1]) < sum(size for _, size in taken) + capacity
+    thread.join(5)
+    assert taken == list(enumerate(sizes))
+
+
 def test_nothing_within_the_timeout_is_none():
     assert Handoff(1).get(0.0) is None
 

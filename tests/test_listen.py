@@ -1,8 +1,8 @@
 import contextlib
 import errno
 import logging
-import os
 import queue
+import select
 import socket
 import struct
 import threading
@@ -21,30 +21,39 @@ BOUND_S = 10
 
 
 class Listening:
-    """A source on a free port, read in a thread of its own."""
+    """A source on a free port, read in a thread of its own from where the context begins.
+
+    Attributes:
+        taking: While it is clear, the thread takes no block after the one it has.
+    """
 
     def __init__(self, rate=16000, channels=1, address="0"):
         self.clock = FakeClock(START)
         self.source = ListenSource(address, rate, channels, self.clock)
         self.rate = rate
         self.blocks = queue.Queue()
+        self.taking = threading.Event()
+        self.taking.set()
         self._clients = []
         self._thread = threading.Thread(target=self._read)
 
     def _read(self):
         for block in self.source:
             self.blocks.put(block)
+            self.taking.wait()
 
     def __enter__(self):
         self._thread.start()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, failure, *_):
         self.source.close()
+        self.taking.set()
         self._thread.join(BOUND_S)
         assert not self._thread.is_alive()
         for client in self._clients:
             client.close()
+        assert failure or self.blocks.empty(), "more came than was sent"
 
     def connect(self):
         host, _, port = self.source.address.rpartition(":")
@@ -56,23 +65,43 @@ class Listening:
         return self.blocks.get(timeout=BOUND_S)
 
     def samples(self, count):
-        """So many samples, `[count, channels]`, each block of 50 ms at most."""
-        found = [self.next().samples]
-        while sum(map(len, found)) < count:
-            found.append(self.next().samples)
-        assert max(map(len, found)) <= self.rate // 20
-        found = np.concatenate(found)
-        assert len(found) == count
-        return found
+        """So many samples, `[count, channels]`, in blocks of 50 ms at most, with which nothing ends."""
+        found = [self.next()]
+        while sum(len(block.samples) for block in found) < count:
+            found.append(self.next())
+        assert all(len(block.samples) for block in found)
+        assert max(len(block.samples) for block in found) <= self.rate // 20
+        assert not any(block.ends for block in found)
+        samples = np.concatenate([block.samples for block in found])
+        assert len(samples) == count
+        return samples
 
-    def rest(self):
-        """What comes until nothing has come for a while."""
-        found = []
-        while True:
-            try:
-                found.append(self.blocks.get(timeout=0.15).samples)
-            except queue.Empty:
-                return np.concatenate(found) if found else np.zeros((0, self.source.channels), np.float32)
+    def is_ended(self):
+        """True where the next block only says that its client's sound has ended."""
+        block = self.next()
+        return block.ends and block.samples.shape == (0, self.source.channels)
+
+
+def peer_of(client):
+    """A copy of this process's own end of a connection."""
+    for descriptor in open_descriptors():
+        with contextlib.suppress(OSError):
+            found = socket.fromfd(descriptor, client.family, client.type)
+            with contextlib.suppress(OSError):
+                if found.getpeername() == client.getsockname():
+                    return found
+            found.close()
+    raise AssertionError("nobody is connected")
+
+
+def wait_until_received(client, size):
+    """Wait until so many bytes of a client that is served can be read without waiting."""
+    poller = select.poll()
+    with peer_of(client) as served:
+        served.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
+        poller.register(served, select.POLLIN)
+        assert poller.poll(BOUND_S * 1e3)
+        served.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
 
 
 def numbers(count, channels=1, seed=0):
@@ -158,76 +187,67 @@ def test_sound_comes_as_it_was_sent_however_it_was_cut(channels):
             whole = (begin + size) // (2 * channels) - begin // (2 * channels)
             if whole:
                 found.append(listening.samples(whole))
-                listening.clock.time += whole / 16000
             begin += size
     np.testing.assert_array_equal(np.concatenate(found), scaled(sent))
 
 
-def test_silence_takes_the_place_of_sound_exactly_on_schedule():
+def test_nothing_is_made_up_while_nobody_speaks():
+    """Silence is put in where the stream's time is known; a source that did it too would make it twice."""
     with Listening(rate=11025, channels=2) as listening:
-        total = 0
-        for seconds in (0.5, 10, 61):
-            listening.clock.time = START + seconds
-            found = listening.rest()
-            assert not found.any()
-            total += len(found)
-            assert 0 <= seconds * 11025 - total <= 0.02 * 11025 + 1
-        listening.connect().sendall(b"\x00\x40\x00\x20" * 3)
-        np.testing.assert_array_equal(listening.samples(3), [[0.5, 0.25]] * 3)
-
-
-def test_sound_sent_at_once_is_taken_at_its_own_speed_and_whole():
-    sent = numbers(2 * 16000)
-    found = []
-    with Listening() as listening:
+        listening.clock.time += 61
         client = listening.connect()
-        sender = threading.Thread(target=client.sendall, args=(sent.tobytes(),))
-        sender.start()
-        found.append(listening.rest())
-        assert 0.23 * 16000 <= len(found[0]) <= 0.25 * 16000
-        for _ in range(8):
-            listening.clock.time += 0.24
-            found.append(listening.rest())
-            assert len(found[-1]) <= (0.24 * 1.01 + 0.02) * 16000 + 2
-        sender.join(BOUND_S)
+        client.sendall(b"\x00\x40\x00\x20" * 3)
+        np.testing.assert_array_equal(listening.samples(3), [[0.5, 0.25]] * 3)
+        listening.clock.time += 61
+        client.sendall(b"\x00\x20\x00\x40" * 3)
+        np.testing.assert_array_equal(listening.samples(3), [[0.25, 0.5]] * 3)
+
+
+@pytest.mark.parametrize("rate", [4000, 11025, 48000])
+def test_sound_sent_at_once_is_given_as_fast_as_it_is_taken_and_whole(rate):
+    """No time goes by in which it could have been heard; whoever takes it holds it back, not the source."""
+    sent = numbers(2 * rate)
+    with Listening(rate) as listening:
+        listening.connect().sendall(sent.tobytes())
+        np.testing.assert_array_equal(listening.samples(2 * rate), scaled(sent))
+        assert listening.clock.now() == START
+
+
+def test_a_client_that_is_far_ahead_has_to_wait_and_loses_nothing():
+    sent = numbers(1 << 20)
+    data = memoryview(sent.tobytes())
+    with Listening() as listening:
+        listening.taking.clear()
+        client = listening.connect()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+        client.sendall(data[:2])
+        found = [listening.samples(1)]
+        client.setblocking(False)
+        begin = 2
+        with pytest.raises(BlockingIOError):
+            while begin < len(data):
+                begin += client.send(data[begin : begin + (1 << 16)])
+        assert begin < 1 << 20
+        client.settimeout(BOUND_S)
+        listening.taking.set()
+        client.sendall(data[begin:])
+        found.append(listening.samples(len(sent) - 1))
     np.testing.assert_array_equal(np.concatenate(found), scaled(sent))
 
 
-def test_a_sender_that_never_ends_has_to_wait():
+def test_what_waited_while_nobody_took_it_arrives_when_it_is_taken():
     with Listening() as listening:
+        listening.taking.clear()
         client = listening.connect()
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
-        listening.rest()
-        client.settimeout(0.2)
-        sent = 0
-        with pytest.raises(TimeoutError):
-            while sent < 1 << 24:
-                sent += client.send(bytes(1 << 16))
-    assert sent < 1 << 20
-
-
-@contextlib.contextmanager
-def heard():
-    """A source, its clock, a client of whom 20 ms were heard, and the blocks that come after them."""
-    source = ListenSource("0", 16000, 1, clock := FakeClock(START))
-    host, port = source.address.split(":")
-    with socket.create_connection((host, int(port))) as client:
-        blocks = iter(source)
         client.sendall(b"\x00\x40" * 320)
-        assert next(blocks).samples.all()
-        yield source, clock, client, blocks
-
-
-def test_what_waited_while_nobody_took_it_comes_before_any_silence():
-    with heard() as (source, clock, client, blocks):
-        client.sendall(b"\x00\x20" * 800)
-        clock.time += 5
-        assert next(blocks).samples.all()
-        clock.time += 0.02
+        assert listening.next().arrived == START
         client.sendall(b"\x00\x20" * 320)
-        assert next(blocks).samples.all()
-        source.close()
-        assert list(blocks) == []
+        wait_until_received(client, 640)
+        listening.clock.time += 5
+        listening.taking.set()
+        block = listening.next()
+    np.testing.assert_array_equal(block.samples, [[0.25]] * 320)
+    assert block.arrived == START + 5
 
 
 @pytest.mark.parametrize("reset", [False, True])
@@ -239,10 +259,33 @@ def test_a_client_that_goes_leaves_no_half_sample_to_the_next(reset):
         if reset:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
-        listening.clock.time += 1
-        assert not listening.rest().any()
+        assert listening.is_ended()
         listening.connect().sendall(b"\x00\x20")
         np.testing.assert_array_equal(listening.samples(1), [[0.25]])
+
+
+def held_back(size=4000):
+    """The beginning of sound that may be AAC until this many bytes were seen, so that none of it is given."""
+    return bytes([0xFF, 0xF1, 0x50, size >> 11, size >> 3 & 255, (size & 7) << 5, 0]) + b"\x20" * (size - 7)
+
+
+def test_sound_that_was_held_back_ends_with_its_last_block_alone():
+    """2000 samples, given when their client goes: they are no container any more."""
+    with Listening() as listening:
+        client = listening.connect()
+        client.sendall(held_back(4000))
+        client.close()
+        blocks = [listening.next() for _ in range(3)]
+    assert [len(block.samples) for block in blocks] == [800, 800, 400]
+    assert [block.ends for block in blocks] == [False, False, True]
+    sent = np.frombuffer(held_back(4000), "<i2")[:, None]
+    np.testing.assert_array_equal(np.concatenate([block.samples for block in blocks]), scaled(sent))
+
+
+def test_a_client_that_goes_without_a_sample_ends_too():
+    with Listening() as listening:
+        listening.connect().close()
+        assert listening.is_ended()
 
 
 def test_a_second_client_is_sent_away_at_once_and_the_first_goes_on(caplog):
@@ -257,16 +300,6 @@ def test_a_second_client_is_sent_away_at_once_and_the_first_goes_on(caplog):
     assert any("was sent away" in record.getMessage() for record in caplog.records)
 
 
-def peer_of(client):
-    """A copy of this process's own end of a connection."""
-    for descriptor in open_descriptors():
-        with contextlib.suppress(OSError):
-            found = socket.socket(fileno=os.dup(descriptor))
-            if found.getpeername() == client.getsockname():
-                return found
-    raise AssertionError("nobody is connected")
-
-
 def test_a_client_that_vanished_is_noticed_by_the_system():
     with Listening() as listening:
         client = listening.connect()
@@ -279,36 +312,39 @@ def test_a_client_that_vanished_is_noticed_by_the_system():
 
 
 def test_a_discard_leaves_nothing_of_what_waited_and_later_samples_in_place():
-    with Listening(channels=2) as listening:
+    """Most of what was read at once waits, and more in the system, with half a sample at its end."""
+    listening = Listening(channels=2)
+    blocks = iter(listening.source)
+    client = listening.connect()
+    client.sendall(b"\x00\x10\x00\x10")
+    assert len(next(blocks).samples) == 1
+    client.sendall(b"\x00\x40\x00\x20" * 8000)
+    wait_until_received(client, 4 * 8000)
+    np.testing.assert_array_equal(next(blocks).samples, [[0.5, 0.25]] * 800)
+    client.sendall(b"\x00\x40\x00\x20" * 4000 + b"\x00\x40\x00")
+    wait_until_received(client, 4 * 4000 + 3)
+    listening.source.discard()
+    client.sendall(b"\x20" + b"\x00\xc0\x00\xe0" * 320)
+    with listening:
+        found = listening.samples(321)
+    np.testing.assert_array_equal(found[0], [0.5, 0.25])
+    np.testing.assert_array_equal(found[1:], [[-0.5, -0.25]] * 320)
+
+
+@pytest.mark.parametrize("sent", [b"\x00\x40" * 4000, held_back(6000)])
+def test_a_discard_leaves_the_end_of_a_client_that_has_gone(sent):
+    """Else what is said next would be taken for more of what was discarded."""
+    with Listening() as listening:
+        listening.taking.clear()
         client = listening.connect()
-        client.sendall(b"\x00\x40\x00\x20" * 8000 + b"\x00\x40\x00")
-        first = listening.rest()
-        assert len(first) <= 0.25 * 16000
+        client.sendall(sent)
+        client.close()
+        assert not listening.next().ends
         listening.source.discard()
-        client.sendall(b"\x20" + b"\x00\xc0\x00\xe0" * 320)
-        listening.clock.time += 0.3
-        second = listening.rest()
-    np.testing.assert_array_equal(second[0], [0.5, 0.25])
-    np.testing.assert_array_equal(second[1:], [[-0.5, -0.25]] * 320)
-
-
-def test_what_a_discard_threw_away_is_not_made_up_for_with_silence():
-    with heard() as (source, clock, client, blocks):
-        client.sendall(b"\x00\x40" * 16000)
-        clock.time += 5
-        source.discard()
-        done = threading.Event()
-
-        def speak_again():
-            client.sendall(b"\x00\x20" * 320)
-            done.set()
-
-        later = threading.Timer(0.1, speak_again)
-        later.start()
-        np.testing.assert_array_equal(next(blocks).samples[0], [0.25])
-        later.join(BOUND_S)
-        assert done.is_set()
-        source.close()
+        listening.taking.set()
+        assert listening.is_ended()
+        listening.connect().sendall(b"\x00\x20")
+        np.testing.assert_array_equal(listening.samples(1), [[0.25]])
 
 
 def test_a_discard_without_a_client_and_after_the_end_does_nothing():
@@ -360,65 +396,65 @@ def test_a_client_that_cannot_be_let_in_yet_is_let_in_later(monkeypatch):
 
 
 def test_a_client_that_sent_at_once_and_closed_does_not_hold_the_place():
-    """Five seconds of sound, of which a quarter is taken now; the next client's comes after it."""
-    first, second = numbers(5 * 16000), numbers(8000, seed=1)
-    with Listening() as listening:
-        client = listening.connect()
-        client.sendall(first.tobytes())
-        client.close()
-        found = [listening.rest()]
-        assert len(found[0]) <= 0.25 * 16000
-        later = listening.connect()
-        later.sendall(second.tobytes())
-        while sum(map(len, found)) < len(first) + len(second):
-            try:
-                found.append(listening.blocks.get(timeout=0.01).samples)
-            except queue.Empty:
-                listening.clock.time += 0.1
+    """The next one has come before any of it was read; it is judged after the sound, and heard."""
+    first, second = numbers(8000), numbers(4000, seed=1)
+    listening = Listening()
+    client = listening.connect()
+    client.sendall(first.tobytes())
+    client.close()
+    later = listening.connect()
+    later.sendall(second.tobytes())
+    with listening:
+        np.testing.assert_array_equal(listening.samples(len(first)), scaled(first))
+        assert listening.is_ended()
+        np.testing.assert_array_equal(listening.samples(len(second)), scaled(second))
         later.setblocking(False)
         with pytest.raises(BlockingIOError):
             later.recv(1)
-    np.testing.assert_array_equal(np.concatenate(found), scaled(np.concatenate([first, second])))
 
 
 @pytest.mark.parametrize("spoke", [False, True])
 def test_a_client_that_is_silent_for_long_gives_its_place_to_the_next(spoke):
+    """Its utterance ends before the sound of the next one, of which its own is no part."""
     with Listening() as listening:
         silent = listening.connect()
         if spoke:
-            silent.sendall(b"\x00\x10")
+            silent.sendall(b"\x00\x10\x11")
             listening.samples(1)
-        else:
-            listening.rest()
+        assert listening.connect().recv(1) == b"", "the first one has the place"
         listening.clock.time += listen.IDLE_S - 0.01
         assert listening.connect().recv(1) == b"", "not yet"
-        listening.rest()
         listening.clock.time += 0.02
         listening.connect().sendall(b"\x00\x40")
         assert silent.recv(1) == b""
-        assert listening.rest()[-1] == 0.5
+        assert listening.is_ended()
+        np.testing.assert_array_equal(listening.samples(1), [[0.5]])
 
 
 def test_a_silent_client_keeps_its_place_while_nobody_wants_it():
     with Listening() as listening:
         client = listening.connect()
-        listening.rest()
+        assert listening.connect().recv(1) == b"", "it has the place"
         listening.clock.time += 100 * listen.IDLE_S
-        listening.rest()
         client.sendall(b"\x00\x40")
-        assert listening.rest()[-1] == 0.5
+        np.testing.assert_array_equal(listening.samples(1), [[0.5]])
         assert listening.connect().recv(1) == b"", "it is not silent any more"
 
 
 def test_a_client_whose_sound_waits_is_not_silent():
+    """Nobody took it for long: who comes meanwhile is judged after it was read."""
     with Listening() as listening:
+        listening.taking.clear()
         client = listening.connect()
-        client.sendall(bytes(2 * 16000 * 8))
-        listening.rest()
-        for _ in range(40):
-            listening.clock.time += listen.IDLE_S / 60
-            listening.next()
-        assert listening.connect().recv(1) == b""
+        client.sendall(b"\x00\x40")
+        listening.samples(1)
+        client.sendall(b"\x00\x20")
+        wait_until_received(client, 2)
+        listening.clock.time += 2 * listen.IDLE_S
+        later = listening.connect()
+        listening.taking.set()
+        assert later.recv(1) == b""
+        np.testing.assert_array_equal(listening.samples(1), [[0.25]])
 
 
 def test_a_client_that_sends_a_container_is_sent_away_and_the_next_is_heard(caplog):
@@ -428,9 +464,7 @@ def test_a_client_that_sends_a_container_is_sent_away_and_the_next_is_heard(capl
         client.settimeout(BOUND_S)
         with contextlib.suppress(ConnectionResetError):
             assert client.recv(1) == b""
+        assert listening.is_ended()
         listening.connect().sendall(struct.pack("<h", 16_384) * 400)
-        found = listening.samples(400)
-        while not np.any(found):
-            found = listening.samples(400)
-        assert set(np.unique(found)) <= {0.0, 0.5}
+        np.testing.assert_array_equal(listening.samples(400), [[0.5]] * 400)
     assert sum("WAV came from the client" in record.getMessage() for record in caplog.records) == 1

@@ -2,6 +2,7 @@ import builtins
 import inspect
 import sys
 import threading
+from collections import deque
 
 import numpy as np
 import pytest
@@ -11,9 +12,12 @@ from soundcards import BUILT_IN, MIX, USB, InputStream, PortAudioError, SoundDev
 from musetalk_cli.errors import InputError
 from musetalk_cli.media.soundcards import MICROPHONE, Device, list_devices
 from musetalk_cli.sources import MicSource
+from musetalk_cli.sources.microphone import GAP_S, LEAD_S
 from musetalk_cli.types import Delivery
 
 START = 1000.0
+RATE = 16000
+BLOCK_S = 0.02
 
 
 @pytest.fixture
@@ -24,23 +28,27 @@ def module(monkeypatch):
 
 
 class Recording:
-    """A source whose iteration is in the test's hands: each wait for sound plays the next act of a script."""
+    """A source whose iteration is in the test's hands: each wait for sound plays the next act of a script.
 
-    def __init__(self, module, device="3"):
+    An act is a list of blocks that come at once, or one block, or None where none comes. It takes as long as
+    a block lasts, by the device's clock: `speed` is how much faster than the program's it is.
+    """
+
+    def __init__(self, module, device="3", speed=1.0):
         self.clock = FakeClock(START)
         self.source = MicSource(device, self.clock)
         self._module = module
-        self.script = []
-        wait = self.clock.wait
+        self.script = deque()
 
-        def act(seconds, wake):
+        def act(_, wake):
             if not self.script:
                 self.source.close()
                 return True
-            samples = self.script.pop(0)
-            wait(seconds, wake)
-            if samples is not None:
-                self.stream.speak(samples)
+            blocks = self.script.popleft()
+            self.clock.time += BLOCK_S / speed
+            for block in blocks if isinstance(blocks, list) else [blocks]:
+                if block is not None:
+                    self.stream.speak(block)
             return wake.is_set()
 
         self.clock.wait = act
@@ -50,9 +58,19 @@ class Recording:
         return self._module.streams[-1]
 
     def play(self, *script):
-        """Everything that is yielded while blocks, or None for a tick without one, come."""
-        self.script = list(script)
+        """Everything that is yielded while the script is played."""
+        self.script.extend(script)
         return list(self.source)
+
+    def seconds(self, *script):
+        """How much sound is yielded while the script is played."""
+        self.script.extend(script)
+        return sum(len(block.samples) for block in self.source) / RATE
+
+    @property
+    def lost(self):
+        """Seconds of sound that were lost."""
+        return self.source.lost_samples / RATE
 
 
 def ramp(start, count=320):
@@ -175,21 +193,20 @@ def test_sound_comes_as_it_was_recorded_and_when(module):
     assert [block.arrived for block in blocks] == pytest.approx([START + 0.02, START + 0.04, START + 0.06])
 
 
-def test_a_device_that_gives_nothing_is_silent_on_schedule(module):
-    recording = Recording(module)
-    blocks = recording.play(ramp(1), *[None] * 500, ramp(1))
-    assert blocks[0].samples.all()
-    assert blocks[-1].samples.all()
-    silence = np.concatenate([block.samples for block in blocks[1:-1]])
-    assert not silence.any()
-    assert 10.0 - 0.045 < len(silence) / 16000 <= 10.0
-    assert max(len(block.samples) for block in blocks) <= 800
+def test_nothing_is_made_up_while_a_device_gives_nothing(module):
+    """Silence is put in where the stream's time is known; a source that did it too would make it twice."""
+    first, second = Recording(module).play(ramp(1), *[None] * 500, ramp(2))
+    np.testing.assert_array_equal(first.samples[:, 0], ramp(1))
+    np.testing.assert_array_equal(second.samples[:, 0], ramp(2))
+    assert second.arrived - first.arrived == pytest.approx(501 * BLOCK_S)
+    assert not first.ends
+    assert not second.ends
 
 
 def test_only_the_newest_two_seconds_wait(module):
     recording = Recording(module)
     blocks = iter(recording.source)
-    recording.script = [ramp(0)]
+    recording.script.append(ramp(0))
     next(blocks)
     for block in range(1, 121):
         recording.clock.time += 0.02
@@ -199,30 +216,95 @@ def test_only_the_newest_two_seconds_wait(module):
     np.testing.assert_array_equal(found, ramp(21 * 320, 100 * 320))
 
 
-def test_what_a_stalled_device_gives_afterwards_does_not_run_ahead_of_the_clock(module):
-    """It stalls for a second, in which silence comes, and then gives that second at once."""
-    recording = Recording(module)
-    blocks = iter(recording.source)
-    recording.script = [ramp(1), *[None] * 50]
-    total = sum(len(next(blocks).samples) for _ in range(30))
-    for _ in range(50):
-        recording.stream.speak(ramp(1))
-    total += sum(len(block.samples) for block in blocks)
-    assert total / 16000 <= recording.clock.now() - START + 0.25
-    assert recording.source.lost_samples >= 0.7 * 16000
+def stall(seconds):
+    """A script: nothing for so long, and then all of it at once."""
+    acts = round(seconds / BLOCK_S)
+    return [*[None] * (acts - 1), [ramp(1)] * acts]
 
 
-def test_a_discard_throws_away_what_waits_and_owes_no_silence(module):
+@pytest.mark.parametrize("seconds", [0.5, 1.0, 2.0])
+def test_what_a_stalled_device_gives_afterwards_does_not_run_ahead_of_the_clock(module, seconds):
+    """Silence took the place of all but `GAP_S` of it; what leads by more than `LEAD_S` then is dropped."""
+    recording = Recording(module)
+    found = recording.play(*[ramp(1)] * 50, *stall(seconds), *[ramp(2)] * 500)
+    came = sum(len(block.samples) for block in found) / RATE
+    kept = came - 11.0
+    assert kept == pytest.approx(GAP_S + LEAD_S, abs=BLOCK_S)
+    assert recording.lost == pytest.approx(seconds - kept)
+    assert all((block.samples[:, 0] == ramp(2)).all() for block in found[-500:]), (
+        "what comes in time is heard"
+    )
+
+
+def test_a_device_that_stalls_again_and_again_never_gets_further_ahead(module):
+    recording = Recording(module)
+    came = recording.seconds(*[*stall(1.0), *[ramp(1)] * 5] * 20)
+    assert came <= 20 * (0.1 + GAP_S + LEAD_S + BLOCK_S)
+    assert came + recording.lost == pytest.approx(20 * 1.1)
+
+
+@pytest.mark.parametrize("speed", [0.99, 1.0, 1.01])
+def test_sound_that_comes_unevenly_loses_nothing(module, speed):
+    """Blocks that come in pairs, and every second the last 160 ms at once."""
+    recording = Recording(module, speed=speed)
+    second = [[ramp(1)] * 2 if act % 2 else None for act in range(42)] + stall(0.16)
+    assert recording.seconds(*second * 60) == pytest.approx(60.0)
+    assert recording.lost == 0
+
+
+@pytest.mark.parametrize("speed", [0.99, 1.0, 1.01])
+def test_a_clock_that_is_a_hundredth_off_loses_nothing_for_ever(module, speed):
+    """Ten minutes, in which the fastest device has given six seconds more than the clock has counted."""
+    recording = Recording(module, speed=speed)
+    sound = ramp(1)
+    assert recording.seconds(*[sound] * (10 * 60 * 50)) == pytest.approx(600.0)
+    assert recording.lost == 0
+
+
+def test_a_fast_device_that_stalls_loses_what_came_in_the_stall_and_nothing_later(module):
+    recording = Recording(module, speed=1.01)
+    sound = ramp(1)
+    came = recording.seconds(*[sound] * (2 * 60 * 50), *stall(1.0), *[sound] * (2 * 60 * 50))
+    assert came - 240.0 == pytest.approx(GAP_S + LEAD_S, abs=2 * BLOCK_S)
+    assert came + recording.lost == pytest.approx(241.0)
+
+
+def test_a_device_that_is_much_too_fast_is_held_to_the_clock(module):
+    """Its sound counts for a hundredth less at the most, so no more than that comes beyond its time."""
+    recording = Recording(module, speed=1.2)
+    came = recording.seconds(*[ramp(1)] * (60 * 50))
+    assert came * 0.99 <= recording.clock.now() - START + LEAD_S + GAP_S
+    assert came >= recording.clock.now() - START
+    assert came + recording.lost == pytest.approx(60.0)
+
+
+def test_sound_that_was_recorded_in_time_and_is_taken_late_is_not_dropped(module):
+    """When it was recorded counts, not when it was taken."""
     recording = Recording(module)
     blocks = iter(recording.source)
-    recording.script = [ramp(1)]
+    recording.script.append(ramp(0))
+    next(blocks)
+    for block in range(1, 91):
+        recording.clock.time += BLOCK_S
+        recording.stream.speak(ramp(block * 320))
+    recording.clock.time += 1
+    found = np.concatenate([block.samples for block in blocks])[:, 0]
+    np.testing.assert_array_equal(found, ramp(320, 90 * 320))
+    assert recording.lost == 0
+
+
+def test_a_discard_throws_away_what_waits_and_nothing_that_comes_later(module):
+    recording = Recording(module)
+    blocks = iter(recording.source)
+    recording.script.append(ramp(1))
     next(blocks)
     recording.clock.time += 1
     for _ in range(50):
         recording.stream.speak(ramp(1))
     recording.source.discard()
-    recording.script = [None, ramp(5)]
-    np.testing.assert_array_equal(next(blocks).samples[:, 0], ramp(5))
+    recording.script.extend([None, *[ramp(5)] * 100])
+    for _ in range(100):
+        np.testing.assert_array_equal(next(blocks).samples[:, 0], ramp(5))
     assert recording.source.lost_samples == 0
     assert list(blocks) == []
 
@@ -231,7 +313,7 @@ def test_a_discard_throws_away_what_waits_and_owes_no_silence(module):
 def test_a_device_that_is_unplugged_is_told_after_its_last_sound(module, told):
     recording = Recording(module)
     blocks = iter(recording.source)
-    recording.script = [ramp(1)]
+    recording.script.append(ramp(1))
     next(blocks)
     recording.stream.speak(ramp(7))
     recording.stream.active = told
@@ -272,7 +354,7 @@ def test_close_ends_a_waiting_iteration_from_another_thread(module):
 def test_an_iteration_that_is_given_up_closes_the_device(module):
     recording = Recording(module)
     blocks = iter(recording.source)
-    recording.script = [ramp(1)]
+    recording.script.append(ramp(1))
     next(blocks)
     blocks.close()
     assert module.streams[0].closed

@@ -31,7 +31,7 @@ class Device:
     def __init__(self, bundle, avatar, room=ROOM):
         self.engine = Engine(bundle, JOB, StageStats(FakeClock(0.0)), encode=deaf(bundle))
         self.avatar = avatar
-        self.scheduler = Scheduler(room)
+        self.scheduler = Scheduler((room,))
         self.held_up = set()
 
     def open(self, fps=25, seconds=0.0, hop=Fraction(30), loud=0.1, **options):

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from musetalk_cli.bench.synthetic import synthetic_avatar, synthetic_sound
 from musetalk_cli.config import JobConfig, SilenceLevel
 from musetalk_cli.engine.engine import Engine
+from musetalk_cli.engine.hearing import Hearing
+from musetalk_cli.engine.hops import HopGrid, HopPlanner
 from musetalk_cli.engine.session import Session, SessionOptions
 from musetalk_cli.engine.windows import FeatureStream
 from musetalk_cli.measure.stages import StageStats
@@ -244,15 +246,19 @@ def test_an_encoded_hop_hears_all_its_frames_need_after_silence(tiny_bundle):
 
     for context in (Fraction(0), Fraction(1, 10), Fraction(1), None):
         timeline = Timeline(FPS)
-        stream = FeatureStream(encode, timeline, HALF, context)
-        stream.cutter.append(np.arange(1, 8000 * 12 + 1, dtype=np.float32))
+        stream = FeatureStream(encode, timeline, context)
+        planner = HopPlanner(timeline, None, HopGrid(HALF, HALF), restarts=False)
+        sound = np.arange(1, 8000 * 12 + 1, dtype=np.float32)
+        stream.append(sound)
+        planner.listen(sound)
         for number in range(11):
-            hop = stream.cutter.due()
-            frames = stream.frames(hop)
+            hop = planner.due()
+            planner.plan(hop)
             if number in {0, 1, 2, 5, 6, 9}:
-                stream.skip(hop, frames)
+                stream.skip(hop.frames, hop.begin)
                 continue
-            for frame, tokens in zip(frames, stream.advance(hop, frames), strict=True):
+            found = stream.tokens(hop.frames, hop.begin, hop.end)
+            for frame, tokens in zip(hop.frames, found, strict=True):
                 rows = np.arange(timeline.first_row(frame), timeline.last_row(frame))
                 expected = np.where(rows >= 0, rows * 320 + 1, 0)
                 assert np.array_equal(tokens.reshape(10, 2)[:, 0].numpy(), expected)
@@ -489,8 +495,10 @@ def test_the_frames_sound_partitions_the_input(avatar, fps, chunk, rate, seconds
     cuts = sorted(data.draw(st.lists(st.integers(0, length), max_size=10)))
     sound = np.arange(length, dtype=np.float32)[:, None]
     timeline = Timeline(fps)
-    features = FeatureStream(deaf(), timeline, chunk, Fraction(0))
-    session = Session(avatar, features, timeline, StreamFormat(160, 120, fps, rate, 1), SessionOptions())
+    features = FeatureStream(deaf(), timeline, Fraction(0))
+    planner = HopPlanner(timeline, None, HopGrid(chunk, chunk), restarts=False)
+    hearing = Hearing(timeline, features, planner, rate, 1)
+    session = Session(avatar, hearing, timeline, StreamFormat(160, 120, fps, rate, 1), SessionOptions())
     requests = []
 
     def drain():

@@ -52,7 +52,7 @@ def test_a_file_comes_whole_and_unchanged(sound):
 def test_a_file_waits_unless_it_is_paced_and_a_recording_goes_on_after_an_interrupt(sound, pace):
     path, samples = sound
     source = FileSource(path, FakeClock(), pace=pace)
-    assert source.delivery is (Delivery.LIVE if pace else Delivery.RECORDED)
+    assert source.delivery is (Delivery.PLAYED if pace else Delivery.RECORDED)
     blocks = iter(source)
     first = next(blocks)
     source.discard()

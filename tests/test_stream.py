@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -12,9 +13,7 @@ from runs import BATCH, CHUNK, FPS, FRAME, LIVE, OFFLINE, PACED, TIMEOUT_S, Gate
 from musetalk_cli.config import SilenceLevel
 from musetalk_cli.engine.scheduler import BATCHES_FINISHED
 from musetalk_cli.engine.session import SessionOptions
-from musetalk_cli.live.jitter_buffer import PlayoutSchedule
-from musetalk_cli.live.policy import BATCHES_BUFFERED, FRAMES_QUEUED
-from musetalk_cli.live.stream import ARRIVALS
+from musetalk_cli.live.policy import BATCHES_BUFFERED, FRAMES_QUEUED, UNHEARD_S
 from musetalk_cli.measure.trace import Trace
 from musetalk_cli.timeline import Timeline
 from musetalk_cli.types import AudioBlock, Fate
@@ -59,7 +58,7 @@ def test_a_full_sink_that_is_waited_for_holds_the_source_back(tiny_bundle):
         + BATCHES_BUFFERED * BATCH
         + (BATCHES_FINISHED + 1) * BATCH
         + 3 * hop
-        + ARRIVALS
+        + UNHEARD_S * FPS
         + 1
     )
     given = source.given
@@ -75,12 +74,10 @@ def test_frames_are_shown_when_they_are_due(tiny_bundle):
     clock = FakeClock()
     sink = Sink(clock=clock)
     Run(tiny_bundle, Source(40), [sink], PACED, clock=clock).run()
-    schedule = PlayoutSchedule(Timeline(Fraction(FPS)), CHUNK)
-    expected = [schedule.due(frame) for frame in sink.frames]
-    assert expected[-1] > 1000 + 39 * 0.04
-    for taken, due in zip(sink.times, expected, strict=True):
-        assert taken >= due - 1e-9
-    assert clock.now() == pytest.approx(expected[-1])
+    wait = float(CHUNK + Timeline(Fraction(FPS)).wait)
+    due = [1000 + wait + number / FPS for number in range(40)]
+    assert all(taken >= at - 1e-6 for taken, at in zip(sink.times, due, strict=True))
+    assert clock.now() == pytest.approx(due[-1])
 
 
 class Standing(FakeClock):
@@ -161,20 +158,18 @@ class Interrupted(Source):
             self.run.clock.time += 0.01
 
 
-@pytest.mark.parametrize("time_goes_on", [True, False])
-def test_an_interrupt_discards_what_was_on_its_way(tiny_bundle, time_goes_on):
-    """Where time goes on it leaves its length as silence; where the sound waits with its sender, no gap."""
-    from dataclasses import replace
-
+@pytest.mark.parametrize("keeps_length", [True, False])
+def test_an_interrupt_discards_what_was_on_its_way(tiny_bundle, keeps_length):
+    """A recording that is played leaves its length as silence; sound that waits with its sender, none."""
     source, sink = Interrupted(), Sink()
-    run = source.run = Run(tiny_bundle, source, [sink], replace(LIVE, time_goes_on=time_goes_on))
+    run = source.run = Run(tiny_bundle, source, [sink], replace(LIVE, keeps_length=keeps_length))
     outcome = run.run()
     assert source.discarded == 1
     said = [round(float(frame.request.audio.max()) * 100) for frame in sink.frames]
     assert said[-4:] == [7, 8, 9, 10]
     assert 6 not in said
     assert outcome.frames == len(said)
-    if time_goes_on:
+    if keeps_length:
         assert outcome.frames == 10
         assert said[5] == 0
     assert sink.frames[-1].fate is Fate.SPEAKING

@@ -209,6 +209,34 @@ def test_a_crash_after_the_first_frame_keeps_its_cause_and_completes_what_was_ma
     assert any(record.exc_info[1] is failure and record.exc_info[1].__traceback__ for record in told)
 
 
+def test_what_was_finished_is_shown_though_there_was_no_room_for_it_when_the_engine_failed(tiny_bundle):
+    """Five batches, and a sink that takes nothing until the sixth has failed."""
+    failure, sink, failed = KeyError("latents"), Gated(), threading.Event()
+
+    class Tells(Breaks):
+        made = 0
+
+        def blend(self, faces, targets):
+            if self.left == 0:
+                failed.set()
+            else:
+                self.made += len(targets)
+            return super().blend(faces, targets)
+
+    images = Tells(failure, 5)
+    engine = make_engine(tiny_bundle, images=images)
+    run = Run(tiny_bundle, Source(0, endless=True), [sink], LIVE, engine=engine)
+    outcomes = []
+    worker = threading.Thread(target=lambda: outcomes.append(run.run()))
+    worker.start()
+    assert failed.wait(TIMEOUT_S)
+    sink.gate.set()
+    worker.join(TIMEOUT_S)
+    assert outcomes[0].failures == [failure]
+    assert outcomes[0].frames == images.made > 4 * BATCH
+    assert sink.indices == list(range(images.made))
+
+
 def test_a_source_and_a_sink_that_fail_are_both_kept(tiny_bundle):
     source_failure, sink_failure = InputError("The line was cut."), OutputError("The disk is full.")
     sinks = [Sink("write", sink_failure), Sink()]

@@ -10,7 +10,8 @@ from encoders import positions
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from musetalk_cli.engine.windows import OFFLINE_HOP, FeatureStream, HopCutter
+from musetalk_cli.engine.hops import HopGrid, HopPlanner, stream_tokens
+from musetalk_cli.engine.windows import OFFLINE_HOP, FeatureStream, WindowCutter
 from musetalk_cli.nets.audio_encoder import AudioEncoder
 from musetalk_cli.timeline import ROWS_PER_FRAME, Timeline, rows_in
 
@@ -18,21 +19,24 @@ OFFLINE = (OFFLINE_HOP, Fraction(0))
 
 
 def run(encode, sound, fps, hop, context, cuts=(), window=1500):
-    stream = FeatureStream(encode, Timeline(fps), hop, context, window)
+    timeline = Timeline(fps)
+    planner = HopPlanner(timeline, None, HopGrid(hop, hop), restarts=False)
+    stream = FeatureStream(encode, timeline, context, window)
     frames, tokens = [], []
 
     def drain():
-        while (due := stream.cutter.due()) is not None:
-            more = stream.frames(due)
-            frames.extend(more)
-            tokens.extend(stream.advance(due, more))
+        while (due := planner.due()) is not None:
+            frames.extend(due.frames)
+            tokens.extend(stream.tokens(due.frames, due.begin, due.end))
+            planner.plan(due)
 
     for block in np.split(sound, cuts):
-        stream.cutter.append(block)
+        stream.append(block)
+        planner.listen(block)
         drain()
-    stream.cutter.end()
+    planner.end(timeline.frames_in(len(sound)))
     drain()
-    assert stream.cutter.done
+    assert planner.done
     return frames, tokens
 
 
@@ -60,28 +64,31 @@ def test_every_frame_gets_its_rows_and_zeros_past_the_ends(fps, hop, context, wi
 @settings(deadline=None, max_examples=60)
 @given(HOPS, CONTEXTS, WINDOWS, st.integers(1, 140), st.integers(0, 15_999), st.data())
 def test_windows_do_not_depend_on_the_cuts_and_fit_the_encoder(hop, context, window, hops, rest, data):
+    """They hold the sound that they say, and side by side every row since the one asked for."""
     length = min(int(hops * hop * 16_000), 16_000 * 70) + rest
     cuts = sorted(data.draw(st.lists(st.integers(0, length), max_size=8)))
     sound = np.arange(length, dtype=np.float32)
+    ends = [*range(int(hop * 16_000), length, int(hop * 16_000)), length]
     seen = []
     for blocks in ([sound], np.split(sound, cuts)):
-        cutter, windows = HopCutter(hop, context, window), []
-
-        def drain(cutter=cutter, windows=windows):
-            while (due := cutter.due()) is not None:
-                cut = cutter.take(due, rows_in(due.end))
-                if cut is not None:
-                    windows.append((cut.first_row, cut.end_row, len(cut.samples)))
-                    assert len(cut.samples) < max(window * 320, hop * 16_000) + 320
-                    assert np.array_equal(
-                        cut.samples, np.arange(cut.first_row * 320, due.end, dtype=np.float32)
-                    )
-
-        for block in blocks:
-            cutter.append(block)
-            drain()
-        cutter.end()
-        drain()
+        cutter, windows, begin = WindowCutter(context, window), [], 0
+        coming = iter(blocks)
+        for end in ends:
+            while cutter.total < end:
+                cutter.append(next(coming))
+            first, reach = rows_in(begin), rows_in(begin)
+            for cut in cutter.cut(begin, end, first):
+                windows.append((cut.first_row, cut.end_row, len(cut.samples)))
+                assert cut.first_row <= reach
+                reach = max(reach, cut.end_row)
+                assert len(cut.samples) < window * 320 + 320
+                start = cut.first_row * 320
+                assert np.array_equal(
+                    cut.samples, np.arange(start, start + len(cut.samples), dtype=np.float32)
+                )
+            assert reach == rows_in(end)
+            cutter.forget(end, rows_in(end))
+            begin = end
         seen.append(windows)
     assert seen[0] == seen[1]
 
@@ -97,30 +104,53 @@ def test_a_whole_window_after_a_skipped_one_gives_every_row_and_fits_the_encoder
         requests.extend(asked)
         return positions(asked)
 
-    stream = FeatureStream(encode, timeline, *OFFLINE)
-    stream.cutter.append(np.arange(1, length + 1, dtype=np.float32))
-    stream.cutter.end()
-    skipped = stream.cutter.due()
-    stream.skip(skipped, stream.frames(skipped))
-    while (due := stream.cutter.due()) is not None:
-        frames = stream.frames(due)
-        for frame, tokens in zip(frames, stream.advance(due, frames), strict=True):
+    hop, context = OFFLINE
+    planner = HopPlanner(timeline, None, HopGrid(hop, hop), restarts=False)
+    stream, sound = FeatureStream(encode, timeline, context), np.arange(1, length + 1, dtype=np.float32)
+    stream.append(sound)
+    planner.listen(sound)
+    planner.end(timeline.frames_in(length))
+    skipped = planner.due()
+    stream.skip(skipped.frames, skipped.begin)
+    planner.plan(skipped)
+    while (due := planner.due()) is not None:
+        for frame, tokens in zip(due.frames, stream.tokens(due.frames, due.begin, due.end), strict=True):
             rows = np.arange(timeline.first_row(frame), timeline.last_row(frame))
             expected = np.where(rows < rows_in(length), rows * 320 + 1, 0)
             assert np.array_equal(tokens.reshape(ROWS_PER_FRAME, 2)[:, 0].numpy(), expected)
-    assert max(request.length for request in requests) == 1500
+        planner.plan(due)
+    assert max(len(request.samples) for request in requests) == 480_000
+    assert [request.length for request in requests] == [1500] * len(requests)
+
+
+def test_silence_at_the_start_of_a_segment_does_not_move_its_window():
+    """A file's segments are those of the published code whatever is silent in them."""
+    encoded = []
+
+    def encode(requests):
+        encoded.extend(len(request.samples) for request in requests)
+        return positions(requests)
+
+    stream = FeatureStream(encode, Timeline(Fraction(25)), Fraction(0))
+    stream.append(np.arange(1, 16_000 * 60 + 1, dtype=np.float32))
+    stream.skip(range(250), 0)
+    stream.tokens(range(250, 740), 0, 30 * 16_000)
+    stream.skip(range(740, 1000), 30 * 16_000)
+    stream.tokens(range(1000, 1100), 30 * 16_000, 60 * 16_000)
+    assert encoded == [480_000, 480_000]
 
 
 def test_a_long_stream_holds_no_more_than_its_context():
-    cutter = HopCutter(Fraction(1, 2), Fraction(1))
+    cutter = WindowCutter(Fraction(1))
     tracemalloc.start()
-    for _ in range(200):
+    for number in range(200):
         cutter.append(np.zeros(8000, np.float32))
-        due = cutter.due()
-        cutter.take(due, rows_in(due.end))
+        begin, end = number * 8000, (number + 1) * 8000
+        cutter.cut(begin, end, rows_in(begin))
+        cutter.forget(end, rows_in(end))
     held = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    assert held <= 4 * (16_000 + 320) + 10_000, "bytes"
+    assert held <= 4 * (2 * 16_000 + 8000 + 320) + 10_000, "its context, and a second that was not copied yet"
 
 
 def test_tokens_equal_upstream(golden, golden_bundle, golden_sound):
@@ -158,6 +188,14 @@ def test_sounds_over_a_window_are_encoded_in_segments_of_30_s():
     frames, _ = run(encode, np.zeros(16_000 * 70 + 123, np.float32), Fraction(25), *OFFLINE)
     assert heard == [480_000, 480_000, 160_000 + 123]
     assert len(frames) == 1750
+
+
+def test_the_tokens_of_a_whole_sound_are_those_of_its_stream(golden_bundle, golden_sound):
+    encode, fps, hop = AudioEncoder(golden_bundle), Fraction(25), Fraction(1, 2)
+    _, tokens = run(encode, golden_sound, fps, hop, None)
+    assert torch.equal(
+        torch.stack(list(stream_tokens(golden_sound, encode, Timeline(fps), hop))), torch.stack(tokens)
+    )
 
 
 @pytest.mark.parametrize("length", [1, 132, 133, 134, 320, 639, 640])

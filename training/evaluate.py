@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from musetalk_cli.engine.windows import FeatureStream
+from musetalk_cli.engine.hops import stream_tokens
 from musetalk_cli.nets.audio_encoder import AudioEncoder
 from musetalk_cli.nets.bundle import Bundle
 from musetalk_cli.nets.generator import FaceEncoder, Generator
@@ -108,13 +109,8 @@ class Networks:
 
 def tokens_of(bundle: Bundle, samples: NDArray[np.float32], frames: int, chunk: Fraction = CHUNK) -> Tensor:
     """Tokens of a sound's first frames at 25 a second, as a stream in chunks gives them: `[n, 50, 128]`."""
-    stream = FeatureStream(AudioEncoder(bundle), Timeline(Fraction(sounds.FRAME_RATE)), chunk)
-    stream.cutter.append(samples)
-    stream.cutter.end()
-    found: list[Tensor] = []
-    while len(found) < frames and (hop := stream.cutter.due()) is not None:
-        found += [tokens.clone() for tokens in stream.advance(hop, stream.frames(hop))]
-    return torch.stack(found[:frames])
+    stream = stream_tokens(samples, AudioEncoder(bundle), Timeline(Fraction(sounds.FRAME_RATE)), chunk)
+    return torch.stack([tokens.clone() for tokens in islice(stream, frames)])
 
 
 def speak(bundle: Bundle, latents: Tensor, tokens: Tensor) -> NDArray[np.uint8]:
@@ -199,13 +195,22 @@ def draw(
 
 def judge(networks: Networks, voice: str, scene: Scene) -> tuple[Figures, Shown]:
     """Speak a clip of a voice and measure the result."""
+    tokens = tokens_of(networks.speaking, scene.clip.samples, len(scene.values))
+    generated = speak(networks.speaking, scene.latents, tokens)
+    figures = measure(networks, voice, scene, generated, tokens)
+    return figures, Shown(scene.truth, scene.again, generated)
+
+
+def measure(
+    networks: Networks, voice: str, scene: Scene, generated: NDArray[np.uint8], tokens: Tensor
+) -> Figures:
+    """The figures of a clip of a voice that was spoken from tokens: uint8 `[n, 256, 256, 3]`."""
     clip, values, centres, latents = scene.clip, scene.values, scene.centres, scene.latents
     frames = len(values)
-    tokens = tokens_of(networks.speaking, clip.samples, frames)
-    shown = Shown(scene.truth, scene.again, speak(networks.speaking, latents, tokens))
+    shown = Shown(scene.truth, scene.again, generated)
     found, ideal = (scene.meter.read(images, centres).clip(0, 1) for images in (shown.generated, shown.truth))
     quiet, closing = _quiet(values), _closing(clip.closures, frames)
-    figures = Figures(
+    return Figures(
         voice=voice,
         person=scene.person.name,
         opening=_correlation(found[:, 0], values[:, 0]),
@@ -224,7 +229,6 @@ def judge(networks: Networks, voice: str, scene: Scene) -> tuple[Figures, Shown]
         quiet=len(quiet),
         meter=min(_correlation(ideal[:, k], values[:, k]) for k in range(3)),
     )
-    return figures, shown
 
 
 def _correlation(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:

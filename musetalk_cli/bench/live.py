@@ -73,7 +73,7 @@ def bench_live(
         if handle.stop.is_set():
             break
         notice(f"speaking {options.seconds:g} s in chunks of {float(chunk):g} s")
-        engine = make_engine(bundle, dataclasses.replace(job, chunk=chunk), clock)
+        engine = make_engine(bundle, dataclasses.replace(job, chunk=chunk), clock, live=True)
         reports.append(_speak(engine, avatar, options.seconds, handle))
     return LiveResult(reports, bundle.random)
 

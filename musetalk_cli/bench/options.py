@@ -65,13 +65,13 @@ class ResponseOptions(SyntheticOptions):
     """What is measured.
 
     Attributes:
-        chunks: Seconds of sound per chunk.
+        chunks: Seconds of sound per chunk; None is the shortest that the machine sustains.
         sendings: How the sound is sent; each with each length of chunk is a run.
         utterances: How many are said in each run.
         pause_s: Seconds of silence between them, at the least.
     """
 
-    chunks: tuple[Fraction, ...] = (Fraction(1, 10), Fraction(1, 5), Fraction(1, 2))
+    chunks: tuple[Fraction | None, ...] = (Fraction(1, 10), Fraction(1, 5), Fraction(1, 2))
     sendings: tuple[Sending, ...] = ("burst", "spoken")
     utterances: int = 20
     pause_s: float = 2.0

@@ -17,13 +17,13 @@ from musetalk_cli.bench.stream import open_synthetic
 from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import JobConfig, RunConfig
 from musetalk_cli.engine.engine import Engine
-from musetalk_cli.engine.session import SessionOptions
+from musetalk_cli.errors import InputError
 from musetalk_cli.live.control import ControlHandle
 from musetalk_cli.live.ends import Ends
 from musetalk_cli.live.observe import Outcome
 from musetalk_cli.live.policy import StreamPolicy
 from musetalk_cli.measure.stages import Percentiles
-from musetalk_cli.run.job import make_engine, run_session, settings
+from musetalk_cli.run.job import choose_chunk, make_engine, run_session, settings
 from musetalk_cli.run.report import Report, make_report
 from musetalk_cli.sources import ListenSource
 from musetalk_cli.timeline import SAMPLE_RATE
@@ -132,9 +132,12 @@ def bench_response(
     for chunk, sending in itertools.product(options.chunks, options.sendings):
         if handle.stop.is_set():
             break
-        notice(f"{_what(script, sending)}, in chunks of {float(chunk):g} s, {script.end_s:.0f} s")
-        engine = make_engine(bundle, replace(job, chunk=chunk), clock)
+        asked = replace(job, chunk=chunk or job.chunk, auto_chunk=chunk is None)
+        engine = make_engine(bundle, asked, clock, live=True)
         engine.warm_up(avatar)
+        choose_chunk(engine)
+        seconds = float(engine.job.chunk)
+        notice(f"{_what(script, sending)}, in chunks of {seconds:g} s, {script.end_s:.0f} s")
         runs.append(_speak(engine, avatar, script, sending, handle))
     return ResponseResult(runs, options.pause_s, bundle.random, ideal=False)
 
@@ -146,10 +149,15 @@ def bench_ideal(job: JobConfig, options: ResponseOptions, notice: Callable[[str]
         job: Frame rate, context and silence.
         options: What is said.
         notice: Told what comes next.
+
+    Raises:
+        InputError: A length of chunk is left open.
     """
     script = Script.of(utterances(), options.utterances, options.pause_s)
     runs = []
     for chunk, sending in itertools.product(options.chunks, options.sendings):
+        if chunk is None:
+            raise InputError("A device that takes no time sustains any --chunk.", "Say how long it is.")
         notice(f"{_what(script, sending)}, in chunks of {float(chunk):g} s, {script.end_s:.0f} simulated s")
         outcome, sent, screen = simulate(replace(job, chunk=chunk), script, sending)
         runs.append(_measured(sending, sent, screen, outcome, None))
@@ -168,10 +176,9 @@ def _speak(
     sender = Sender(source.address, script, sending, clock, source.close)
     screen = Screen(clock, script, sender.begin)
     policy = StreamPolicy.of_stream(source, [screen], job.when_late, job.chunk)
-    session_options = SessionOptions(job.silence, late_after_s=policy.late_after_s)
     try:
         ends = Ends(source, [screen], handle.stop)
-        outcome = run_session(engine, avatar, session_options, policy, ends, handle)
+        outcome = run_session(engine, avatar, job.silence, None, policy, ends, handle)
     finally:
         source.close()
         sender.end()

@@ -109,7 +109,7 @@ def bench(run: RunConfig, job: JobConfig, options: BenchOptions, notice: Notice)
         MuseTalkError: The device is not there, the model cannot be loaded, or the sizes do not fit.
     """
     bundle, avatar = open_synthetic(run, options, notice)
-    engine = make_engine(bundle, job, MonotonicClock())
+    engine = make_engine(bundle, job, MonotonicClock(), live=False)
     device, dtype = engine.bundle.device, engine.bundle.dtype
     notice("measuring the hardware")
     roofline = measure_roofline(device, dtype, options.budget_s)

@@ -10,7 +10,6 @@ from musetalk_cli.bench.options import SyntheticOptions
 from musetalk_cli.bench.synthetic import synthetic_avatar
 from musetalk_cli.config import RunConfig
 from musetalk_cli.engine.engine import Engine
-from musetalk_cli.engine.session import SessionOptions
 from musetalk_cli.live.control import ControlHandle
 from musetalk_cli.live.ends import Ends
 from musetalk_cli.live.policy import StreamPolicy
@@ -55,7 +54,6 @@ def speak_synthetic(engine: Engine, avatar: Avatar, source: AudioSource, handle:
     engine.warm_up(avatar)
     job = replace(engine.job, silence=None)
     policy = StreamPolicy.of_stream(source, (), "auto", job.chunk)
-    options = SessionOptions(late_after_s=policy.late_after_s)
     ends = Ends(source, [NullSink()], handle.stop)
-    outcome = run_session(engine, avatar, options, policy, ends, handle)
+    outcome = run_session(engine, avatar, None, None, policy, ends, handle)
     return make_report(engine, outcome, float(job.fps), settings(engine, job, avatar.meta.name))

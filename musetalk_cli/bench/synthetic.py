@@ -105,7 +105,7 @@ class SyntheticSource:
         self._size = size
         self._clock = clock
         self._closed = threading.Event()
-        self.delivery = Delivery.LIVE if pace else Delivery.RECORDED
+        self.delivery = Delivery.PLAYED if pace else Delivery.RECORDED
 
     def __iter__(self) -> Iterator[AudioBlock]:
         """Yield the blocks in order."""
@@ -114,7 +114,7 @@ class SyntheticSource:
             end = min(start + self._size, self._samples)
             block = self._sound.take(range(start, end), axis=0, mode="wrap")
             arrived = (
-                pacer.wait_for(end, self._closed) if self.delivery is Delivery.LIVE else self._clock.now()
+                pacer.wait_for(end, self._closed) if self.delivery is Delivery.PLAYED else self._clock.now()
             )
             if self._closed.is_set():
                 return

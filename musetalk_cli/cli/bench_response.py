@@ -17,18 +17,26 @@ from musetalk_cli.cli.bench_options import (
     size_text,
     write_json,
 )
-from musetalk_cli.cli.bench_realtime import Chunks
 from musetalk_cli.cli.interrupt import stop_on_signals
 from musetalk_cli.cli.options import Common, common_options
 from musetalk_cli.cli.render import mebibytes, print_table, put, say
 from musetalk_cli.config import JobConfig
 from musetalk_cli.errors import InputError
-from musetalk_cli.timeline import parse_chunk, seconds_text
+from musetalk_cli.timeline import CHUNK_LIMITS, parse_live_chunk, seconds_text
 
 if TYPE_CHECKING:
     from musetalk_cli.bench.response import ResponseResult
 
 DEFAULTS = ResponseOptions()
+CHUNKS = ["auto" if chunk is None else seconds_text(chunk) for chunk in DEFAULTS.chunks]
+LiveChunks = Annotated[
+    str,
+    typer.Option(
+        "--chunk",
+        metavar="auto|SECONDS[,...]",
+        help=f"Lengths of a chunk, {CHUNK_LIMITS}, a run for each; auto is the shortest that is sustained.",
+    ),
+]
 Sendings = Annotated[
     str,
     typer.Option(
@@ -55,7 +63,7 @@ Ideal = Annotated[
 )
 def response(
     common: Common,
-    chunk: Chunks = ",".join(map(seconds_text, DEFAULTS.chunks)),
+    chunk: LiveChunks = ",".join(CHUNKS),
     sound: Sendings = ",".join(DEFAULTS.sendings),
     utterances: Utterances = DEFAULTS.utterances,
     pause: Pause = DEFAULTS.pause_s,
@@ -68,7 +76,7 @@ def response(
     json: JsonFile = None,
 ) -> None:
     """Time how soon a live stream answers: from an utterance's first sound to its first speaking frame."""
-    chunks = tuple(parse_chunk(part.strip()) for part in chunk.split(","))
+    chunks = tuple(parse_live_chunk(part.strip()) for part in chunk.split(","))
     sendings = _sendings(sound)
     width, height = parse_size(frame_size)
     check_json(json)

@@ -21,18 +21,25 @@ from musetalk_cli.config import (
 )
 from musetalk_cli.errors import InputError
 from musetalk_cli.timeline import (
+    AHEAD_LIMITS,
     CHUNK_LIMITS,
     FPS_LIMITS,
     WINDOW_LIMITS,
     Alignment,
+    parse_ahead,
     parse_chunk,
     parse_context,
     parse_fps,
+    parse_live_chunk,
     parse_window,
     seconds_text,
 )
 
 stream_option = functools.partial(typer.Option, rich_help_panel="How the stream behaves")
+
+JOB = JobConfig()
+"""What is taken where an option is left out."""
+CHUNK = seconds_text(JOB.chunk)
 
 Fps = Annotated[
     str,
@@ -72,6 +79,23 @@ Chunk = Annotated[
         "--chunk",
         metavar="SECONDS",
         help=f"Length of a chunk of sound, {CHUNK_LIMITS}; a shorter one is seen sooner.",
+    ),
+]
+LiveChunk = Annotated[
+    str,
+    stream_option(
+        "--chunk",
+        metavar="auto|SECONDS",
+        help=f"Length of a chunk of sound, {CHUNK_LIMITS}; a shorter one is seen sooner. auto is the "
+        f"shortest that the machine sustains where sound comes live, and {CHUNK} for a file.",
+    ),
+]
+Ahead = Annotated[
+    str,
+    stream_option(
+        "--ahead",
+        metavar="SECONDS",
+        help=f"Sound that is taken ahead of its time, {AHEAD_LIMITS}; whoever sends more waits.",
     ),
 ]
 Context = Annotated[
@@ -142,10 +166,8 @@ class JobOption:
     read: Callable[[str], object] = str
 
 
-JOB = JobConfig()
-"""What is taken where an option is left out; below it what has another form on the command line."""
+# what has another form on the command line
 FPS = str(JOB.fps)
-CHUNK = seconds_text(JOB.chunk)
 CONTEXT = "max" if JOB.context is None else seconds_text(JOB.context)
 WINDOW = None if JOB.window is None else seconds_text(JOB.window)
 SILENCE = "off" if JOB.silence is None else str(JOB.silence)
@@ -155,6 +177,8 @@ OPTIONS = {
     "fps": JobOption("fps", Fps, FPS, parse_fps),
     "alignment": JobOption("alignment", AlignmentOption, JOB.alignment),
     "chunk": JobOption("chunk", Chunk, CHUNK, parse_chunk),
+    "live_chunk": JobOption("chunk", LiveChunk, "auto", parse_live_chunk),
+    "ahead": JobOption("ahead", Ahead, seconds_text(JOB.ahead), parse_ahead),
     "context": JobOption("context", Context, CONTEXT, parse_context),
     "window": JobOption("window", Window, WINDOW, parse_window),
     "silence": JobOption("silence", SilenceOption, SILENCE, parse_silence),
@@ -185,4 +209,6 @@ def read(written: Mapping[str, str | None]) -> JobConfig:
     fields: dict[str, Any] = {
         OPTIONS[name].field: OPTIONS[name].read(text) for name, text in written.items() if text is not None
     }
+    if "chunk" in fields and fields["chunk"] is None:
+        fields |= {"chunk": JOB.chunk, "auto_chunk": True}
     return JobConfig(**fields)

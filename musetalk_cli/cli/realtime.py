@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from musetalk_cli.types import AudioSource
 
 
-@common_options(job=tuple(OPTIONS))
+@common_options(job=tuple(name for name in OPTIONS if name != "chunk"))
 def realtime(
     common: Common,
     avatar: AvatarOption = None,
@@ -143,10 +143,20 @@ def _run(
 
         if notice is not None:
             say(notice)
-        say(contract(job))
         gpu = None if common.run.device == "cpu" else GpuMonitor()
         panel = stack.enter_context(live_panel(f"{avatar}: {ends.source_name}", enabled=live, gpu=gpu))
-        report = run(common.run, job, avatar, source, sinks, handle, screen.watching(panel), events, clock)
+        report = run(
+            common.run,
+            job,
+            avatar,
+            source,
+            sinks,
+            handle,
+            screen.watching(panel),
+            events,
+            clock,
+            lambda settled: say(contract(settled)),
+        )
     if handle.ended:
         report = replace(report, interrupted=False)
     end_run(report, as_json=common.json, aside="-" in ends.sinks.outputs)
@@ -158,6 +168,6 @@ def contract(job: JobConfig) -> str:
     past = "up to 30 s" if job.context is None else f"{float(job.context):g} s"
     return (
         f"chunks of {float(job.chunk):g} s, {float(timeline.look_ahead):.3g} s look-ahead, "
-        f"{past} of past sound: a sound is seen {float(job.chunk + timeline.wait):.3g} s after it is heard, "
-        "and the time to compute"
+        f"{past} of past sound: what is spoken live is seen {float(job.chunk + timeline.wait):.3g} s later, "
+        "what comes ahead of its time at once, and both after the time to compute"
     )

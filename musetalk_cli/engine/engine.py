@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,9 @@ from torch import Tensor
 
 from musetalk_cli.config import JobConfig
 from musetalk_cli.engine.compositor import CpuPath, Fetch, GpuPath, ImagePath
+from musetalk_cli.engine.costs import Costs
+from musetalk_cli.engine.hearing import Hearing
+from musetalk_cli.engine.hops import HopGrid, HopPlanner
 from musetalk_cli.engine.image_steps import ImageSteps, SourceFrame
 from musetalk_cli.engine.repair import Repair
 from musetalk_cli.engine.scheduler import Batch, Scheduler
@@ -38,6 +42,8 @@ log = logging.getLogger(__name__)
 
 BATCHES_ON_CUDA = (1, 4, 8, 13, 16)
 """Few shapes; 13 frames are the larger chunk of 0.5 s at 25 fps."""
+LIVE_BATCHES_ON_CPU = (2, 4, 8)
+"""Smaller batches of a live stream, at the start of an utterance; then as large as a file's."""
 FLIGHTS_ON_CUDA = 2
 """Batches on their way while the host works: one less than there are pinned slots, so none is overwritten."""
 
@@ -68,8 +74,10 @@ class Engine:
         encode: What gives the rows of windows; None is the bundle's encoder.
         generator: What makes faces; None is that of the bundle.
         images: The image path to begin with; None is what the job and the device say.
+        live: Frames are shown as they come: the first of an utterance are made in small batches.
 
     Attributes:
+        costs: What this machine needs, as far as it was measured.
         batch_sizes: Sizes a batch may have, ascending.
         window_rows: Rows of the encoder's window.
         images: What the device holds of avatars, and the image steps.
@@ -86,14 +94,17 @@ class Engine:
         encode: Encode | None = None,
         generator: Generator | None = None,
         images: ImagePath | None = None,
+        live: bool = False,
     ) -> None:
+        self.costs = Costs()
         self.bundle = bundle
         self.job = job
         self.stats = stats
         self._on_cuda = bundle.device.type == "cuda"
-        # One shape on a CPU, no larger than a chunk: a frame then has the same bits in whatever company.
+        # One shape for a file on a CPU, no larger than a chunk: a frame has the same bits in any company.
         whole = min(bundle.card.cpu_batch, ceil_div(job.chunk * job.fps, 1))
-        self.batch_sizes = job.batch_sizes or (BATCHES_ON_CUDA if self._on_cuda else (whole,))
+        smaller = [size for size in LIVE_BATCHES_ON_CPU if live and size < whole]
+        self.batch_sizes = job.batch_sizes or (BATCHES_ON_CUDA if self._on_cuda else (*smaller, whole))
         self.window_rows = ceil_div((job.window or bundle.card.window_s) * ROWS_PER_SECOND, 1)
         self._encode = encode or AudioEncoder(bundle)
         self._generator = generator or Generator(bundle)
@@ -102,7 +113,7 @@ class Engine:
         slots = FLIGHTS_ON_CUDA + 1
         by_job: ImagePath = GpuPath(bundle.device, slots, job.sharpen) if on_device else CpuPath()
         self.images = ImageSteps(images or by_job, bundle.device, bundle.dtype, job.sharpen, stats)
-        self._scheduler = Scheduler(self.batch_sizes[-1])
+        self._scheduler = Scheduler(self.batch_sizes)
         self.most_flights = FLIGHTS_ON_CUDA if self._on_cuda else 1
         self._flights: deque[_Flight] = deque()
 
@@ -123,16 +134,21 @@ class Engine:
         Args:
             avatar: Who speaks.
             fps: Frames per second.
-            hop: Seconds of sound per hop.
+            hop: Seconds of sound per hop, of a live stream at the most.
             context: Seconds of past sound the encoder hears with a hop; None is as much as fits.
             sample_rate: Samples per second of the sound that will come.
             channels: Channels of the sound that will come.
-            options: How it treats silence and lateness; without, every frame is made.
+            options: How it treats silence and time; without, every frame is made.
         """
+        options = options or SessionOptions()
         stream = StreamFormat(avatar.meta.width, avatar.meta.height, fps, sample_rate, channels)
         timeline = Timeline(fps, self.job.alignment)
-        features = FeatureStream(self._timed_encode, timeline, hop, context, self.window_rows)
-        session = Session(avatar, features, timeline, stream, options or SessionOptions())
+        features = FeatureStream(self._timed_encode, timeline, context, self.window_rows)
+        # the first hop of an utterance is as long as its first frame needs
+        grid = HopGrid(timeline.wait + 1 / fps if options.live else hop, hop)
+        planner = HopPlanner(timeline, options.silence, grid, restarts=options.live)
+        hearing = Hearing(timeline, features, planner, sample_rate, channels)
+        session = Session(avatar, hearing, timeline, stream, options)
         # in this order: a session that takes part may be stepped at once, and no step is to copy an avatar
         self.images.upload(avatar)
         self._scheduler.add(session)
@@ -146,25 +162,42 @@ class Engine:
 
     @torch.inference_mode()
     def warm_up(self, avatar: Avatar) -> None:
-        """Do once what a stream will do, for every batch size, so that its first chunk is like the others.
+        """Do what a stream will do, so that its first chunk is like the others, and measure what it needs.
 
-        Without CUDA one batch of the smallest size is enough: what a shape costs once is little there.
+        Every batch size is made on CUDA, the first and the last elsewhere: what a shape costs once is little
+        there.
 
         Raises:
             ModelError: The networks make no face of this avatar.
         """
         second = np.zeros(SAMPLE_RATE, np.float32)
-        self._encode([EncodeRequest(second, range(ROWS_PER_SECOND), self.window_rows)])
+        request = EncodeRequest(second, range(ROWS_PER_SECOND), self.window_rows)
+        sizes = self.batch_sizes if self._on_cuda else sorted({self.batch_sizes[0], self.batch_sizes[-1]})
+        self._encode([request])
+        for size in sizes if self._on_cuda else sizes[:1]:
+            self._rehearse(avatar, size)
+        hop = self._seconds(lambda: self._encode([request]))
+        batches = {size: self._seconds(partial(self._rehearse, avatar, size)) for size in sizes}
+        self.costs = Costs(hop, batches)
+        self.stats.clear()
+
+    def _rehearse(self, avatar: Avatar, size: int) -> None:
+        """Make a batch of one frame of an avatar, so many times."""
         source = next(number for number, patch in enumerate(avatar.patches) if patch is not None)
         latents = self.images.latents([SourceFrame(avatar, source)])
         tokens = latents.new_zeros(1, ROWS_PER_FRAME * self.bundle.layers, self.bundle.token_width)
-        for size in self.batch_sizes if self._on_cuda else self.batch_sizes[:1]:
-            predicted = self._generator.unet(tokens.expand(size, -1, -1), latents.expand(size, -1, -1, -1))
-            faces = self._generator.faces(predicted)
-            *_, marks = self.images.run([SourceFrame(avatar, source)] * size, *faces)()
-            if not marks.all():
-                self.repair.check(avatar, tokens[0])
-        self.stats.clear()
+        predicted = self._generator.unet(tokens.expand(size, -1, -1), latents.expand(size, -1, -1, -1))
+        faces = self._generator.faces(predicted)
+        *_, marks = self.images.run([SourceFrame(avatar, source)] * size, *faces)()
+        if not marks.all():
+            self.repair.check(avatar, tokens[0])
+
+    def _seconds(self, work: Callable[[], object]) -> float:
+        begun = self.stats.clock.now()
+        work()
+        if self._on_cuda:
+            torch.cuda.synchronize(self.bundle.device)
+        return self.stats.clock.now() - begun
 
     @torch.inference_mode()
     def step(self) -> bool:
@@ -189,8 +222,10 @@ class Engine:
         batch = self._scheduler.take_batch()
         if batch:
             self._launch(batch)
-        # one batch comes down while the device works on the next; where there is none, nothing to wait for
-        landed = bool(self._flights) and (not batch or len(self._flights) >= self.most_flights)
+        # one batch comes down while the device works on the next, if there is one and nobody waits already
+        starved = any(session.is_starved for session in self._scheduler)
+        most_flights = 1 if starved else self.most_flights
+        landed = bool(self._flights) and (not batch or len(self._flights) >= most_flights)
         if landed:
             self._land(self._flights.popleft())
         self.stats.collect()

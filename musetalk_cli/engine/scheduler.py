@@ -8,13 +8,13 @@ by then, so it gets its share from then on, and nothing for the past.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from musetalk_cli.engine.session import Session
 from musetalk_cli.types import FrameRequest
 
-BATCHES_FINISHED = 4
+BATCHES_FINISHED = 2
 """Largest batches of finished frames a session holds before it is passed over."""
 FREE_FRAMES = 4
 """Largest batches of frames that one step may deliver, where most of them need no model work."""
@@ -48,12 +48,13 @@ class Scheduler:
     Sessions may be added and removed from any thread; everything else belongs to the device's thread.
 
     Args:
-        room: Frames in the largest batch.
+        sizes: Frames that a batch may have, ascending.
     """
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, sizes: Sequence[int]) -> None:
         self._rows: tuple[_Row, ...] = ()
-        self._room = room
+        self._sizes = tuple(sizes)
+        self._room = self._sizes[-1]
         self._served = 0.0
 
     def __iter__(self) -> Iterator[Session]:
@@ -82,24 +83,35 @@ class Scheduler:
         """The session whose due hop is encoded next, among those short of requests.
 
         Args:
-            to_fill: Encode only while the requests of all sessions do not fill the largest batch.
+            to_fill: Encode only while the requests of all sessions do not fill the next batch.
         """
         busy = [row for row in self._rows if row.busy]
-        if to_fill and sum(row.session.waiting for row in busy) >= self._room:
+        most = self._most(busy)
+        if to_fill and sum(row.session.waiting for row in busy) >= most:
             return None
-        short = [
-            row for row in busy if row.session.waiting < self._room and row.session.hop_ready() is not None
-        ]
+        short = [row for row in busy if row.session.waiting < most and row.session.hop_ready() is not None]
         # the first frame of the hop comes after those that wait already
         first = min(short, key=lambda row: row.start + row.session.waiting * row.period, default=None)
         return None if first is None else first.session
 
+    def _most(self, rows: Sequence[_Row]) -> int:
+        """Frames of the next batch: the largest, or the largest that makes no frame of a live stream late.
+
+        Each session gets its part of a batch, so it is as small as the one needs that is shown next.
+        """
+        limits = [most for row in rows if (most := row.session.most_at_once) is not None]
+        if not limits:
+            return self._room
+        bound = min(limits) * len(rows)
+        return max((size for size in self._sizes if size <= bound), default=self._sizes[0])
+
     def take_batch(self) -> Batch:
-        """Up to the largest batch of frames to make and the others between them, smallest start tag first."""
+        """The next batch of frames to make, and the others between them, smallest start tag first."""
         batch: Batch = []
         made = 0
         hungry = [row for row in self._rows if row.busy and row.session.waiting]
-        while hungry and made < self._room and len(batch) < FREE_FRAMES * self._room:
+        most = self._most(hungry)
+        while hungry and made < most and len(batch) < FREE_FRAMES * self._room:
             row = min(hungry, key=lambda each: each.start)
             # it never goes back, though a session that had nothing to be made for a while has an older tag
             self._served = max(self._served, row.start)

@@ -4,55 +4,47 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from musetalk_cli.config import SilenceLevel
 from musetalk_cli.engine.fate import decide
+from musetalk_cli.engine.hearing import Hearing
 from musetalk_cli.engine.pictures import Pictures
-from musetalk_cli.engine.sound_track import SoundTrack
-from musetalk_cli.engine.voice_gate import Fade, Onset
-from musetalk_cli.engine.windows import FeatureStream
-from musetalk_cli.errors import InputError
 from musetalk_cli.timeline import Loop, Timeline, ceil_div
-from musetalk_cli.types import Clip, Fate, Frame, FrameRequest, Image, Samples, StreamFormat, Utterance
+from musetalk_cli.types import Clip, Fate, Frame, FrameRequest, Image, Samples, StreamFormat
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from musetalk_cli.avatar.data import Avatar
 
 SHORTEST_REST = Fraction(2, 5)
 """Seconds of neighbouring frames at rest in which silence stays."""
+FIRST_BATCH = 2
+"""Frames of a live stream that are made at once where none waits to be shown."""
+
+Due = Callable[[int], "float | None"]
+"""Monotonic seconds at which a frame is shown, as far as that is known."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SessionOptions:
-    """How a session treats silence and lateness.
+    """How a session treats silence and time.
 
     Attributes:
         silence: The level that is silence; None makes every frame.
         idle: Pictures shown in silence, each of the avatar's size; None is the avatar's own frames.
+        live: Frames are shown as they come: hops begin with each utterance, and the first batches are small.
         late_after_s: Seconds after which a frame that was due is held instead of made; infinite makes all.
+        due: When a frame is shown; None is as soon as its hop is complete.
     """
 
     silence: SilenceLevel | None = None
     idle: Clip | None = None
+    live: bool = False
     late_after_s: float = math.inf
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What is known of a frame before its features are."""
-
-    index: int
-    weight: float
-    late_from: float
-    source: int
-    fate: Fate
-    utterance: Utterance | None
+    due: Due | None = None
 
 
 class Session:
@@ -62,40 +54,40 @@ class Session:
 
     Args:
         avatar: Who speaks.
-        features: Sound to tokens.
+        hearing: Its sound.
         timeline: Index arithmetic at the stream's frame rate.
         stream: Format of the frames and their sound.
-        options: How it treats silence and lateness.
+        options: How it treats silence and time.
+
+    Attributes:
+        hearing: Its sound, on the way to frames that can be made.
+        shown_later: Frames of an utterance that were taken and wait to be shown; kept by who takes them.
     """
 
     def __init__(
         self,
         avatar: Avatar,
-        features: FeatureStream,
+        hearing: Hearing,
         timeline: Timeline,
         stream: StreamFormat,
         options: SessionOptions,
     ) -> None:
         self.avatar = avatar
+        self.hearing = hearing
         self.stream = stream
         self.timeline = timeline
-        self._features = features
+        self.shown_later = 0
         self._options = options
-        self._fade = Fade(timeline, options.silence)
-        self._sound = SoundTrack(timeline, stream.sample_rate, stream.channels)
+        self._pictures = Pictures(avatar, timeline, options.idle)
         meta = avatar.meta
         shortest = ceil_div(SHORTEST_REST * meta.fps, 1)
-        self._pictures = Pictures(avatar, timeline, options.idle)
         self._loop = Loop(meta.frames, timeline, meta.fps, meta.rest_frames, shortest)
         self._period = float(1 / timeline.fps)
-        # (samples of the stream, monotonic seconds at which they had arrived), oldest first
-        self._arrivals: deque[tuple[int, float]] = deque()
         self._waiting: deque[FrameRequest] = deque()
         self._finished: deque[Frame] = deque()
         self._open_frames = 0
         self._stopped = False
         self._shown: Image | None = None
-        self._utterance: Utterance | None = None
         self._epoch = 0
         self._settled = 0
 
@@ -115,9 +107,25 @@ class Session:
         return len(self._finished)
 
     @property
+    def most_at_once(self) -> int | None:
+        """Frames that may be made at once, so that none comes after its time; None is any number.
+
+        While they are made a live stream shows those that wait for their time. Where none waits, the first
+        two are made at once.
+        """
+        if not self._options.live:
+            return None
+        return max(FIRST_BATCH, self.shown_later + len(self._finished))
+
+    @property
+    def is_starved(self) -> bool:
+        """True where somebody waits for a frame, and none is finished."""
+        return self._options.live and not self.shown_later and not self._finished
+
+    @property
     def is_done(self) -> bool:
         """True once the sound has ended, or was stopped, and the last frame was finished."""
-        return (self._stopped or self._features.cutter.done) and self._open_frames == 0
+        return (self._stopped or self.hearing.done) and self._open_frames == 0
 
     @property
     def last_shown(self) -> Image | None:
@@ -127,8 +135,8 @@ class Session:
     def interrupt(self) -> None:
         """Discard everything that was said and not yet shown; safe to call from any thread.
 
-        Time goes on: the frames that were due keep their places, as idle ones, and the sound its length, as
-        silence. So picture and sound stay together, and nothing has to be caught up.
+        Time goes on: the frames that were planned keep their places, as idle ones, and what was heard keeps
+        its length, as silence. So picture and sound stay together, and nothing has to be caught up.
         """
         self._epoch += 1
 
@@ -138,9 +146,7 @@ class Session:
             return
         self._settled = self._epoch
         self._shown = None
-        self._features.mute()
-        self._fade.mute()
-        self._sound.mute()
+        self.hearing.mute()
         fate = decide(0.0, has_face=False, late=False, discarded=True)
         self._waiting = deque(
             replace(request, tokens=None, fate=fate, weight=0.0, utterance=None) for request in self._waiting
@@ -154,8 +160,7 @@ class Session:
             arrived: Monotonic seconds at which its last sample arrived.
         """
         self.settle()
-        self._listen(self._sound.append(samples, arrived))
-        self._arrivals.append((self._features.cutter.total, arrived))
+        self.hearing.hear(samples, arrived)
 
     def end_sound(self, now: float) -> None:
         """End the sound: what is left becomes the last frames.
@@ -163,28 +168,13 @@ class Session:
         Raises:
             InputError: The whole sound is shorter than one frame.
         """
-        cutter = self._features.cutter
-        self._listen(self._sound.flush())
-        cutter.end()
-        self._arrivals.append((cutter.total, now))
-        if self.timeline.frames_in(cutter.total) == 0:
-            raise InputError(
-                f"The sound is shorter than one frame ({float(1000 / self.timeline.fps):.0f} ms).",
-                "Pass a longer sound.",
-            )
-
-    def _listen(self, samples: Samples) -> None:
-        self._features.cutter.append(samples)
-        self._fade.listen(samples)
+        self.settle()
+        self.hearing.end(now)
 
     def hop_ready(self) -> float | None:
         """When the sound of the next hop was complete, or None while it is not."""
-        hop = None if self._stopped else self._features.cutter.due()
-        if hop is None:
-            return None
-        while len(self._arrivals) > 1 and self._arrivals[0][0] < hop.end:
-            self._arrivals.popleft()
-        return self._arrivals[-1][1] if hop.final else self._arrivals[0][1]
+        hop = None if self._stopped else self.hearing.due()
+        return None if hop is None else self.hearing.ready(hop)
 
     def advance(self, now: float) -> None:
         """Turn a due hop into frame requests; it is encoded where one of its frames is made.
@@ -192,52 +182,45 @@ class Session:
         Args:
             now: Monotonic seconds; a frame that is late by now is held.
         """
-        hop, ready = self._features.cutter.due(), self.hop_ready()
-        if hop is None or ready is None:
+        hop = None if self._stopped else self.hearing.due()
+        if hop is None:
             return
-        frames = self._features.frames(hop)
-        plans = self._plan(frames, ready, now)
-        if any(plan.fate.is_made for plan in plans):
-            tokens: Sequence[Tensor | None] = self._features.advance(hop, frames)
-        else:
-            self._features.skip(hop, frames)
-            tokens = [None] * len(frames)
-        sounds = self._sound.take(frames, final=hop.final)
-        for plan, heard, sound in zip(plans, tokens, sounds, strict=True):
-            self._waiting.append(
+        ready = self.hearing.ready(hop)
+        utterance = self.hearing.utterance(hop.speech[0].onset)
+        sounds = self.hearing.sounds(hop)
+        requests = []
+        for number, (frame, speech, sound) in enumerate(zip(hop.frames, hop.speech, sounds, strict=True)):
+            source = self._loop.next(resting=speech.weight == 0)
+            late_from = self._due(frame, ready + number * self._period) + self._options.late_after_s
+            has_face = self.avatar.patches[source] is not None
+            requests.append(
                 FrameRequest(
-                    plan.index,
-                    heard if plan.fate.is_made else None,
+                    frame,
+                    None,
                     sound.samples,
                     sound.arrived,
                     ready,
                     hop.number,
-                    plan.fate,
-                    plan.weight,
-                    plan.late_from,
+                    decide(speech.weight, has_face=has_face, late=late_from < now),
+                    speech.weight,
+                    late_from,
                     self._settled,
-                    plan.source,
-                    plan.utterance,
+                    source,
+                    utterance,
+                    hop.short and utterance is not None,
                 )
             )
-        self._open_frames += len(plans)
+        tokens = self.hearing.plan(hop, made=any(request.fate.is_made for request in requests))
+        self._waiting.extend(
+            replace(request, tokens=heard) if request.fate.is_made else request
+            for request, heard in zip(requests, tokens, strict=True)
+        )
+        self._open_frames += len(requests)
 
-    def _plan(self, frames: range, ready: float, now: float) -> list[_Plan]:
-        """What is known of frames whose hop was complete at `ready`."""
-        plans = []
-        for number, frame in enumerate(frames):
-            weight, onset = self._fade.speech(frame)
-            source = self._loop.next(resting=weight == 0)
-            late_from = ready + self._options.late_after_s + number * self._period
-            has_face = self.avatar.patches[source] is not None
-            fate = decide(weight, has_face=has_face, late=late_from < now)
-            plans.append(_Plan(frame, weight, late_from, source, fate, self._utterance_of(onset)))
-        return plans
-
-    def _utterance_of(self, onset: Onset | None) -> Utterance | None:
-        if onset is not None and (self._utterance is None or self._utterance.number != onset.number):
-            self._utterance = Utterance(onset.number, self._sound.row_arrived(onset.row))
-        return None if onset is None else self._utterance
+    def _due(self, frame: int, soonest: float) -> float:
+        """When a frame is shown, as far as that is known, or else could be."""
+        due = None if self._options.due is None else self._options.due(frame)
+        return soonest if due is None else due
 
     def hold_late(self, now: float) -> None:
         """The one place where waiting frames are left out: those that cannot be shown in time any more.

@@ -47,6 +47,16 @@ class SoundTrack:
         self._told = False
         self._arrivals: deque[tuple[int, float]] = deque()
 
+    @property
+    def heard(self) -> int:
+        """Samples of each channel that were heard so far."""
+        return self._fed
+
+    @property
+    def waiting(self) -> int:
+        """Those of them whose frames were not taken yet."""
+        return self._fed - self._start
+
     def append(self, samples: Samples, arrived: float) -> Samples:
         """Take float32 `[n, channels]`, give the mono float32 `[m]` at 16 kHz that are final."""
         self._blocks.append(samples)

@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from musetalk_cli.config import SilenceLevel
 from musetalk_cli.timeline import ROWS_PER_SECOND, SAMPLES_PER_ROW, Timeline, ceil_div
@@ -60,7 +61,7 @@ class VoiceGate:
         rows = len(held) // SAMPLES_PER_ROW
         whole = held[: rows * SAMPLES_PER_ROW].reshape(rows, SAMPLES_PER_ROW)
         self._rest = held[rows * SAMPLES_PER_ROW :].copy()
-        for level in np.sqrt(np.mean(np.square(whole, dtype=np.float64), axis=1)):
+        for level in _level(whole):
             was_open = self._open_for > 0
             if self._step(float(level)):
                 if not was_open:
@@ -75,6 +76,19 @@ class VoiceGate:
         elif self._open_for:
             self._open_for -= 1
         return self._open_for > 0
+
+    @property
+    def is_open(self) -> bool:
+        """True where the row heard last is open, or what was heard of the next one is loud enough for it."""
+        return self._open_for > 0 or (len(self._rest) > 0 and bool(_level(self._rest) >= self._opens))
+
+    def close(self) -> None:
+        """End the utterance here, without its hang-over: what comes next was put in, and is no part of it."""
+        if self._open_for and len(self._rest):
+            self._open_rows.append((self._heard, self._onset))
+        # what it said counts for the utterance that ends; louder than silence, it would begin another
+        self._rest = np.zeros_like(self._rest)
+        self._open_for = 0
 
     def mute(self) -> None:
         """Take all that was heard for silence."""
@@ -92,6 +106,12 @@ class VoiceGate:
         if self._open_rows and self._open_rows[0][0] < last:
             return self._open_rows[0][1]
         return None
+
+
+def _level(samples: Samples) -> NDArray[np.float64]:
+    """RMS of the last axis, full scale at 1.0."""
+    level: NDArray[np.float64] = np.sqrt(np.mean(np.square(samples, dtype=np.float64), axis=-1))
+    return level
 
 
 class Fade:
@@ -118,6 +138,16 @@ class Fade:
         """Append float32 `[n]` at 16 kHz."""
         if self._gate is not None:
             self._gate.listen(samples)
+
+    @property
+    def is_speaking(self) -> bool:
+        """True where the sound heard last is of an utterance."""
+        return self._gate is None or self._gate.is_open
+
+    def close(self) -> None:
+        """End the utterance: what is listened to next is silence in the place of sound that did not come."""
+        if self._gate is not None:
+            self._gate.close()
 
     def mute(self) -> None:
         """Take all that was heard for silence, and start from the idle picture."""

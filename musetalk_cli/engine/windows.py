@@ -1,8 +1,7 @@
 """Sound to audio tokens, as a stream: whisper windows at the ends of hops.
 
-A stream is cut from its start into hops, whatever the size of the blocks that arrive. At the end of each
-hop one encoder window gives rows, and every frame whose rows exist gets its tokens. Whole-file features
-are the same stream with hops of 30 s and no past context: upstream's segments.
+At the end of each hop one encoder window gives rows, and every frame of the hop gets its tokens from them.
+Whole-file features are the same stream with hops of 30 s and no past context: upstream's segments.
 """
 
 from __future__ import annotations
@@ -39,9 +38,9 @@ class Window:
     """One encoder window of a stream.
 
     Attributes:
-        samples: float32 `[n]` at 16 kHz, up to the end of the hop.
+        samples: float32 `[n]` at 16 kHz.
         first_row: Row of the stream at which the window starts.
-        end_row: One past the last row the stream has at the end of the hop.
+        end_row: One past the last whole row in it.
     """
 
     samples: Samples
@@ -49,142 +48,96 @@ class Window:
     end_row: int
 
 
-@dataclass(frozen=True, slots=True)
-class Hop:
-    """The end of a hop.
-
-    Attributes:
-        number: From 0.
-        end: Samples of the stream at its end.
-        final: True for the last one, which ends with the stream.
-    """
-
-    number: int
-    end: int
-    final: bool
-
-
-class HopCutter:
-    """Cuts a stream at 16 kHz into hops and their windows, and forgets what no window needs any more.
+class WindowCutter:
+    """Cuts windows out of a stream at 16 kHz, and forgets what no window needs any more.
 
     Args:
-        hop: Seconds per hop, at most 30.
         context: Seconds of past sound before a hop that its window holds; None is as much as fits.
-        rows: Rows of a window.
+        rows: Rows that a window has at the most.
     """
 
-    def __init__(self, hop: Fraction, context: Fraction | None = None, rows: int = ROWS_PER_WINDOW) -> None:
-        self._rows = rows
-        self._hop = hop * SAMPLE_RATE
+    def __init__(self, context: Fraction | None = None, rows: int = ROWS_PER_WINDOW) -> None:
         self._context = None if context is None else ceil_div(context * SAMPLE_RATE, SAMPLES_PER_ROW)
+        self._rows = rows
         self._blocks: list[Samples] = []
         self._start = 0
         self._total = 0
-        self._ended = False
-        self._number = 0
         self._given_rows = 0
-        self._final_taken = False
+
+    @property
+    def total(self) -> int:
+        """Samples heard so far."""
+        return self._total
 
     def append(self, samples: Samples) -> None:
         """Append float32 `[n]`."""
         self._blocks.append(samples)
         self._total += len(samples)
 
-    def end(self) -> None:
-        """End the stream: what is left is the last hop."""
-        self._ended = True
-
     def mute(self, next_row: int) -> None:
         """Forget what the held sound said, but not how long it was; rows from `next_row` on come again."""
         self._blocks = [np.zeros(self._total - self._start, np.float32)]
         self._given_rows = next_row
 
-    @property
-    def total(self) -> int:
-        """Samples fed so far."""
-        return self._total
+    def cut(self, begin: int, end: int, first_row: int) -> list[Window]:
+        """The windows of a hop, in ascending order.
 
-    @property
-    def done(self) -> bool:
-        """True once the last hop was taken."""
-        return self._final_taken
-
-    def _next_end(self) -> int:
-        return int((self._number + 1) * self._hop)
-
-    def due(self) -> Hop | None:
-        """The next hop if its sound is complete; the same one until `take` or `skip` is called."""
-        end = self._next_end()
-        if self._total >= end and not (self._ended and self._total == end):
-            return Hop(self._number, end, final=False)
-        if self._ended and not self._final_taken:
-            return Hop(self._number, self._total, final=True)
-        return None
-
-    def take(self, hop: Hop, next_row: int) -> Window | None:
-        """Move past a due hop.
+        One, but where frames at its start need more rows than a window has, since the hop before it was
+        silent and has none: then others before the one that ends with the hop.
 
         Args:
-            hop: What `due` said.
-            next_row: First row that frames of later hops need.
-
-        Returns:
-            Its window, or None where it brings no new row to a stream that has some.
+            begin: Samples of the stream at the begin of the hop.
+            end: Samples of the stream at its end.
+            first_row: First row that its frames need.
         """
-        new_row, end_row = self._given_rows, rows_in(hop.end)
-        first = max(0, ceil_div(hop.end, SAMPLES_PER_ROW) - self._rows)
-        if self._context is not None:
-            first = max(first, new_row - self._context)
-        first = min(first, new_row)
-        begin = first * SAMPLES_PER_ROW
-        held = np.concatenate([np.zeros(0, np.float32), *self._blocks])
-        window = Window(held[begin - self._start : hop.end - self._start], first, end_row)
-        fresh = end_row > self._given_rows or hop.number == 0
-        self._given_rows = end_row
-        self._pass(hop, held, next_row)
-        return window if fresh else None
+        # of what was silent no row was given, and the window is what it would be had it been
+        given = max(self._given_rows, min(first_row, rows_in(begin)))
+        fits = max(0, ceil_div(end, SAMPLES_PER_ROW) - self._rows)
+        start = fits if self._context is None else max(fits, given - self._context)
+        first = min(start, given)
+        self._given_rows = rows_in(end)
+        before = range(first, fits, self._rows)
+        ends = [(number + self._rows) * SAMPLES_PER_ROW for number in before]
+        return [*map(self._window, before, ends), self._window(max(first, fits), end)]
 
-    def skip(self, hop: Hop, next_row: int) -> None:
-        """Move past a due hop whose frames need no features; `next_row` as in `take`."""
-        # rows that no frame needs count as given, so that the next window may begin after them
-        self._given_rows = max(self._given_rows, next_row)
-        self._pass(hop, np.concatenate([np.zeros(0, np.float32), *self._blocks]), next_row)
-
-    def _pass(self, hop: Hop, held: Samples, next_row: int) -> None:
-        """Hold on to the samples from the earliest start of the next window."""
-        self._number += 1
-        self._final_taken = hop.final
-        row = rows_in(hop.end)
+    def forget(self, begin: int, next_row: int) -> None:
+        """Let go of what no window needs of hops from `begin` on, and of frames from row `next_row` on."""
         rows = self._rows if self._context is None else self._context
-        start = max(self._start, (min(row, next_row) - rows) * SAMPLES_PER_ROW)
-        # a view would keep all of the sound in memory
-        self._blocks = [held[start - self._start :].copy()]
-        self._start = start
+        start = max(self._start, (min(rows_in(begin), next_row) - rows) * SAMPLES_PER_ROW)
+        if start >= self._start + SAMPLE_RATE:  # in whole seconds, since each costs a copy of what is held
+            held = np.concatenate(self._blocks)
+            self._blocks = [held[start - self._start :].copy()]
+            self._start = start
+
+    def _window(self, first: int, end: int) -> Window:
+        if len(self._blocks) != 1:
+            self._blocks = [np.concatenate([np.zeros(0, np.float32), *self._blocks])]
+        begin = first * SAMPLES_PER_ROW
+        samples = self._blocks[0][begin - self._start : end - self._start]
+        return Window(samples, first, rows_in(end))
 
 
 class FeatureStream:
     """Tokens of one stream's frames, hop by hop.
 
     A frame's rows come from the newest window that holds them, so they have heard what follows as far as
-    it is known; they depend on the sound and the settings alone, never on how the sound was delivered.
+    it is known; they depend on the sound and on where hops end, never on how the sound was delivered.
 
     Args:
         encode: Windows to rows.
         timeline: Index arithmetic at the stream's frame rate.
-        hop: Seconds per hop.
         context: Seconds of past sound in a window; None is as much as fits.
-        window_rows: Rows of a window; one whose frames need more is longer.
+        window_rows: Rows of a window.
     """
 
     def __init__(
         self,
         encode: Encode,
         timeline: Timeline,
-        hop: Fraction,
         context: Fraction | None = None,
         window_rows: int = ROWS_PER_WINDOW,
     ) -> None:
-        self.cutter = HopCutter(hop, context, window_rows)
+        self._cutter = WindowCutter(context, window_rows)
         self._window_rows = window_rows
         self._encode = encode
         self._timeline = timeline
@@ -192,32 +145,42 @@ class FeatureStream:
         self._rows_start = 0
         self._next_frame = 0
 
-    def frames(self, hop: Hop) -> range:
-        """The frames that a due hop makes computable."""
-        first = last = self._next_frame
-        if hop.final:
-            return range(first, max(first, self._timeline.frames_in(hop.end)))
-        while self._timeline.complete(last, hop.end):
-            last += 1
-        return range(first, last)
+    @property
+    def total(self) -> int:
+        """Samples at 16 kHz heard so far."""
+        return self._cutter.total
 
-    def advance(self, hop: Hop, frames: range) -> list[Tensor]:
-        """Encode a due hop; the tokens `[10 * layers, width]` of each of its frames."""
-        window = self.cutter.take(hop, self._first_row(frames.stop))
-        for part in [] if window is None else _fitting(window):
-            self._append(part)
-        self._next_frame = frames.stop
-        return self._tokens(frames, rows_in(hop.end))
+    def append(self, samples: Samples) -> None:
+        """Append float32 `[n]` at 16 kHz."""
+        self._cutter.append(samples)
 
-    def skip(self, hop: Hop, frames: range) -> None:
-        """Move past a due hop whose frames are not made."""
-        self.cutter.skip(hop, self._first_row(frames.stop))
-        self._next_frame = frames.stop
+    def tokens(self, frames: range, begin: int, end: int) -> list[Tensor]:
+        """The tokens `[10 * layers, width]` of each of the next frames, encoded where they are new.
+
+        Args:
+            frames: The next frames.
+            begin: Samples of the stream at the begin of their hop.
+            end: Samples of the stream that they have heard; rows after these are zero.
+        """
+        if self._rows is None or self._rows_start + len(self._rows) < rows_in(end):
+            for window in self._cutter.cut(begin, end, self._first_row(frames.start)):
+                self._append(window)
+        tokens = self._tokens(frames, rows_in(end))
+        self._pass(frames, end)
+        return tokens
+
+    def skip(self, frames: range, begin: int) -> None:
+        """Move past frames that are not made, of a hop that begins with sample `begin` of the stream."""
+        self._pass(frames, begin)
 
     def mute(self) -> None:
         """Forget what the sound so far said: what is computed from here on has heard nothing of it."""
-        self.cutter.mute(self._first_row(self._next_frame))
+        self._cutter.mute(self._first_row(self._next_frame))
         self._rows = None
+
+    def _pass(self, frames: range, begin: int) -> None:
+        self._next_frame = frames.stop
+        self._cutter.forget(begin, self._first_row(frames.stop))
 
     def _first_row(self, frame: int) -> int:
         return max(0, self._timeline.first_row(frame))
@@ -227,8 +190,7 @@ class FeatureStream:
         needed = self._first_row(self._next_frame)
         begin = min(max(needed, window.first_row), window.end_row)
         rows = range(begin - window.first_row, window.end_row - window.first_row)
-        length = max(self._window_rows, rows.stop)
-        (fresh,) = self._encode([EncodeRequest(window.samples, rows, length)])
+        (fresh,) = self._encode([EncodeRequest(window.samples, rows, self._window_rows)])
         if self._rows is not None and needed < begin:
             old = self._rows[needed - self._rows_start : begin - self._rows_start]
             begin -= len(old)
@@ -247,17 +209,3 @@ class FeatureStream:
             padded[begin - low : end - low] = self._rows[begin - self._rows_start : end - self._rows_start]
         starts = [self._timeline.first_row(frame) - low for frame in frames]
         return [padded[start : start + ROWS_PER_FRAME].flatten(0, 1) for start in starts]
-
-
-def _fitting(window: Window) -> list[Window]:
-    """A window, or two in its place where it has more rows than the encoder gives at once.
-
-    After a hop of 30 s that was skipped, a window also holds the few rows before its own hop that frames at
-    its start need. The later of the two is what it would have been had nothing been skipped.
-    """
-    over = window.end_row - window.first_row - ROWS_PER_WINDOW
-    if over <= 0:
-        return [window]
-    middle = window.first_row + over
-    early = Window(window.samples[:WINDOW_SAMPLES], window.first_row, window.first_row + ROWS_PER_WINDOW)
-    return [early, Window(window.samples[over * SAMPLES_PER_ROW :], middle, window.end_row)]

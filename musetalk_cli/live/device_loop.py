@@ -7,6 +7,7 @@ over. So a stream that nobody empties holds up nobody.
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import Protocol
 
@@ -19,13 +20,17 @@ POLL_S = 0.05
 
 
 class Seat(Protocol):
-    """What the loop sees of a stream. All but `session` are called in the device's thread, and never wait.
+    """What the loop sees of a stream. All but `session` belong to the device's thread, and never wait.
 
     Attributes:
         session: Its state inside the engine.
     """
 
     session: Session
+
+    @property
+    def wake_at(self) -> float:
+        """Monotonic seconds at which there is something to do for it, though nobody wakes the loop."""
 
     def exchange(self) -> bool:
         """Give sound to the session and take finished frames from it; False once the stream needs no more."""
@@ -104,8 +109,9 @@ class DeviceLoop:
 
     def _rest(self) -> None:
         asked = self._clock.now()
+        until = min((seat.wake_at for seat in self._seats), default=math.inf)
         # not by the clock: what wakes it are threads, whatever time the streams keep
-        self._wake.wait(POLL_S)
+        self._wake.wait(min(POLL_S, max(0.0, until - asked)))
         rested = self._clock.now() - asked
         for seat in self._seats:
             seat.rest(rested)

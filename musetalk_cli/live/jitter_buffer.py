@@ -1,102 +1,19 @@
-"""Jitter buffer with minimum-filter clock recovery: finished frames wait in it until they are due.
-
-A frame is due one chunk and the look-ahead after its own sound began to arrive, the earliest time that holds
-for every frame, and a little later where the machine needs it. Two figures are taken from a short past:
-
-- the source's offset: wall time minus the source's own time at the end of a hop, at its smallest. Delivery
-  can be late but never early, so the smallest is the source's clock, also where that runs fast or slow;
-- the delay for computing: how long after that frames were finished, at its largest, and never more than a
-  chunk. What takes longer is late, and lateness never becomes delay.
-"""
+"""Jitter buffer: finished frames wait in it until they are due."""
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 
 from musetalk_cli.clock import Clock
-from musetalk_cli.handoff import Handoff
-from musetalk_cli.timeline import Timeline
-from musetalk_cli.types import Frame
+from musetalk_cli.handoff import HandoffClosed
+from musetalk_cli.live.playout import Due, PlayoutSchedule
+from musetalk_cli.types import Fate, Frame
 
-PAST_S = 10.0
-"""Over how much of the past both figures are taken."""
-GAP_S = 1.0
-"""A source that is later than this at once, or half a chunk, has stood still: its past says nothing any more.
-
-The delay makes up for one chunk: half of it for a source that is late, half for computing.
-"""
-CATCH_UP = 0.02
-"""How much faster than its rate a stream may be shown while its delay shrinks."""
-
-
-class MinimumFilter:
-    """The smallest of the values of the last seconds, in memory for those that can still become it.
-
-    Args:
-        past_s: Seconds after which a value is forgotten.
-    """
-
-    def __init__(self, past_s: float = PAST_S) -> None:
-        self._past_s = past_s
-        self._values: deque[tuple[float, float]] = deque()
-
-    def add(self, value: float, at: float) -> float:
-        """Take a value at an ascending time; returns the smallest."""
-        while self._values and self._values[-1][1] >= value:
-            self._values.pop()
-        self._values.append((at, value))
-        while self._values[0][0] < at - self._past_s:
-            self._values.popleft()
-        return self._values[0][1]
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._values.clear()
-
-
-class PlayoutSchedule:
-    """Says when frames are due.
-
-    Args:
-        timeline: Index arithmetic at the stream's frame rate.
-        chunk: Seconds of sound per hop.
-
-    Attributes:
-        period: Seconds of one frame.
-    """
-
-    def __init__(self, timeline: Timeline, chunk: Fraction) -> None:
-        self._chunk = float(chunk)
-        self._wait = float(chunk + timeline.wait)
-        self._gap = min(GAP_S, self._chunk / 2)
-        self.period = float(1 / timeline.fps)
-        self._shortest_period = float((1 - Fraction(CATCH_UP)) / timeline.fps)
-        self._offsets = MinimumFilter()
-        self._shortest = MinimumFilter()
-        self._offset = 0.0
-        self._hop = -1
-        self._last: float | None = None
-
-    def due(self, frame: Frame) -> float:
-        """Monotonic seconds at which a frame is due; frames must be asked for in order."""
-        request = frame.request
-        if request.hop != self._hop:
-            self._hop = request.hop
-            offset = request.ready - (request.hop + 1) * self._chunk
-            if self._last is not None and offset > self._offset + self._gap:
-                self._offsets.clear()  # after a standstill the smallest offset of before is out of reach
-            self._offset = self._offsets.add(offset, request.ready)
-        earliest = self._offset + frame.pts.numerator / frame.pts.denominator + self._wait
-        computing = -self._shortest.add(earliest - frame.composited, request.ready)
-        due = earliest + min(max(computing, 0.0), self._chunk)
-        if self._last is not None:
-            # the delay may shrink, but never so that frames follow each other faster than an eye accepts
-            due = max(due, self._last + self._shortest_period)
-        self._last = due
-        return due
+CUT_OFF = 3
+"""How many times its capacity the buffer holds where interrupts follow each other."""
 
 
 class JitterBuffer:
@@ -106,65 +23,121 @@ class JitterBuffer:
         capacity: Frames it holds.
         clock: Where time comes from.
         schedule: When frames are due; None gives each as soon as it is there.
-        stalled: Told of a frame that comes more than a frame after it was due, where the one before did not.
+        stalled: Told of a frame in the middle of an utterance that comes more than a frame after it was due,
+            where the one before did not.
     """
 
     def __init__(
         self, capacity: int, clock: Clock, schedule: PlayoutSchedule | None, stalled: Callable[[Frame], None]
     ) -> None:
-        self._frames: Handoff[Frame] = Handoff(capacity)
         self._capacity = capacity
-        self._stalled = stalled
-        self._behind = False
         self._clock = clock
         self._schedule = schedule
-        self._hurry = threading.Event()
+        self._stalled = stalled
+        self._frames: deque[tuple[Frame, Due | None]] = deque()
+        self._lock = threading.Lock()
+        self._woken = threading.Event()
+        self._behind = False
+        self._hurries = False
+        self._closed = False
+        self._error: BaseException | None = None
 
     @property
     def waiting(self) -> int:
         """Frames that wait."""
-        return self._frames.waiting
+        return len(self._frames)
 
     @property
-    def has_room(self) -> bool:
-        """True where a frame can be added; only whoever adds them can make that untrue."""
-        return self._frames.waiting < self._capacity
+    def ahead(self) -> int:
+        """Frames of an utterance that wait."""
+        with self._lock:
+            return sum(frame.request.utterance is not None for frame, _ in self._frames)
 
-    def offer(self, frame: Frame) -> bool:
-        """Add a frame without waiting; False where there is no room.
+    def has_room(self, epoch: int) -> bool:
+        """True where a frame can be added; only whoever adds them can make that untrue.
+
+        What an interrupt has cut off takes no room from what comes after it, within a bound.
+
+        Args:
+            epoch: How many interrupts there were.
+        """
+        with self._lock:
+            counted = sum(frame.request.epoch == epoch for frame, _ in self._frames)
+            return counted < self._capacity and len(self._frames) < CUT_OFF * self._capacity
+
+    @property
+    def next_at(self) -> float | None:
+        """Monotonic seconds at which the next frame is to be shown; None where none waits.
+
+        A frame that begins an utterance may be due before silent ones in front of it: these are then shown
+        no later than that one.
+        """
+        with self._lock:
+            if not self._frames:
+                return None
+            if self._hurries:
+                return -math.inf
+            return min(-math.inf if due is None else due.at for _, due in self._frames)
+
+    def add(self, frame: Frame) -> None:
+        """Add a frame, for which there is room; when it is due is settled here.
 
         Raises:
             HandoffClosed: The buffer was closed.
             BaseException: The error it was closed with.
         """
-        return self._frames.offer(frame)
+        if self._closed:
+            raise self._error or HandoffClosed
+        due = None if self._schedule is None else self._schedule.due(frame)
+        with self._lock:
+            self._frames.append((frame, due))
+        self._woken.set()
+
+    def take(self, now: float) -> tuple[Frame, float | None]:
+        """Take the next frame at a time, to show it.
+
+        Returns:
+            The frame, and when it should have been shown, had it been made in time; None where it has none.
+        """
+        with self._lock:
+            frame, due = self._frames.popleft()
+        if self._schedule is None or due is None:
+            return frame, None
+        in_middle = frame.fate in {Fate.SPEAKING, Fate.HELD} and not frame.request.short
+        stalls = in_middle and now > due.planned + self._schedule.period
+        if stalls and not self._behind:
+            self._stalled(frame)
+        self._behind = stalls
+        return frame, due.planned
 
     def hurry(self) -> None:
         """Give what is left without waiting for its time: the stream was stopped."""
-        self._hurry.set()
+        self._hurries = True
+        self._woken.set()
 
     def close(self, error: BaseException | None = None) -> None:
-        """End it: what is inside is still given, unless `error` is given."""
-        if error is not None:
-            self._hurry.set()
-        self._frames.close(error)
+        """End it: what is inside is still given, unless `error` is given. The first error stays."""
+        self._error = self._error or error
+        self._closed = True
+        self._woken.set()
 
     def __iter__(self) -> Iterator[tuple[Frame, float | None]]:
-        """Yield each frame when it is due, and that time if it has one, until the buffer is closed and empty.
+        """Yield each frame when it is due, as `take` gives it, until the buffer is closed and empty.
 
         Raises:
             BaseException: The error it was closed with.
         """
-        for frame in self._frames:
-            due = None
-            if self._schedule is not None:
-                due = self._schedule.due(frame)
-                remaining = due - self._clock.now()
-                stalls = remaining < -self._schedule.period
-                if stalls and not self._behind:
-                    self._stalled(frame)
-                self._behind = stalls
-                if remaining > 0 and not self._hurry.is_set():
-                    self._clock.wait(remaining, self._hurry)
-            self._frames.raise_error()  # it may have been closed while this frame waited for its time
-            yield frame, due
+        while True:
+            # before what it tells of is looked at, so that nothing is missed
+            self._woken.clear()
+            if self._error is not None:
+                raise self._error
+            at = self.next_at
+            if at is None and self._closed:
+                return
+            if at is None:
+                self._woken.wait()
+            elif (remaining := at - self._clock.now()) > 0:
+                self._clock.wait(remaining, self._woken)
+            else:
+                yield self.take(self._clock.now())

@@ -14,6 +14,25 @@ BATCHES_BUFFERED = 2
 """Batches of frames that may wait for presentation, at the least."""
 FRAMES_QUEUED = 4
 """Frames that may wait for a sink, at the least."""
+SHORTEST_LATE_S = 0.2
+"""How late a frame may be at the least before it is held, however short the chunk."""
+
+
+UNHEARD_S = 2
+"""Seconds of a recording that may wait to be heard; the rest waits in its file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Buffering:
+    """What may wait in a stream.
+
+    Attributes:
+        ahead_s: Seconds of sound that was not heard yet; whoever sends more waits.
+        frames: Finished frames that wait for their time.
+    """
+
+    ahead_s: float
+    frames: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +44,9 @@ class StreamPolicy:
         late_after_s: Seconds after which a frame that was due is held instead of made; infinite makes all.
         own_time: Sound comes at its own time: it arrived when its source says so, and waiting for it is no
             work. Else it arrived when it was taken, and waiting for it is decoding.
-        time_goes_on: Sound that an interrupt discards on its way keeps its length, as silence. Else it waits
-            with whoever sends it, and leaves no gap. Of sound without a time of its own nothing is discarded.
+        goes_on: Time goes on where no sound comes: silence takes its place.
+        keeps_length: Sound that an interrupt discards on its way keeps its length, as silence. Else what
+            comes next takes its place. Of sound without a time of its own nothing is discarded.
         sinks_are_waited_for: A full sink holds the stream up. Else it gets the picture before, and fails
             where it takes nothing for too long.
         all_or_nothing: The first failure ends the stream and leaves no result. Else what fails is closed, and
@@ -36,7 +56,8 @@ class StreamPolicy:
     paced: bool
     late_after_s: float
     own_time: bool
-    time_goes_on: bool
+    goes_on: bool
+    keeps_length: bool
     sinks_are_waited_for: bool
     all_or_nothing: bool
 
@@ -47,7 +68,8 @@ class StreamPolicy:
             paced=False,
             late_after_s=math.inf,
             own_time=False,
-            time_goes_on=False,
+            goes_on=False,
+            keeps_length=False,
             sinks_are_waited_for=True,
             all_or_nothing=True,
         )
@@ -67,26 +89,41 @@ class StreamPolicy:
             when_late: What the user asked for.
             chunk: Seconds of sound per hop, after which a frame is late.
         """
-        waits = source.delivery is not Delivery.LIVE
-        paced = not waits or any(sink.watched for sink in sinks)
-        holds = when_late == "drop" or (when_late == "auto" and not waits)
+        return cls.of_delivery(source.delivery, when_late, chunk, watched=any(sink.watched for sink in sinks))
+
+    @classmethod
+    def of_delivery(
+        cls, delivery: Delivery, when_late: WhenLate, chunk: Fraction, *, watched: bool
+    ) -> StreamPolicy:
+        """The same, by how the sound is delivered and whether a sink is watched."""
+        paced = watched or not delivery.waits
+        holds = when_late == "drop" or (when_late == "auto" and not delivery.waits)
         return cls(
             paced=paced,
-            late_after_s=float(chunk) if holds else math.inf,
-            own_time=source.delivery is not Delivery.RECORDED,
-            time_goes_on=not waits,
-            sinks_are_waited_for=not paced or waits,
+            late_after_s=max(float(chunk), SHORTEST_LATE_S) if holds else math.inf,
+            own_time=delivery is not Delivery.RECORDED,
+            goes_on=delivery is Delivery.LIVE,
+            keeps_length=delivery is Delivery.PLAYED,
+            sinks_are_waited_for=not paced or delivery.waits,
             all_or_nothing=False,
         )
 
     @property
-    def holds_late(self) -> bool:
-        """True where late frames are held."""
-        return math.isfinite(self.late_after_s)
+    def speaks_live(self) -> bool:
+        """True where somebody speaks to a stream that is watched as it goes, so that its delay counts."""
+        return self.paced and self.own_time and not self.keeps_length
 
-    def frames_buffered(self, fps: Fraction, chunk: Fraction, batch: int) -> int:
-        """Frames the jitter buffer holds: a hop's and a batch ahead of their time, or two batches."""
-        return max(BATCHES_BUFFERED * batch, int(chunk * fps) + batch if self.paced else 0)
+    def buffering(self, fps: Fraction, chunk: Fraction, batch: int, ahead: Fraction) -> Buffering:
+        """What may wait: sound as long as asked for, and frames of a hop and a batch, or of two batches.
+
+        Args:
+            fps: Frames per second.
+            chunk: Seconds of sound per hop.
+            batch: Frames in the largest batch.
+            ahead: Seconds of sound that may come ahead of its time.
+        """
+        frames = max(BATCHES_BUFFERED * batch, int(chunk * fps) + batch if self.paced else 0)
+        return Buffering(float(ahead if self.own_time else UNHEARD_S), frames)
 
     def frames_queued(self, fps: Fraction) -> int:
         """Frames that may wait for a sink: a second of a stream that is watched."""

@@ -4,7 +4,8 @@ Sound and frames pass through three threads, each with a clock of its own, and n
 at a bounded queue:
 
 - arrival: `_receive` takes blocks of sound from the source;
-- the device loop: `exchange` gives them to the session, and finished frames to the jitter buffer;
+- the device loop: `exchange` lets the session hear what its next hop needs, and gives finished frames to the
+  jitter buffer;
 - presentation: `_present` takes each frame when it is due, and hands it to every sink's worker.
 
 Whatever ends a stream, no thread is left behind. What a failure does is the policy's: all or nothing, or the
@@ -13,31 +14,27 @@ rest goes on, what was made is completed, and the outcome lists every failure.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import threading
-from dataclasses import replace
-from fractions import Fraction
-
-import numpy as np
 
 from musetalk_cli.engine.session import Session
-from musetalk_cli.handoff import Handoff, HandoffClosed
+from musetalk_cli.handoff import HandoffClosed
 from musetalk_cli.live.device_loop import DeviceLoop
 from musetalk_cli.live.ends import Ends
 from musetalk_cli.live.fan_out import FanOut
-from musetalk_cli.live.jitter_buffer import JitterBuffer, PlayoutSchedule
+from musetalk_cli.live.intake import Intake
+from musetalk_cli.live.jitter_buffer import JitterBuffer
 from musetalk_cli.live.observe import Depths, Observer, Outcome
-from musetalk_cli.live.policy import StreamPolicy
+from musetalk_cli.live.playout import PlayoutSchedule
+from musetalk_cli.live.policy import Buffering, StreamPolicy
 from musetalk_cli.live.sink_worker import Queueing, SinkWorker
 from musetalk_cli.live.watcher import Watcher
 from musetalk_cli.measure.stages import StageStats
-from musetalk_cli.types import AudioBlock, Frame
+from musetalk_cli.types import Frame
 
 log = logging.getLogger(__name__)
-
-ARRIVALS = 64
-"""Blocks of sound that may wait for the device, 1.3 s of a microphone's; more waits with the source."""
 
 
 class Stream:
@@ -48,8 +45,8 @@ class Stream:
         session: The engine's session for this stream.
         ends: Source, sinks, and who is told.
         policy: How it keeps time, and what a failure does.
-        chunk: Seconds of sound per hop.
-        batch: Frames in the engine's largest batch.
+        schedule: When frames are due; None gives each as soon as it is made.
+        buffering: How much sound and how many frames may wait.
         observer: Who keeps the figures.
         stats: Where stage times go, and where time comes from.
 
@@ -63,8 +60,8 @@ class Stream:
         session: Session,
         ends: Ends,
         policy: StreamPolicy,
-        chunk: Fraction,
-        batch: int,
+        schedule: PlayoutSchedule | None,
+        buffering: Buffering,
         observer: Observer,
         stats: StageStats,
     ) -> None:
@@ -76,11 +73,9 @@ class Stream:
         self._observer = observer
         self._stats = stats
         self._clock = stats.clock
-        self._arrivals: Handoff[tuple[int, AudioBlock]] = Handoff(ARRIVALS)
         fps = session.stream.fps
-        schedule = PlayoutSchedule(session.timeline, chunk) if policy.paced else None
-        room = policy.frames_buffered(fps, chunk, batch)
-        self._buffer = JitterBuffer(room, self._clock, schedule, observer.stalled)
+        self._intake = Intake(session, policy, schedule, self._clock, stats, buffering.ahead_s)
+        self._buffer = JitterBuffer(buffering.frames, self._clock, schedule, observer.stalled)
         queueing = Queueing(
             session.stream, policy.frames_queued(fps), policy.sinks_are_waited_for, lambda: session.epoch
         )
@@ -151,7 +146,7 @@ class Stream:
         if self._presentation.ident is not None:
             self._presentation.join()
         self._source.close()
-        self._arrivals.close()
+        self._intake.close()
         if self._arrival.ident is not None:
             self._arrival.join()
 
@@ -163,30 +158,37 @@ class Stream:
             for block in self._source:
                 # a block that was complete before an interrupt belongs to what that cut off
                 is_old = block.arrived < self._interrupted_at
-                self._arrivals.put((self.session.epoch - is_old, block))
+                self._intake.put(self.session.epoch - is_old, block)
                 self._loop.wake()
         except HandoffClosed:
             return
         except BaseException as error:
             self._source_failure = error
-        self._arrivals.close()
+        self._intake.close()
         self._loop.wake()
 
     # -- the device loop: never waits --------------------------------------------------------------------
+
+    @property
+    def wake_at(self) -> float:
+        """Monotonic seconds at which a frame waits no longer for sound."""
+        return self._intake.wake_at
 
     def exchange(self) -> bool:
         """Give sound to the session and take finished frames from it; False once the stream needs no more."""
         if self._fatal is not None or self._over.is_set():
             return False
+        self._intake.note()
         self._give()
+        self.session.shown_later = self._buffer.ahead
         if self._stop.is_set() and not self._stopped:
             self._stopped = True
             self._observer.stopped()
             self._buffer.hurry()
             self.session.stop()
         if not self.session.is_done:
-            if not self._stopped:
-                self._hear()
+            if not self._stopped and not self._intake.hear():
+                self._end_sound()
             return True
         if self.session.untaken:  # closed before they are in it, the buffer would lose them
             return True
@@ -203,41 +205,20 @@ class Stream:
     def fail(self, error: BaseException) -> None:
         """The stream ends here: the device, or what it did for this stream, has failed."""
         self._end("the engine", error)
+        # what was finished is shown, also where the jitter buffer had no room for it yet
+        with contextlib.suppress(Exception):  # but where the whole stream has failed meanwhile
+            while self.session.untaken:
+                self._buffer.add(self.session.take())
         self._buffer.close()
 
     def _give(self) -> None:
         """Finished frames to the jitter buffer, as far as there is room."""
-        while self.session.untaken and self._buffer.has_room:
+        while self.session.untaken and self._buffer.has_room(self.session.epoch):
             try:
-                self._buffer.offer(self.session.take())
+                self._buffer.add(self.session.take())
             except HandoffClosed:
                 return
             self._made = True
-
-    def _hear(self) -> None:
-        """Take sound in: as much as the next hop needs; all of it where what is late must be known."""
-        # bounded, so that a source which sends faster than sound lasts does not hold up the other streams
-        for _ in range(ARRIVALS):
-            if not self._policy.holds_late and self.session.hop_ready() is not None:
-                return
-            try:
-                arrival = self._arrivals.get(0)
-            except HandoffClosed:
-                self._end_sound()
-                return
-            if arrival is None:
-                return
-            self._take(*arrival)
-
-    def _take(self, epoch: int, block: AudioBlock) -> None:
-        # a recording goes on where it was: what is still to come was not said before the interrupt
-        if epoch != self.session.epoch and self._policy.own_time:
-            if not self._policy.time_goes_on:
-                return
-            block = replace(block, samples=np.zeros_like(block.samples))
-        with self._stats.span("audio"):
-            arrived = block.arrived if self._policy.own_time else self._clock.now()
-            self.session.hear(block.samples, arrived)
 
     def _end_sound(self) -> None:
         """End the session's sound, once; what the source failed with says more than that it was too short."""
@@ -301,11 +282,11 @@ class Stream:
         log.debug("The stream ends with:", exc_info=error)
         # the error before the source closes, whose thread would else end the sound as if it were complete
         self._sinks.abandon()
-        self._arrivals.close(error)
+        self._intake.close(error)
         self._buffer.close(error)
         self._source.close()
         self._loop.wake()
 
     def _depths(self) -> Depths:
         frames = self._buffer.waiting + self._sinks.waiting
-        return Depths(self._arrivals.waiting, self.session.waiting, frames)
+        return Depths(self._intake.waiting, self.session.waiting, frames)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from fractions import Fraction
 
 from musetalk_cli.avatar.data import Avatar
 from musetalk_cli.avatar.lookup import find_avatar
 from musetalk_cli.avatar.store import load_avatar, load_idle, load_meta
 from musetalk_cli.clock import Clock
-from musetalk_cli.config import JobConfig, RunConfig
+from musetalk_cli.config import JobConfig, RunConfig, SilenceLevel
 from musetalk_cli.engine.engine import Engine
 from musetalk_cli.engine.session import SessionOptions
 from musetalk_cli.errors import InputError
@@ -18,6 +20,7 @@ from musetalk_cli.live.control import ControlHandle
 from musetalk_cli.live.device_loop import DeviceLoop
 from musetalk_cli.live.ends import Ends
 from musetalk_cli.live.observe import Observer, Outcome
+from musetalk_cli.live.playout import PlayoutSchedule
 from musetalk_cli.live.policy import StreamPolicy
 from musetalk_cli.live.stream import Stream
 from musetalk_cli.live.watcher import Watch
@@ -25,14 +28,45 @@ from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.measure.trace import Trace
 from musetalk_cli.nets.bundle import Bundle, open_bundle
 from musetalk_cli.run.report import Report, make_report
-from musetalk_cli.timeline import ROWS_PER_SECOND
+from musetalk_cli.timeline import ROWS_PER_SECOND, Timeline
 from musetalk_cli.types import AudioSource, Clip, Sink
 
+log = logging.getLogger(__name__)
 
-def make_engine(bundle: Bundle, job: JobConfig, clock: Clock, trace: Trace | None = None) -> Engine:
-    """Build an engine for loaded networks; on CUDA its stages are timed by events."""
+CHUNKS = (Fraction(1, 10), Fraction(1, 5), Fraction(3, 10), Fraction(2, 5))
+"""Lengths that are tried where the chunk is left open, in seconds."""
+
+
+def make_engine(
+    bundle: Bundle, job: JobConfig, clock: Clock, trace: Trace | None = None, *, live: bool
+) -> Engine:
+    """Build an engine for loaded networks; on CUDA its stages are timed by events.
+
+    Args:
+        bundle: The networks.
+        job: How frames are made.
+        clock: Where time comes from.
+        trace: Where every stage is written down, or None.
+        live: Frames are shown as they come.
+    """
     device = bundle.device if bundle.device.type == "cuda" else None
-    return Engine(bundle, job, StageStats(clock, device, trace))
+    return Engine(bundle, job, StageStats(clock, device, trace), live=live)
+
+
+def choose_chunk(engine: Engine) -> None:
+    """Settle the length of a chunk, where it is left open, by what the engine measured as it warmed up."""
+    job = engine.job
+    if not job.auto_chunk:
+        return
+    shorter = (chunk for chunk in CHUNKS if chunk < job.chunk)
+    chosen = next((chunk for chunk in shorter if engine.costs.sustains(chunk, job.fps)), job.chunk)
+    if not engine.costs.sustains(chosen, job.fps):
+        log.warning(
+            "This machine needs more than %.2g s for %.2g s of speech: frames will be late, and left out.",
+            engine.costs.of(chosen, job.fps),
+            float(chosen),
+        )
+    engine.job = replace(job, chunk=chosen, auto_chunk=False)
 
 
 def run_job(
@@ -45,6 +79,7 @@ def run_job(
     handle: ControlHandle,
     watch: Watch | None = None,
     trace: Trace | None = None,
+    settled: Callable[[JobConfig], None] | None = None,
     *,
     offline: bool,
 ) -> Report:
@@ -60,6 +95,7 @@ def run_job(
         handle: What ends or interrupts the run from outside; what was made so far is completed.
         watch: Told how it goes.
         trace: Where every stage is written down, or None.
+        settled: Told the job as it is done, before the sound starts.
         offline: No frame can be late, and none is left out. In a stream everything is done once before the
             sound starts, so that its first chunk is like the others.
 
@@ -68,26 +104,29 @@ def run_job(
     """
     with closing(source):
         avatar = load_avatar(run.avatars.path, avatar_name)
-        policy = (
-            StreamPolicy.of_recording()
-            if offline
-            else StreamPolicy.of_stream(source, sinks, job.when_late, job.chunk)
-        )
+        policy = StreamPolicy.of_recording()
+        if not offline:
+            policy = StreamPolicy.of_stream(source, sinks, job.when_late, job.chunk)
         idle = None if offline and job.silence is None else _idle(run, job, avatar)
-        options = SessionOptions(job.silence, idle, policy.late_after_s)
-        engine = make_engine(open_bundle(run), job, clock, trace)
+        engine = make_engine(open_bundle(run), job, clock, trace, live=policy.paced)
         if not offline:
             engine.warm_up(avatar)
-        outcome = run_session(
-            engine, avatar, options, policy, Ends(source, sinks, handle.stop, watch), handle, trace
-        )
+            if policy.speaks_live:
+                choose_chunk(engine)
+                policy = StreamPolicy.of_stream(source, sinks, job.when_late, engine.job.chunk)
+        job = engine.job
+        if settled is not None:
+            settled(job)
+        ends = Ends(source, sinks, handle.stop, watch)
+        outcome = run_session(engine, avatar, job.silence, idle, policy, ends, handle, trace)
         return make_report(engine, outcome, float(job.fps), settings(engine, job, avatar_name))
 
 
 def run_session(
     engine: Engine,
     avatar: Avatar,
-    options: SessionOptions,
+    silence: SilenceLevel | None,
+    idle: Clip | None,
     policy: StreamPolicy,
     ends: Ends,
     handle: ControlHandle | None = None,
@@ -98,7 +137,8 @@ def run_session(
     Args:
         engine: What makes the frames, as its job says.
         avatar: Who speaks.
-        options: How silence and lateness are treated.
+        silence: The level that is silence; None makes every frame.
+        idle: Pictures shown in silence; None is the avatar's own frames.
         policy: How the stream keeps time, and what a failure does.
         ends: Source and sinks.
         handle: What interrupts the stream from outside, or None.
@@ -109,12 +149,19 @@ def run_session(
             nothing.
     """
     job, source, clock = engine.job, ends.source, engine.stats.clock
+    schedule = None
+    if policy.paced:
+        schedule = PlayoutSchedule(Timeline(job.fps, job.alignment), job.chunk, engine.costs.first_frames)
+    options = SessionOptions(
+        silence, idle, policy.paced, policy.late_after_s, None if schedule is None else schedule.expected
+    )
     session = engine.open(
         avatar, job.fps, job.chunk, job.context, source.sample_rate, source.channels, options
     )
     observer = Observer(clock, float(job.chunk), source.sample_rate, trace)
     loop = DeviceLoop(engine, clock)
-    stream = Stream(loop, session, ends, policy, job.chunk, engine.batch_sizes[-1], observer, engine.stats)
+    buffering = policy.buffering(job.fps, job.chunk, engine.batch_sizes[-1], job.ahead)
+    stream = Stream(loop, session, ends, policy, schedule, buffering, observer, engine.stats)
     if handle is not None:
         handle.bind(stream)
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from musetalk_cli.clock import Clock, MonotonicClock
 from musetalk_cli.config import JobConfig, RunConfig
@@ -26,6 +26,7 @@ def realtime(
     watch: Watch | None = None,
     trace: Trace | None = None,
     clock: Clock | None = None,
+    settled: Callable[[JobConfig], None] | None = None,
 ) -> Report:
     """Make an avatar speak a stream.
 
@@ -39,6 +40,7 @@ def realtime(
         watch: Told how it goes, a few times a second and at the end.
         trace: Where every stage is written down, or None.
         clock: Where time comes from; the one the source has.
+        settled: Told once, before the sound starts, the job as it is done: with the chunk that was chosen.
 
     Returns:
         The figures. `failures` names what failed on the way: a sink that was closed while others went on, or
@@ -62,5 +64,6 @@ def realtime(
         handle or ControlHandle(),
         watch,
         trace,
+        settled,
         offline=False,
     )

@@ -38,7 +38,7 @@ class FileSource:
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._reading = False
-        self.delivery = Delivery.LIVE if pace else Delivery.RECORDED
+        self.delivery = Delivery.PLAYED if pace else Delivery.RECORDED
         self._paced = pace
         self.sample_rate = self._reader.sample_rate
         self.channels = self._reader.channels

@@ -12,14 +12,14 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from musetalk_cli.clock import Clock
 from musetalk_cli.errors import InputError
 from musetalk_cli.sources.containers import refusal
-from musetalk_cli.sources.s16 import BYTES_PER_SAMPLE, READ_BYTES, PcmDecoder, check_format
-from musetalk_cli.sources.scheduled import on_schedule
+from musetalk_cli.sources.s16 import READ_BYTES, PcmDecoder, check_format
 from musetalk_cli.types import AudioBlock, Delivery, Samples
 
 log = logging.getLogger(__name__)
@@ -27,8 +27,10 @@ log = logging.getLogger(__name__)
 DEFAULT_HOST = "127.0.0.1"
 RECEIVE_BUFFER_BYTES = 1 << 16
 """What the system may hold of a client's sound, so that a sender that is too fast soon has to wait."""
-AHEAD_BYTES = 1 << 19
-"""What is read ahead of the schedule, 16 s at 16 kHz: so the end of a client that sends fast is seen soon."""
+BLOCK_S = 0.05
+"""The most sound that is given at once."""
+POLL_S = 0.02
+"""How long the end of a silent source takes to be noticed."""
 IDLE_S = 10.0
 """A client of whom nothing was heard for so long gives its place to the next one that comes."""
 BACKLOG = 8
@@ -39,11 +41,12 @@ _ADDRESS = re.compile(r"(?:(?P<host>\[[^][]+\]|[^][:]*):)?(?P<port>[0-9]{1,5})")
 
 
 class ListenSource:
-    """Little-endian signed 16-bit PCM, interleaved, from whoever connects; silence while nothing comes.
+    """Little-endian signed 16-bit PCM, interleaved, from whoever connects.
 
-    The sound of a client that sends faster than it lasts is taken at the sound's own speed. When a client
-    goes, its part of a sample is dropped, the next client may come, and what waits is heard before the next
-    one's sound. A client that was silent for `IDLE_S` keeps its place until another one wants it.
+    The sound is given as fast as it comes and is taken, so that a client that is far ahead waits in the end.
+    When a client goes, its utterance ends, its part of a sample is dropped, and the next client may come. A
+    client that was silent for `IDLE_S` keeps its place until another one wants it. One that comes while sound
+    of another waits to be read is judged after it, since that one may have gone already.
 
     Args:
         address: `HOST:PORT`, `:PORT` or `PORT`; without a host this machine only, port 0 is any free one.
@@ -70,10 +73,9 @@ class ListenSource:
         self._lock = threading.Lock()
         self._client: socket.socket | None = None
         self._decoder = PcmDecoder(channels)
-        self._ahead: deque[Samples] = deque()
-        self._ahead_bytes = 0
         self._heard = 0.0
-        self._discarded = False
+        # of what was read at once, the blocks that were not taken yet
+        self._waiting: deque[AudioBlock] = deque()
         self.address = _written(host, port)
         self.sample_rate = sample_rate
         self.channels = channels
@@ -81,16 +83,18 @@ class ListenSource:
             log.warning("Anyone who can reach %s can make the face speak.", self.address)
 
     def __iter__(self) -> Iterator[AudioBlock]:
-        """Yield what clients send, at most 50 ms at once, and silence where they send nothing."""
-        yield from on_schedule(self._receive, self.sample_rate, self.channels, self._clock, self._closed)
+        """Yield what clients send, at most 50 ms at once; the last block of a client says that it is."""
+        while not self._closed.is_set():
+            block = self._next()
+            if block is not None:
+                yield block
 
     def discard(self) -> None:
-        """Throw away what the client sent and nobody read, up to 4 MiB."""
+        """Throw away what the client sent and nobody took, up to 4 MiB; that it has gone is still told."""
         with self._lock:
-            self._discarded = True
-            self._ahead.clear()
-            self._ahead_bytes = 0
             self._decoder.discard(self._read)
+            ends = [block for block in self._waiting if block.ends]
+            self._waiting = deque(replace(block, samples=block.samples[:0]) for block in ends)
 
     def close(self) -> None:
         """Stop listening and let the client go; a waiting iteration ends within a fiftieth of a second."""
@@ -99,68 +103,56 @@ class ListenSource:
             self._drop_client()
             _end(self._listener)
 
-    def _receive(self, most: int, seconds: float) -> AudioBlock | None:
-        # outside the lock, so that `discard` and `close` need not wait for sound
-        ready = self._poll(0.0 if most > 0 and self._ahead else seconds)
-        with self._lock:
-            if self._closed.is_set():
-                return None
-            if self._client is not None and self._client.fileno() in ready:
-                self._read_ahead()
-            if self._listener.fileno() in ready:
-                self._accept(seconds)
-            block = self._take(most)
-            if self._discarded:
-                # an empty block, so that the schedule does not fill with silence what was thrown away
-                self._discarded = False
-                block = block or AudioBlock(np.zeros((0, self.channels), np.float32), self._clock.now())
-            return block
-
     def _poll(self, seconds: float) -> set[int]:
-        """Descriptors that can be read within so many seconds; the client only while there is room."""
+        """Descriptors that can be read within so many seconds."""
         poller = select.poll()
         with self._lock:
             if self._closed.is_set():
                 return set()
             poller.register(self._listener.fileno(), select.POLLIN)
-            if self._client is not None and self._ahead_bytes < AHEAD_BYTES:
+            if self._client is not None:
                 poller.register(self._client.fileno(), select.POLLIN)
         return {descriptor for descriptor, _ in poller.poll(seconds * 1e3)}
 
-    def _read_ahead(self) -> None:
-        """Keep what the client sent; let it go where it went, and send it away with anything but PCM."""
-        data = self._read(READ_BYTES)
-        if data is None:
-            return
-        if data:
-            self._heard = self._clock.now()
+    def _next(self) -> AudioBlock | None:
+        """The next block; None where none came in `POLL_S`, or it was closed."""
+        ready = set() if self._waiting else self._poll(POLL_S)
+        with self._lock:
+            if self._closed.is_set():
+                return None
+            if not self._waiting:
+                self._receive(ready)
+            return self._waiting.popleft() if self._waiting else None
+
+    def _receive(self, ready: set[int]) -> None:
+        """Read what the client sent, or let a new one in; what that brings waits as blocks."""
+        samples, ends = np.zeros((0, self.channels), np.float32), False
+        if self._client is not None and self._client.fileno() in ready:
+            data = self._read(READ_BYTES)
+            if data is not None:
+                samples, ends = self._decode(data)
+        elif self._listener.fileno() in ready:
+            ends = self._accept()
+        size = max(1, int(BLOCK_S * self.sample_rate))
+        starts = range(0, len(samples), size) if len(samples) else range(int(ends))
+        now = self._clock.now()
+        for start in starts:
+            block = AudioBlock(samples[start : start + size], now, ends and start == starts[-1])
+            self._waiting.append(block)
+
+    def _decode(self, data: bytes) -> tuple[Samples, bool]:
+        """The sound in it, and whether the client has gone, or was sent away for sending anything but PCM."""
+        self._heard = self._clock.now()
         samples = self._decoder.decode(data) if data else self._decoder.flush()
-        if len(samples):
-            self._ahead.append(samples)
-            self._ahead_bytes += BYTES_PER_SAMPLE * samples.size
         if self._decoder.container:
             refused = refusal("the client", self._decoder.container, self.sample_rate, self.channels)
             log.warning("The client of %s was sent away. %s %s", self.address, refused.message, refused.hint)
-            self._drop_client()
         elif not data:
             log.info("The client of %s went away.", self.address)
+        goes = not data or bool(self._decoder.container)
+        if goes:
             self._drop_client()
-
-    def _take(self, most: int) -> AudioBlock | None:
-        """What was read, up to `most` samples; None where there is nothing."""
-        taken: list[Samples] = []
-        while most > 0 and self._ahead:
-            samples = self._ahead.popleft()
-            if len(samples) > most:
-                self._ahead.appendleft(samples[most:])
-            taken.append(samples[:most])
-            most -= len(taken[-1])
-        if not taken:
-            return None
-        self._heard = self._clock.now()
-        block = np.concatenate(taken)
-        self._ahead_bytes -= BYTES_PER_SAMPLE * block.size
-        return AudioBlock(block, self._heard)
+        return samples, goes
 
     def _read(self, most: int) -> bytes | None:
         """Up to `most` bytes without waiting, empty where the client went; None where there are none yet."""
@@ -173,19 +165,23 @@ class ListenSource:
         except OSError:
             return b""
 
-    def _accept(self, seconds: float) -> None:
-        """Serve a new client, or send it away while another is served."""
+    def _accept(self) -> bool:
+        """Serve a new client, or send it away while another is served; True where one lost its place."""
         try:
             client, peer = self._listener.accept()
         except OSError as error:
             log.debug("A client of %s could not be let in: %s", self.address, error)
-            self._clock.wait(seconds, self._closed)  # out of descriptors it would be ready again at once
-            return
+            self._clock.wait(POLL_S, self._closed)  # out of descriptors it would be ready again at once
+            return False
         name = _written(*peer[:2])
-        if not self._has_place():
+        was_served = self._client is not None
+        if was_served and self._clock.now() - self._heard < IDLE_S:
             client.close()
             log.info("%s was sent away from %s: another client is served.", name, self.address)
-            return
+            return False
+        if was_served:
+            log.info("The client of %s was silent for %g s and lost its place.", self.address, IDLE_S)
+            self._drop_client()
         client.setblocking(False)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in KEEP_ALIVE.items():
@@ -193,18 +189,7 @@ class ListenSource:
                 client.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
         self._client, self._heard = client, self._clock.now()
         log.info("Sound comes from %s.", name)
-
-    def _has_place(self) -> bool:
-        """True where a new client can be served: there is none, or one that was silent for too long."""
-        if self._client is not None and self._ahead_bytes < AHEAD_BYTES:
-            self._read_ahead()
-        if self._client is None:
-            return True
-        if self._ahead or self._clock.now() - self._heard < IDLE_S:
-            return False
-        log.info("The client of %s was silent for %g s and lost its place.", self.address, IDLE_S)
-        self._drop_client()
-        return True
+        return was_served
 
     def _drop_client(self) -> None:
         if self._client is not None:

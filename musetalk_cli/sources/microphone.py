@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from musetalk_cli.clock import Clock
 from musetalk_cli.media import soundcards
 from musetalk_cli.media.soundcards import MICROPHONE
-from musetalk_cli.sources.scheduled import on_schedule
 from musetalk_cli.types import AudioBlock, Delivery, Samples
 
 QUEUE_S = 2
 """Sound that may wait to be taken."""
 BLOCKS_PER_SECOND = 50
+POLL_S = 0.1
+"""How soon it is noticed that the device has ended."""
+GAP_S = 0.1
+"""How late a block may come; what comes later had silence in its place."""
+LEAD_S = 0.25
+"""How far the recorded sound may run ahead of the clock."""
+LEAD_COUNTS = 0.99
+"""What sound counts beyond half of that: a device whose clock is 1 % fast loses nothing."""
 
 
 class MicSource:
-    """Sound from a microphone as it is recorded, at the device's own rate; silence while it gives nothing.
+    """Sound from a microphone as it is recorded, at the device's own rate.
 
     The device is found and asked now, and recorded from when the iteration begins. What a device that stalled
-    gives at once afterwards is dropped where silence has already taken its place.
+    gives at once afterwards is dropped: silence has taken its place, and with both everything would be late.
 
     Args:
         device: Index of the device or part of its name; None is the default one.
@@ -48,6 +54,7 @@ class MicSource:
         self.channels = soundcards.usable_channels(self.device, MICROPHONE, (1, 2))
         self.lost_samples = 0
         self._clock = clock
+        self._covered = -math.inf
         self._queue: deque[AudioBlock] = deque()
         self._queued = 0
         self._queue_lock = threading.Lock()
@@ -58,14 +65,20 @@ class MicSource:
         self._wake = threading.Event()
 
     def __iter__(self) -> Iterator[AudioBlock]:
-        """Yield the sound as it is recorded, and silence where none comes.
+        """Yield the sound as it is recorded.
 
         Raises:
             InputError: The device cannot be opened, or ended by itself.
         """
         self._open()
         try:
-            yield from on_schedule(self._receive, self.sample_rate, self.channels, self._clock, self._closed)
+            while not self._closed.is_set():
+                block = self._next()
+                if block is None:
+                    self._check()
+                    self._clock.wait(POLL_S, self._wake)
+                elif self._is_on_time(block):
+                    yield block
         finally:
             self._shut()
 
@@ -74,8 +87,6 @@ class MicSource:
         with self._queue_lock:
             self._queue.clear()
             self._queued = 0
-            # an empty block, so that the schedule does not fill with silence what was thrown away
-            self._append(np.zeros((0, self.channels), np.float32))
 
     def close(self) -> None:
         """Stop recording and end the iteration."""
@@ -131,18 +142,17 @@ class MicSource:
         self._ended.set()
         self._wake.set()
 
-    def _receive(self, most: int, seconds: float) -> AudioBlock | None:
-        block = self._next()
-        if block is None:
-            self._check()
-            self._clock.wait(seconds, self._wake)
-            block = self._next()
-        # it is too far ahead of the clock: silence has taken its place already
-        if block is not None and not most:
+    def _is_on_time(self, block: AudioBlock) -> bool:
+        """False for sound that runs ahead of the clock, since silence has taken its place."""
+        seconds = len(block.samples) / self.sample_rate
+        self._covered = max(self._covered, block.arrived - seconds - GAP_S)
+        lead = self._covered + seconds - block.arrived
+        if lead > LEAD_S:
             with self._queue_lock:
                 self.lost_samples += len(block.samples)
-            return None
-        return block
+            return False
+        self._covered += seconds * (LEAD_COUNTS if lead > LEAD_S / 2 else 1)
+        return True
 
     def _next(self) -> AudioBlock | None:
         """The oldest block, or None."""
