@@ -73,12 +73,16 @@ class MicSource:
         self._open()
         try:
             while not self._closed.is_set():
+                # before the queue is looked at, so that nothing is left in it when the device has ended
+                has_ended = self._has_ended()
                 block = self._next()
-                if block is None:
-                    self._check()
+                if block is not None:
+                    if self._is_on_time(block):
+                        yield block
+                elif has_ended:
+                    raise soundcards.ended(self.device, MICROPHONE)
+                else:
                     self._clock.wait(POLL_S, self._wake)
-                elif self._is_on_time(block):
-                    yield block
         finally:
             self._shut()
 
@@ -165,9 +169,7 @@ class MicSource:
             self._queued -= len(block.samples)
             return block
 
-    def _check(self) -> None:
-        """Fail where the stream ended by itself."""
+    def _has_ended(self) -> bool:
+        """True where the device ended by itself."""
         with self._stream_lock:
-            if self._closed.is_set() or (self._stream.active and not self._ended.is_set()):
-                return
-        raise soundcards.ended(self.device, MICROPHONE)
+            return not self._closed.is_set() and (self._ended.is_set() or not self._stream.active)
