@@ -1,6 +1,6 @@
 """What a shorter window of the audio encoder costs in the mouth: held-out voices, against the truth.
 
-    python benchmarks/encoder_window.py > benchmarks/encoder_window.md
+    python -m benchmarks.encoder_window > benchmarks/encoder_window.md
 
 Each clip is spoken once with each length of window, in hops of 0.5 s as a stream does, and its mouth is
 read off the pictures. The judges are those of `python -m training evaluation`; the meter is made of fewer
@@ -49,7 +49,7 @@ def main() -> None:
     drawn = faces.make(args.moments, np.concatenate([clip.frames for clip in clips]), seed=3)
     meters = [Meter(drawn, number) for number in range(len(PEOPLE))]
     print("# What a shorter window costs in the mouth\n")
-    print(f"`python benchmarks/encoder_window.py`, {describe_device(CPU)}, {dtype}.")
+    print(f"`python -m benchmarks.encoder_window`, {describe_device(CPU)}, {dtype}.")
     print(", ".join(f"{package} {number}" for package, number in versions().items()) + ".\n")
     print(
         f"Means over {len(clips)} held-out voices, {args.frames} frames each. Opening, width and rounding are"

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 NAME = "demo"
+WINDOW_S = 5
+"""Seconds of sound that the encoder hears at once; `benchmarks/encoder_window.md` has what that costs."""
 CPU_BATCH = 13
 """The larger chunk of 0.5 s at 25 frames a second."""
 
@@ -43,7 +45,8 @@ def write(
     _part(folder / "sd-vae", "diffusion_pytorch_model", vae, {"config.json": vae_config})
     configs = {"config.json": nets.encoder_config(), "preprocessor_config.json": nets.extractor_config()}
     _part(folder / "whisper", "model", encoder, configs, prefix="encoder.")
-    _json(folder / "bundle.json", {"name": NAME, "cpu_precision": "bf16", "cpu_batch": CPU_BATCH, **card})
+    chosen = {"name": NAME, "cpu_precision": "bf16", "cpu_batch": CPU_BATCH, "window_s": WINDOW_S}
+    _json(folder / "bundle.json", chosen | dict(card))
 
 
 def _part(

@@ -22,7 +22,7 @@ from musetalk_cli.engine.hops import stream_tokens
 from musetalk_cli.nets.audio_encoder import AudioEncoder
 from musetalk_cli.nets.bundle import Bundle
 from musetalk_cli.nets.generator import FaceEncoder, Generator
-from musetalk_cli.timeline import Timeline
+from musetalk_cli.timeline import ROWS_PER_SECOND, Timeline
 from training import faces, sounds, visemes
 from training.face import Pose
 from training.meter import Meter
@@ -109,7 +109,9 @@ class Networks:
 
 def tokens_of(bundle: Bundle, samples: NDArray[np.float32], frames: int, chunk: Fraction = CHUNK) -> Tensor:
     """Tokens of a sound's first frames at 25 a second, as a stream in chunks gives them: `[n, 50, 128]`."""
-    stream = stream_tokens(samples, AudioEncoder(bundle), Timeline(Fraction(sounds.FRAME_RATE)), chunk)
+    rows = int(bundle.card.window_s * ROWS_PER_SECOND)
+    timeline = Timeline(Fraction(sounds.FRAME_RATE))
+    stream = stream_tokens(samples, AudioEncoder(bundle), timeline, chunk, window_rows=rows)
     return torch.stack([tokens.clone() for tokens in islice(stream, frames)])
 
 
