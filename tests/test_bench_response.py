@@ -208,6 +208,7 @@ def test_the_floor_of_the_design_needs_no_model(musetalk, nothing_embedded):
     ("options", "words"),
     [
         (["--chunk", "0.2,3"], "--chunk 3"),
+        (["--chunk", "auto,"], "--chunk  is not"),
         (["--sound", "loud"], "--sound loud"),
         (["--sound", "burst,"], "--sound burst,"),
         (["--ideal"], "--ideal has no networks"),
@@ -221,6 +222,12 @@ def test_bad_values_are_one_sentence(musetalk, small, options, words):
     assert err.startswith("error: ")
     assert words in err
     assert len(err.splitlines()) <= 2
+
+
+def test_the_floor_of_the_design_has_no_machine_to_measure(musetalk):
+    code, out, err = musetalk("bench", "response", "--ideal", "--chunk", "auto")
+    assert (code, out) == (1, "")
+    assert "sustains any --chunk" in err
 
 
 def test_a_stop_ends_the_run_and_leaves_out_the_rest(models):

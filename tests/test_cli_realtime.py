@@ -293,6 +293,8 @@ def test_a_server_that_refuses_leaves_the_file_complete(musetalk, job, tmp_path)
             (["--silence", value], "--silence")
             for value in ("-91dB", "-9", "0", "45dB", "-45 dB", "nan", "on")
         ),
+        *((["--chunk", value], f"--chunk {value}") for value in ("soon", "0", "2.1")),
+        *((["--ahead", value], f"--ahead {value}") for value in ("auto", "0", "601")),
         (["--idle-avatar", "nobody"], "nobody"),
         (["--idle-avatar", "../x"], "avatar"),
         (["--control", "987"], "--control 987 is not an open"),

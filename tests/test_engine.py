@@ -162,6 +162,21 @@ def test_frames_nobody_takes_do_not_hold_up_others(tiny_bundle, golden_avatar, o
     assert bound <= stuck.untaken < bound + 4, "bounded"
 
 
+def test_hops_of_many_sessions_are_encoded_in_one_call(tiny_bundle, golden_avatar):
+    calls = []
+
+    def encode(requests):
+        calls.append(len(requests))
+        return AudioEncoder(tiny_bundle)(requests)
+
+    engine = make_engine(tiny_bundle, replace(JOB, batch_sizes=(8,)), encode=encode)
+    sessions = [open_session(engine, golden_avatar, hop=Fraction(1, 10)) for _ in range(4)]
+    for session in sessions:
+        session.hear(synthetic_sound(0.3), 0.0)
+    engine.step()
+    assert calls == [3], "as many as fill a batch of 8, 3 frames each"
+
+
 def test_short_hops_of_many_sessions_fill_the_batches(tiny_bundle, golden_avatar):
     engine = make_engine(tiny_bundle, replace(JOB, batch_sizes=(8,)))
     sessions = [open_session(engine, golden_avatar, hop=Fraction(1, 10)) for _ in range(8)]

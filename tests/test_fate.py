@@ -14,6 +14,7 @@ from musetalk_cli.engine.engine import Engine
 from musetalk_cli.engine.fate import decide
 from musetalk_cli.engine.session import SessionOptions
 from musetalk_cli.measure.stages import StageStats
+from musetalk_cli.nets.audio_encoder import AudioEncoder
 from musetalk_cli.types import Fate
 
 RATE, FPS = 16_000, 25
@@ -137,7 +138,7 @@ def test_silence_is_never_late(tiny_bundle):
 def test_an_interrupt_discards_what_waits_in_a_session(tiny_bundle):
     live = Live(tiny_bundle)
     live.say(20)
-    live.session.advance(live.clock.now())
+    live.session.understand(AudioEncoder(tiny_bundle)(live.session.advance(live.clock.now())))
     waiting = live.session.waiting
     assert waiting > 0
     live.session.interrupt()

@@ -10,11 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from musetalk_cli.bench.simulation import SimulatedClock, Simulation
-from musetalk_cli.bench.stand_in import TOKEN_WIDTH, deaf, stand_in
+from musetalk_cli.bench.stand_in import TOKEN_WIDTH, Grey, deaf, stand_in
 from musetalk_cli.bench.synthetic import synthetic_avatar
 from musetalk_cli.config import JobConfig, SilenceLevel
 from musetalk_cli.engine.compositor import CpuPath
 from musetalk_cli.engine.engine import Costs, Engine
+from musetalk_cli.live.jitter_buffer import CUT_OFF
 from musetalk_cli.live.playout import MOST_S
 from musetalk_cli.live.policy import StreamPolicy
 from musetalk_cli.measure.stages import StageStats
@@ -88,7 +89,8 @@ class Live:
             return encode(requests)
 
         path = TakesTime(self.clock, lambda frames: frames * frame_s(self.clock.time))
-        engine = Engine(bundle, job, StageStats(self.clock), encode=takes_time, images=path, live=True)
+        parts = {"encode": takes_time, "generator": Grey(bundle), "images": path}
+        engine = Engine(bundle, job, StageStats(self.clock), live=True, **parts)
         engine.costs = Costs(hop_s, {size: size * frame_s(0.0) for size in BATCHES})
         self.shown = []
         self.live = Simulation(
@@ -370,3 +372,26 @@ def test_a_source_whose_clock_is_off_is_followed(grey_bundle, ppm, hours):
     assert max(largest[1:]) - min(largest[1:]) < FRAME_S
     assert stalls[-1] == stalls[0]
     assert live.live.deepest <= 5 + 8
+
+
+@pytest.mark.parametrize("hours", [0.02, pytest.param(1, marks=pytest.mark.slow)])
+def test_sound_and_picture_stay_together_over_bursts_pauses_and_interrupts(grey_bundle, hours):
+    """Whatever comes: every frame once, at its own sound to the sample, and nothing piles up."""
+    live, random = Live(grey_bundle), np.random.default_rng(4)
+    at, place, index, said = 1.0, 0, 0, 0
+    while at < hours * 3600:
+        sound = speech(random.uniform(0.1, 4), int(random.integers(1 << 30)))
+        send, seconds = (burst, spoken)[random.integers(2)], len(sound) / RATE
+        cuts = [at + random.uniform(0, seconds)] if random.random() < 0.3 else []
+        after = at + seconds + random.uniform(0.05, 2)
+        live.run(send(at, sound), after, cuts)
+        for frame in live.frames:
+            assert frame.request.index == index
+            assert abs(float(frame.pts) - place / RATE) < 1 / RATE
+            place += len(frame.request.audio)
+            index += 1
+        said += len(sound)
+        live.shown.clear()
+        at = after
+    assert live.live.deepest <= CUT_OFF * (5 + 8)
+    assert place > 0.8 * at * RATE, "time goes on"

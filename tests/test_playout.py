@@ -125,7 +125,8 @@ def test_what_the_last_utterances_needed_is_waited_for():
             index += 1
         schedule.due(frame(index, began + 0.5))
         index += 1
-        assert schedule.reserve == pytest.approx(max(([0.03, *needs[: number + 1]])[-UTTERANCES:]))
+        last = sorted([0.03, *needs[: number + 1]][-UTTERANCES:])
+        assert schedule.reserve == pytest.approx(last[len(last) // 2]), "the middle one: a hiccup is none"
 
 
 def test_silence_is_shown_faster_to_change_the_delay_and_speech_is_not():

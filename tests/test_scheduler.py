@@ -28,10 +28,11 @@ def avatar():
 class Device:
     """A scheduler and the sessions it decides between; finishes what it is told to make."""
 
-    def __init__(self, bundle, avatar, room=ROOM):
-        self.engine = Engine(bundle, JOB, StageStats(FakeClock(0.0)), encode=deaf(bundle))
+    def __init__(self, bundle, avatar, sizes=(ROOM,), seconds=lambda _: 0.0):
+        self.hear = deaf(bundle)
+        self.engine = Engine(bundle, JOB, StageStats(FakeClock(0.0)), encode=self.hear)
         self.avatar = avatar
-        self.scheduler = Scheduler((room,))
+        self.scheduler = Scheduler(sizes, seconds)
         self.held_up = set()
 
     def open(self, fps=25, seconds=0.0, hop=Fraction(30), loud=0.1, **options):
@@ -43,7 +44,7 @@ class Device:
         if seconds:
             self.say(session, seconds, loud)
             session.end_sound(0.0)
-            session.advance(0.0)
+            self.encode(session)
             assert session.waiting == seconds * fps
         return session
 
@@ -51,10 +52,13 @@ class Device:
         sound = np.random.default_rng(0).uniform(-loud, loud, (round(seconds * RATE), 1))
         session.hear(sound.astype(np.float32), 0.0)
 
+    def advance(self, session):
+        session.understand(self.hear(session.advance(0.0)))
+
     def encode(self, session):
         """All hops that are due."""
         while session.hop_ready() is not None:
-            session.advance(0.0)
+            self.advance(session)
 
     def batch(self):
         """Serve one batch; whose frames these were."""
@@ -139,6 +143,35 @@ def test_who_is_not_emptied_is_passed_over_and_gets_no_more_than_its_share_after
     assert served[other] == pytest.approx(40, abs=1)
 
 
+@pytest.fixture
+def live_device(tiny_bundle, avatar):
+    """Batches of 1 to 8 frames, 10 ms each."""
+    return Device(tiny_bundle, avatar, (1, 2, 4, 8), lambda size: 0.01 * size)
+
+
+def test_a_live_stream_gets_two_frames_first_and_then_as_many_as_it_can_wait_for(live_device):
+    speaks = live_device.open(25, 4, live=True)
+    sizes = []
+    for shown_later in (0, 1, 2, 4, 20):
+        speaks.shown_later = shown_later
+        sizes.append(len(live_device.batch()))
+    assert sizes == [2, 4, 8, 8, 8], "40 ms to spare for each that waits to be shown"
+
+
+def test_the_one_that_has_least_to_show_decides_for_all(live_device):
+    first, second = live_device.open(25, 4, live=True), live_device.open(25, 4, live=True)
+    first.shown_later = 20
+    served = Counter(live_device.batch())
+    assert served == {first: 2, second: 2}
+
+
+def test_a_live_stream_that_is_silent_holds_no_batch_small(live_device):
+    silent = live_device.open(25, 4, loud=0.0, live=True, silence=SilenceLevel())
+    renders = live_device.open(25, 4)
+    assert Counter(live_device.batch())[renders] == 8
+    assert silent.untaken == 0
+
+
 def test_who_goes_leaves_its_share_to_the_others(device):
     stays, goes = device.open(25, 8), device.open(25, 8)
     device.serve(4)
@@ -169,11 +202,11 @@ def test_the_hop_whose_frames_come_first_is_encoded_first(device):
     device.scheduler.admit()
     assert device.scheduler.next_hop(to_fill=False) is ahead
     for _ in range(3):
-        ahead.advance(0.0)
+        device.advance(ahead)
     device.serve(1)
     late = device.open(25, hop=Fraction(1, 5))
     device.say(late, 2)
     device.scheduler.admit()
     assert device.scheduler.next_hop(to_fill=False) is late, "the other has a batch of requests waiting"
-    late.advance(0.0)
+    device.advance(late)
     assert device.scheduler.next_hop(to_fill=True) is None, "all together they fill the batch"

@@ -21,13 +21,13 @@ OFFLINE = (OFFLINE_HOP, Fraction(0))
 def run(encode, sound, fps, hop, context, cuts=(), window=1500):
     timeline = Timeline(fps)
     planner = HopPlanner(timeline, None, HopGrid(hop, hop), restarts=False)
-    stream = FeatureStream(encode, timeline, context, window)
+    stream = FeatureStream(timeline, context, window)
     frames, tokens = [], []
 
     def drain():
         while (due := planner.due()) is not None:
             frames.extend(due.frames)
-            tokens.extend(stream.tokens(due.frames, due.begin, due.end))
+            tokens.extend(stream.give(encode(stream.ask(due.frames, due.begin, due.end))))
             planner.plan(due)
 
     for block in np.split(sound, cuts):
@@ -106,7 +106,7 @@ def test_a_whole_window_after_a_skipped_one_gives_every_row_and_fits_the_encoder
 
     hop, context = OFFLINE
     planner = HopPlanner(timeline, None, HopGrid(hop, hop), restarts=False)
-    stream, sound = FeatureStream(encode, timeline, context), np.arange(1, length + 1, dtype=np.float32)
+    stream, sound = FeatureStream(timeline, context), np.arange(1, length + 1, dtype=np.float32)
     stream.append(sound)
     planner.listen(sound)
     planner.end(timeline.frames_in(length))
@@ -114,7 +114,8 @@ def test_a_whole_window_after_a_skipped_one_gives_every_row_and_fits_the_encoder
     stream.skip(skipped.frames, skipped.begin)
     planner.plan(skipped)
     while (due := planner.due()) is not None:
-        for frame, tokens in zip(due.frames, stream.tokens(due.frames, due.begin, due.end), strict=True):
+        found = stream.give(encode(stream.ask(due.frames, due.begin, due.end)))
+        for frame, tokens in zip(due.frames, found, strict=True):
             rows = np.arange(timeline.first_row(frame), timeline.last_row(frame))
             expected = np.where(rows < rows_in(length), rows * 320 + 1, 0)
             assert np.array_equal(tokens.reshape(ROWS_PER_FRAME, 2)[:, 0].numpy(), expected)
@@ -131,12 +132,12 @@ def test_silence_at_the_start_of_a_segment_does_not_move_its_window():
         encoded.extend(len(request.samples) for request in requests)
         return positions(requests)
 
-    stream = FeatureStream(encode, Timeline(Fraction(25)), Fraction(0))
+    stream = FeatureStream(Timeline(Fraction(25)), Fraction(0))
     stream.append(np.arange(1, 16_000 * 60 + 1, dtype=np.float32))
     stream.skip(range(250), 0)
-    stream.tokens(range(250, 740), 0, 30 * 16_000)
+    stream.give(encode(stream.ask(range(250, 740), 0, 30 * 16_000)))
     stream.skip(range(740, 1000), 30 * 16_000)
-    stream.tokens(range(1000, 1100), 30 * 16_000, 60 * 16_000)
+    stream.give(encode(stream.ask(range(1000, 1100), 30 * 16_000, 60 * 16_000)))
     assert encoded == [480_000, 480_000]
 
 

@@ -11,7 +11,7 @@ from musetalk_cli.bench.options import Sending
 from musetalk_cli.bench.screen import Screen
 from musetalk_cli.bench.simulation import Shown, SimulatedClock, Simulation
 from musetalk_cli.bench.speech import Script
-from musetalk_cli.bench.stand_in import deaf, stand_in
+from musetalk_cli.bench.stand_in import Grey, deaf, stand_in
 from musetalk_cli.bench.synthetic import synthetic_avatar
 from musetalk_cli.config import JobConfig
 from musetalk_cli.engine.engine import Engine
@@ -49,7 +49,8 @@ def simulate(job: JobConfig, script: Script, sending: Sending) -> tuple[Outcome,
     screen = Screen(showing, script)
     policy = StreamPolicy.of_delivery(Delivery.LIVE, job.when_late, job.chunk, watched=True)
     job = replace(job, image_ops="cpu", sharpen=None)
-    engine = Engine(stand_in(), job, StageStats(clock), encode=deaf, live=True)
+    bundle = stand_in()
+    engine = Engine(bundle, job, StageStats(clock), encode=deaf, generator=Grey(bundle), live=True)
     observer = Observer(clock, float(job.chunk), SAMPLE_RATE)
 
     def show(shown: Shown) -> None:

@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-BUSY_SHARE = 0.7
+import numpy as np
+
+from musetalk_cli.timeline import ceil_div
+
+BUSY_SHARE = 0.8
 """Share of the time that a live stream may need to compute: the rest is for what else the machine does."""
 
 
@@ -27,12 +31,14 @@ class Costs:
         """Seconds from a hop to its first frames."""
         return self.hop + (self.batches[min(self.batches)] if self.batches else 0.0)
 
+    def batch(self, size: int) -> float:
+        """Seconds to make a batch; between the sizes that were measured they grow evenly."""
+        sizes = sorted(self.batches)
+        return float(np.interp(size, sizes, [self.batches[each] for each in sizes])) if sizes else 0.0
+
     def of(self, hop: Fraction, fps: Fraction) -> float:
-        """Seconds to compute a hop of so many seconds at a frame rate, in batches no larger than it."""
-        frames = float(hop * fps)
-        fits = [size for size in self.batches if size <= frames] or list(self.batches)[:1]
-        frame = min((self.batches[size] / size for size in fits), default=0.0)
-        return self.hop + frame * frames
+        """Seconds to compute a hop of so many seconds at a frame rate, its frames in one batch."""
+        return self.hop + self.batch(ceil_div(hop * fps, 1))
 
     def sustains(self, hop: Fraction, fps: Fraction) -> bool:
         """True where hops of so many seconds are computed in less time than they last, with some to spare."""

@@ -13,6 +13,7 @@ from musetalk_cli.engine.sound_track import FrameSound, SoundTrack
 from musetalk_cli.engine.voice_gate import Onset
 from musetalk_cli.engine.windows import FeatureStream
 from musetalk_cli.errors import InputError
+from musetalk_cli.nets.audio_encoder import EncodeRequest
 from musetalk_cli.timeline import Timeline
 from musetalk_cli.types import Samples, Utterance
 
@@ -146,20 +147,23 @@ class Hearing:
         """Take the sound of a due hop's frames."""
         return self._sound.take(hop.frames, final=hop.final)
 
-    def plan(self, hop: Hop, *, made: bool) -> Sequence[Tensor | None]:
-        """Move past a due hop.
+    def plan(self, hop: Hop, *, made: bool) -> list[EncodeRequest]:
+        """Move past a due hop; what is to be encoded for it.
 
         Args:
             hop: What `due` gave.
-            made: The networks make one of its frames, at the least: it is encoded.
-
-        Returns:
-            The tokens `[10 * layers, width]` of each of its frames, or None for each.
+            made: The networks make one of its frames, at the least; `tokens` must be called then.
         """
-        tokens: Sequence[Tensor | None] = [None] * len(hop.frames)
-        if made:
-            tokens = self._features.tokens(hop.frames, hop.begin, hop.end)
-        else:
-            self._features.skip(hop.frames, hop.begin)
         self._planner.plan(hop)
-        return tokens
+        if made:
+            return self._features.ask(hop.frames, hop.begin, hop.end)
+        self._features.skip(hop.frames, hop.begin)
+        return []
+
+    def tokens(self, rows: Sequence[Tensor]) -> list[Tensor]:
+        """The tokens `[10 * layers, width]` of the frames of the first hop that was planned to be made.
+
+        Args:
+            rows: What the encoder gave for each of its requests.
+        """
+        return self._features.give(rows)

@@ -243,10 +243,10 @@ def stream_tokens(
         window_rows: Rows of a window.
     """
     planner = HopPlanner(timeline, None, HopGrid(hop, hop), restarts=False)
-    features = FeatureStream(encode, timeline, context, window_rows)
+    features = FeatureStream(timeline, context, window_rows)
     features.append(sound)
     planner.listen(sound)
     planner.end(timeline.frames_in(len(sound)))
     while (due := planner.due()) is not None:
-        yield from features.tokens(due.frames, due.begin, due.end)
+        yield from features.give(encode(features.ask(due.frames, due.begin, due.end)))
         planner.plan(due)

@@ -8,7 +8,8 @@ by then, so it gets its share from then on, and nothing for the past.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from musetalk_cli.engine.session import Session
@@ -16,6 +17,8 @@ from musetalk_cli.types import FrameRequest
 
 BATCHES_FINISHED = 2
 """Largest batches of finished frames a session holds before it is passed over."""
+FIRST_FRAMES = 2
+"""Frames of a session that are made at once where somebody waits for one."""
 FREE_FRAMES = 4
 """Largest batches of frames that one step may deliver, where most of them need no model work."""
 
@@ -49,9 +52,11 @@ class Scheduler:
 
     Args:
         sizes: Frames that a batch may have, ascending.
+        seconds: How long a step with a batch of so many takes, as far as it was measured.
     """
 
-    def __init__(self, sizes: Sequence[int]) -> None:
+    def __init__(self, sizes: Sequence[int], seconds: Callable[[int], float] = lambda _: 0.0) -> None:
+        self._seconds = seconds
         self._rows: tuple[_Row, ...] = ()
         self._sizes = tuple(sizes)
         self._room = self._sizes[-1]
@@ -95,15 +100,14 @@ class Scheduler:
         return None if first is None else first.session
 
     def _most(self, rows: Sequence[_Row]) -> int:
-        """Frames of the next batch: the largest, or the largest that makes no frame of a live stream late.
+        """Frames of the next batch: as many as are made before a session has nothing left to show.
 
-        Each session gets its part of a batch, so it is as small as the one needs that is shown next.
+        Where one has nothing now, its first frames are made at once: `FIRST_FRAMES` of each session.
         """
-        limits = [most for row in rows if (most := row.session.most_at_once) is not None]
-        if not limits:
-            return self._room
-        bound = min(limits) * len(rows)
-        return max((size for size in self._sizes if size <= bound), default=self._sizes[0])
+        spare = min((row.session.spare_s for row in rows), default=math.inf)
+        first = FIRST_FRAMES * len(rows)
+        fits = [size for size in self._sizes if size <= first or self._seconds(size) <= spare]
+        return max(fits, default=self._sizes[0])
 
     def take_batch(self) -> Batch:
         """The next batch of frames to make, and the others between them, smallest start tag first."""

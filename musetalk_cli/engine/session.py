@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -17,13 +17,13 @@ from musetalk_cli.timeline import Loop, Timeline, ceil_div
 from musetalk_cli.types import Clip, Fate, Frame, FrameRequest, Image, Samples, StreamFormat
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from musetalk_cli.avatar.data import Avatar
+    from musetalk_cli.nets.audio_encoder import EncodeRequest
 
 SHORTEST_REST = Fraction(2, 5)
 """Seconds of neighbouring frames at rest in which silence stays."""
-FIRST_BATCH = 2
-"""Frames of a live stream that are made at once where none waits to be shown."""
-
 Due = Callable[[int], "float | None"]
 """Monotonic seconds at which a frame is shown, as far as that is known."""
 
@@ -83,6 +83,7 @@ class Session:
         shortest = ceil_div(SHORTEST_REST * meta.fps, 1)
         self._loop = Loop(meta.frames, timeline, meta.fps, meta.rest_frames, shortest)
         self._period = float(1 / timeline.fps)
+        self._planned: deque[list[FrameRequest]] = deque()
         self._waiting: deque[FrameRequest] = deque()
         self._finished: deque[Frame] = deque()
         self._open_frames = 0
@@ -98,8 +99,8 @@ class Session:
 
     @property
     def waiting(self) -> int:
-        """Requests that wait to be made."""
-        return len(self._waiting)
+        """Requests that wait to be made, or to be understood."""
+        return len(self._waiting) + sum(map(len, self._planned))
 
     @property
     def untaken(self) -> int:
@@ -107,15 +108,18 @@ class Session:
         return len(self._finished)
 
     @property
-    def most_at_once(self) -> int | None:
-        """Frames that may be made at once, so that none comes after its time; None is any number.
+    def spare_s(self) -> float:
+        """Seconds until nothing is left to be shown; infinite where nobody waits for a frame to be made."""
+        if not self._options.live or not self._is_to_be_made:
+            return math.inf
+        return (self.shown_later + len(self._finished)) * self._period
 
-        While they are made a live stream shows those that wait for their time. Where none waits, the first
-        two are made at once.
-        """
-        if not self._options.live:
-            return None
-        return max(FIRST_BATCH, self.shown_later + len(self._finished))
+    @property
+    def _is_to_be_made(self) -> bool:
+        hop = self.hearing.due()
+        return (hop is not None and not hop.is_silent) or any(
+            request.fate.is_made for request in self._waiting
+        )
 
     @property
     def is_starved(self) -> bool:
@@ -176,15 +180,15 @@ class Session:
         hop = None if self._stopped else self.hearing.due()
         return None if hop is None else self.hearing.ready(hop)
 
-    def advance(self, now: float) -> None:
-        """Turn a due hop into frame requests; it is encoded where one of its frames is made.
+    def advance(self, now: float) -> list[EncodeRequest]:
+        """Turn a due hop into frame requests; `understand` takes what the encoder gives for what is asked.
 
         Args:
             now: Monotonic seconds; a frame that is late by now is held.
         """
         hop = None if self._stopped else self.hearing.due()
         if hop is None:
-            return
+            return []
         ready = self.hearing.ready(hop)
         utterance = self.hearing.utterance(hop.speech[0].onset)
         sounds = self.hearing.sounds(hop)
@@ -210,12 +214,24 @@ class Session:
                     hop.short and utterance is not None,
                 )
             )
-        tokens = self.hearing.plan(hop, made=any(request.fate.is_made for request in requests))
-        self._waiting.extend(
-            replace(request, tokens=heard) if request.fate.is_made else request
-            for request, heard in zip(requests, tokens, strict=True)
-        )
+        self._planned.append(requests)
         self._open_frames += len(requests)
+        return self.hearing.plan(hop, made=any(request.fate.is_made for request in requests))
+
+    def understand(self, rows: Sequence[Tensor]) -> None:
+        """Give the frames of the first hop that was advanced what they hear.
+
+        Args:
+            rows: What the encoder gave for each request of `advance`.
+        """
+        requests = self._planned.popleft()
+        if any(request.fate.is_made for request in requests):
+            tokens = self.hearing.tokens(rows)
+            requests = [
+                replace(request, tokens=heard) if request.fate.is_made else request
+                for request, heard in zip(requests, tokens, strict=True)
+            ]
+        self._waiting.extend(requests)
 
     def _due(self, frame: int, soonest: float) -> float:
         """When a frame is shown, as far as that is known, or else could be."""

@@ -6,9 +6,11 @@ Whole-file features are the same stream with hops of 30 s and no past context: u
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -117,30 +119,41 @@ class WindowCutter:
         return Window(samples, first, rows_in(end))
 
 
-class FeatureStream:
-    """Tokens of one stream's frames, hop by hop.
+class _Asked(NamedTuple):
+    """A hop whose windows are being encoded.
 
-    A frame's rows come from the newest window that holds them, so they have heard what follows as far as
-    it is known; they depend on the sound and on where hops end, never on how the sound was delivered.
+    Attributes:
+        frames: Its frames.
+        end_row: One past the last row that they have heard.
+        windows: Its windows, ascending.
+    """
+
+    frames: range
+    end_row: int
+    windows: Sequence[Window]
+
+
+class FeatureStream:
+    """Tokens of one stream's frames, hop by hop: `ask` says what is to be encoded, `give` what that gave.
+
+    So hops of many streams can be encoded together. A frame's rows come from the newest window that holds
+    them, so they have heard what follows as far as it is known; they depend on the sound and on where hops
+    end, never on how the sound was delivered.
 
     Args:
-        encode: Windows to rows.
         timeline: Index arithmetic at the stream's frame rate.
         context: Seconds of past sound in a window; None is as much as fits.
         window_rows: Rows of a window.
     """
 
     def __init__(
-        self,
-        encode: Encode,
-        timeline: Timeline,
-        context: Fraction | None = None,
-        window_rows: int = ROWS_PER_WINDOW,
+        self, timeline: Timeline, context: Fraction | None = None, window_rows: int = ROWS_PER_WINDOW
     ) -> None:
         self._cutter = WindowCutter(context, window_rows)
         self._window_rows = window_rows
-        self._encode = encode
         self._timeline = timeline
+        self._asked: deque[_Asked] = deque()
+        self._asked_rows = 0
         self._rows: Tensor | None = None
         self._rows_start = 0
         self._next_frame = 0
@@ -154,20 +167,34 @@ class FeatureStream:
         """Append float32 `[n]` at 16 kHz."""
         self._cutter.append(samples)
 
-    def tokens(self, frames: range, begin: int, end: int) -> list[Tensor]:
-        """The tokens `[10 * layers, width]` of each of the next frames, encoded where they are new.
+    def ask(self, frames: range, begin: int, end: int) -> list[EncodeRequest]:
+        """What is to be encoded for the next frames; nothing where their rows are known.
 
         Args:
             frames: The next frames.
             begin: Samples of the stream at the begin of their hop.
             end: Samples of the stream that they have heard; rows after these are zero.
         """
-        if self._rows is None or self._rows_start + len(self._rows) < rows_in(end):
-            for window in self._cutter.cut(begin, end, self._first_row(frames.start)):
-                self._append(window)
-        tokens = self._tokens(frames, rows_in(end))
+        windows: Sequence[Window] = ()
+        needed, end_row = self._first_row(frames.start), rows_in(end)
+        if self._asked_rows < end_row or not self._asked_rows:
+            windows = self._cutter.cut(begin, end, needed)
+            self._asked_rows = end_row
+        self._asked.append(_Asked(frames, end_row, windows))
         self._pass(frames, end)
-        return tokens
+        return [self._request(window, needed) for window in windows]
+
+    def give(self, rows: Sequence[Tensor]) -> list[Tensor]:
+        """The tokens `[10 * layers, width]` of each of the frames that were asked for first.
+
+        Args:
+            rows: What `AudioEncoder` gave for each of their requests.
+        """
+        frames, end_row, windows = self._asked.popleft()
+        needed = self._first_row(frames.start)
+        for window, fresh in zip(windows, rows, strict=True):
+            self._take_over(window, fresh, needed)
+        return self._tokens(frames, end_row)
 
     def skip(self, frames: range, begin: int) -> None:
         """Move past frames that are not made, of a hop that begins with sample `begin` of the stream."""
@@ -177,6 +204,7 @@ class FeatureStream:
         """Forget what the sound so far said: what is computed from here on has heard nothing of it."""
         self._cutter.mute(self._first_row(self._next_frame))
         self._rows = None
+        self._asked_rows = 0
 
     def _pass(self, frames: range, begin: int) -> None:
         self._next_frame = frames.stop
@@ -185,12 +213,14 @@ class FeatureStream:
     def _first_row(self, frame: int) -> int:
         return max(0, self._timeline.first_row(frame))
 
-    def _append(self, window: Window) -> None:
-        """Take over a window's rows in place of older ones, from the first that a frame still needs."""
-        needed = self._first_row(self._next_frame)
-        begin = min(max(needed, window.first_row), window.end_row)
+    def _request(self, window: Window, needed: int) -> EncodeRequest:
+        begin = _begin(window, needed)
         rows = range(begin - window.first_row, window.end_row - window.first_row)
-        (fresh,) = self._encode([EncodeRequest(window.samples, rows, self._window_rows)])
+        return EncodeRequest(window.samples, rows, self._window_rows)
+
+    def _take_over(self, window: Window, fresh: Tensor, needed: int) -> None:
+        """Take over a window's rows in place of older ones, from the first that a frame still needs."""
+        begin = _begin(window, needed)
         if self._rows is not None and needed < begin:
             old = self._rows[needed - self._rows_start : begin - self._rows_start]
             begin -= len(old)
@@ -209,3 +239,8 @@ class FeatureStream:
             padded[begin - low : end - low] = self._rows[begin - self._rows_start : end - self._rows_start]
         starts = [self._timeline.first_row(frame) - low for frame in frames]
         return [padded[start : start + ROWS_PER_FRAME].flatten(0, 1) for start in starts]
+
+
+def _begin(window: Window, needed: int) -> int:
+    """The first row of a window that frames need which need rows from `needed` on."""
+    return min(max(needed, window.first_row), window.end_row)

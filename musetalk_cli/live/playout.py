@@ -10,7 +10,8 @@ to what comes next. Sound comes in two ways, and one rule serves both:
   that by the source's clock, which is the smallest of wall time minus the source's own time over a short past
   (a minimum filter: delivery can be late but never early). A source whose clock is off is followed.
 
-Both wait besides for what the last utterances needed to compute, so that no frame comes after its time.
+Both wait besides for what the last utterances needed to compute, so that no frame comes after its time. What
+one of them alone needed is a hiccup: it is a stall, and the next ones do not wait for it.
 """
 
 from __future__ import annotations
@@ -147,8 +148,8 @@ class PlayoutSchedule:
 
     @property
     def reserve(self) -> float:
-        """Seconds that an utterance waits for computing: the most that one of the last needed."""
-        return max(self._needs)
+        """Seconds that an utterance waits for computing: what the last ones needed, but for one hiccup."""
+        return sorted(self._needs)[len(self._needs) // 2]
 
     @property
     def lead(self) -> float:

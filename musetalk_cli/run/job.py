@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import replace
 from fractions import Fraction
 
 from musetalk_cli.avatar.data import Avatar
@@ -33,8 +32,8 @@ from musetalk_cli.types import AudioSource, Clip, Sink
 
 log = logging.getLogger(__name__)
 
-CHUNKS = (Fraction(1, 10), Fraction(1, 5), Fraction(3, 10), Fraction(2, 5))
-"""Lengths that are tried where the chunk is left open, in seconds."""
+CHUNKS = tuple(Fraction(hundredths, 100) for hundredths in (10, 12, 16, 20, 30, 40))
+"""Lengths that are tried where the chunk is left open, in seconds; most are whole frames at 25 a second."""
 
 
 def make_engine(
@@ -62,11 +61,11 @@ def choose_chunk(engine: Engine) -> None:
     chosen = next((chunk for chunk in shorter if engine.costs.sustains(chunk, job.fps)), job.chunk)
     if not engine.costs.sustains(chosen, job.fps):
         log.warning(
-            "This machine needs more than %.2g s for %.2g s of speech: frames will be late, and left out.",
+            "This machine needs %.2g s to compute %.2g s of speech, too long: frames will be left out.",
             engine.costs.of(chosen, job.fps),
             float(chosen),
         )
-    engine.job = replace(job, chunk=chosen, auto_chunk=False)
+    engine.take_chunk(chosen)
 
 
 def run_job(
