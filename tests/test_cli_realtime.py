@@ -18,6 +18,7 @@ import pytest
 from lives import LIMIT_S, Pipe, at_the_latest, delay_of, level, pcm, read_back, speech, write_sound
 from soundcards import BUILT_IN, PlayingDevice, SoundDevice
 
+from musetalk_cli.engine.engine import TRIALS
 from musetalk_cli.media import ffmpeg
 from musetalk_cli.nets.generator import Generator
 
@@ -450,7 +451,7 @@ def test_a_slow_model_drops_frames_or_waits_and_keeps_every_place(musetalk, job,
     else:
         assert 1 <= report["dropped_frames"] <= 19
         warm_up = sum(slow) - (20 - report["dropped_frames"])
-        assert 0 <= warm_up <= 2
+        assert 0 <= warm_up <= 1 + TRIALS
 
 
 def test_a_full_disk_is_one_sentence_and_what_was_written_is_playable(musetalk, job, tmp_path):

@@ -26,7 +26,7 @@ TITLE = "MuseTalk"
 _REPEAT_S = 0.75
 """A key that comes again within this is held down: no keyboard waits longer before it repeats."""
 _POLL_MS = 10
-_SETTLE_MS = 100
+_SETTLE_MS = 300
 """How long the toolkit handles what it is told at first: without that some windows were never painted."""
 _KEYS = dict.fromkeys(b" iI", INTERRUPT) | dict.fromkeys(b"qQ\x1b", CLOSED)
 
