@@ -340,7 +340,7 @@ def test_a_device_that_becomes_slow_holds_frames_and_is_on_time_again(grey_bundl
 
 
 @pytest.mark.parametrize("ppm", [-200, 200])
-@pytest.mark.parametrize("hours", [0.1, pytest.param(24, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("hours", [0.1, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_source_whose_clock_is_off_is_followed(grey_bundle, ppm, hours):
     """A microphone that is never silent for long: delay, queues, picture and sound stay where they are."""
     live = Live(grey_bundle)
@@ -393,5 +393,5 @@ def test_sound_and_picture_stay_together_over_bursts_pauses_and_interrupts(grey_
         said += len(sound)
         live.shown.clear()
         at = after
-    assert live.live.deepest <= CUT_OFF * (5 + 8)
+    assert live.live.deepest <= CUT_OFF * 2 * BATCHES[-1]
     assert place > 0.8 * at * RATE, "time goes on"
