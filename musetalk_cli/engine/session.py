@@ -14,7 +14,7 @@ from musetalk_cli.engine.fate import decide
 from musetalk_cli.engine.hearing import Hearing
 from musetalk_cli.engine.pictures import Pictures
 from musetalk_cli.timeline import Loop, Timeline, ceil_div
-from musetalk_cli.types import Clip, Fate, Frame, FrameRequest, Image, Samples, StreamFormat
+from musetalk_cli.types import Clip, Fate, Frame, FrameRequest, Image, Samples, StreamFormat, Utterance
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,6 +89,8 @@ class Session:
         self._open_frames = 0
         self._stopped = False
         self._shown: Image | None = None
+        # of the last frame that was finished
+        self._said: Utterance | None = None
         self._epoch = 0
         self._settled = 0
 
@@ -109,10 +111,16 @@ class Session:
 
     @property
     def spare_s(self) -> float:
-        """Seconds until nothing is left to be shown; infinite where nobody waits for a frame to be made."""
+        """Seconds until nothing is left to be shown; infinite where nobody waits for a frame to be made.
+
+        So too where nothing is left in the middle of an utterance: small batches cost more for each frame,
+        and with them a device that is behind would stay so.
+        """
         if not self._options.live or not self._is_to_be_made:
             return math.inf
-        return (self.shown_later + len(self._finished)) * self._period
+        ahead = self.shown_later + len(self._finished)
+        said = self._waiting[0].utterance if self._waiting else None
+        return math.inf if not ahead and said is not None and said == self._said else ahead * self._period
 
     @property
     def _is_to_be_made(self) -> bool:
@@ -275,6 +283,7 @@ class Session:
         # what was made of sound before an interrupt is nothing that a late frame may hold on to
         if request.epoch == self._settled:
             self._shown = image
+        self._said = request.utterance
         self._open_frames -= 1
 
     def take(self) -> Frame:
