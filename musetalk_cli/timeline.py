@@ -7,7 +7,6 @@ product happens to be rounded.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal
@@ -56,10 +55,7 @@ def parse_fps(value: str | float | Fraction) -> Fraction:
     Raises:
         InputError: It is not a number, or outside 1..120.
     """
-    fps = _fraction(value, "--fps")
-    if not FPS_RANGE[0] <= fps <= FPS_RANGE[1]:
-        raise InputError(f"--fps {value} is outside {FPS_LIMITS}.", "Faces are trained at 25 fps.")
-    return fps
+    return _within(value, "--fps", FPS_RANGE, FPS_LIMITS, "Faces are trained at 25 fps.")
 
 
 def parse_chunk(value: str | float | Fraction) -> Fraction:
@@ -68,10 +64,7 @@ def parse_chunk(value: str | float | Fraction) -> Fraction:
     Raises:
         InputError: It is not a number, or outside 0.04..2 s.
     """
-    chunk = _fraction(value, "--chunk")
-    if not CHUNK_RANGE[0] <= chunk <= CHUNK_RANGE[1]:
-        raise InputError(f"--chunk {value} is outside {CHUNK_LIMITS} s.", "0.5 is a good start.")
-    return chunk
+    return _within(value, "--chunk", CHUNK_RANGE, f"{CHUNK_LIMITS} s", "0.5 is a good start.")
 
 
 def parse_live_chunk(value: str) -> Fraction | None:
@@ -89,10 +82,7 @@ def parse_ahead(value: str | float | Fraction) -> Fraction:
     Raises:
         InputError: It is not a number, or outside 1..600 s.
     """
-    ahead = _fraction(value, "--ahead")
-    if not AHEAD_RANGE[0] <= ahead <= AHEAD_RANGE[1]:
-        raise InputError(f"--ahead {value} is outside {AHEAD_LIMITS} s.", "30 is a good start.")
-    return ahead
+    return _within(value, "--ahead", AHEAD_RANGE, f"{AHEAD_LIMITS} s", "30 is a good start.")
 
 
 def parse_seconds(value: str | float | Fraction, option: str) -> Fraction:
@@ -133,10 +123,20 @@ def parse_window(value: str | float | Fraction) -> Fraction:
     Raises:
         InputError: It is not a number, or outside 3..30 s.
     """
-    window = _fraction(value, "--window")
-    if not WINDOW_RANGE[0] <= window <= WINDOW_RANGE[1]:
-        raise InputError(f"--window {value} is outside {WINDOW_LIMITS} s.", "Without it the model decides.")
-    return window
+    return _within(value, "--window", WINDOW_RANGE, f"{WINDOW_LIMITS} s", "Without it the model decides.")
+
+
+def _within(
+    value: str | float | Fraction,
+    option: str,
+    bounds: tuple[Fraction | int, Fraction | int],
+    said: str,
+    hint: str,
+) -> Fraction:
+    number = _fraction(value, option)
+    if not bounds[0] <= number <= bounds[1]:
+        raise InputError(f"{option} {value} is outside {said}.", hint)
+    return number
 
 
 def _fraction(value: str | float | Fraction, option: str) -> Fraction:
@@ -250,68 +250,3 @@ def mirrored(frame: int, count: int) -> int:
     """
     step = frame % (2 * count)
     return step if step < count else 2 * count - 1 - step
-
-
-class Loop:
-    """Which source frame is shown, frame by frame: forward, then backward, as `mirrored`.
-
-    The source runs at its own rate. While it rests it stays within frames at rest, once it has come to the
-    nearest ones; it turns at their ends as it does at those of the clip, and goes on from where it is.
-    Nothing ever jumps.
-
-    Args:
-        count: Forward frames.
-        timeline: Index arithmetic at the rate of what is shown.
-        fps: Frames per second of the source.
-        rest: Numbers of those at rest, ascending; without any, resting is no different.
-        shortest: Fewest neighbouring frames at rest that are worth staying in.
-    """
-
-    def __init__(
-        self, count: int, timeline: Timeline, fps: Fraction, rest: Sequence[int] = (), shortest: int = 2
-    ) -> None:
-        self._count = count
-        self._timeline = timeline
-        self._fps = fps
-        self._runs = [run for run in _runs(rest) if len(run) >= shortest]
-        self._frame = 0
-        self._shown = -1
-        self._step = -1
-
-    def next(self, *, resting: bool) -> int:
-        """The source frame of the next frame."""
-        shown = self._timeline.source_frame(self._frame, self._fps)
-        if resting and self._runs:
-            for _ in range(self._shown, shown):
-                self._rest()
-        else:
-            self._step = (self._step + shown - self._shown) % (2 * self._count)
-        self._frame += 1
-        self._shown = shown
-        return mirrored(self._step, self._count)
-
-    def _rest(self) -> None:
-        """The next frame of the source: a step on, or a turn."""
-        if self._step >= 0 and self._turns():
-            self._step = 2 * self._count - 1 - self._step
-        else:
-            self._step = (self._step + 1) % (2 * self._count)
-
-    def _turns(self) -> bool:
-        """True at the end of a run, and where the nearest run lies behind."""
-        here, forward = mirrored(self._step, self._count), self._step < self._count
-        nearest = min(self._runs, key=lambda run: max(run[0] - here, here - run[-1], 0))
-        if here in nearest:
-            return here == (nearest[-1] if forward else nearest[0])
-        return forward != (here < nearest[0])
-
-
-def _runs(numbers: Sequence[int]) -> list[range]:
-    """Ascending numbers as ranges of neighbours."""
-    runs: list[range] = []
-    for number in numbers:
-        if runs and number == runs[-1].stop:
-            runs[-1] = range(runs[-1].start, number + 1)
-        else:
-            runs.append(range(number, number + 1))
-    return runs

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from musetalk_cli.engine.loop import Loop
 from musetalk_cli.errors import InputError
 from musetalk_cli.timeline import (
     ROWS_PER_FRAME,
-    Loop,
     Timeline,
     mirrored,
     parse_chunk,

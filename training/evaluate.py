@@ -209,8 +209,7 @@ def measure(
     """The figures of a clip of a voice that was spoken from tokens: uint8 `[n, 256, 256, 3]`."""
     clip, values, centres, latents = scene.clip, scene.values, scene.centres, scene.latents
     frames = len(values)
-    shown = Shown(scene.truth, scene.again, generated)
-    found, ideal = (scene.meter.read(images, centres).clip(0, 1) for images in (shown.generated, shown.truth))
+    found, ideal = (scene.meter.read(images, centres).clip(0, 1) for images in (generated, scene.truth))
     quiet, closing = _quiet(values), _closing(clip.closures, frames)
     return Figures(
         voice=voice,
@@ -221,9 +220,9 @@ def measure(
         loudness=_correlation(_log_energy(clip.samples, frames), values[:, 0]),
         lag=best_lag(found[:, 0], values[:, 0]),
         wide_open=float(np.quantile(found[:, 0], 0.95) / np.quantile(values[:, 0], 0.95)),
-        mouth_psnr=mouth_psnr(shown.generated, shown.truth, centres),
-        ceiling_psnr=mouth_psnr(shown.again, shown.truth, centres),
-        rest_psnr=mouth_psnr(scene.rest, shown.truth, centres),
+        mouth_psnr=mouth_psnr(generated, scene.truth, centres),
+        ceiling_psnr=mouth_psnr(scene.again, scene.truth, centres),
+        rest_psnr=mouth_psnr(scene.rest, scene.truth, centres),
         closed=_mean(found[closing, 0]),
         met=_mean((found[closing, 0] < CLOSED).astype(float)),
         silent=_mean(found[quiet, 0]),

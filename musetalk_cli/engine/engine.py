@@ -45,7 +45,7 @@ BATCHES_ON_CUDA = (1, 4, 8, 13, 16)
 LIVE_BATCHES_ON_CPU = (2, 4, 8)
 """Smaller batches of a live stream, at the start of an utterance; then as large as a file's."""
 TRIALS, TRYING_S = 5, 1.0
-"""How often work is timed as an engine warms up, at the most, and how long it is tried again."""
+"""How often work of a live stream is timed as an engine warms up, at the most, and how long it is tried."""
 FLIGHTS_ON_CUDA = 2
 """Batches on their way while the host works: one less than there are pinned slots, so none is overwritten."""
 
@@ -211,7 +211,7 @@ class Engine:
     def _shortest(self, work: Callable[[], object]) -> float:
         """Seconds that some work takes: whatever else the machine does, it does not always."""
         seconds: list[float] = []
-        while len(seconds) < TRIALS and sum(seconds) < TRYING_S:
+        while len(seconds) < (TRIALS if self._live else 1) and sum(seconds) < TRYING_S:
             seconds.append(self._seconds(work))
         return min(seconds)
 

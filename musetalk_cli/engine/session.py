@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from musetalk_cli.config import SilenceLevel
 from musetalk_cli.engine.fate import decide
 from musetalk_cli.engine.hearing import Hearing
+from musetalk_cli.engine.loop import Loop
 from musetalk_cli.engine.pictures import Pictures
-from musetalk_cli.timeline import Loop, Timeline, ceil_div
+from musetalk_cli.timeline import Timeline, ceil_div
 from musetalk_cli.types import Clip, Fate, Frame, FrameRequest, Image, Samples, StreamFormat, Utterance
 
 if TYPE_CHECKING:
@@ -118,9 +119,14 @@ class Session:
         """
         if not self._options.live or not self._is_to_be_made:
             return math.inf
-        ahead = self.shown_later + len(self._finished)
         said = self._waiting[0].utterance if self._waiting else None
-        return math.inf if not ahead and said is not None and said == self._said else ahead * self._period
+        is_behind = not self._ahead and said is not None and said == self._said
+        return math.inf if is_behind else self._ahead * self._period
+
+    @property
+    def _ahead(self) -> int:
+        """Finished frames that wait to be shown."""
+        return self.shown_later + len(self._finished)
 
     @property
     def _is_to_be_made(self) -> bool:
@@ -132,7 +138,7 @@ class Session:
     @property
     def is_starved(self) -> bool:
         """True where somebody waits for a frame, and none is finished."""
-        return self._options.live and not self.shown_later and not self._finished
+        return self._options.live and not self._ahead
 
     @property
     def is_done(self) -> bool:

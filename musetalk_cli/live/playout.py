@@ -172,7 +172,7 @@ class PlayoutSchedule:
         if begins:
             due = self._begin(frame)
         else:
-            slot = self._slot(index)
+            slot = self.expected(index)
             planned = composited if slot is None else slot
             at = max(planned, composited)
             if number is not None:
@@ -183,32 +183,6 @@ class PlayoutSchedule:
         return due
 
     def expected(self, index: int) -> float | None:
-        """When a frame that is not made yet will be due, as far as that is known."""
-        return self._slot(index)
-
-    def soonest(self, index: int) -> float | None:
-        """When all is there that a frame hears, by the source's clock; None where the sound tells none."""
-        offset = self.source.offset
-        return None if offset is None else offset + float(self._timeline.pts(index)) + self._wait
-
-    def _begin(self, frame: Frame) -> Due:
-        """The first frame of an utterance, which sets the delay."""
-        index, pts = frame.request.index, float(frame.pts)
-        soonest = max(frame.request.ready, self.soonest(index) or frame.request.ready)
-        at = max(frame.composited, soonest + self.reserve)
-        self._soonest = soonest - pts
-        self._latest = at - pts + self._most
-        self._need = 0.0
-        self._needs_for(frame)
-        return Due(at, at)
-
-    def _needs_for(self, frame: Frame) -> None:
-        """Take note of how long after its soonest time a frame was made that had all its sound."""
-        if frame.fate is Fate.SPEAKING and not frame.request.short:
-            need = frame.composited - self._soonest - float(frame.pts)
-            self._need = max(self._need, min(need, self._most))
-
-    def _slot(self, index: int) -> float | None:
         """When a frame is due by its place alone; None where nothing was shown yet, and no clock is known."""
         soonest = self.soonest(index)
         wanted = None if soonest is None else soonest + self.reserve
@@ -222,3 +196,26 @@ class PlayoutSchedule:
             # never slower: where more delay is needed, silence is put in
             return min(max(wanted, due + steps * (1 - HASTE)), due + steps)
         return min(max(wanted, due + steps * (1 - DRIFT)), due + steps * (1 + DRIFT))
+
+    def soonest(self, index: int) -> float | None:
+        """When all is there that a frame hears, by the source's clock; None where the sound tells none."""
+        offset = self.source.offset
+        return None if offset is None else offset + float(self._timeline.pts(index)) + self._wait
+
+    def _begin(self, frame: Frame) -> Due:
+        """The first frame of an utterance, which sets the delay."""
+        index, pts = frame.request.index, float(frame.pts)
+        by_clock = self.soonest(index)
+        soonest = frame.request.ready if by_clock is None else max(frame.request.ready, by_clock)
+        at = max(frame.composited, soonest + self.reserve)
+        self._soonest = soonest - pts
+        self._latest = at - pts + self._most
+        self._need = 0.0
+        self._needs_for(frame)
+        return Due(at, at)
+
+    def _needs_for(self, frame: Frame) -> None:
+        """Take note of how long after its soonest time a frame was made that had all its sound."""
+        if frame.fate is Fate.SPEAKING and not frame.request.short:
+            need = frame.composited - self._soonest - float(frame.pts)
+            self._need = max(self._need, min(need, self._most))

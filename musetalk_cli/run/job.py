@@ -107,7 +107,7 @@ def run_job(
         if not offline:
             policy = StreamPolicy.of_stream(source, sinks, job.when_late, job.chunk)
         idle = None if offline and job.silence is None else _idle(run, job, avatar)
-        engine = make_engine(open_bundle(run), job, clock, trace, live=policy.paced)
+        engine = make_engine(open_bundle(run), job, clock, trace, live=policy.speaks_live)
         if not offline:
             engine.warm_up(avatar)
             if policy.speaks_live:
@@ -151,9 +151,8 @@ def run_session(
     schedule = None
     if policy.paced:
         schedule = PlayoutSchedule(Timeline(job.fps, job.alignment), job.chunk, engine.costs.first_frames)
-    options = SessionOptions(
-        silence, idle, policy.paced, policy.late_after_s, None if schedule is None else schedule.expected
-    )
+    due = None if schedule is None else schedule.expected
+    options = SessionOptions(silence, idle, policy.speaks_live, policy.late_after_s, due)
     session = engine.open(
         avatar, job.fps, job.chunk, job.context, source.sample_rate, source.channels, options
     )

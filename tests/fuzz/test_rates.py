@@ -5,7 +5,8 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musetalk_cli.timeline import Loop, Timeline
+from musetalk_cli.engine.loop import Loop
+from musetalk_cli.timeline import Timeline
 
 RATES = st.one_of(
     st.integers(1, 120).map(Fraction),
