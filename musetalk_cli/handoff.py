@@ -92,6 +92,11 @@ class Handoff(Generic[Item]):
         """Items that wait."""
         return len(self._items)
 
+    @property
+    def held(self) -> int:
+        """The sum of their sizes."""
+        return self._held
+
     def __iter__(self) -> Iterator[Item]:
         """Yield items until the hand-off is closed and empty."""
         while True:

@@ -72,7 +72,7 @@ class AudioBlock:
     Attributes:
         samples: float32 `[samples, channels]`, full scale at 1.0, at the rate of its source.
         arrived: Monotonic seconds at which the block was complete.
-        ends: An utterance ends with it, as its sender says: nothing more of it is waited for.
+        ends: A segment ends with it, as its sender says: nothing more of it is waited for.
     """
 
     samples: Samples
@@ -140,6 +140,7 @@ class FrameRequest:
         source: Number of the avatar's frame that it is put into.
         utterance: What it is of; None where nothing is said.
         short: It was made with less look-ahead than it wants.
+        ends: Segments of the sound that end in its slice, as their sender says.
     """
 
     index: int
@@ -155,6 +156,7 @@ class FrameRequest:
     source: int = 0
     utterance: Utterance | None = None
     short: bool = False
+    ends: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

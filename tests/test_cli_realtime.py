@@ -18,7 +18,7 @@ import pytest
 from lives import LIMIT_S, Pipe, at_the_latest, delay_of, level, pcm, read_back, speech, write_sound
 from soundcards import BUILT_IN, PlayingDevice, SoundDevice
 
-from musetalk_cli.engine.engine import TRIALS
+from musetalk_cli.engine.rehearsal import TRIALS
 from musetalk_cli.media import ffmpeg
 from musetalk_cli.nets.generator import Generator
 

@@ -286,3 +286,78 @@ def test_a_loop_without_a_stream_ends(tiny_bundle):
     house = House(tiny_bundle)
     house.start()
     house.end()
+
+
+def test_a_loop_that_is_to_stay_serves_streams_one_after_the_other_and_ends_when_told(tiny_bundle):
+    house, until = House(tiny_bundle), threading.Event()
+    house.thread = threading.Thread(target=house.loop.run, args=(until,))
+    house.thread.start()
+    for _ in range(2):
+        run = house.add(Source(BLOCKS), Sink())
+        house.open(run)
+        assert run.stream.join().frames == BLOCKS
+        assert house.thread.is_alive()
+    until.set()
+    house.end()
+
+
+@pytest.mark.parametrize("step", ["advance", "understand", "assemble"])
+def test_what_a_session_fails_with_inside_the_engine_is_its_own(tiny_bundle, step):
+    house, sinks, failure = House(tiny_bundle), [Sink(), Sink(), Sink()], KeyError("frame")
+    avatars = [small_avatar(), small_avatar(5), small_avatar(4)]
+    for sink, avatar in zip(sinks, avatars, strict=True):
+        house.add(Source(BLOCKS), sink, avatar=avatar)
+
+    def fails(*_):
+        raise failure
+
+    setattr(house.runs[1].session, step, fails)
+    house.start()
+    with pytest.raises(KeyError) as caught:
+        house.runs[1].stream.join()
+    assert caught.value is failure
+    for number in (0, 2):
+        assert house.runs[number].stream.join().failures == []
+    house.end()
+    assert house.raised == []
+    for number in (0, 2):
+        Run(tiny_bundle, Source(BLOCKS), [alone := Sink()], LIVE, avatar=avatars[number]).run()
+        assert is_whole(sinks[number])
+        for ours, theirs in zip(sinks[number].frames, alone.frames, strict=True):
+            assert torch.equal(ours.request.tokens, theirs.request.tokens)
+            assert is_same_picture(ours.image, theirs.image)
+
+
+class Waits(CpuPath):
+    """Places an avatar only when it is let."""
+
+    def __init__(self):
+        self.entered, self.gate = threading.Event(), threading.Event()
+        self.gate.set()
+
+    def place(self, avatar):
+        self.entered.set()
+        assert self.gate.wait(TIMEOUT_S), "nobody opened the gate"
+        return super().place(avatar)
+
+
+def test_an_avatar_is_not_let_go_while_a_second_session_that_shows_it_is_opened(tiny_bundle):
+    """The first session ends between the moment the second one found the avatar and its first step."""
+    images = Waits()
+    house, avatar = House(tiny_bundle, images=images), small_avatar()
+    engine = house.engine
+    first = house.add(Source(1), Sink(), avatar=avatar)
+    engine.images.forget(avatar)
+    images.entered.clear()
+    images.gate.clear()
+    opening = threading.Thread(target=lambda: house.add(Source(BLOCKS), Sink(), avatar=avatar))
+    opening.start()
+    assert images.entered.wait(TIMEOUT_S)
+    engine.close(first.session)
+    assert engine.images.holds(avatar)
+    images.gate.set()
+    opening.join(TIMEOUT_S)
+    assert engine.images.holds(avatar)
+    engine.close(house.runs[-1].session)
+    engine.close(house.runs[-1].session)
+    assert not engine.images.holds(avatar)

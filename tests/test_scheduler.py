@@ -66,7 +66,7 @@ class Device:
         batch = self.scheduler.take_batch()
         for session, request in batch:
             patch = self.avatar.patches[request.source].box
-            session.assemble(request, iter([np.zeros((patch.height, patch.width, 3), np.uint8)]), 0.0)
+            session.assemble(request, np.zeros((patch.height, patch.width, 3), np.uint8), 0.0)
             if session not in self.held_up:
                 session.take()
         return [session for session, _ in batch]

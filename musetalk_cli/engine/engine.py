@@ -7,14 +7,14 @@ starts a thread: whoever calls `step` is the clock of the device.
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +24,7 @@ from musetalk_cli.engine.costs import Costs
 from musetalk_cli.engine.hearing import Hearing
 from musetalk_cli.engine.hops import HopGrid, HopPlanner
 from musetalk_cli.engine.image_steps import ImageSteps, SourceFrame
+from musetalk_cli.engine.rehearsal import Rehearsal
 from musetalk_cli.engine.repair import Repair
 from musetalk_cli.engine.scheduler import Batch, Scheduler
 from musetalk_cli.engine.session import Session, SessionOptions
@@ -31,7 +32,7 @@ from musetalk_cli.engine.windows import Encode, FeatureStream
 from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.nets.audio_encoder import AudioEncoder, EncodeRequest
 from musetalk_cli.nets.generator import Generator
-from musetalk_cli.timeline import ROWS_PER_FRAME, ROWS_PER_SECOND, SAMPLE_RATE, Timeline, ceil_div
+from musetalk_cli.timeline import ROWS_PER_SECOND, Timeline, ceil_div
 from musetalk_cli.types import FrameRequest, Image, StreamFormat
 
 if TYPE_CHECKING:
@@ -44,8 +45,6 @@ BATCHES_ON_CUDA = (1, 4, 8, 13, 16)
 """Few shapes; 13 frames are the larger chunk of 0.5 s at 25 fps."""
 LIVE_BATCHES_ON_CPU = (2, 4, 8)
 """Smaller batches of a live stream, at the start of an utterance; then as large as a file's."""
-TRIALS, TRYING_S = 5, 1.0
-"""How often work of a live stream is timed as an engine warms up, at the most, and how long it is tried."""
 FLIGHTS_ON_CUDA = 2
 """Batches on their way while the host works: one less than there are pinned slots, so none is overwritten."""
 
@@ -115,6 +114,9 @@ class Engine:
         self._settle_sizes()
         self.most_flights = FLIGHTS_ON_CUDA if self._on_cuda else 1
         self._flights: deque[_Flight] = deque()
+        # how many sessions hold each avatar on the device, those that are being opened among them
+        self._holders: Counter[Avatar] = Counter()
+        self._lock = threading.Lock()
 
     def take_chunk(self, chunk: Fraction) -> None:
         """Settle the length of a chunk, and with it the batch sizes; before any session is opened."""
@@ -165,62 +167,49 @@ class Engine:
         planner = HopPlanner(timeline, options.silence, grid, restarts=options.live)
         hearing = Hearing(timeline, features, planner, sample_rate, channels)
         session = Session(avatar, hearing, timeline, stream, options)
+        with self._lock:
+            self._holders[avatar] += 1
         # in this order: a session that takes part may be stepped at once, and no step is to copy an avatar
-        self.images.upload(avatar)
+        try:
+            self.images.upload(avatar)
+        except BaseException:
+            self._release(avatar)
+            raise
         self._scheduler.add(session)
         return session
 
     def close(self, session: Session) -> None:
         """Forget a session, and what the device holds of its avatar if no other session shows it."""
-        self._scheduler.remove(session)
-        if all(other.avatar is not session.avatar for other in self._scheduler):
-            self.images.forget(session.avatar)
+        if self._scheduler.remove(session):
+            self._release(session.avatar)
+
+    def _release(self, avatar: Avatar) -> None:
+        with self._lock:
+            self._holders[avatar] -= 1
+            if not self._holders[avatar]:
+                del self._holders[avatar]
+                self.images.forget(avatar)
+
+    @contextmanager
+    def _alone(self, session: Session) -> Iterator[None]:
+        """What a session fails with is its own: it takes no part any more, and the others go on."""
+        try:
+            yield
+        except Exception as error:
+            session.failure = session.failure or error
 
     @torch.inference_mode()
     def warm_up(self, avatar: Avatar) -> None:
         """Do what a stream will do, so that its first chunk is like the others, and measure what it needs.
 
-        Every batch size is made on CUDA, the first and the last elsewhere: what a shape costs once is little
-        there.
-
         Raises:
             ModelError: The networks make no face of this avatar.
         """
-        second = np.zeros(SAMPLE_RATE, np.float32)
-        request = EncodeRequest(second, range(ROWS_PER_SECOND), self.window_rows)
-        sizes = self.batch_sizes if self._on_cuda else sorted({self.batch_sizes[0], self.batch_sizes[-1]})
-        self._encode([request])
-        for size in sizes if self._on_cuda else sizes[:1]:
-            self._rehearse(avatar, size)
-        hop = self._shortest(lambda: self._encode([request]))
-        batches = {size: self._shortest(partial(self._rehearse, avatar, size)) for size in sizes}
-        self.costs = Costs(hop, batches)
+        rehearsal = Rehearsal(
+            self.bundle, self._encode, self._generator, self.images, self.repair, self.stats.clock
+        )
+        self.costs = rehearsal.measure(avatar, self.batch_sizes, self.window_rows, live=self._live)
         self.stats.clear()
-
-    def _rehearse(self, avatar: Avatar, size: int) -> None:
-        """Make a batch of one frame of an avatar, so many times."""
-        source = next(number for number, patch in enumerate(avatar.patches) if patch is not None)
-        latents = self.images.latents([SourceFrame(avatar, source)])
-        tokens = latents.new_zeros(1, ROWS_PER_FRAME * self.bundle.layers, self.bundle.token_width)
-        predicted = self._generator.unet(tokens.expand(size, -1, -1), latents.expand(size, -1, -1, -1))
-        faces = self._generator.faces(predicted)
-        *_, marks = self.images.run([SourceFrame(avatar, source)] * size, *faces)()
-        if not marks.all():
-            self.repair.check(avatar, tokens[0])
-
-    def _shortest(self, work: Callable[[], object]) -> float:
-        """Seconds that some work takes: whatever else the machine does, it does not always."""
-        seconds: list[float] = []
-        while len(seconds) < (TRIALS if self._live else 1) and sum(seconds) < TRYING_S:
-            seconds.append(self._seconds(work))
-        return min(seconds)
-
-    def _seconds(self, work: Callable[[], object]) -> float:
-        begun = self.stats.clock.now()
-        work()
-        if self._on_cuda:
-            torch.cuda.synchronize(self.bundle.device)
-        return self.stats.clock.now() - begun
 
     @torch.inference_mode()
     def step(self) -> bool:
@@ -235,12 +224,14 @@ class Engine:
         # first of all, so that nothing is made of what was interrupted or cannot be in time
         now = self.stats.clock.now()
         for session in self._scheduler:
-            session.settle()
-            session.hold_late(now)
+            with self._alone(session):
+                session.settle()
+                session.hold_late(now)
         self._scheduler.admit()
         hops: list[tuple[Session, list[EncodeRequest]]] = []
         while (due := self._scheduler.next_hop(to_fill=bool(hops))) is not None:
-            hops.append((due, due.advance(now)))
+            with self._alone(due):
+                hops.append((due, due.advance(now)))
         self._encode_hops(hops)
         batch = self._scheduler.take_batch()
         if batch:
@@ -262,7 +253,9 @@ class Engine:
             with self.stats.device_span("features"):
                 rows = iter(self._encode(asked))
         for session, requests in hops:
-            session.understand([next(rows) for _ in requests])
+            heard = [next(rows) for _ in requests]
+            with self._alone(session):
+                session.understand(heard)
 
     def _launch(self, batch: Batch) -> None:
         made = [
@@ -298,4 +291,6 @@ class Engine:
             patches = iter(self.repair.mend(flight.made, flight.fetch(), self.images.run))
         with self.stats.span("paste"):
             for session, request in flight.batch:
-                session.assemble(request, patches, self.stats.clock.now())
+                patch = next(patches) if request.fate.is_made else None
+                with self._alone(session):
+                    session.assemble(request, patch, self.stats.clock.now())

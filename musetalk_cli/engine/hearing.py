@@ -70,14 +70,15 @@ class Hearing:
         """True where the sound heard last is in the middle of speech."""
         return self._planner.is_speaking
 
-    def hear(self, samples: Samples, arrived: float) -> None:
+    def hear(self, samples: Samples, arrived: float, *, ends: bool = False) -> None:
         """Add sound.
 
         Args:
             samples: float32 `[n, channels]` at the stream's rate.
             arrived: Monotonic seconds at which its last sample arrived.
+            ends: A segment ends with it.
         """
-        self._listen(self._sound.append(samples, arrived), arrived)
+        self._listen(self._sound.append(samples, arrived, ends=ends), arrived)
 
     def put_in_silence(self, samples: int, now: float) -> None:
         """Let silence take the place of so many samples at the stream's rate that did not come."""

@@ -71,15 +71,18 @@ class Scheduler:
         # replaced as a whole, so that the device's thread is not disturbed while it goes through them
         self._rows = (*self._rows, _Row(session))
 
-    def remove(self, session: Session) -> None:
-        """Let a session go."""
-        self._rows = tuple(row for row in self._rows if row.session is not session)
+    def remove(self, session: Session) -> bool:
+        """Let a session go; False where it took no part."""
+        rows = self._rows
+        self._rows = tuple(row for row in rows if row.session is not session)
+        return len(self._rows) < len(rows)
 
     def admit(self) -> None:
         """Let sessions that have got work again start at the time that has been served."""
         for row in self._rows:
             has_work = row.session.waiting > 0 or row.session.hop_ready() is not None
-            busy = has_work and row.session.untaken < BATCHES_FINISHED * self._room
+            is_taken = row.session.untaken < BATCHES_FINISHED * self._room
+            busy = has_work and is_taken and row.session.failure is None
             if busy and not row.busy:
                 row.start = max(row.start, self._served)
             row.busy = busy
@@ -90,7 +93,7 @@ class Scheduler:
         Args:
             to_fill: Encode only while the requests of all sessions do not fill the next batch.
         """
-        busy = [row for row in self._rows if row.busy]
+        busy = [row for row in self._rows if row.busy and row.session.failure is None]
         most = self._most(busy)
         if to_fill and sum(row.session.waiting for row in busy) >= most:
             return None
@@ -113,7 +116,7 @@ class Scheduler:
         """The next batch of frames to make, and the others between them, smallest start tag first."""
         batch: Batch = []
         made = 0
-        hungry = [row for row in self._rows if row.busy and row.session.waiting]
+        hungry = [row for row in self._rows if row.busy and row.session.waiting and not row.session.failure]
         most = self._most(hungry)
         while hungry and made < most and len(batch) < FREE_FRAMES * self._room:
             row = min(hungry, key=lambda each: each.start)

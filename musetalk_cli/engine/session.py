@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -61,6 +61,7 @@ class Session:
         options: How it treats silence and time.
 
     Attributes:
+        failure: What it failed with, by itself, or None; the engine does nothing more for it.
         hearing: Its sound, on the way to frames that can be made.
         shown_later: Frames of an utterance that were taken and wait to be shown; kept by who takes them.
     """
@@ -73,6 +74,7 @@ class Session:
         stream: StreamFormat,
         options: SessionOptions,
     ) -> None:
+        self.failure: Exception | None = None
         self.avatar = avatar
         self.hearing = hearing
         self.stream = stream
@@ -167,18 +169,20 @@ class Session:
         self.hearing.mute()
         fate = decide(0.0, has_face=False, late=False, discarded=True)
         self._waiting = deque(
-            replace(request, tokens=None, fate=fate, weight=0.0, utterance=None) for request in self._waiting
+            replace(request, tokens=None, fate=fate, weight=0.0, utterance=None, ends=0)
+            for request in self._waiting
         )
 
-    def hear(self, samples: Samples, arrived: float) -> None:
+    def hear(self, samples: Samples, arrived: float, *, ends: bool = False) -> None:
         """Add sound.
 
         Args:
             samples: float32 `[n, channels]` at the stream's rate.
             arrived: Monotonic seconds at which its last sample arrived.
+            ends: A segment ends with it.
         """
         self.settle()
-        self.hearing.hear(samples, arrived)
+        self.hearing.hear(samples, arrived, ends=ends)
 
     def end_sound(self, now: float) -> None:
         """End the sound: what is left becomes the last frames.
@@ -226,6 +230,7 @@ class Session:
                     source,
                     utterance,
                     hop.short and utterance is not None,
+                    sound.ends,
                 )
             )
         self._planned.append(requests)
@@ -269,19 +274,17 @@ class Session:
         """Take the oldest request that waits."""
         return self._waiting.popleft()
 
-    def assemble(self, request: FrameRequest, patches: Iterator[Image | None], now: float) -> None:
+    def assemble(self, request: FrameRequest, patch: Image | None, now: float) -> None:
         """Assemble the frame of a request; requests come back in their order.
 
         Args:
             request: What `next_request` gave.
-            patches: Finished patches of the requests that are made, in their order; one is taken where this
-                one is. None stands for a face that is not a number.
+            patch: Its finished patch; None where it is not made, or its face is not a number.
             now: Monotonic seconds.
         """
         idle = self._pictures.idle(request)
-        patch, fate = None, request.fate
+        fate = request.fate
         if fate.is_made:
-            patch = next(patches)
             fate = decide(request.weight, has_face=True, late=False, broken=patch is None)
         image = self._pictures.show(request, fate, patch, idle, self._shown)
         pts = self.timeline.pts(request.index)

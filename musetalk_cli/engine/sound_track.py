@@ -22,10 +22,12 @@ class FrameSound:
     Attributes:
         samples: float32 `[n, channels]` at the stream's rate.
         arrived: Monotonic seconds at which its first sample arrived.
+        ends: Segments that end in it.
     """
 
     samples: Samples
     arrived: float
+    ends: int
 
 
 class SoundTrack:
@@ -46,6 +48,8 @@ class SoundTrack:
         self._fed = 0
         self._told = False
         self._arrivals: deque[tuple[int, float]] = deque()
+        # samples of the stream at which segments end, whose frames were not taken yet
+        self._ends: deque[int] = deque()
 
     @property
     def heard(self) -> int:
@@ -57,10 +61,18 @@ class SoundTrack:
         """Those of them whose frames were not taken yet."""
         return self._fed - self._start
 
-    def append(self, samples: Samples, arrived: float) -> Samples:
-        """Take float32 `[n, channels]`, give the mono float32 `[m]` at 16 kHz that are final."""
+    def append(self, samples: Samples, arrived: float, *, ends: bool = False) -> Samples:
+        """Take float32 `[n, channels]`, give the mono float32 `[m]` at 16 kHz that are final.
+
+        Args:
+            samples: The sound.
+            arrived: Monotonic seconds at which it was complete.
+            ends: A segment ends with it.
+        """
         self._blocks.append(samples)
         self._fed += len(samples)
+        if ends:
+            self._ends.append(self._fed)
         self._arrivals.append((self._fed, arrived))
         heard = self._resampler.resample(samples)
         if not self._told and self._resampler.cancelled_at is not None:
@@ -78,6 +90,7 @@ class SoundTrack:
     def mute(self) -> None:
         """Forget what the sound of frames that are not made yet said, but not how long it was."""
         self._blocks = deque(np.zeros_like(block) for block in self._blocks)
+        self._ends.clear()
 
     def take(self, frames: range, *, final: bool) -> list[FrameSound]:
         """The sound of the next frames; the last frame of a stream takes what is left over too."""
@@ -87,12 +100,22 @@ class SoundTrack:
         bounds = [self._timeline.frame_start(frame, self._rate) - self._start for frame in frames]
         end = len(held) if final else self._timeline.frame_start(frames.stop, self._rate) - self._start
         sounds = [
-            FrameSound(held[first:last], self._arrival(self._start + first))
+            FrameSound(
+                held[first:last], self._arrival(self._start + first), self._ended_by(self._start + last)
+            )
             for first, last in zip(bounds, [*bounds[1:], end], strict=True)
         ]
         self._blocks = deque([held[end:].copy()])
         self._start += end
         return sounds
+
+    def _ended_by(self, sample: int) -> int:
+        """How many segments end up to a sample; each is told once."""
+        ended = 0
+        while self._ends and self._ends[0] <= sample:
+            self._ends.popleft()
+            ended += 1
+        return ended
 
     def row_arrived(self, row: int) -> float:
         """When the first sample of a row of the encoder arrived; its frame must not be taken yet."""

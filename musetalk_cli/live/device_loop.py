@@ -68,13 +68,16 @@ class DeviceLoop:
         """There may be something to do: sound came, or room."""
         self._wake.set()
 
-    def run(self) -> None:
+    def run(self, until: threading.Event | None = None) -> None:
         """Step until no stream is left, in the thread that owns the device.
+
+        Args:
+            until: Go on without a stream, and end when this is set and none is left; None is set.
 
         Raises:
             BaseException: What is no `Exception`, like a second Ctrl-C; every stream was told.
         """
-        while self._seats:
+        while self._seats or (until is not None and not until.is_set()):
             self.turn()
 
     def turn(self) -> None:
@@ -84,7 +87,7 @@ class DeviceLoop:
             self._wake.clear()
             for seat in self._seats:
                 self._exchange(seat)
-            if self._seats and not self._engine.step():
+            if not (self._seats and self._engine.step()):
                 self._rest()
         except BaseException as error:
             for seat in self._seats:

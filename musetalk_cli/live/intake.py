@@ -86,6 +86,11 @@ class Intake:
         """Blocks of sound that wait."""
         return self._queue.waiting
 
+    @property
+    def waiting_s(self) -> float:
+        """Seconds of sound that wait."""
+        return self._queue.held / self._session.stream.sample_rate
+
     def put(self, epoch: int, block: AudioBlock) -> None:
         """Add sound, waiting while there is no room.
 
@@ -134,7 +139,7 @@ class Intake:
             self._segment_ended = block.ends
             with self._stats.span("audio"):
                 arrived = block.arrived if self._policy.own_time else self._clock.now()
-                self._session.hear(block.samples, arrived)
+                self._session.hear(block.samples, arrived, ends=block.ends)
         return True
 
     def _pull(self) -> AudioBlock | None:

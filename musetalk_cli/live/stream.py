@@ -92,6 +92,11 @@ class Stream:
         self._stopped = False
         self._made = False
 
+    @property
+    def unheard_s(self) -> float:
+        """Seconds of sound that came ahead of its time and wait."""
+        return self._intake.waiting_s
+
     # -- whoever runs the stream -------------------------------------------------------------------------
 
     def open(self) -> None:
@@ -178,6 +183,8 @@ class Stream:
         """Give sound to the session and take finished frames from it; False once the stream needs no more."""
         if self._fatal is not None or self._over.is_set():
             return False
+        if self.session.failure is not None:
+            raise self.session.failure
         self._intake.note()
         self._give()
         self.session.shown_later = self._buffer.ahead

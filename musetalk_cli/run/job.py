@@ -106,7 +106,7 @@ def run_job(
         policy = StreamPolicy.of_recording()
         if not offline:
             policy = StreamPolicy.of_stream(source, sinks, job.when_late, job.chunk)
-        idle = None if offline and job.silence is None else _idle(run, job, avatar)
+        idle = None if offline and job.silence is None else find_idle(run, job, avatar)
         engine = make_engine(open_bundle(run), job, clock, trace, live=policy.speaks_live)
         if not offline:
             engine.warm_up(avatar)
@@ -147,19 +147,8 @@ def run_session(
         MuseTalkError: Source, engine or a sink failed before the first frame, or at all where it is all or
             nothing.
     """
-    job, source, clock = engine.job, ends.source, engine.stats.clock
-    schedule = None
-    if policy.paced:
-        schedule = PlayoutSchedule(Timeline(job.fps, job.alignment), job.chunk, engine.costs.first_frames)
-    due = None if schedule is None else schedule.expected
-    options = SessionOptions(silence, idle, policy.speaks_live, policy.late_after_s, due)
-    session = engine.open(
-        avatar, job.fps, job.chunk, job.context, source.sample_rate, source.channels, options
-    )
-    observer = Observer(clock, float(job.chunk), source.sample_rate, trace)
-    loop = DeviceLoop(engine, clock)
-    buffering = policy.buffering(job.fps, job.chunk, engine.batch_sizes[-1], job.ahead)
-    stream = Stream(loop, session, ends, policy, schedule, buffering, observer, engine.stats)
+    loop = DeviceLoop(engine, engine.stats.clock)
+    stream = open_stream(engine, loop, avatar, silence, idle, policy, ends, trace)
     if handle is not None:
         handle.bind(stream)
     try:
@@ -171,10 +160,53 @@ def run_session(
         stream.abort(error)
         raise
     finally:
-        engine.close(session)
+        engine.close(stream.session)
 
 
-def _idle(run: RunConfig, job: JobConfig, avatar: Avatar) -> Clip | None:
+def open_stream(
+    engine: Engine,
+    loop: DeviceLoop,
+    avatar: Avatar,
+    silence: SilenceLevel | None,
+    idle: Clip | None,
+    policy: StreamPolicy,
+    ends: Ends,
+    trace: Trace | None = None,
+    fps: Fraction | None = None,
+) -> Stream:
+    """A stream with its session, for a loop that it is added to once it is open.
+
+    Args:
+        engine: What makes the frames, as its job says.
+        loop: The engine's loop.
+        avatar: Who speaks; it is put on the device here, in the caller's thread.
+        silence: The level that is silence; None makes every frame.
+        idle: Pictures shown in silence; None is the avatar's own frames.
+        policy: How the stream keeps time, and what a failure does.
+        ends: Source and sinks.
+        trace: Where moments and the depths of queues go, or None.
+        fps: Frames per second; None is what the job says.
+    """
+    job, source, clock = engine.job, ends.source, engine.stats.clock
+    fps = fps or job.fps
+    schedule = None
+    if policy.paced:
+        schedule = PlayoutSchedule(Timeline(fps, job.alignment), job.chunk, engine.costs.first_frames)
+    due = None if schedule is None else schedule.expected
+    options = SessionOptions(silence, idle, policy.speaks_live, policy.late_after_s, due)
+    session = engine.open(avatar, fps, job.chunk, job.context, source.sample_rate, source.channels, options)
+    observer = Observer(clock, float(job.chunk), source.sample_rate, trace)
+    buffering = policy.buffering(fps, job.chunk, engine.batch_sizes[-1], job.ahead)
+    return Stream(loop, session, ends, policy, schedule, buffering, observer, engine.stats)
+
+
+def find_idle(run: RunConfig, job: JobConfig, avatar: Avatar) -> Clip | None:
+    """Pictures that are shown in silence; None is the avatar's own frames.
+
+    Raises:
+        InputError: They have another size.
+        AvatarError: They cannot be read.
+    """
     if job.idle_avatar is None:
         return load_idle(run.avatars.path, avatar.meta) if avatar.meta.idle_frames else None
     home = find_avatar(run.avatars.path, job.idle_avatar)

@@ -1,0 +1,103 @@
+"""What an engine does before its first stream: everything once, timed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from musetalk_cli.clock import Clock
+from musetalk_cli.engine.costs import Costs
+from musetalk_cli.engine.image_steps import ImageSteps, SourceFrame
+from musetalk_cli.engine.repair import Repair
+from musetalk_cli.engine.windows import Encode
+from musetalk_cli.nets.audio_encoder import EncodeRequest
+from musetalk_cli.nets.generator import Generator
+from musetalk_cli.timeline import ROWS_PER_FRAME, ROWS_PER_SECOND, SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from musetalk_cli.avatar.data import Avatar
+    from musetalk_cli.nets.bundle import Bundle
+
+TRIALS, TRYING_S = 5, 1.0
+"""How often work of a live stream is timed as an engine warms up, at the most, and how long it is tried."""
+
+
+class Rehearsal:
+    """Does what a stream will do with one avatar, and measures what it needs.
+
+    Args:
+        bundle: The networks.
+        encode: What gives the rows of windows.
+        generator: What makes faces.
+        images: What the device holds of avatars, and the image steps.
+        repair: What is done about faces that are not numbers.
+        clock: Where time comes from.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        encode: Encode,
+        generator: Generator,
+        images: ImageSteps,
+        repair: Repair,
+        clock: Clock,
+    ) -> None:
+        self._bundle = bundle
+        self._encode = encode
+        self._generator = generator
+        self._images = images
+        self._repair = repair
+        self._clock = clock
+        self._on_cuda = bundle.device.type == "cuda"
+
+    def measure(self, avatar: Avatar, sizes: Sequence[int], window_rows: int, *, live: bool) -> Costs:
+        """Make every batch size on CUDA, the first and the last elsewhere: a new shape costs little there.
+
+        Args:
+            avatar: Whose faces are made.
+            sizes: Sizes a batch may have, ascending.
+            window_rows: Rows of the encoder's window.
+            live: Each is timed several times, and the shortest counts.
+
+        Raises:
+            ModelError: The networks make no face of this avatar.
+        """
+        second = np.zeros(SAMPLE_RATE, np.float32)
+        request = EncodeRequest(second, range(ROWS_PER_SECOND), window_rows)
+        sizes = sizes if self._on_cuda else sorted({sizes[0], sizes[-1]})
+        self._encode([request])
+        for size in sizes if self._on_cuda else sizes[:1]:
+            self._make(avatar, size)
+        trials = TRIALS if live else 1
+        hop = self._shortest(lambda: self._encode([request]), trials)
+        return Costs(hop, {size: self._shortest(partial(self._make, avatar, size), trials) for size in sizes})
+
+    def _make(self, avatar: Avatar, size: int) -> None:
+        """Make a batch of one frame of an avatar, so many times."""
+        source = next(number for number, patch in enumerate(avatar.patches) if patch is not None)
+        latents = self._images.latents([SourceFrame(avatar, source)])
+        tokens = latents.new_zeros(1, ROWS_PER_FRAME * self._bundle.layers, self._bundle.token_width)
+        predicted = self._generator.unet(tokens.expand(size, -1, -1), latents.expand(size, -1, -1, -1))
+        faces = self._generator.faces(predicted)
+        *_, marks = self._images.run([SourceFrame(avatar, source)] * size, *faces)()
+        if not marks.all():
+            self._repair.check(avatar, tokens[0])
+
+    def _shortest(self, work: Callable[[], object], trials: int) -> float:
+        """Seconds that some work takes: whatever else the machine does, it does not always."""
+        seconds: list[float] = []
+        while len(seconds) < trials and sum(seconds) < TRYING_S:
+            seconds.append(self._seconds(work))
+        return min(seconds)
+
+    def _seconds(self, work: Callable[[], object]) -> float:
+        begun = self._clock.now()
+        work()
+        if self._on_cuda:
+            torch.cuda.synchronize(self._bundle.device)
+        return self._clock.now() - begun
