@@ -1,5 +1,6 @@
 """The window, on a screen of its own."""
 
+import ctypes
 import os
 import select
 import shutil
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 from fractions import Fraction
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -135,6 +137,23 @@ def test_pixels_of_a_frame_are_on_the_screen_with_one_line_over_them(screen, tmp
     assert np.ptp(np.flatnonzero(differs.any(axis=1))) < 20
     assert (seen[0][differs].min(axis=1) > 200).any()
     assert (told.interrupts, told.closes) == (0, 0)
+
+
+@needs_screen
+def test_the_window_is_told_to_the_systems_xlib_by_its_own_bridge(screen, started):
+    """With the one in OpenCV's wheel, Xlib took events of the toolkit, and some windows stayed black."""
+    try:
+        ctypes.CDLL(viewer.XLIB_BRIDGE)
+    except OSError:
+        pytest.skip(f"the system has no {viewer.XLIB_BRIDGE}")
+    told = Told()
+    told.sink.open(STREAM)
+    (window,) = started()
+    loaded = [line.split()[-1] for line in Path(f"/proc/{window}/maps").read_text().splitlines()]
+    told.sink.finish()
+    bridges = list(dict.fromkeys(path for path in loaded if "libX11-xcb" in path))
+    packed = [path for path in bridges if "opencv" in path]
+    assert len(bridges) > len(packed), "who owns the events is told to nobody"
 
 
 @needs_screen

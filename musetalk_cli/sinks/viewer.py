@@ -8,10 +8,12 @@ A message is `TEXT` bytes of overlay, padded with zeros, and a frame, uint8 `[he
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,17 +24,18 @@ TEXT = 160
 READY, INTERRUPT, CLOSED = b"s", b"i", b"q"
 """What it says: ready for the next frame; space or i was pressed; q, Esc or the close button."""
 TITLE = "MuseTalk"
+XLIB_BRIDGE = "libX11-xcb.so.1"
+"""The system's library with which a toolkit tells Xlib that the events are its own."""
 
 _REPEAT_S = 0.75
 """A key that comes again within this is held down: no keyboard waits longer before it repeats."""
 _POLL_MS = 10
-_SETTLE_MS = 300
-"""How long the toolkit handles what it is told at first: without that some windows were never painted."""
 _KEYS = dict.fromkeys(b" iI", INTERRUPT) | dict.fromkeys(b"qQ\x1b", CLOSED)
 
 
 def main(width: int, height: int) -> None:
     """Show frames until the input ends or the user closes the window."""
+    _load_bridge()
     import cv2
     import numpy as np
 
@@ -41,7 +44,6 @@ def main(width: int, height: int) -> None:
     image = message[TEXT:].reshape(height, width, 3)
     cv2.namedWindow(TITLE, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)
     cv2.imshow(TITLE, image)
-    cv2.waitKey(_SETTLE_MS)
     _say(READY)
     poller = select.poll()
     poller.register(messages, select.POLLIN)
@@ -64,6 +66,16 @@ def main(width: int, height: int) -> None:
             return
         if said is not None and not held:
             _say(said)
+
+
+def _load_bridge() -> None:
+    """Let OpenCV's toolkit find the bridge that fits the system's Xlib, where there is one.
+
+    The one in OpenCV's wheel is older: it writes who owns the events where a newer Xlib keeps something else.
+    Xlib then takes some of them for itself; where it takes that the window is on the screen, it stays black.
+    """
+    with suppress(OSError):
+        ctypes.CDLL(XLIB_BRIDGE, mode=ctypes.RTLD_GLOBAL)
 
 
 def probe() -> None:
