@@ -1,0 +1,59 @@
+/** How loud a track is, drawn as a bar. */
+
+const FLOOR_DB = -60;
+const FALL_DB = 1.5; // a frame; a bar that falls at once flickers
+const CALM_MS = 250;
+
+export class Level {
+  #bar;
+  #meter;
+  #analyser = null;
+  #source = null;
+  #track = null;
+  #samples = new Float32Array(1024);
+  #shown = FLOOR_DB;
+  #told = 0;
+  #calm = matchMedia("(prefers-reduced-motion: reduce)");
+
+  /** @param {HTMLElement} meter Of the role "meter", with one element inside that is the bar. */
+  constructor(meter) {
+    this.#meter = meter;
+    this.#bar = meter.firstElementChild;
+  }
+
+  /**
+   * Listen to a track, or to none (null).
+   *
+   * @param {AudioContext} context
+   * @param {MediaStreamTrack | null} track
+   */
+  follow(context, track) {
+    if (track === this.#track) return;
+    this.#track = track;
+    this.#source?.disconnect();
+    this.#source = this.#analyser = null;
+    if (!track) return;
+    this.#analyser = new AnalyserNode(context, { fftSize: 2 * this.#samples.length });
+    this.#source = context.createMediaStreamSource(new MediaStream([track]));
+    this.#source.connect(this.#analyser);
+  }
+
+  /** The level now, in dB of full scale. */
+  #measure() {
+    if (!this.#analyser) return FLOOR_DB;
+    this.#analyser.getFloatTimeDomainData(this.#samples);
+    const power = this.#samples.reduce((sum, value) => sum + value * value, 0) / this.#samples.length;
+    return Math.max(FLOOR_DB, Math.min(0, 10 * Math.log10(power + 1e-12)));
+  }
+
+  /** Draw it; called for every frame of the screen with the time, in milliseconds. */
+  draw(now) {
+    const due = now - this.#told >= CALM_MS;
+    if (this.#calm.matches && !due) return;
+    this.#shown = Math.max(this.#measure(), this.#shown - FALL_DB);
+    this.#bar.style.transform = `scaleX(${1 - this.#shown / FLOOR_DB})`;
+    if (!due) return;
+    this.#told = now;
+    this.#meter.setAttribute("aria-valuenow", String(Math.round(this.#shown)));
+  }
+}

@@ -1,0 +1,121 @@
+/** One WebRTC connection to a session of the service. */
+
+import { Refusal } from "./api.js";
+
+const GATHERING_MS = 2_000; // a STUN server that does not answer would hold the offer up for half a minute
+const SLOW_MS = 10_000;
+const GIVE_UP_MS = 30_000;
+
+export const NO_WAY = new Refusal(
+  0,
+  "No connection for picture and sound came about.",
+  "UDP between this browser and the service may be blocked. A TURN server helps: musetalk serve --ice-server turn:HOST.",
+);
+const NO_PICTURE = new Refusal(
+  0,
+  "The connection stands, but no picture comes.",
+  "This browser may not decode H.264. Try another browser.",
+);
+
+function gathered(connection) {
+  return new Promise((resolve) => {
+    const look = () => connection.iceGatheringState === "complete" && resolve();
+    connection.addEventListener("icegatheringstatechange", look);
+    setTimeout(resolve, GATHERING_MS);
+    look();
+  });
+}
+
+export class Peer {
+  #connection;
+  #sound;
+  #settle = () => {};
+
+  /** Its name at the service, once that has answered. */
+  viewer = null;
+  stream = null;
+
+  /** Called when the connection broke, after it stood: with true where it may still come back by itself. */
+  onbroken = () => {};
+  onmended = () => {};
+
+  constructor(iceServers) {
+    this.#connection = new RTCPeerConnection({ iceServers });
+  }
+
+  /** Whether the microphone can be sent without a new connection. */
+  get sends() {
+    return this.#sound.direction === "sendrecv";
+  }
+
+  get connection() {
+    return this.#connection;
+  }
+
+  /** The offer with its candidates; with a microphone's track, the sound goes both ways. */
+  async offer(track = null) {
+    this.#connection.addTransceiver("video", { direction: "recvonly" });
+    this.#sound = this.#connection.addTransceiver(track ?? "audio", { direction: track ? "sendrecv" : "recvonly" });
+    await this.#connection.setLocalDescription();
+    await gathered(this.#connection);
+    return this.#connection.localDescription.sdp;
+  }
+
+  /**
+   * Take the answer, and wait until the first of the picture has come.
+   *
+   * @param {string} sdp
+   * @param {(refusal: Refusal) => void} onslow Called once where this takes long, with what may be the reason.
+   * @throws {Refusal} Where nothing came, in bounded time.
+   */
+  async accept(sdp, onslow) {
+    const arrived = this.#arrival(onslow);
+    await this.#connection.setRemoteDescription({ type: "answer", sdp });
+    this.stream = new MediaStream(this.#connection.getReceivers().map((receiver) => receiver.track));
+    await arrived;
+    this.#connection.addEventListener("connectionstatechange", () => this.#watch());
+    this.#watch();
+  }
+
+  #arrival(onslow) {
+    const connection = this.#connection;
+    const picture = connection.getReceivers().find((receiver) => receiver.track.kind === "video").track;
+    const reason = () => (connection.connectionState === "connected" ? NO_PICTURE : NO_WAY);
+    return new Promise((resolve, reject) => {
+      const slow = setTimeout(() => onslow(reason()), SLOW_MS);
+      const late = setTimeout(() => this.#settle(reason()), GIVE_UP_MS);
+      this.#settle = (refusal) => {
+        clearTimeout(slow);
+        clearTimeout(late);
+        if (refusal) reject(refusal);
+        else resolve();
+      };
+      const look = () => {
+        const state = connection.connectionState;
+        if (state === "failed" || state === "closed") this.#settle(NO_WAY);
+        else if (state === "connected" && !picture.muted) this.#settle(null);
+      };
+      connection.addEventListener("connectionstatechange", look);
+      picture.addEventListener("unmute", look);
+      look();
+    });
+  }
+
+  #watch() {
+    const state = this.#connection.connectionState;
+    if (state === "failed" || state === "closed") this.onbroken(false);
+    else if (state === "disconnected") this.onbroken(true);
+    else if (state === "connected") this.onmended();
+  }
+
+  /** Send another track, or nothing; only where `sends`. */
+  async replace(track) {
+    await this.#sound.sender.replaceTrack(track);
+  }
+
+  close() {
+    this.onbroken = this.onmended = () => {};
+    this.#connection.close();
+    this.#settle(NO_WAY);
+  }
+}
