@@ -1,0 +1,345 @@
+"""Viewers by WebRTC, with real peers on this machine."""
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lives import delay_of, speech
+from processes import open_descriptors
+
+from musetalk_cli.errors import InputError, MuseTalkError
+
+pytest.importorskip("aiortc", reason="the extra serve is not installed")
+
+from aiortc import RTCRtpSender
+from rtc_clients import (
+    FPS,
+    LIMIT_S,
+    RATE,
+    Client,
+    Session,
+    Voice,
+    clients,
+    in_thread,
+    picture,
+    shade_of,
+)
+
+from musetalk_cli.serve import encoders
+from musetalk_cli.serve.rtc import Peers
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def software(monkeypatch):
+    """What a GPU makes is not the same on every machine."""
+    monkeypatch.setattr(encoders, "hardware_works", lambda: False)
+
+
+def run(scenario):
+    """Run a scenario with its peers; nothing of it is left in the loop."""
+
+    async def whole():
+        peers = Peers()
+        try:
+            async with asyncio.timeout(3 * LIMIT_S):
+                await scenario(peers)
+        finally:
+            await peers.close()
+        assert peers.count == 0
+        await settle()
+
+    asyncio.run(whole())
+
+
+async def settle():
+    """Until no task is left but this one: the library starts some that nobody waits for."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        _, left = await asyncio.wait(others, timeout=LIMIT_S)
+        assert not left
+
+
+def psnr(one, other):
+    return 10 * np.log10(255**2 / np.mean((one.astype(float) - other) ** 2))
+
+
+def section(sdp, kind):
+    return next(part for part in sdp.split("m=") if part.startswith(kind))
+
+
+def test_pictures_and_sound_arrive_as_they_were_sent_and_together():
+    session = Session()
+
+    async def scenario(peers):
+        async with clients(Client()) as (client,):
+            with session.running():
+                await client.watch(peers, session)
+                await client.until(lambda: len(client.pictures) >= 40 and len(client.sounds) >= 80)
+        numbers = client.numbers
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+        for number, (_, image) in zip(numbers, client.pictures, strict=True):
+            assert psnr(image, picture(number)) > 30
+        times = [pts for pts, _ in client.pictures]
+        assert [pts - times[0] for pts in times] == [90_000 // FPS * n for n in range(len(times))]
+        heard = client.sound
+        assert [pts for pts, _ in client.sounds] == [
+            client.sounds[0][0] + 960 * n for n in range(len(client.sounds))
+        ]
+        place, likeness = delay_of(heard[RATE // 2 : RATE], session.sound, RATE)
+        assert likeness > 0.8
+        # what came first of each was sent with the same frame
+        assert abs((place - 0.5) - numbers[0] / FPS) < 0.5 / FPS
+
+    run(scenario)
+
+
+def test_a_second_viewer_does_not_disturb_the_first():
+    session = Session()
+
+    async def scenario(peers):
+        async with clients(Client(), Client()) as (first, second):
+            with session.running():
+                await first.watch(peers, session)
+                await first.until_pictures(10)
+                await second.watch(peers, session)
+                await second.until_pictures(20)
+                await first.until_pictures(40)
+        for client in (first, second):
+            numbers = client.numbers
+            assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+            times = [pts for pts, _ in client.pictures]
+            assert set(np.diff(times)) == {90_000 // FPS}
+            for number, (_, image) in zip(numbers, client.pictures, strict=True):
+                assert psnr(image, picture(number)) > 30
+
+    run(scenario)
+
+
+def test_sessions_do_not_see_each_other():
+    one, other = Session(40, seed=1), Session(200, seed=2)
+
+    async def scenario(peers):
+        async with clients(*(Client() for _ in range(4))) as watching:
+            with one.running(), other.running():
+                for number, client in enumerate(watching):
+                    await client.watch(peers, (one, other)[number % 2])
+                for client in watching:
+                    await client.until(lambda: len(client.pictures) >= 15 and len(client.sounds) >= 60)  # noqa: B023
+        for number, client in enumerate(watching):
+            assert all(abs(shade_of(image) - (40, 200)[number % 2]) < 10 for _, image in client.pictures)
+            likeness = [
+                delay_of(client.sound[9600:33600], session.sound, RATE)[1] for session in (one, other)
+            ]
+            assert likeness[number % 2] > 0.8
+            assert likeness[1 - number % 2] < 0.3
+
+    run(scenario)
+
+
+def test_h264_and_opus_are_agreed_on_whatever_else_is_offered():
+    async def scenario(peers):
+        async with clients(Client()) as (client,):
+            with Session().running() as session:
+                answer = await client.watch(peers, session)
+        video = re.findall(r"a=rtpmap:\d+ (\S+)", section(answer.sdp, "video"))
+        assert set(video) == {"H264/90000", "rtx/90000"}
+        settings = re.findall(r"a=fmtp:\d+ (level\S+)", section(answer.sdp, "video"))
+        assert "packetization-mode=1;profile-level-id=42e01f" in settings[0]
+        assert all("packetization-mode=1" in each for each in settings)
+        assert re.findall(r"a=rtpmap:\d+ (\S+)", section(answer.sdp, "audio")) == ["opus/48000/2"]
+        assert "a=candidate" in answer.sdp
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("kind", "codec", "words"),
+    [
+        ("video", "VP8", r"^The offer has no H\.264 with packetization-mode=1 and the baseline profile\.$"),
+        ("audio", "PCMU", r"^The offer has no Opus\.$"),
+    ],
+)
+def test_an_offer_without_the_codec_is_refused(kind, codec, words):
+    async def scenario(peers):
+        async with clients(Client()) as (client,):
+            for transceiver in client.connection.getTransceivers():
+                if transceiver.kind == kind:
+                    codecs = RTCRtpSender.getCapabilities(kind).codecs
+                    transceiver.setCodecPreferences([each for each in codecs if each.name == codec])
+            with pytest.raises(InputError, match=words) as caught:
+                await peers.answer(Session(), await client.offer(), microphone=False)
+            assert caught.value.hint
+            assert peers.count == 0
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("kind", ["video", "audio"])
+def test_one_may_ask_for_pictures_or_sound_alone(kind):
+    async def scenario(peers):
+        async with clients(Client(**{kind: "recvonly"})) as (client,):
+            with Session().running() as session:
+                answer = await client.watch(peers, session)
+                await client.until(lambda: len(client.pictures) + len(client.sounds) >= 10)
+        assert bool(client.pictures) == (kind == "video")
+        assert answer.sdp.count("m=") == 1
+
+    run(scenario)
+
+
+def test_one_that_asks_for_nothing_is_refused():
+    async def scenario(peers):
+        async with clients(Client(video="sendonly", audio="inactive")) as (client,):
+            with pytest.raises(InputError, match="asks for neither pictures nor sound"):
+                await peers.answer(Session(), await client.offer(), microphone=True)
+
+    run(scenario)
+
+
+def test_a_data_channel_and_further_streams_are_no_harm():
+    async def scenario(peers):
+        client = Client()
+        client.connection.createDataChannel("chat")
+        for kind in ("video", "audio"):
+            client.connection.addTransceiver(kind, "sendrecv")
+        async with clients(client):
+            with Session().running() as session:
+                answer = await client.watch(peers, session, microphone=True)
+                await client.until_pictures(10)
+        assert [
+            line for line in answer.sdp.splitlines() if line in {"a=sendonly", "a=inactive", "a=recvonly"}
+        ] == [
+            *["a=sendonly"] * 2,
+            *["a=inactive"] * 2,
+        ]
+
+    run(scenario)
+
+
+def test_the_session_hears_the_microphone():
+    voice = speech(4, RATE, seed=5)
+
+    async def scenario(peers):
+        async with clients(Client(Voice(voice), video="recvonly")) as (client,):
+            with Session().running() as session:
+                answer = await client.watch(peers, session, microphone=True)
+                await client.until(lambda: len(session.heard) >= 60 and len(client.sounds) >= 10)
+        assert "a=sendrecv" in section(answer.sdp, "audio")
+        assert {part.dtype for part in session.heard} == {np.dtype(np.float32)}
+        heard = np.concatenate(session.heard)
+        assert heard.shape[1] == 1
+        _, likeness = delay_of(heard[9600:33600, 0], voice, RATE)
+        assert likeness > 0.8
+
+    run(scenario)
+
+
+def test_a_microphone_that_is_not_wanted_is_not_received():
+    async def scenario(peers):
+        async with clients(Client(Voice(speech(4, RATE)), video="recvonly")) as (client,):
+            with Session().running() as session:
+                answer = await client.watch(peers, session, microphone=False)
+                await client.until_pictures(25)
+        assert "a=sendonly" in section(answer.sdp, "audio")
+        assert session.heard == []
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("way", ["client", "service", "session"])
+def test_who_goes_leaves_nothing_and_the_others_go_on(way):
+    session, going = Session(), Session()
+
+    async def scenario(peers):
+        async with clients(Client(), Client()) as (gone, staying):
+            with session.running():
+                await staying.watch(peers, session)
+                with going.running():
+                    answer = await gone.watch(peers, going)
+                    await gone.until_pictures(3)
+                    if way == "client":
+                        await gone.close()
+                        await in_thread(going.broadcast.wait_for_viewers, 0)
+                    elif way == "service":
+                        await peers.leave(answer.viewer)
+                        await peers.leave(answer.viewer)
+                        assert going.broadcast.viewers == 0
+                await gone.until(lambda: gone.connection.connectionState in {"closed", "failed"})
+                count = len(staying.pictures)
+                await staying.until_pictures(count + 10)
+                assert peers.count == 1
+
+    run(scenario)
+
+
+def test_one_that_vanishes_is_noticed():
+    session = Session()
+
+    async def scenario(_):
+        peers = Peers(silent_s=3)
+        viewer = await in_thread(start_viewer)
+        try:
+            with session.running():
+                offer = json.loads(await in_thread(viewer.stdout.readline))
+                answer = await peers.answer(session, offer, microphone=False)
+                viewer.stdin.write(json.dumps(answer.sdp) + "\n")
+                viewer.stdin.flush()
+                assert await in_thread(viewer.stdout.readline) == "seen\n"
+                assert session.broadcast.viewers == 1
+                viewer.kill()
+                await in_thread(session.broadcast.wait_for_viewers, 0)
+        finally:
+            viewer.kill()
+            viewer.communicate()
+            await peers.close()
+
+    run(scenario)
+
+
+def start_viewer():
+    command = [sys.executable, str(HERE / "rtc_clients.py")]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_nobody_is_let_in_when_the_service_ends():
+    async def scenario(peers):
+        async with clients(Client()) as (client,):
+            await peers.close()
+            with pytest.raises(MuseTalkError, match=r"^The service is ending\.$"):
+                await peers.answer(Session(), await client.offer(), microphone=False)
+            assert peers.count == 0
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("times", [4, pytest.param(100, marks=pytest.mark.slow)])
+def test_many_that_come_and_go_leave_nothing(times):
+    session = Session()
+
+    async def visit(peers):
+        async with clients(Client()) as (client,):
+            await client.watch(peers, session)
+            await client.until_pictures(1)
+
+    async def scenario(peers):
+        first = None
+        for _ in range(times + 1):
+            await visit(peers)
+            await in_thread(session.broadcast.wait_for_viewers, 0)
+            await settle()
+            # the pool of threads belongs to the test
+            threads = {each.name for each in threading.enumerate() if not each.name.startswith("asyncio")}
+            left = threads, len(open_descriptors())
+            first = first or left
+        assert left == first
+
+    with session.running():
+        run(scenario)
