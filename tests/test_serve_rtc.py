@@ -254,6 +254,85 @@ def test_a_microphone_that_is_not_wanted_is_not_received():
     run(scenario)
 
 
+@pytest.fixture
+def names(monkeypatch):
+    """Addresses that multicast DNS would find; nothing is asked on the network."""
+    found = {}
+
+    async def resolve(_, hostname, timeout=None):
+        return found.get(hostname)
+
+    monkeypatch.setattr("aioice.mdns.MDnsProtocol.resolve", resolve)
+    return found
+
+
+def hidden(offer, names):
+    """An offer whose addresses are names, as browsers hide them, and what each name stands for."""
+
+    def hide(found):
+        name = f"{len(names)}-hidden.local"
+        names[name] = found[2]
+        return f"{found[1]}{name}{found[3]}"
+
+    return re.sub(r"(a=candidate:\S+ 1 udp \d+ )(\S+)( )", hide, offer)
+
+
+def test_addresses_that_are_names_are_resolved(names):
+    async def scenario(peers):
+        async with clients(Client()) as (client,):
+            with Session().running() as session:
+                offer = hidden(await client.offer(), names)
+                answer = await peers.answer(session, offer, microphone=False)
+                # the client knows no address of the service, so it is the service that must call
+                mute = re.sub(r"a=(candidate:.*|end-of-candidates)\r\n", "", answer.sdp)
+                await client.take_answer(mute)
+                await client.until_pictures(3)
+        assert names
+
+    run(scenario)
+
+
+def test_a_peer_whose_address_cannot_be_resolved_is_found_when_it_calls(names):
+    async def scenario(peers):
+        async with clients(Client()) as (client,):
+            with Session().running() as session:
+                offer = hidden(await client.offer(), names)
+                names.clear()
+                answer = await peers.answer(session, offer, microphone=False)
+                await client.take_answer(answer.sdp)
+                await client.until_pictures(3)
+
+    run(scenario)
+
+
+def test_a_service_that_cannot_ask_for_names_lets_the_peer_call(names, monkeypatch):
+    async def refuse():
+        raise OSError("Address already in use")
+
+    monkeypatch.setattr("aioice.mdns.create_mdns_protocol", refuse)
+
+    async def scenario(peers):
+        async with clients(Client()) as (client,):
+            with Session().running() as session:
+                answer = await peers.answer(session, hidden(await client.offer(), names), microphone=False)
+                await client.take_answer(answer.sdp)
+                await client.until_pictures(3)
+
+    run(scenario)
+
+
+def test_a_session_that_ends_before_the_viewer_is_connected_ends_the_viewer():
+    async def scenario(peers):
+        async with clients(Client()) as (client,):
+            session = Session()
+            with session.running():
+                offer = await client.offer()
+            await client.take_answer((await peers.answer(session, offer, microphone=False)).sdp)
+            await client.until(lambda: client.connection.connectionState in {"closed", "failed"})
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("way", ["client", "service", "session"])
 def test_who_goes_leaves_nothing_and_the_others_go_on(way):
     session, going = Session(), Session()

@@ -1,0 +1,155 @@
+"""From the sink's thread to the loop: what waits is bounded, and one that falls behind goes on at an IDR."""
+
+import asyncio
+import threading
+import time
+from fractions import Fraction
+from itertools import pairwise
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("aiortc", reason="the extra serve is not installed")
+
+from aiortc.mediastreams import MediaStreamError
+
+from musetalk_cli.serve.broadcast import Unit, Wants
+from musetalk_cli.serve.encoders import Packet
+from musetalk_cli.serve.tracks import Line, PictureTrack, Screen, SoundTrack
+
+FPS = Fraction(25)
+LIMIT_S = 30
+
+
+def unit(number, *, key=False, sounds=2):
+    packets = tuple(Packet(number * 1920 + 960 * n - 312, b"sound") for n in range(sounds))
+    return Unit(SimpleNamespace(pts=number / FPS), b"%d" % number, key, packets)
+
+
+def screen(wants=Wants(), ended=lambda: None):  # noqa: B008 - frozen
+    return Screen(wants, FPS, asyncio.get_running_loop(), ended)
+
+
+async def take(line, count):
+    return [await asyncio.wait_for(line.get(), LIMIT_S) for _ in range(count)]
+
+
+def test_what_a_thread_puts_a_coroutine_gets_in_order():
+    async def scenario():
+        line = Line(1000, asyncio.get_running_loop())
+        thread = threading.Thread(target=lambda: [line.put(number) for number in range(500)])
+        thread.start()
+        assert await take(line, 500) == list(range(500))
+        thread.join()
+
+    asyncio.run(scenario())
+
+
+def test_a_line_is_bounded_and_a_closed_one_ends_who_waits():
+    async def scenario():
+        line = Line(2, asyncio.get_running_loop())
+        assert [line.put(number) for number in range(3)] == [True, True, False]
+        assert await take(line, 1) == [0]
+        assert line.put(3)
+        line.clear()
+        waiting = asyncio.create_task(line.get())
+        await asyncio.to_thread(line.close)
+        with pytest.raises(MediaStreamError):
+            await asyncio.wait_for(waiting, LIMIT_S)
+
+    asyncio.run(scenario())
+
+
+def test_one_whose_loop_is_gone_is_no_harm():
+    made = []
+
+    async def scenario():
+        made.append(screen())
+
+    asyncio.run(scenario())
+    made[0].show(unit(0, key=True))
+    made[0].end()
+    made[0].close()
+
+
+def test_times_are_those_of_the_frame():
+    async def scenario():
+        shown = screen()
+        shown.show(unit(50, key=True))
+        picture = await PictureTrack(shown.pictures).recv()
+        assert (picture.pts, picture.time_base) == (180_000, Fraction(1, 90_000))
+        assert bytes(picture) == b"50"
+        track = SoundTrack(shown.sounds)
+        packets = [await track.recv() for _ in range(2)]
+        assert [packet.pts for packet in packets] == [95_688, 96_648]
+        assert packets[0].time_base == Fraction(1, 48_000)
+
+    asyncio.run(scenario())
+
+
+def test_sound_is_not_sent_before_its_place_in_the_frame():
+    async def scenario():
+        shown = screen()
+        before = time.monotonic()
+        shown.show(unit(0, key=True))
+        after = time.monotonic()
+        dues = [sound.due for sound in await take(shown.sounds, 2)]
+        for due, place in zip(dues, (-312 / 48_000, 648 / 48_000), strict=True):
+            assert before <= due - place <= after
+        shown.show(unit(1))
+        track = SoundTrack(shown.sounds)
+        start = time.monotonic()
+        await track.recv()
+        await track.recv()
+        assert time.monotonic() - start >= 648 / 48_000 - 0.002
+
+    asyncio.run(scenario())
+
+
+def test_one_that_falls_behind_goes_on_at_the_next_idr_with_sound_that_is_new():
+    async def scenario():
+        shown = screen()
+        for number in range(40):
+            shown.show(unit(number, key=number in {0, 35}))
+        pictures = await take(shown.pictures, 5)
+        assert [picture.data for picture in pictures] == [b"35", b"36", b"37", b"38", b"39"]
+        sounds = await take(shown.sounds, 30)
+        assert sounds[-1].pts == 39 * 1920 + 960 - 312
+        assert {after.pts - one.pts for one, after in pairwise(sounds)} == {960}
+
+    asyncio.run(scenario())
+
+
+def test_an_idr_that_finds_no_room_is_where_it_goes_on():
+    async def scenario():
+        shown = screen()
+        for number in range(26):
+            shown.show(unit(number, key=number in {0, 25}))
+        assert (await take(shown.pictures, 1))[0].data == b"25"
+        shown.show(unit(26))
+        assert (await take(shown.pictures, 1))[0].data == b"26"
+
+    asyncio.run(scenario())
+
+
+def test_one_that_wants_no_pictures_gets_none():
+    async def scenario():
+        shown = screen(Wants("none", "opus"))
+        for number in range(60):
+            shown.show(unit(number, key=True))
+            await take(shown.sounds, 2)
+        assert shown.pictures.put("room")
+
+    asyncio.run(scenario())
+
+
+def test_the_end_is_told_on_the_loop():
+    async def scenario():
+        told = asyncio.Event()
+        threads = []
+        shown = screen(ended=lambda: (threads.append(threading.get_ident()), told.set()))
+        await asyncio.to_thread(shown.end)
+        await asyncio.wait_for(told.wait(), LIMIT_S)
+        assert threads == [threading.get_ident()]
+
+    asyncio.run(scenario())
