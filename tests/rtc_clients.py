@@ -11,13 +11,12 @@ from fractions import Fraction
 import numpy as np
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
-from lives import speech
+from lives import LIMIT_S, speech
 
 from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.serve.broadcast import Broadcast
 from musetalk_cli.types import Frame, FrameRequest, StreamFormat
 
-LIMIT_S = 30
 FPS, RATE = 25, 48_000
 WIDTH, HEIGHT, BLOCK, BITS = 192, 128, 16, 12
 SLICE = RATE // FPS

@@ -8,6 +8,7 @@ from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
+from lives import LIMIT_S
 
 pytest.importorskip("aiortc", reason="the extra serve is not installed")
 
@@ -18,7 +19,6 @@ from musetalk_cli.serve.encoders import Packet
 from musetalk_cli.serve.tracks import Line, PictureTrack, Screen, SoundTrack
 
 FPS = Fraction(25)
-LIMIT_S = 30
 
 
 def unit(number, *, key=False, sounds=2):
