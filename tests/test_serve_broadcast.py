@@ -64,13 +64,12 @@ def clock():
 @pytest.fixture
 def made(monkeypatch):
     """Every encoder that is made, as long as it is kept, and how often each encoded."""
-    monkeypatch.setattr(encoders, "hardware_works", lambda: False)
     found = {"H264Encoder": [], "OpusEncoder": []}
 
     def counted(kind):
         class Counted(getattr(encoders, kind)):
-            def __init__(self, *arguments):
-                super().__init__(*arguments)
+            def __init__(self, *arguments, **options):
+                super().__init__(*arguments, **options)
                 self.times = 0
                 found[kind].append(weakref.ref(self))
 

@@ -16,16 +16,9 @@ from musetalk_cli.types import StreamFormat
 av = pytest.importorskip("av", reason="the extra serve is not installed")
 
 from musetalk_cli.serve import encoders  # noqa: E402 - needs PyAV
-from musetalk_cli.serve.encoders import H264Encoder, OpusEncoder, jpeg  # noqa: E402
+from musetalk_cli.serve.encoders import H264Encoder, OpusEncoder, hardware_works, jpeg  # noqa: E402
 
 CONSTRAINED_BASELINE = 66, 0x40
-ASKED = encoders.hardware_works
-
-
-@pytest.fixture(autouse=True)
-def software(monkeypatch):
-    """What a GPU makes is not the same on every machine."""
-    monkeypatch.setattr(encoders, "hardware_works", lambda: False)
 
 
 def stream(width=96, height=64, fps=Fraction(25), rate=48_000, channels=1):
@@ -139,11 +132,22 @@ def test_a_size_that_cannot_be_encoded_is_told():
         H264Encoder(stream(20_000, 20_000))
 
 
-def test_a_gpu_that_takes_no_stream_is_done_without(monkeypatch):
-    monkeypatch.setattr(encoders, "hardware_works", lambda: True)
-    encoder = H264Encoder(stream(256, 256))
-    assert encoder.codec == ("h264_nvenc" if ASKED() else "libx264")
+def test_the_gpu_encodes_where_it_is_asked_to_and_can():
+    encoder = H264Encoder(stream(256, 256), hardware=True)
+    assert encoder.codec == ("h264_nvenc" if hardware_works() else "libx264")
     assert encoder.encode(picture(0, 256, 256), Fraction(0))[1]
+    assert H264Encoder(stream()).codec == "libx264"
+
+
+def test_a_gpu_that_takes_no_further_stream_is_done_without(monkeypatch, caplog):
+    if hardware_works():
+        pytest.skip("this GPU would take it")
+    monkeypatch.setattr(encoders, "hardware_works", lambda: True)
+    with caplog.at_level("INFO"):
+        encoder = H264Encoder(stream(256, 256), hardware=True)
+    assert encoder.codec == "libx264"
+    assert encoder.encode(picture(0, 256, 256), Fraction(0))[1]
+    assert "takes no further stream" in caplog.text
 
 
 def test_jpeg():

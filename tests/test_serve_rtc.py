@@ -31,16 +31,9 @@ from rtc_clients import (
     shade_of,
 )
 
-from musetalk_cli.serve import encoders
 from musetalk_cli.serve.rtc import Peers
 
 HERE = Path(__file__).parent
-
-
-@pytest.fixture(autouse=True)
-def software(monkeypatch):
-    """What a GPU makes is not the same on every machine."""
-    monkeypatch.setattr(encoders, "hardware_works", lambda: False)
 
 
 def run(scenario):

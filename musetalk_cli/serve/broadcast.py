@@ -72,6 +72,7 @@ class Broadcast:
 
     Args:
         clock: Where time comes from.
+        hardware: Let the GPU encode H.264 where it can.
 
     Attributes:
         name: What messages and reports call it.
@@ -79,12 +80,13 @@ class Broadcast:
         on_shown: Told of every frame, after the viewers; None where nobody asks.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, hardware: bool = False) -> None:
         self.name = "viewers"
         self.watched = True
         self.on_shown: Callable[[Frame], None] | None = None
         self._forms: _Forms | None = None
         self._clock = clock
+        self._hardware = hardware
         # who watches, and whether a picture that stands alone is waited for
         self._viewers: dict[Viewer, bool] = {}
         self._ended = False
@@ -115,7 +117,7 @@ class Broadcast:
 
     def open(self, stream: StreamFormat) -> None:
         """Get to know the format; what encodes is made when it is wanted."""
-        self._forms = _Forms(stream, self._clock)
+        self._forms = _Forms(stream, self._clock, hardware=self._hardware)
 
     def write(self, frame: Frame) -> None:
         """Show a frame to every viewer.
@@ -177,11 +179,13 @@ class _Forms:
     Args:
         stream: Format of the frames.
         clock: Where time comes from.
+        hardware: Let the GPU encode H.264 where it can.
     """
 
-    def __init__(self, stream: StreamFormat, clock: Clock) -> None:
+    def __init__(self, stream: StreamFormat, clock: Clock, *, hardware: bool) -> None:
         self._stream = stream
         self._clock = clock
+        self._hardware = hardware
         self._h264: H264Encoder | None = None
         self._h264_wanted = 0.0
         self._opus: OpusEncoder | None = None
@@ -208,7 +212,7 @@ class _Forms:
 
     def _as_h264(self, frame: Frame, *, key: bool) -> tuple[bytes, bool]:
         if self._h264 is None:
-            self._h264 = H264Encoder(self._stream)
+            self._h264 = H264Encoder(self._stream, hardware=self._hardware)
         self._h264_wanted = self._clock.now()
         return self._h264.encode(frame.image, frame.pts, key=key)
 

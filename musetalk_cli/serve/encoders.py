@@ -79,6 +79,8 @@ class H264Encoder:
     Args:
         stream: Format of the pictures; odd sizes get their last column or row twice.
         threads: Threads of the software encoder.
+        hardware: Let the GPU encode where it can. It is not used by itself: each encoder there takes a CUDA
+            context of its own, which takes turns with the networks.
 
     Attributes:
         codec: `h264_nvenc` where the GPU encodes, else `libx264`.
@@ -87,9 +89,9 @@ class H264Encoder:
         OutputError: Pictures of this size cannot be encoded.
     """
 
-    def __init__(self, stream: StreamFormat, threads: int = 1) -> None:
+    def __init__(self, stream: StreamFormat, threads: int = 1, *, hardware: bool = False) -> None:
         self._reformatter = VideoReformatter()
-        self.codec = _HARDWARE if hardware_works() else _SOFTWARE
+        self.codec = _HARDWARE if hardware and hardware_works() else _SOFTWARE
         try:
             self._context = _open(self.codec, stream, threads)
         except av.FFmpegError as error:
