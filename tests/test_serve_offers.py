@@ -157,6 +157,12 @@ def test_addresses_are_bounded():
     assert offer.sdp.count("a=candidate") == MOST_CANDIDATES
 
 
+@pytest.mark.parametrize("group", ["BUNDLE 0", "LS 0 1", "BUNDLE"])
+def test_streams_that_are_not_bundled_are_refused(group):
+    with pytest.raises(InputError, match=r"^The offer does not bundle its streams\.$"):
+        read_offer(FIREFOX.replace("BUNDLE 0 1", group))
+
+
 def test_a_bundle_names_only_streams_that_are_there():
     lines = read_offer(FIREFOX.replace("BUNDLE 0 1", "BUNDLE 9 1 0 1")).sdp.splitlines()
     assert "a=group:BUNDLE 1 0" in lines

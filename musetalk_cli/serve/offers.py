@@ -204,6 +204,9 @@ def read_offer(text: str) -> Offer:
     if len(set(mids)) < len(mids) or sum(section.kind == "application" for section in sections) > 1:
         raise _unreadable("m=")
     bundle = [mid for mid in dict.fromkeys(shared.bundle) if mid in mids]
+    # the library answers every offer with one transport
+    if len(mids) > 1 and set(bundle) != set(mids):
+        raise InputError("The offer does not bundle its streams.", _HINT)
     head = ["v=0", "o=- 0 0 IN IP4 0.0.0.0", "s=-", "t=0 0"]
     head += [f"a=group:BUNDLE {' '.join(bundle)}"] if bundle else []
     head += ["a=ice-lite"] if "ice-lite" in shared.flags else []
