@@ -11,12 +11,12 @@ from fractions import Fraction
 import numpy as np
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
-from lives import LIMIT_S, speech
 
 from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.serve.broadcast import Broadcast
 from musetalk_cli.types import Frame, FrameRequest, StreamFormat
 
+LIMIT_S = 60
 FPS, RATE = 25, 48_000
 WIDTH, HEIGHT, BLOCK, BITS = 192, 128, 16, 12
 SLICE = RATE // FPS
@@ -71,6 +71,8 @@ class Session:
     """A session that speaks all the time: what a viewer needs of the real one."""
 
     def __init__(self, shade=0, seed=0):
+        from lives import speech  # it loads torch, which the client in a process of its own does not need
+
         self.stream = StreamFormat(WIDTH, HEIGHT, Fraction(FPS), RATE, 1)
         self.broadcast = ToldBroadcast()
         self.broadcast.open(self.stream)
