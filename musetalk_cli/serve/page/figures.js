@@ -24,10 +24,10 @@ function card(gpu) {
 export function sessionRows(session) {
   return [
     ["Frames per second", rate(session?.fps), "Frames handed to viewers in a second"],
-    ["Response, p50 / p95", times(session?.response_ms), "From the first sound of an utterance to its first speaking frame"],
-    ["First frame, p50 / p95", times(session?.first_frame_ms), "From a complete hop of sound to its first frame"],
-    ["Last frame, p50 / p95", times(session?.last_frame_ms), "From a complete hop of sound to its last frame"],
-    ["Mouth to eye, p50 / p95", times(session?.mouth_to_eye_ms), "From the arrival of a sound to its frame"],
+    ["Response time", times(session?.response_ms), "From the first sound of an utterance to its first speaking frame"],
+    ["First frame", times(session?.first_frame_ms), "From a complete hop of sound to its first frame"],
+    ["Last frame", times(session?.last_frame_ms), "From a complete hop of sound to its last frame"],
+    ["Mouth to eye", times(session?.mouth_to_eye_ms), "From the arrival of a sound to its frame"],
     ["Late", count(session?.late), "Frames that were made after their time"],
     ["Dropped", count(session?.dropped), "Frames that were left out"],
     ["Stalls", count(session?.stalls), "Times that the picture stood still while somebody spoke"],

@@ -1,7 +1,7 @@
 /** How loud a track is, drawn as a bar. */
 
 const FLOOR_DB = -60;
-const FALL_DB = 1.5; // a frame; a bar that falls at once flickers
+const FALL_DB = 3; // from one drawing to the next; a bar that falls at once flickers
 const CALM_MS = 250;
 
 export class Level {
@@ -46,14 +46,24 @@ export class Level {
     return Math.max(FLOOR_DB, Math.min(0, 10 * Math.log10(power + 1e-12)));
   }
 
-  /** Draw it; called for every frame of the screen with the time, in milliseconds. */
+  /** Draw it as it is now, in milliseconds of any clock; for who wants no motion it changes four times a second. */
   draw(now) {
     const due = now - this.#told >= CALM_MS;
     if (this.#calm.matches && !due) return;
-    this.#shown = Math.max(this.#measure(), this.#shown - FALL_DB);
-    this.#bar.style.transform = `scaleX(${1 - this.#shown / FLOOR_DB})`;
+    this.#show(Math.max(this.#measure(), this.#shown - FALL_DB));
     if (!due) return;
     this.#told = now;
     this.#meter.setAttribute("aria-valuenow", String(Math.round(this.#shown)));
+  }
+
+  /** Draw it as silence. */
+  rest() {
+    this.#show(FLOOR_DB);
+    this.#meter.setAttribute("aria-valuenow", String(FLOOR_DB));
+  }
+
+  #show(level) {
+    this.#shown = level;
+    this.#bar.style.transform = `scaleX(${1 - level / FLOOR_DB})`;
   }
 }

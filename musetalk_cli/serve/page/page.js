@@ -10,6 +10,7 @@ import { notify, setText } from "./notice.js";
 import { Session } from "./session.js";
 
 const SECOND_MS = 1_000;
+const LEVEL_MS = 33;
 const IDLE_POLLS = 5; // of the service, while nobody is connected: every fifth second
 
 const element = (id) => document.getElementById(id);
@@ -57,6 +58,7 @@ function render() {
   element("sample").hidden = !(open ? avatars.named(session.avatar) : chosen)?.sample;
   element("interrupt").disabled = !isLive();
   levelIn.follow(context, session?.microphone ?? null);
+  drawLevels(open);
 }
 
 /** The state in words. That the face speaks is for the eye: a voice that says so would speak at the same time. */
@@ -209,10 +211,16 @@ async function look() {
   }
 }
 
-function drawLevels(now) {
-  levelIn.draw(now);
-  levelOut.draw(now);
-  requestAnimationFrame(drawLevels);
+/** Levels are drawn while there is something to hear; a screen that nothing changes costs no power. */
+let drawing = null;
+
+function drawLevels(open) {
+  const draw = () => [levelIn, levelOut].forEach((level) => level.draw(performance.now()));
+  if (open) drawing ??= setInterval(draw, LEVEL_MS);
+  if (open || drawing === null) return;
+  clearInterval(drawing);
+  drawing = null;
+  [levelIn, levelOut].forEach((level) => level.rest());
 }
 
 // The service and its token
@@ -293,12 +301,11 @@ document.addEventListener("drop", (event) => {
   if (!element("choose").disabled) speakFile(event.dataTransfer.files[0]);
 });
 
-window.addEventListener("pagehide", () => session?.leave());
+window.addEventListener("pagehide", () => isOpen() && session.leave());
 
 render();
 show(element("session-figures"), sessionRows(null));
 show(element("browser-figures"), browserRows(null));
 show(element("service-figures"), serviceRows(null));
-requestAnimationFrame(drawLevels);
 load();
 poll();

@@ -62,7 +62,7 @@ export class Peer {
   }
 
   /**
-   * Take the answer, and wait until the first of the picture has come.
+   * Take the answer, and wait until the first picture is there.
    *
    * @param {string} sdp
    * @param {(refusal: Refusal) => void} onslow Called once where this takes long, with what may be the reason.
@@ -79,26 +79,31 @@ export class Peer {
 
   #arrival(onslow) {
     const connection = this.#connection;
-    const picture = connection.getReceivers().find((receiver) => receiver.track.kind === "video").track;
     const reason = () => (connection.connectionState === "connected" ? NO_PICTURE : NO_WAY);
+    const eye = this.#eye();
     return new Promise((resolve, reject) => {
       const slow = setTimeout(() => onslow(reason()), SLOW_MS);
       const late = setTimeout(() => this.#settle(reason()), GIVE_UP_MS);
       this.#settle = (refusal) => {
         clearTimeout(slow);
         clearTimeout(late);
+        eye.srcObject = null;
         if (refusal) reject(refusal);
         else resolve();
       };
-      const look = () => {
-        const state = connection.connectionState;
-        if (state === "failed" || state === "closed") this.#settle(NO_WAY);
-        else if (state === "connected" && !picture.muted) this.#settle(null);
-      };
-      connection.addEventListener("connectionstatechange", look);
-      picture.addEventListener("unmute", look);
-      look();
+      eye.addEventListener("loadeddata", () => this.#settle(null));
+      connection.addEventListener("connectionstatechange", () => {
+        if (["failed", "closed"].includes(connection.connectionState)) this.#settle(NO_WAY);
+      });
     });
+  }
+
+  /** A video that nobody sees: it tells that a picture could be decoded, while another connection is still shown. */
+  #eye() {
+    const picture = this.#connection.getReceivers().find((receiver) => receiver.track.kind === "video").track;
+    const eye = document.createElement("video");
+    Object.assign(eye, { muted: true, playsInline: true, autoplay: true, srcObject: new MediaStream([picture]) });
+    return eye;
   }
 
   #watch() {
