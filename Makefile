@@ -28,8 +28,9 @@ demo-model: install ## Train the embedded networks and draw their avatars again 
 
 # Processes of neighbouring tests, so that what a file prepares is mostly prepared once; who is done takes half of
 # what the other has left. A process for each core is enough: golden data are held to the default number of threads,
-# so none is set.
-PYTEST := $(BIN)/pytest -n auto --dist worksteal
+# so none is set. Bytecode is kept whatever the environment says: each of these processes, and each program that a
+# test starts, would compile all modules again.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n auto --dist worksteal
 
 test: install ## Run the tests but the slow ones (minutes; no GPU, no network)
 	$(PYTEST) -m "not slow"

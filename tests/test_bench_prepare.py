@@ -90,7 +90,9 @@ def test_the_clip_goes_back_and_forth_and_shows_a_face(clip, tmp_path):
         write_clip(tmp_path / "small.mp4", 2, (64, 32))
 
 
-@pytest.mark.parametrize("parse", [None, labels], ids=["outline", "parsed"])
+@pytest.mark.parametrize(
+    "parse", [pytest.param(None, marks=pytest.mark.slow), labels], ids=["outline", "parsed"]
+)
 def test_both_orders_give_the_same_avatar(clip, golden_bundle, tmp_path, parse):
     networks = FaceNetworks(FaceEncoder(golden_bundle), WholeFrames(), parse, batch_size=2)
     source, options, rates = PictureSource(clip, Selection(max_frames=5)), PrepareOptions(), StageRates()

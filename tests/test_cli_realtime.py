@@ -158,7 +158,8 @@ def test_a_microphone_is_recorded_until_it_is_unplugged(musetalk, job, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("options", "device", "rate"), [(["--mic"], 1, 48_000), (["--mic", "pro"], 3, 16_000)]
+    ("options", "device", "rate"),
+    [pytest.param(["--mic"], 1, 48_000, marks=pytest.mark.slow), (["--mic", "pro"], 3, 16_000)],
 )
 def test_a_chosen_microphone_is_recorded_until_it_is_told_to_stop(
     musetalk, job, monkeypatch, control, watched, tmp_path, options, device, rate
@@ -256,7 +257,7 @@ def test_standard_output_is_a_video_and_nothing_else(musetalk, job, tmp_path):
     assert_together(read_back(tmp_path / "out.mp4"), 15)
 
 
-@pytest.mark.parametrize("with_file", [False, True])
+@pytest.mark.parametrize("with_file", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_reader_that_goes_away_ends_only_its_own_output(musetalk, job, tmp_path, with_file):
     sound = write_sound(tmp_path / "in.wav", speech(2))
     outputs = ["--output", "-", *(["-o", tmp_path / "out.mp4"] if with_file else [])]

@@ -75,7 +75,9 @@ def is_whole(sink, frames=BLOCKS):
     return sink.indices == list(range(frames)) and sink.calls[-1] == "finish"
 
 
-@pytest.mark.parametrize(("policy", "place"), [(OFFLINE, 0), (LIVE, 1), (PACED, 2)])
+@pytest.mark.parametrize(
+    ("policy", "place"), [(OFFLINE, 0), pytest.param(LIVE, 1, marks=pytest.mark.slow), (PACED, 2)]
+)
 def test_a_stream_whose_sink_stands_still_holds_up_nobody(tiny_bundle, policy, place):
     house, stuck, others = House(tiny_bundle), Gated(), [Sink(), Sink()]
     sinks = list(others)
@@ -301,7 +303,7 @@ def test_a_loop_that_is_to_stay_serves_streams_one_after_the_other_and_ends_when
     house.end()
 
 
-@pytest.mark.parametrize("step", ["advance", "understand", "assemble"])
+@pytest.mark.parametrize("step", ["advance", pytest.param("understand", marks=pytest.mark.slow), "assemble"])
 def test_what_a_session_fails_with_inside_the_engine_is_its_own(tiny_bundle, step):
     house, sinks, failure = House(tiny_bundle), [Sink(), Sink(), Sink()], KeyError("frame")
     avatars = [small_avatar(), small_avatar(5), small_avatar(4)]

@@ -10,14 +10,14 @@ import shutil
 import sys
 from dataclasses import replace
 from fractions import Fraction
-from itertools import product, takewhile
+from itertools import pairwise, product, takewhile
 
 import cameras
 import cv2
 import pytest
 import torch
 from doclines import OTHER_PAGES, OURS, PAGES, ROOT, TYPED, Line, fenced, inline, unmarked
-from docreader import SPOKEN_S, Reader, Window
+from docreader import OUTPUTS, SPOKEN_S, Reader, Window
 from films import film
 from lives import run_ffmpeg, speech, write_sound
 from soundcards import PlayingDevice
@@ -41,6 +41,32 @@ pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 def named(lines):
     return [pytest.param(line, id=line.place) for line in lines]
+
+
+def with_repetitions_slow(lines):
+    """A line with no command, option or kind of output but those of lines before it is slow."""
+    known, cases = set(), []
+    for line in lines:
+        new = set().union(*map(kinds, line.pipelines())) - known
+        known |= new
+        ours = line.text.startswith("musetalk ")
+        cases.append(pytest.param(line, id=line.place, marks=[pytest.mark.slow] if ours and not new else []))
+    return cases
+
+
+def kinds(pipeline):
+    """What the commands of a pipeline are, which options they have, and the kinds of what they write."""
+    found = set()
+    for at, words in enumerate(pipeline):
+        name = next((words[1 : 1 + n] for n in (2, 1) if " ".join(words[1 : 1 + n]) in COMMANDS), words[1:])
+        given = {word for word in words if word.startswith("-")}
+        given |= {re.sub(r".*?([a-z]+:/|\.\w+$)", r"\1", word) for word in written(words)}
+        found |= {(len(pipeline), at, words[0], *name, one) for one in given or {""}}
+    return found
+
+
+def written(words):
+    return [word for before, word in pairwise(words) if before in OUTPUTS]
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +154,7 @@ def reader(clone, equipment, short, files, models, musetalk, watched, monkeypatc
     return Reader(clone, files, models, musetalk, watched, monkeypatch)
 
 
-@pytest.mark.parametrize("line", named(LINES))
+@pytest.mark.parametrize("line", with_repetitions_slow(LINES))
 def test_a_line_runs_as_it_stands(reader, line):
     reader.type(line)
 

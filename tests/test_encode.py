@@ -286,7 +286,9 @@ def test_a_place_that_is_not_there_has_a_hint_of_its_own(tmp_path):
     assert "space" not in caught.value.hint
 
 
-def test_sound_the_codec_refuses_is_no_matter_of_the_disk(tmp_path):
+def test_sound_the_codec_refuses_is_no_matter_of_the_disk(tmp_path, monkeypatch):
+    """Now and then ffmpeg, which has failed, waits for the one pipe while the other is written."""
+    monkeypatch.setattr(pipe_writer, "STALL_S", 1)
     encoder = VideoEncoder(tmp_path / "out.mp4", StreamFormat(64, 48, Fraction(25), 16000, 1))
     with pytest.raises(OutputError) as caught:
         for number in range(1000):

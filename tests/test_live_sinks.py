@@ -178,7 +178,7 @@ def test_what_was_recorded_before_an_encoder_is_killed_is_playable(tmp_path, sta
 
 
 @pytest.mark.parametrize(
-    "suffix", [".mp4", ".mkv", *(pytest.param(kind, marks=pytest.mark.slow) for kind in (".mov", ".webm"))]
+    "suffix", [".mp4", *(pytest.param(kind, marks=pytest.mark.slow) for kind in (".mkv", ".mov", ".webm"))]
 )
 def test_what_was_recorded_before_a_kill_is_playable(tmp_path, suffix):
     path = tmp_path / f"out{suffix}"

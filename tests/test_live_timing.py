@@ -339,7 +339,7 @@ def test_a_device_that_becomes_slow_holds_frames_and_is_on_time_again(grey_bundl
     assert live.responses()[-1] <= normal.responses()[-1] + SOON
 
 
-@pytest.mark.parametrize("ppm", [-200, 200])
+@pytest.mark.parametrize("ppm", [-200, pytest.param(200, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("hours", [0.1, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_source_whose_clock_is_off_is_followed(grey_bundle, ppm, hours):
     """A microphone that is never silent for long: delay, queues, picture and sound stay where they are."""

@@ -180,7 +180,9 @@ def test_nobody_can_write_into_the_avatar(tiny_bundle):
     assert np.array_equal(avatar.frames, before)
 
 
-@pytest.mark.parametrize(("image_ops", "flights"), [("cpu", 1), ("gpu", 2)])
+@pytest.mark.parametrize(
+    ("image_ops", "flights"), [("cpu", 1), pytest.param("gpu", 2, marks=pytest.mark.slow)]
+)
 def test_several_sessions_at_random_keep_their_order(tiny_bundle, golden_avatar, image_ops, flights):
     """Sessions with some, many and no such frames share batches, of which two are on their way at once."""
     random, job = np.random.default_rng(flights), replace(JOB, image_ops=image_ops)
@@ -251,7 +253,7 @@ def test_they_keep_their_turn_when_the_device_fails(tiny_bundle, golden_avatar, 
     assert speaker.engine.images.fallbacks == 1
 
 
-@pytest.mark.parametrize("image_ops", ["cpu", "gpu"])
+@pytest.mark.parametrize("image_ops", [pytest.param("cpu", marks=pytest.mark.slow), "gpu"])
 def test_generate_passes_frames_through_from_files_to_files(golden, avatars_dir, models, tmp_path, image_ops):
     numbers = {0, 3} if image_ops == "cpu" else {2}
     shutil.copytree(avatars_dir / "synthetic", tmp_path / "avatars" / "synthetic")

@@ -95,8 +95,10 @@ def write_picture(path, kind, side):
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("a.png", "RGB"), ("a.png", "RGBA"), ("a.png", "RGBA16"), ("a.png", "RGB16"), ("a.jpg", "CMYK"),
-     ("a.tiff", "RGBA16"), ("a.webp", "RGBA"), ("profile.png", "RGB"), ("profile.png", "RGBA16")],
+    [("a.png", "RGB"), ("a.png", "RGBA16"), ("a.jpg", "CMYK"), ("a.tiff", "RGBA16"), ("a.webp", "RGBA"),
+     ("profile.png", "RGBA16"),
+     *(pytest.param(*case, marks=pytest.mark.slow)
+       for case in (("a.png", "RGBA"), ("a.png", "RGB16"), ("profile.png", "RGB")))],
 )  # fmt: skip
 def test_a_picture_takes_no_more_than_is_said_of_it(tmp_path, name, kind):
     side = 3000

@@ -223,9 +223,9 @@ def test_how_long_the_last_frame_is_shown(tmp_path, suffix, last):
     "selection",
     [
         Selection(),
-        Selection(max_frames=50),
+        pytest.param(Selection(max_frames=50), marks=pytest.mark.slow),
         Selection(Fraction(13), Fraction(1), fps=Fraction(50)),
-        Selection(Fraction(2), fps=Fraction(10), max_size=32),
+        pytest.param(Selection(Fraction(2), fps=Fraction(10), max_size=32), marks=pytest.mark.slow),
     ],
 )
 def test_reading_goes_on_where_it_stopped(clips, selection):
