@@ -64,7 +64,9 @@ def test_the_two_avatars_are_different_people():
     assert np.abs(one - other).mean() > 40
 
 
-@pytest.fixture(scope="module", params=AVATARS)
+@pytest.fixture(
+    scope="module", params=[AVATARS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in AVATARS[1:])]
+)
 def spoken(request, tmp_path_factory):
     """The frames of the first seconds of the sample, the avatar that spoke them, and the sound."""
     import soundfile
@@ -156,7 +158,7 @@ def test_the_first_frame_of_silence_is_shut_at_any_rate(still_face, trained, fps
     assert still_face.openings(quiet, fps, "published")[0] > 0.4 * trained.max()
 
 
-@pytest.mark.parametrize("fps", [10, 50])
+@pytest.mark.parametrize("fps", [10, pytest.param(50, marks=pytest.mark.slow)])
 def test_the_lips_are_in_time_at_any_rate(still_face, words, trained, fps):
     """The shift at which the opening fits that at 25 fps best is below 20 ms."""
     opening = still_face.openings(words, fps)

@@ -96,7 +96,9 @@ def test_a_mark_in_any_box_is_found(network, x, y, left, top, right, bottom):
     assert_found(points[0], scores[0], box, discs)
 
 
-@pytest.mark.parametrize("batch", [None, 1, 2, 3, 16])
+@pytest.mark.parametrize(
+    "batch", [None, 2, *(pytest.param(batch, marks=pytest.mark.slow) for batch in (1, 3, 16))]
+)
 def test_people_of_a_batch_do_not_mix(network, folder, batch):
     runner = Dwpose(write_dwpose(folder / f"{batch}.onnx", MARKERS, batch), "cpu")
     frames = [draw(width, height, discs) for width, height, _, discs in PLACES.values()]

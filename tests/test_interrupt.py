@@ -14,6 +14,8 @@ from musetalk_cli.engine.compositor import CpuPath
 from musetalk_cli.nets import loading, published
 
 KINDS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+USUAL = [*KINDS[:2], pytest.param(KINDS[2], marks=pytest.mark.slow)]
+"""Where a command is called for each, one is repetition: they are handled alike."""
 
 
 @pytest.fixture
@@ -52,7 +54,7 @@ def assert_ended(result):
     assert "error" not in err
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", USUAL)
 @pytest.mark.parametrize(
     ("command", "module", "name", "calls"),
     [
@@ -76,7 +78,7 @@ def test_a_stream_that_is_being_loaded_ends_at_once_and_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["in.wav"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", USUAL)
 @pytest.mark.parametrize(
     "command",
     [

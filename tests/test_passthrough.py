@@ -111,7 +111,7 @@ def noisy_avatar(golden_avatar):
     )
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [*range(2), *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3))])
 def test_only_frames_with_a_face_are_animated(tiny_bundle, noisy_avatar, golden_sound, seed):
     random = np.random.default_rng(seed)
     numbers = some_frames(random, noisy_avatar.meta.frames)
@@ -126,7 +126,7 @@ def test_only_frames_with_a_face_are_animated(tiny_bundle, noisy_avatar, golden_
     assert np.array_equal(np.concatenate([frame.request.audio for frame in frames]), sound)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [*range(3), *(pytest.param(n, marks=pytest.mark.slow) for n in range(3, 6))])
 def test_no_network_and_no_image_step_works_for_them(tiny_bundle, seed):
     random = np.random.default_rng(seed)
     count = int(random.integers(2, 12))

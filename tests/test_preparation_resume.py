@@ -131,7 +131,7 @@ def test_sheets_drawn_before_publishing_show_the_frames_of_the_avatar(clip, whol
         assert np.array_equal(early, late)
 
 
-@pytest.mark.parametrize("at", [1, 2, 4, 7])
+@pytest.mark.parametrize("at", [1, 4, *(pytest.param(at, marks=pytest.mark.slow) for at in (2, 7))])
 def test_stopped_while_finding_faces(clip, whole, tmp_path, at):
     options, expected = whole
     finder = DiscFinder()
@@ -158,7 +158,7 @@ def test_going_on_is_progress_and_no_warning(clip, whole, tmp_path, caplog):
     assert said == [(PROGRESS, f"Going on after {FRAMES} frames of an interrupted preparation.")]
 
 
-@pytest.mark.parametrize("at", [1, 2, 4])
+@pytest.mark.parametrize("at", [1, pytest.param(2, marks=pytest.mark.slow), 4])
 def test_stopped_while_encoding(clip, whole, tmp_path, at):
     options, expected = whole
     encode = Encoder()

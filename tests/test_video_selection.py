@@ -176,8 +176,9 @@ def test_a_constant_rate_is_resampled_to_what_is_shown(short_clips, rate, stored
 @pytest.mark.parametrize(
     ("rate", "start"),
     [
-        (None, "0"), (None, "0.75"), (None, "20"), ("30", "0"), ("60", "0.75"), ("12.5", "20"),
-        ("30000/1001", "0.75"),
+        (None, "0"), (None, "20"), ("30000/1001", "0.75"), ("12.5", "20"),
+        *(pytest.param(*case, marks=pytest.mark.slow)
+          for case in ((None, "0.75"), ("30", "0"), ("60", "0.75"))),
     ],
 )  # fmt: skip
 def test_a_varying_rate_is_resampled_so_that_times_hold(varying, start, rate):
