@@ -44,6 +44,7 @@ _ONE_THREAD = {
         "test_preparation_resume",
         "test_repair",
     ),
+    *("test_serve_http", "test_serve_service", "test_serve_websocket"),
     *("test_session", "test_stream", "test_stream_failures", "test_training_stages"),
 }
 """Files whose tests run small networks and hold nothing to golden data: its last bits depend on threads."""
@@ -210,6 +211,22 @@ def watched(monkeypatch):
 
     monkeypatch.setattr("musetalk_cli.cli.realtime.live_panel", panel)
     return Watched
+
+
+@pytest.fixture(scope="session")
+def coloured_avatars(golden, tmp_path_factory):
+    """A folder with the golden avatar as `red` and `blue`, told apart by its pictures; read only."""
+    import cv2
+    import numpy as np
+
+    from musetalk_cli.avatar.upstream import import_avatar
+
+    folder = tmp_path_factory.mktemp("coloured")
+    for name, colour in (("red", (0, 0, 200)), ("blue", (200, 0, 0))):
+        import_avatar(golden / "avatar", folder, name)
+        for path in (folder / name / "full_imgs").iterdir():
+            cv2.imwrite(str(path), np.full_like(cv2.imread(str(path)), colour))
+    return folder
 
 
 @pytest.fixture

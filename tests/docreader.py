@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -20,6 +21,7 @@ from servers import free_port, serving
 
 from musetalk_cli.avatar.upstream import import_avatar
 from musetalk_cli.live.control import ControlHandle, ControlLines
+from musetalk_cli.serve import server
 
 FRAMES = 5
 """Frames after which somebody has seen enough of a stream without an end."""
@@ -93,6 +95,8 @@ class Reader:
             words[words.index("--listen") + 1] = self._port
         endless = words[1] == "realtime" and not {"--audio", "--list-devices", "--help"} & set(words)
         self._look_on(words, endless=endless)
+        if words[1] == "serve":
+            self._end_when_ready()
         with self._stdin(data):
             if piped:
                 with Pipe() as pipe:
@@ -117,6 +121,19 @@ class Reader:
             self._watched.at_start = connect
         self._watched.when = lambda now: endless and "--display" not in words and now.frames >= FRAMES
         self._watched.then = lambda: os.kill(os.getpid(), signal.SIGINT)
+
+    def _end_when_ready(self):
+        """Be whoever sees that the service is ready, and ends it; its port is any free one."""
+        real = server.serve
+
+        def serve(run, job, config, notice, ready):
+            def told(url, service):
+                ready(url, service)
+                os.kill(os.getpid(), signal.SIGTERM)
+
+            return real(run, job, replace(config, port=0), notice, told)
+
+        self._monkeypatch.setattr(server, "serve", serve)
 
     def _stdin(self, data):
         read_end, write_end = os.pipe()

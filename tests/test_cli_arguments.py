@@ -71,8 +71,9 @@ LONG = (
     "bench.preparing.bench_preparing",
     "bench.response.bench_response",
     "bench.response.bench_ideal",
+    "serve.server.serve",
 )
-"""What takes minutes, however small."""
+"""What takes minutes, however small, or has no end."""
 
 
 def nothing(*arguments, **settings):

@@ -17,6 +17,7 @@ from musetalk_cli.face.settings import MaskMode
 from musetalk_cli.media.selection import Selection
 from musetalk_cli.preparation.options import PrepareOptions, Trim
 from musetalk_cli.run.prepare_outputs import DetectorName, ParserName, PrepareOutputs
+from musetalk_cli.serve.settings import ServeConfig
 from musetalk_cli.timeline import Alignment, seconds_text
 
 WORK = {
@@ -27,6 +28,7 @@ WORK = {
     "bench realtime": "bench.live.bench_live",
     "bench response": "bench.response.bench_response",
     "bench prepare": "bench.preparing.bench_preparing",
+    "serve": "serve.server.serve",
 }
 """What each command calls, once it has read its options."""
 SETTINGS = {
@@ -37,6 +39,7 @@ SETTINGS = {
     "bench realtime": [JobConfig(), LiveOptions()],
     "bench response": [JobConfig(), ResponseOptions()],
     "bench prepare": [PreparingOptions()],
+    "serve": [JobConfig(auto_chunk=True), ServeConfig()],
 }
 CHOICES = {
     "generate --avatar demo --audio speech.wav --output out.mp4": {

@@ -10,7 +10,7 @@ from runs import Source
 from musetalk_cli.avatar.store import load_meta
 from musetalk_cli.config import DataFolder, JobConfig, RunConfig
 from musetalk_cli.errors import AvatarError, MissingError, ModelError
-from musetalk_cli.run.defaults import choose_both, settle, settle_bench
+from musetalk_cli.run.defaults import choose_both, settle, settle_alone
 from musetalk_cli.run.generate import generate
 from musetalk_cli.run.realtime import realtime
 from musetalk_cli.sinks import RecordingSink
@@ -118,7 +118,7 @@ def test_without_embedded_data_nothing_is_taken(tmp_path):
 def test_the_demo_bundle_as_models_folder_is_no_published_model(embedded, tmp_path):
     run = run_with(embedded / "models" / "demo", tmp_path)
     assert choose_both(run, None, None).avatar == "demo"
-    assert settle_bench(run)[0].model == "demo"
+    assert settle_alone(run, "measuring")[0].model == "demo"
 
 
 @pytest.mark.usefixtures("embedded")
@@ -193,14 +193,14 @@ def test_a_wrong_pair_is_refused_before_the_sound_is_looked_at(embedded, avatars
 
 
 def test_bench_measures_what_is_there(embedded, published, tmp_path):
-    run, said = settle_bench(run_with(published, tmp_path))
+    run, said = settle_alone(run_with(published, tmp_path), "measuring")
     assert run.model == "v15"
     assert said == f"no model chosen, and v15 is in {published}: measuring v15"
-    run, said = settle_bench(run_with(tmp_path, tmp_path))
+    run, said = settle_alone(run_with(tmp_path, tmp_path), "measuring")
     assert run.model == "demo"
     assert said == f"no model chosen, and no published weights in {tmp_path}: measuring the embedded demo"
     chosen = run_with(tmp_path, tmp_path, "random-v15")
-    assert settle_bench(chosen) == (chosen, None)
+    assert settle_alone(chosen, "measuring") == (chosen, None)
 
 
 def test_the_embedded_avatars_are_left_as_they_are(embedded):

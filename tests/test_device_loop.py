@@ -328,38 +328,3 @@ def test_what_a_session_fails_with_inside_the_engine_is_its_own(tiny_bundle, ste
         for ours, theirs in zip(sinks[number].frames, alone.frames, strict=True):
             assert torch.equal(ours.request.tokens, theirs.request.tokens)
             assert is_same_picture(ours.image, theirs.image)
-
-
-class Waits(CpuPath):
-    """Places an avatar only when it is let."""
-
-    def __init__(self):
-        self.entered, self.gate = threading.Event(), threading.Event()
-        self.gate.set()
-
-    def place(self, avatar):
-        self.entered.set()
-        assert self.gate.wait(TIMEOUT_S), "nobody opened the gate"
-        return super().place(avatar)
-
-
-def test_an_avatar_is_not_let_go_while_a_second_session_that_shows_it_is_opened(tiny_bundle):
-    """The first session ends between the moment the second one found the avatar and its first step."""
-    images = Waits()
-    house, avatar = House(tiny_bundle, images=images), small_avatar()
-    engine = house.engine
-    first = house.add(Source(1), Sink(), avatar=avatar)
-    engine.images.forget(avatar)
-    images.entered.clear()
-    images.gate.clear()
-    opening = threading.Thread(target=lambda: house.add(Source(BLOCKS), Sink(), avatar=avatar))
-    opening.start()
-    assert images.entered.wait(TIMEOUT_S)
-    engine.close(first.session)
-    assert engine.images.holds(avatar)
-    images.gate.set()
-    opening.join(TIMEOUT_S)
-    assert engine.images.holds(avatar)
-    engine.close(house.runs[-1].session)
-    engine.close(house.runs[-1].session)
-    assert not engine.images.holds(avatar)

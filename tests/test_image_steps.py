@@ -89,20 +89,33 @@ def test_latents_are_those_of_the_frames_in_the_networks_format(avatars, sources
     assert torch.equal(latents, expected)
 
 
-def test_an_avatar_is_placed_once_and_held_until_it_is_forgotten(avatars, sources):
+def test_an_avatar_is_placed_once_and_stays_while_anybody_holds_it(avatars, sources):
     path = Device()
     steps = make_steps(path)
     assert not steps.holds(avatars[0])
-    steps.upload(avatars[0])
+    for avatar in (*avatars, avatars[0]):
+        steps.hold(avatar)
     for _ in range(2):
         steps.run(sources, FACES, FINITE)()
     assert path.placed == list(avatars)
+    steps.release(avatars[0])
     assert all(map(steps.holds, avatars))
-    steps.forget(avatars[0])
-    steps.forget(avatars[0])
+    steps.release(avatars[0])
     assert [steps.holds(avatar) for avatar in avatars] == [False, True]
-    steps.upload(avatars[0])
+    steps.hold(avatars[0])
     assert path.placed == [*avatars, avatars[0]]
+
+
+def test_an_avatar_that_cannot_be_placed_is_held_by_nobody(avatars):
+    class Full(CpuPath):
+        def place(self, avatar):
+            raise MemoryError
+
+    steps = make_steps(Full())
+    for _ in range(2):
+        with pytest.raises(MemoryError):
+            steps.hold(avatars[0])
+        assert not steps.holds(avatars[0])
 
 
 @pytest.mark.parametrize("step", STEPS)

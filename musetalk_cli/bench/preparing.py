@@ -21,7 +21,7 @@ from musetalk_cli.bench.task import OURS, UPSTREAM, Measured, Order, Task
 from musetalk_cli.config import RunConfig
 from musetalk_cli.errors import MuseTalkError
 from musetalk_cli.nets.device import describe_device, resolve_device
-from musetalk_cli.run.defaults import settle_bench
+from musetalk_cli.run.defaults import settle_alone
 from musetalk_cli.run.report import versions
 
 STAGES = ("decode", "detect", "write", "read", "parse", "encode", "mask")
@@ -112,7 +112,7 @@ def bench_preparing(run: RunConfig, options: PreparingOptions, notice: Notice) -
             is not found in frames of this size, or a run failed.
     """
     device = resolve_device(run.device)
-    run, taken = settle_bench(run)
+    run, taken = settle_alone(run, "measuring")
     if taken is not None:
         notice(taken)
     lengths = sorted(set(options.frames))

@@ -14,7 +14,7 @@ from musetalk_cli.live.control import ControlHandle
 from musetalk_cli.live.ends import Ends
 from musetalk_cli.live.policy import StreamPolicy
 from musetalk_cli.nets.bundle import Bundle, open_bundle
-from musetalk_cli.run.defaults import settle_bench
+from musetalk_cli.run.defaults import settle_alone
 from musetalk_cli.run.job import run_session, settings
 from musetalk_cli.run.report import Report, make_report
 from musetalk_cli.sinks import NullSink
@@ -35,7 +35,7 @@ def open_synthetic(
         MuseTalkError: The device is not there, the model cannot be loaded, or the sizes do not fit.
     """
     avatar = synthetic_avatar(options.width, options.height, options.face, options.avatar_frames)
-    run, taken = settle_bench(run)
+    run, taken = settle_alone(run, "measuring")
     if taken is not None:
         notice(taken)
     notice("loading the networks")

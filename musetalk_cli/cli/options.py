@@ -28,6 +28,8 @@ log = logging.getLogger("musetalk_cli")
 
 
 _common = functools.partial(typer.Option, rich_help_panel="Common options")
+_SECRET = {"token", "ice_server"}
+"""Options that hold a password."""
 _DECIDED_LATER = {"model", "avatar", "audio"}
 """Options that, where they are left out, are decided and told by `musetalk_cli.run.defaults`."""
 
@@ -143,6 +145,8 @@ def _common_of(ctx: typer.Context, values: dict[str, Any]) -> Common:
     log.debug("models: %s (%s)", run.models.path, run.models.origin)
     log.debug("avatars: %s (%s)", run.avatars.path, run.avatars.origin)
     for name, value in sorted(ctx.params.items()):
+        if name in _SECRET and value is not None:
+            value = "not shown"  # noqa: PLW2901 - no log holds it
         left_open = value is None and name in _DECIDED_LATER
         if name not in {"models_dir", "avatars_dir"} and not left_open:
             log.debug("%s: %s (%s)", name, value, _origin(ctx, name))

@@ -1,4 +1,4 @@
-"""What a machine needs for a hop and its frames, and so which hops it sustains."""
+"""What a machine needs for a hop and its frames, and so which hops it sustains; how full its batches were."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from musetalk_cli.timeline import ceil_div
 
 BUSY_SHARE = 0.8
 """Share of the time that a live stream may need to compute: the rest is for what else the machine does."""
+
+MOST_SPEAKERS = 1000
+"""What a device sustains that takes no time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +46,29 @@ class Costs:
     def sustains(self, hop: Fraction, fps: Fraction) -> bool:
         """True where hops of so many seconds are computed in less time than they last, with some to spare."""
         return self.of(hop, fps) <= BUSY_SHARE * float(hop)
+
+    def speakers(self, hop: Fraction, fps: Fraction) -> int:
+        """How many streams may speak at once, in hops of so many seconds, with some time to spare.
+
+        Their frames are made in batches of the size that costs least for each.
+        """
+        if not self.batches:
+            return 1
+        frame = min(seconds / size for size, seconds in self.batches.items())
+        second = self.hop / float(hop) + frame * float(fps)
+        return int(BUSY_SHARE / second) if second > 0 else MOST_SPEAKERS
+
+
+@dataclass(slots=True)
+class Filling:
+    """How full batches were.
+
+    Attributes:
+        batches: Batches that the networks made.
+        frames: Frames in them.
+        rows: Rows of them, with those that pad a batch to its size.
+    """
+
+    batches: int = 0
+    frames: int = 0
+    rows: int = 0

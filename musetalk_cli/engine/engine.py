@@ -7,8 +7,7 @@ starts a thread: whoever calls `step` is the clock of the device.
 from __future__ import annotations
 
 import logging
-import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from musetalk_cli.config import JobConfig
 from musetalk_cli.engine.compositor import CpuPath, Fetch, GpuPath, ImagePath
-from musetalk_cli.engine.costs import Costs
+from musetalk_cli.engine.costs import Costs, Filling
 from musetalk_cli.engine.hearing import Hearing
 from musetalk_cli.engine.hops import HopGrid, HopPlanner
 from musetalk_cli.engine.image_steps import ImageSteps, SourceFrame
@@ -83,6 +82,7 @@ class Engine:
         window_rows: Rows of the encoder's window.
         images: What the device holds of avatars, and the image steps.
         repair: What is done about faces that are not numbers.
+        filling: How full its batches were.
         most_flights: Batches that may be on their way to the host at once.
     """
 
@@ -98,6 +98,7 @@ class Engine:
         live: bool = False,
     ) -> None:
         self.costs = Costs()
+        self.filling = Filling()
         self.bundle = bundle
         self.job = job
         self.stats = stats
@@ -114,9 +115,11 @@ class Engine:
         self._settle_sizes()
         self.most_flights = FLIGHTS_ON_CUDA if self._on_cuda else 1
         self._flights: deque[_Flight] = deque()
-        # how many sessions hold each avatar on the device, those that are being opened among them
-        self._holders: Counter[Avatar] = Counter()
-        self._lock = threading.Lock()
+
+    @property
+    def sessions(self) -> tuple[Session, ...]:
+        """Those that are open, in the order they came."""
+        return tuple(self._scheduler)
 
     def take_chunk(self, chunk: Fraction) -> None:
         """Settle the length of a chunk, and with it the batch sizes; before any session is opened."""
@@ -167,28 +170,15 @@ class Engine:
         planner = HopPlanner(timeline, options.silence, grid, restarts=options.live)
         hearing = Hearing(timeline, features, planner, sample_rate, channels)
         session = Session(avatar, hearing, timeline, stream, options)
-        with self._lock:
-            self._holders[avatar] += 1
         # in this order: a session that takes part may be stepped at once, and no step is to copy an avatar
-        try:
-            self.images.upload(avatar)
-        except BaseException:
-            self._release(avatar)
-            raise
+        self.images.hold(avatar)
         self._scheduler.add(session)
         return session
 
     def close(self, session: Session) -> None:
         """Forget a session, and what the device holds of its avatar if no other session shows it."""
         if self._scheduler.remove(session):
-            self._release(session.avatar)
-
-    def _release(self, avatar: Avatar) -> None:
-        with self._lock:
-            self._holders[avatar] -= 1
-            if not self._holders[avatar]:
-                del self._holders[avatar]
-                self.images.forget(avatar)
+            self.images.release(session.avatar)
 
     @contextmanager
     def _alone(self, session: Session) -> Iterator[None]:
@@ -268,10 +258,13 @@ class Engine:
     def _make(self, made: Sequence[tuple[FrameRequest, SourceFrame]]) -> Fetch:
         """Start what gives the patches of frames that the networks make."""
         sources = [source for _, source in made]
-        tokens = torch.stack([request.tokens for request, _ in made if request.tokens is not None])
-        latents = self.images.latents(sources)
+        tokens = self._pad(torch.stack([request.tokens for request, _ in made if request.tokens is not None]))
+        latents = self._pad(self.images.latents(sources))
+        self.filling.batches += 1
+        self.filling.frames += len(made)
+        self.filling.rows += len(tokens)
         with self.stats.device_span("unet"):
-            predicted = self._generator.unet(self._pad(tokens), self._pad(latents))
+            predicted = self._generator.unet(tokens, latents)
         with self.stats.device_span("vae"):
             faces, finite = self._generator.faces(predicted)
         return self.images.run(sources, faces[: len(made)], finite[: len(made)])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -76,6 +78,8 @@ class ImageSteps:
         self._sharpen = sharpen
         self._stats = stats
         self._residents: dict[Avatar, Resident] = {}
+        self._holders: Counter[Avatar] = Counter()
+        self._lock = threading.Lock()
 
     @property
     def path(self) -> str:
@@ -86,9 +90,23 @@ class ImageSteps:
         """True where the device holds an avatar."""
         return avatar in self._residents
 
-    def forget(self, avatar: Avatar) -> None:
-        """Let go of what the device holds of an avatar."""
-        self._residents.pop(avatar, None)
+    def hold(self, avatar: Avatar) -> None:
+        """Put an avatar on the device, to stay until `release` was called as often; from any thread."""
+        with self._lock:
+            self._holders[avatar] += 1
+        try:
+            self.upload(avatar)
+        except BaseException:
+            self.release(avatar)
+            raise
+
+    def release(self, avatar: Avatar) -> None:
+        """Let go of what the device holds of an avatar, unless somebody else holds it or is about to."""
+        with self._lock:
+            self._holders[avatar] -= 1
+            if not self._holders[avatar]:
+                del self._holders[avatar]
+                self._residents.pop(avatar, None)
 
     def upload(self, avatar: Avatar) -> Resident:
         """What the device holds of an avatar, which is put there where it is not yet."""

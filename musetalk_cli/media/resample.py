@@ -1,4 +1,4 @@
-"""The sound the audio encoder hears: mono at 16 kHz, resampled as a stream."""
+"""Mono sound at another rate, resampled as a stream; by default what the audio encoder hears, at 16 kHz."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ class StreamResampler:
 
     Args:
         sample_rate: Samples per second of what comes in.
+        to: Samples per second of what goes out.
     """
 
-    def __init__(self, sample_rate: int) -> None:
+    def __init__(self, sample_rate: int, to: int = SAMPLE_RATE) -> None:
         self._rate = sample_rate
-        self._stream = soxr.ResampleStream(sample_rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+        self._to = to
+        self._stream = soxr.ResampleStream(sample_rate, to, 1, dtype="float32", quality="HQ")
         self._mixdown: Mixdown | None = None
         self._taken = 0
         self._given = 0
@@ -30,22 +32,22 @@ class StreamResampler:
         return None if self._mixdown is None else self._mixdown.cancelled_at
 
     def resample(self, samples: Samples) -> Samples:
-        """Take float32 `[n, channels]`, give the float32 `[m]` at 16 kHz that are final."""
+        """Take float32 `[n, channels]`, give the float32 `[m]` that are final."""
         if self._mixdown is None:
             self._mixdown = Mixdown(self._rate, samples.shape[1])
         self._taken += len(samples)
         mono = self._mixdown.mix(samples)
-        if self._rate == SAMPLE_RATE:
+        if self._rate == self._to:
             return mono
         out: Samples = self._stream.resample_chunk(mono)
         self._given += len(out)
         return out
 
     def flush(self) -> Samples:
-        """The rest, zero-padded to `ceil(samples * 16000 / rate)` as librosa does."""
+        """The rest, zero-padded to `ceil(samples * to / sample_rate)` as librosa does."""
         mono = np.zeros(0, np.float32) if self._mixdown is None else self._mixdown.flush()
-        if self._rate == SAMPLE_RATE:
+        if self._rate == self._to:
             return mono
         rest: Samples = self._stream.resample_chunk(mono, last=True)
-        missing = ceil_div(self._taken * SAMPLE_RATE, self._rate) - self._given
+        missing = ceil_div(self._taken * self._to, self._rate) - self._given
         return np.pad(rest, (0, max(0, missing - len(rest))))[:missing]

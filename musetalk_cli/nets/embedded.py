@@ -36,8 +36,13 @@ def embedded_avatars() -> Path | None:
 def demo_sample() -> Path | None:
     """A sound for the avatar `demo` to speak; None where it was not installed."""
     folder = embedded_avatars()
-    sample = None if folder is None else folder / DEMO / SAMPLE
-    return sample if sample is not None and sample.is_file() else None
+    return None if folder is None else sample_of(folder / DEMO)
+
+
+def sample_of(avatar: Path) -> Path | None:
+    """The sample of speech in an avatar's folder, or None where it has none."""
+    sample = avatar / SAMPLE
+    return sample if sample.is_file() else None
 
 
 def _holding_demo(kind: str) -> Path | None:

@@ -104,8 +104,12 @@ def settle(run: RunConfig, avatar: str) -> RunConfig:
     return replace(run, model=model)
 
 
-def settle_bench(run: RunConfig) -> tuple[RunConfig, str | None]:
-    """Decide which networks are measured, on an avatar that is none's.
+def settle_alone(run: RunConfig, doing: str) -> tuple[RunConfig, str | None]:
+    """Decide which networks are used, where no avatar says so.
+
+    Args:
+        run: Where things are and what was chosen.
+        doing: What is done with them, for the line that says which were taken.
 
     Returns:
         The same with a model, and one line that says which one was taken; None where it was chosen.
@@ -121,7 +125,7 @@ def settle_bench(run: RunConfig) -> tuple[RunConfig, str | None]:
     found = f"{model} is in {folder}" if published else f"no published weights in {folder}"
     log.debug("model: %s (%s)", model, found)
     what = model if published else "the embedded demo"
-    return replace(run, model=model), f"no model chosen, and {found}: measuring {what}"
+    return replace(run, model=model), f"no model chosen, and {found}: {doing} {what}"
 
 
 def _why_demo(run: RunConfig) -> str:

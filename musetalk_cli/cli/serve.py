@@ -1,0 +1,209 @@
+"""`musetalk serve`."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from musetalk_cli.cli.interrupt import INTERRUPTED
+from musetalk_cli.cli.options import Common, common_options, log
+from musetalk_cli.cli.render import put, say
+from musetalk_cli.config import JobConfig
+from musetalk_cli.errors import MissingError
+from musetalk_cli.serve import settings
+from musetalk_cli.serve.settings import ServeConfig
+from musetalk_cli.strict_json import dump
+from musetalk_cli.text import printable, redacted
+
+if TYPE_CHECKING:
+    from musetalk_cli.serve.service import Service
+
+_place = functools.partial(typer.Option, rich_help_panel="Where it listens, and who may come")
+_bound = functools.partial(typer.Option, rich_help_panel="How much it takes")
+
+_DEFAULT = ServeConfig()
+_GIB = 1 << 30
+MOST = 1_000_000
+"""More GiB, sessions or seconds than any service has."""
+
+Host = Annotated[str, _place("--host", help="Address to listen at; beyond this machine it wants --token.")]
+Port = Annotated[int, _place("--port", min=0, max=65535, help="Port to listen at; 0 is any free one.")]
+Token = Annotated[
+    str | None,
+    _place(
+        "--token",
+        envvar="MUSETALK_TOKEN",
+        metavar="TEXT",
+        help="What every request must bring, as Authorization: Bearer TEXT. The environment hides it from "
+        "the list of processes.",
+    ),
+]
+Origin = Annotated[
+    list[str] | None,
+    _place(
+        "--origin", metavar="URL", help="Page that may use the service besides its own, like https://me.net."
+    ),
+]
+IceServers = Annotated[
+    list[str] | None,
+    _place(
+        "--ice-server",
+        metavar="stun:HOST|turn:USER:PASSWORD@HOST",
+        help="STUN or TURN server, for viewers that UDP does not reach; may be repeated.",
+    ),
+]
+MaxSessions = Annotated[
+    int | None,
+    _bound(
+        "--max-sessions",
+        min=1,
+        max=MOST,
+        help="Sessions at once.",
+        show_default="4 for each speaker that the machine sustains",
+    ),
+]
+PerClient = Annotated[
+    int, _bound("--sessions-per-client", min=1, max=MOST, help="Sessions of one address at once.")
+]
+Memory = Annotated[
+    float, _bound("--memory", metavar="GIB", min=0.1, max=MOST, help="Memory that avatars may take, in GiB.")
+]
+Linger = Annotated[
+    float,
+    _bound(
+        "--linger", metavar="SECONDS", min=1, max=MOST, help="How long a session goes on without a viewer."
+    ),
+]
+Drain = Annotated[
+    float,
+    _bound(
+        "--drain",
+        metavar="SECONDS",
+        min=0,
+        max=MOST,
+        help="How long sessions may go on when the service is ended.",
+    ),
+]
+LogJson = Annotated[bool, typer.Option("--log-json", help="Write the log as one JSON object a line.")]
+
+
+@common_options(
+    job=(
+        "fps",
+        "live_chunk",
+        "alignment",
+        "ahead",
+        "context",
+        "window",
+        "silence",
+        "sharpen",
+        "image_ops",
+        "batch_size",
+    ),
+    model="the published weights that are there, else demo",
+)
+def serve(
+    common: Common,
+    host: Host = _DEFAULT.host,
+    port: Port = _DEFAULT.port,
+    token: Token = None,
+    origin: Origin = None,
+    ice_server: IceServers = None,
+    max_sessions: MaxSessions = None,
+    sessions_per_client: PerClient = _DEFAULT.sessions_per_client,
+    memory: Memory = _DEFAULT.memory / _GIB,
+    linger: Linger = _DEFAULT.linger_s,
+    drain: Drain = _DEFAULT.drain_s,
+    log_json: LogJson = False,
+    *,
+    job: JobConfig,
+) -> None:
+    """Serve many faces at once, by WebRTC, WebSocket and HTTP, with a page to try them."""
+    if token is not None and len(token) < settings.SHORTEST_TOKEN:
+        raise typer.BadParameter(
+            f"--token has {len(token)} characters: it needs at least {settings.SHORTEST_TOKEN}."
+        )
+    if token is None and not settings.is_loopback(host):
+        raise typer.BadParameter(
+            f"--host {host} can be reached by others: pass --token or MUSETALK_TOKEN, so that not everyone "
+            "can make your faces speak."
+        )
+    config = ServeConfig(
+        host=host,
+        port=port,
+        token=token,
+        origins=tuple(settings.parse_origin(each) for each in origin or ()),
+        max_sessions=max_sessions,
+        memory=round(memory * _GIB),
+        linger_s=linger,
+        drain_s=drain,
+        sessions_per_client=sessions_per_client,
+        ice_servers=tuple(settings.parse_ice_server(each) for each in ice_server or ()),
+    )
+    _set_up_log(as_json=log_json)
+    _serve(common, job, config)
+
+
+def _serve(common: Common, job: JobConfig, config: ServeConfig) -> None:
+    try:
+        from musetalk_cli.serve.server import serve as run
+    except ImportError as error:
+        raise MissingError(
+            f"musetalk serve needs {error.name}, which is not installed.",
+            "pip install 'musetalk-cli[serve]' brings it, with Python 3.11 or newer.",
+        ) from error
+
+    def ready(url: str, service: Service) -> None:
+        told = {
+            "url": url,
+            "model": service.engine.bundle.name,
+            "speakers": service.speakers.most,
+            "sessions": service.most_sessions,
+            "chunk_s": float(service.engine.job.chunk),
+        }
+        if common.json:
+            put(dump(told))  # on one line, for who reads line by line while the service runs
+            sys.stdout.flush()
+        say(
+            f"{url}: {told['speakers']} may speak at once, in chunks of {told['chunk_s']:g} s; "
+            f"{told['sessions']} sessions"
+        )
+
+    if run(common.run, job, config, say, ready):
+        raise typer.Exit(INTERRUPTED)
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object a line, for programs that collect logs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        if record.exc_info:
+            message = f"{message}\n{self.formatException(record.exc_info)}"
+        told = {
+            "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": redacted(printable(message, keep="\n")),
+        }
+        session = getattr(record, "session", None)
+        return dump(told if session is None else told | {"session": session}, compact=True)
+
+
+def _set_up_log(*, as_json: bool) -> None:
+    """What the server's libraries say goes where ours does; sessions that begin and end are told."""
+    log.setLevel(min(log.level, logging.INFO))
+    for handler in log.handlers:
+        if as_json:
+            handler.setFormatter(_JsonLines())
+        for name in ("uvicorn", "aiortc", "aioice"):
+            library = logging.getLogger(name)
+            library.handlers, library.propagate = [handler], False
+            library.setLevel(logging.WARNING)
+    # said of every WebSocket that was answered with a status in place of a handshake, as ASGI allows
+    logging.getLogger("uvicorn.error").addFilter(lambda record: "completing handshake" not in record.msg)

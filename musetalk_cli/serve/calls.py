@@ -1,0 +1,189 @@
+"""The HTTP side of sessions: begun and watched by WebRTC, spoken to, interrupted, ended."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
+
+from musetalk_cli.errors import InputError
+from musetalk_cli.measure.stages import Percentiles
+from musetalk_cli.serve.guard import client_of
+from musetalk_cli.serve.recordings import read_recording
+from musetalk_cli.serve.rtc import Answer, Peers
+from musetalk_cli.serve.served import ServedSession
+from musetalk_cli.serve.service import Service
+
+SDP_BYTES = 64 << 10
+"""The longest offer."""
+SOUND_BYTES = 64 << 20
+"""The largest sound file."""
+
+Name = Annotated[str, Field(min_length=1, max_length=128)]
+Identifier = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")]
+
+router = APIRouter(prefix="/v1")
+
+
+class TooLargeError(InputError):
+    """A body is larger than it may be."""
+
+
+class Offer(BaseModel):
+    """A browser's offer to watch a session, and to bring its microphone in.
+
+    Attributes:
+        sdp: The offer.
+        avatar: Who is to speak, where a session is begun.
+        session: A session that is joined, or None.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    sdp: Annotated[str, Field(min_length=1, max_length=SDP_BYTES)]
+    avatar: Name | None = None
+    session: Identifier | None = None
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+def _peers(request: Request) -> Peers:
+    peers: Peers = request.app.state.peers
+    return peers
+
+
+async def _begin(request: Request, avatar: str | None, session: str | None) -> tuple[ServedSession, bool]:
+    """The session that is named, or a new one; and whether it is new."""
+    service = _service(request)
+    if session is not None:
+        return service.session(session), False
+    if avatar is None:
+        raise InputError("The request names neither an avatar nor a session.", "Pass avatar=NAME.")
+    return await run_in_threadpool(service.open, avatar, client_of(request.scope)), True
+
+
+async def _answer(
+    request: Request, avatar: str | None, name: str | None, sdp: str, *, microphone: bool
+) -> tuple[ServedSession, Answer]:
+    session, is_new = await _begin(request, avatar, name)
+    try:
+        return session, await _peers(request).answer(session, sdp, microphone=microphone)
+    except BaseException:
+        if is_new:
+            session.stop()
+        raise
+
+
+@router.post("/whep")
+async def whep(
+    request: Request,
+    avatar: Annotated[Name | None, Query()] = None,
+    session: Annotated[Identifier | None, Query()] = None,
+) -> Response:
+    """Watch a session, as WHEP has it: an offer in, an answer out."""
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/sdp":
+        raise InputError("The body is no offer.", "Send it as application/sdp.")
+    offer = (await _read(request, SDP_BYTES)).decode("utf-8", "replace")
+    found, answer = await _answer(request, avatar, session, offer, microphone=False)
+    location = f"/v1/sessions/{found.id}/viewers/{answer.viewer}"
+    return Response(answer.sdp, 201, {"location": location}, media_type="application/sdp")
+
+
+@router.post("/offer", status_code=201)
+async def offer(request: Request, offer: Offer) -> dict[str, Any]:
+    """Watch a session, and let it hear the microphone where the offer sends sound."""
+    session, answer = await _answer(request, offer.avatar, offer.session, offer.sdp, microphone=True)
+    return {
+        "session": session.id,
+        "viewer": answer.viewer,
+        "sdp": answer.sdp,
+        "avatar": session.avatar,
+        "width": session.stream.width,
+        "height": session.stream.height,
+        "fps": float(session.stream.fps),
+    }
+
+
+@router.delete("/sessions/{name}/viewers/{viewer}", status_code=204)
+async def leave(request: Request, name: Identifier, viewer: Identifier) -> None:
+    """Stop watching."""
+    _service(request).session(name)
+    await _peers(request).leave(viewer)
+
+
+@router.get("/sessions/{name}")
+async def describe(request: Request, name: Identifier) -> dict[str, Any]:
+    """How a session goes."""
+    session = _service(request).session(name)
+    told: dict[str, Any] = {
+        "session": session.id,
+        "avatar": session.avatar,
+        "viewers": session.broadcast.viewers,
+        "refused": session.refused,
+    }
+    if (snapshot := session.snapshot) is None:
+        return told
+    return told | {
+        "speaking": snapshot.speaking,
+        "elapsed_s": snapshot.elapsed_s,
+        "fps": snapshot.fps,
+        "frames": snapshot.frames,
+        "late": snapshot.late,
+        "dropped": snapshot.dropped,
+        "stalls": snapshot.stalls,
+        "utterances": snapshot.utterances,
+        "response_ms": _told(snapshot.response_ms),
+        "first_frame_ms": _told(snapshot.first_frame_ms),
+        "last_frame_ms": _told(snapshot.last_frame_ms),
+        "mouth_to_eye_ms": _told(snapshot.mouth_to_eye_ms),
+    }
+
+
+def _told(times: Percentiles) -> dict[str, float]:
+    return {"p50": times.p50, "p95": times.p95, "p99": times.p99}
+
+
+@router.post("/sessions/{name}/speak", status_code=202)
+async def speak(request: Request, name: Identifier) -> dict[str, str]:
+    """Speak a sound file from its start, as fast as it can be."""
+    session = _service(request).session(name)
+    # before the body, which may be large, is read for nothing
+    session.check_may_speak()
+    body = await _read(request, SOUND_BYTES)
+    stream = session.stream
+    await run_in_threadpool(session.speak, read_recording(body, stream.sample_rate, stream.channels))
+    return {"session": session.id}
+
+
+@router.post("/sessions/{name}/interrupt", status_code=204)
+async def interrupt(request: Request, name: Identifier) -> None:
+    """Discard everything that was said and not yet shown."""
+    _service(request).session(name).interrupt()
+
+
+@router.delete("/sessions/{name}", status_code=204)
+async def end(request: Request, name: Identifier) -> None:
+    """End a session at once."""
+    _service(request).session(name).stop()
+
+
+async def _read(request: Request, most: int) -> bytes:
+    """A body of so many bytes at the most.
+
+    Raises:
+        TooLargeError: It is larger, or says so.
+    """
+    told = request.headers.get("content-length", "0")
+    body = bytearray()
+    if told.isdecimal() and int(told) > most:
+        raise TooLargeError(f"The body has {int(told)} bytes, at most {most} are taken.")
+    async for part in request.stream():
+        body += part
+        if len(body) > most:
+            raise TooLargeError(f"The body has more than {most} bytes.", "Send less at once.")
+    return bytes(body)

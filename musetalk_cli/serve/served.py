@@ -1,0 +1,300 @@
+"""One session of the service: a stream with its sound, its viewers and its place among the speakers."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from collections.abc import Callable, Iterable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from musetalk_cli.clock import Clock
+from musetalk_cli.config import SilenceLevel
+from musetalk_cli.errors import describe
+from musetalk_cli.handoff import HandoffClosed
+from musetalk_cli.live.observe import Outcome, Snapshot
+from musetalk_cli.live.stream import Stream
+from musetalk_cli.serve.broadcast import Broadcast
+from musetalk_cli.serve.metrics import Meters
+from musetalk_cli.serve.refusals import RefusedError
+from musetalk_cli.serve.speakers import Speakers, Turn
+from musetalk_cli.serve.spoken_file import SpokenFile
+from musetalk_cli.sources.pushed import PushedSource
+from musetalk_cli.types import Frame, Samples, StreamFormat
+
+log = logging.getLogger(__name__)
+
+Ended = Callable[["ServedSession", Outcome | None], None]
+
+
+class SessionLog(logging.LoggerAdapter[logging.Logger]):
+    """Names the session in every line: as text, and as a field for logs that are collected.
+
+    Args:
+        label: What the session is called.
+    """
+
+    def __init__(self, label: str) -> None:
+        super().__init__(log, {"session": label})
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:  # noqa: ANN401 - as its base has it
+        """Put the session in front."""
+        label = None if self.extra is None else self.extra["session"]
+        return f"session {label}: {msg}", {**kwargs, "extra": self.extra}
+
+
+def new_id() -> str:
+    """An identifier that cannot be guessed: who has it may use the session."""
+    return secrets.token_urlsafe(16)
+
+
+@dataclass(slots=True, eq=False)
+class Parts:
+    """What a session is made of, before it runs.
+
+    Attributes:
+        source: Where its sound is pushed.
+        broadcast: Where its frames go.
+        stop: Ends it at once.
+        snapshot: How it goes, as it was told last.
+    """
+
+    source: PushedSource
+    broadcast: Broadcast
+    stop: threading.Event = field(default_factory=threading.Event)
+    snapshot: Snapshot | None = None
+
+    def watch(self, snapshot: Snapshot) -> None:
+        """Told by the stream's watcher."""
+        self.snapshot = snapshot
+
+
+class Told(Protocol):
+    """Whoever is told what happens in a session besides frames; from any thread, and never waits."""
+
+    def refused(self, refusal: RefusedError) -> None:
+        """Its speech was refused."""
+
+    def interrupted(self) -> None:
+        """What was said and not shown was discarded."""
+
+    def ended(self, error: str | None) -> None:
+        """It is over; why, where it has failed."""
+
+
+class ServedSession:
+    """One face that speaks to its viewers. Safe to use from any thread; nothing here waits but `speak`.
+
+    Args:
+        name: What it is called in requests.
+        avatar: Name of the avatar.
+        client: Who began it: an address.
+        parts: What it is made of.
+        stream: The stream, which is opened and on its loop.
+        speakers: Where its turn to speak is claimed.
+        meters: Where its frames are counted.
+        silence: The level that is silence.
+        clock: Where time comes from.
+
+    Attributes:
+        id: What it is called in requests; who knows it may use it.
+        avatar: Name of the avatar.
+        client: Who began it.
+        stream: Format of its frames and their sound.
+        broadcast: Who watches it.
+        log: What is said of it.
+        told: Whoever is told what happens besides frames, or None.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        avatar: str,
+        client: str,
+        parts: Parts,
+        stream: Stream,
+        speakers: Speakers,
+        meters: Meters,
+        silence: SilenceLevel | None,
+        clock: Clock,
+    ) -> None:
+        self.id = name
+        self.log = SessionLog(self.label)
+        self.avatar = avatar
+        self.client = client
+        self.stream: StreamFormat = stream.session.stream
+        self.broadcast = parts.broadcast
+        self.told: Told | None = None
+        self._parts = parts
+        self._stream = stream
+        self._turn = Turn(speakers, silence, clock, lambda: stream.unheard_s)
+        self._speakers = speakers
+        self._meters = meters
+        self._answered = -1
+        self._refusals = 0
+        # of which turn it is told, and what
+        self._problem: tuple[int, str] | None = None
+        self._clock = clock
+        self._alone_since: float | None = clock.now()
+        self._lock = threading.Lock()
+        self._file = SpokenFile(self.label, self._take, self._lock, self._file_failed)
+        self._over = threading.Event()
+
+    @property
+    def label(self) -> str:
+        """The part of its identifier that may stand in a log."""
+        return self.id[:8]
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """How it goes, as it was told last; None in its first moments."""
+        return self._parts.snapshot
+
+    @property
+    def refused(self) -> str | None:
+        """Why its last speech was refused or ended early; None once it speaks again."""
+        problem = self._problem
+        return problem[1] if problem is not None and problem[0] == self._turn.taken else None
+
+    @property
+    def is_over(self) -> bool:
+        """True once it has ended."""
+        return self._over.is_set()
+
+    # -- sound -------------------------------------------------------------------------------------------
+
+    def hear(self, samples: Samples, *, ends: bool = False) -> bool:
+        """Take sound, as it is spoken or ahead of its time.
+
+        What is refused is taken and forgotten, up to a pause or the end of its segment.
+
+        Args:
+            samples: float32 `[n, channels]` at the session's rate.
+            ends: A segment ends with it.
+
+        Returns:
+            False where there is no room for it yet: it must come again.
+        """
+        with self._lock:
+            return self._take(samples, ends)
+
+    def _take(self, samples: Samples, ends: bool) -> bool:
+        if self._over.is_set():
+            return True
+        if not self._turn.admit(samples, self.stream.sample_rate, ends=ends):
+            self._refuse()
+            return True
+        try:
+            taken = self._parts.source.offer(samples, ends=ends)
+        except HandoffClosed:
+            return True
+        return taken
+
+    def listen_to_microphone(self, samples: Samples) -> bool:
+        """Take sound of a microphone, as `hear`; while a file is spoken it is forgotten."""
+        return self._file.is_spoken or self.hear(samples)
+
+    def _file_failed(self, why: str) -> None:
+        self.log.warning("%s", why)
+        self._problem = self._turn.taken, why
+
+    def _refuse(self) -> None:
+        """Tell of a refusal, once."""
+        refusal = self._speakers.refusal()
+        self._problem = self._turn.taken, refusal.message
+        if self._turn.refused == self._refusals:
+            return
+        self._refusals = self._turn.refused
+        self._meters.refused.labels("speech").inc()
+        if self.told is not None:
+            self.told.refused(refusal)
+
+    def check_may_speak(self) -> None:
+        """Refuse what `speak` would refuse now.
+
+        Raises:
+            RefusedError: All places of speakers are taken.
+            BusyError: Another file is being spoken.
+        """
+        self._file.check_free()
+        self._turn.check()
+
+    def speak(self, blocks: Iterable[Samples]) -> None:
+        """Speak sound from its start, as fast as it can be; the rest of it comes from a thread of its own.
+
+        Args:
+            blocks: float32 `[n, channels]` each, at the session's rate. The first is taken in the caller's
+                thread, so that what is wrong with a file is raised here.
+
+        Raises:
+            RefusedError: All places of speakers are taken.
+            BusyError: Another file is being spoken.
+            MuseTalkError: The sound cannot be read.
+        """
+        with self._lock:
+            self.check_may_speak()
+            self._turn.claim()
+            begin = self._file.reserve()
+        begin(blocks)
+
+    # -- what else is asked of it ------------------------------------------------------------------------
+
+    def interrupt(self) -> None:
+        """Discard everything that was said and not yet shown."""
+        with self._lock:
+            self._file.stop()
+            self._stream.interrupt()
+        if self.told is not None:
+            self.told.interrupted()
+
+    def finish(self) -> None:
+        """Take no more sound; what was said is still shown, then the session ends."""
+        self._file.stop()
+        self._parts.source.close()
+
+    def stop(self) -> None:
+        """End at once."""
+        self._file.stop()
+        self._parts.stop.set()
+        self._parts.source.close()
+
+    def shown(self, frame: Frame) -> None:
+        """A frame was shown; told by the broadcast."""
+        self._turn.shown(frame)
+        utterance = frame.request.utterance
+        answers = utterance is not None and frame.fate.is_made and utterance.number > self._answered
+        if utterance is not None and answers:
+            self._answered = utterance.number
+        self._meters.shown(frame, self._clock.now(), answers=answers)
+
+    def unwatched_s(self) -> float:
+        """For how many seconds nobody has watched it; asked from time to time."""
+        now = self._clock.now()
+        if self.broadcast.viewers:
+            self._alone_since = None
+        elif self._alone_since is None:
+            self._alone_since = now
+        return 0.0 if self._alone_since is None else now - self._alone_since
+
+    def run(self, ended: Ended) -> None:
+        """Wait for its end, in a thread of its own; then tell.
+
+        Args:
+            ended: Told the figures; None where it failed.
+        """
+        outcome, failures = None, []
+        try:
+            outcome = self._stream.join()
+            failures = [*outcome.failures]
+        except Exception as error:
+            # one that nothing was said to has no frame, and that is no failure
+            failures = [] if self._parts.stop.is_set() else [error]
+        for failure in failures:
+            self.log.warning("failed: %s", describe(failure))
+        self._over.set()
+        self._file.stop()
+        self._turn.end()
+        if self.told is not None:
+            self.told.ended(describe(failures[0]) if failures else None)
+        ended(self, outcome)

@@ -1,0 +1,162 @@
+"""The server: a socket, the application on it, and the end of both."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from musetalk_cli.clock import MonotonicClock
+from musetalk_cli.config import JobConfig, RunConfig
+from musetalk_cli.errors import InputError
+from musetalk_cli.run.defaults import settle_alone
+from musetalk_cli.serve.http import create_app
+from musetalk_cli.serve.rtc import Peers
+from musetalk_cli.serve.service import Service
+from musetalk_cli.serve.settings import ServeConfig
+from musetalk_cli.serve.websocket import MESSAGE_BYTES
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 128
+GRACE_S = 5
+"""Seconds that connections have to end by themselves once every session has."""
+
+
+class _Server(uvicorn.Server):
+    """Ends by what it is told and not by itself: sessions that run are let end first."""
+
+    def __init__(self, config: uvicorn.Config, ending: Callable[[int], None]) -> None:
+        super().__init__(config)
+        self._ending = ending
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's own signature
+        """A signal came."""
+        self._ending(sig)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        InputError: The address is taken, or is none of this machine.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise InputError(f"--host {host} cannot be found.", "Use 127.0.0.1 for this machine only.") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise InputError(
+                f"Port {port} of {host} is in use by another program.", "Choose another --port, or 0."
+            ) from error
+        raise InputError(
+            f"{host} port {port} cannot be listened at: {error.strerror}.",
+            "Use an address of this machine, and a port from 1024 on.",
+        ) from error
+    return listener
+
+
+def serve(
+    run: RunConfig,
+    job: JobConfig,
+    config: ServeConfig,
+    notice: Callable[[str], None],
+    ready: Callable[[str, Service], None],
+) -> bool:
+    """Serve until a signal comes: a first one lets sessions end, a second one does not wait for them.
+
+    Args:
+        run: Where things are and what computes; without a model the published one there is, else the demo.
+        job: How frames are made.
+        config: How the service runs.
+        notice: Told what is taken and that it is loaded.
+        ready: Told the address once sessions can be had, in another thread.
+
+    Returns:
+        True where it ended by SIGINT, or at once.
+
+    Raises:
+        MuseTalkError: The address or the networks cannot be used, or the device has failed.
+    """
+    run, taken = settle_alone(run, "serving")
+    if taken is not None:
+        notice(taken)
+    with bind(config.host, config.port) as listener:
+        notice("loading the networks")
+        clock = MonotonicClock()
+        service = Service(run, job, config, clock)
+        peers = Peers(config.ice_servers)
+        end = _End(service)
+        settings = uvicorn.Config(
+            create_app(service, peers, clock),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            ws_max_size=MESSAGE_BYTES,
+            ws_per_message_deflate=False,
+            timeout_graceful_shutdown=GRACE_S,
+        )
+        server = end.server = _Server(settings, end.begin)
+        url = _url(listener)
+
+        def told() -> None:
+            if service.failure is not None or end.has_begun:
+                server.should_exit = True
+            else:
+                ready(url, service)
+
+        service.start(told)
+        try:
+            asyncio.run(server.serve([listener]))
+        finally:
+            service.end()
+    if service.failure is not None:
+        raise service.failure
+    return end.interrupted
+
+
+class _End:
+    """How a server ends: the sessions that run are let end, unless it is asked for twice."""
+
+    def __init__(self, service: Service) -> None:
+        self.server: uvicorn.Server | None = None
+        self.interrupted = False
+        self.has_begun = False
+        self._service = service
+
+    def begin(self, sig: int) -> None:
+        """A signal came, in the main thread."""
+        self.interrupted = self.interrupted or self.has_begun or sig == signal.SIGINT
+        if self.has_begun:
+            self._exit()
+            return
+        self.has_begun = True
+        log.info("ending: no new sessions; those that run have %g s", self._service.config.drain_s)
+        threading.Thread(target=self._drain, name="drain", daemon=True).start()
+
+    def _drain(self) -> None:
+        self._service.drain()
+        self._exit()
+
+    def _exit(self) -> None:
+        if self.server is not None:
+            self.server.should_exit = True
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,301 @@
+"""The service: networks, one device loop, and the sessions on it. It knows no protocol.
+
+Three kinds of thread meet here: the device's, which runs the loop and nothing else; those of requests, which
+open sessions and load avatars; and one for each session, which waits for its end.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from fractions import Fraction
+
+from musetalk_cli.clock import Clock, MonotonicClock
+from musetalk_cli.config import JobConfig, RunConfig
+from musetalk_cli.engine.costs import Filling
+from musetalk_cli.engine.engine import Engine
+from musetalk_cli.live.device_loop import DeviceLoop
+from musetalk_cli.live.ends import Ends
+from musetalk_cli.live.observe import Outcome
+from musetalk_cli.live.policy import StreamPolicy
+from musetalk_cli.measure.gpu import GpuUse
+from musetalk_cli.nets.bundle import open_bundle
+from musetalk_cli.run.job import choose_chunk, make_engine, open_stream
+from musetalk_cli.serve.broadcast import Broadcast
+from musetalk_cli.serve.gallery import Gallery
+from musetalk_cli.serve.metrics import Meters, State
+from musetalk_cli.serve.refusals import NotFoundError, RefusedError
+from musetalk_cli.serve.served import Parts, ServedSession, new_id
+from musetalk_cli.serve.settings import ServeConfig
+from musetalk_cli.serve.speakers import Speakers
+from musetalk_cli.sources.pushed import PushedSource
+
+log = logging.getLogger(__name__)
+
+SOUND_RATE = 48_000
+"""Samples per second of sessions that are heard by WebRTC."""
+SESSIONS_PER_SPEAKER = 4
+"""Sessions for each speaker, where none is said: in a conversation each side is silent most of the time."""
+
+
+class Service:
+    """Serves sessions of one model on one device.
+
+    Args:
+        run: Where things are and what computes; with a model.
+        job: How frames are made; its chunk may be left open.
+        config: How the service runs.
+        clock: Where time comes from.
+
+    Attributes:
+        config: How the service runs.
+        speakers: Who may speak at once; measured as the service starts.
+        meters: What is counted over all sessions.
+        gallery: The avatars.
+    """
+
+    def __init__(
+        self, run: RunConfig, job: JobConfig, config: ServeConfig, clock: Clock | None = None
+    ) -> None:
+        self.config = config
+        self.speakers = Speakers(1)
+        self.meters = Meters()
+        self._run = run
+        self._job = job
+        self._clock = clock or MonotonicClock()
+        self.gallery = Gallery(run, job, config.memory)
+        self._engine: Engine | None = None
+        self._loop: DeviceLoop | None = None
+        self._sessions: dict[str, ServedSession] = {}
+        self._opening = 0
+        self._lock = threading.Lock()
+        self._none_left = threading.Condition(self._lock)
+        self._draining = False
+        self._ended = threading.Event()
+        self._failure: BaseException | None = None
+        self._device: threading.Thread | None = None
+
+    # -- the device --------------------------------------------------------------------------------------
+
+    def start(self, told: Callable[[], None] = lambda: None) -> None:
+        """Load the networks and warm up, in the device's thread.
+
+        Args:
+            told: Called there once the service is ready, and once its device works no more.
+        """
+        self._device = threading.Thread(target=self._work, args=(told,), name="device", daemon=True)
+        self._device.start()
+
+    def _work(self, told: Callable[[], None]) -> None:
+        try:
+            avatar = self.gallery.any()
+            engine = make_engine(open_bundle(self._run), self._job, self._clock, live=True)
+            engine.warm_up(avatar)
+            choose_chunk(engine)
+            costs, job = engine.costs, engine.job
+            self.speakers = Speakers(max(1, costs.speakers(job.chunk, job.fps)))
+            loop = DeviceLoop(engine, self._clock)
+            self._engine, self._loop, self._job = engine, loop, job
+            told()
+            loop.run(self._ended)
+        except BaseException as error:
+            self._failure = error
+            log.debug("Where the device ended:", exc_info=error)
+        told()
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What the device ended with, or None."""
+        return self._failure
+
+    @property
+    def engine(self) -> Engine:
+        """What makes the frames.
+
+        Raises:
+            RefusedError: It is not there yet, or not any more.
+        """
+        if self._failure is not None:
+            raise RefusedError("The device has failed.", "Start the service again; its log says why.")
+        if self._engine is None:
+            raise RefusedError("The networks are still being loaded.", "Try again in some seconds.")
+        return self._engine
+
+    def check_ready(self) -> None:
+        """Refuse where no session can be had because of the service itself.
+
+        Raises:
+            RefusedError: It is not ready, has failed, or ends.
+        """
+        _ = self.engine
+        if self._draining:
+            raise RefusedError("The service is about to end.", "Use another one, or try again in a minute.")
+
+    # -- sessions ----------------------------------------------------------------------------------------
+
+    @property
+    def most_sessions(self) -> int:
+        """Sessions that there may be at once."""
+        return self.config.max_sessions or SESSIONS_PER_SPEAKER * self.speakers.most
+
+    @property
+    def sessions(self) -> list[ServedSession]:
+        """Those that run."""
+        return list(self._sessions.values())
+
+    def session(self, name: str) -> ServedSession:
+        """A session by its identifier.
+
+        Raises:
+            NotFoundError: There is none, or it has ended.
+        """
+        session = self._sessions.get(name)
+        if session is None:
+            raise NotFoundError("There is no such session.", "It may have ended; begin a new one.")
+        return session
+
+    def open(
+        self,
+        avatar: str,
+        client: str,
+        *,
+        fps: Fraction | None = None,
+        sample_rate: int = SOUND_RATE,
+        channels: int = 1,
+    ) -> ServedSession:
+        """Begin a session. It loads the avatar where nobody shows it, so this takes a while.
+
+        Args:
+            avatar: Who speaks.
+            client: Who asks: an address.
+            fps: Frames per second; None is what the service was started with.
+            sample_rate: Samples per second of the sound that will come.
+            channels: Channels of the sound that will come.
+
+        Raises:
+            NotFoundError: There is no such avatar.
+            RefusedError: There is no room for a session.
+            MuseTalkError: The avatar cannot be shown.
+        """
+        self.check_ready()
+        name = self.gallery.home_of(avatar).name
+        self._reserve(client)
+        try:
+            session = self._open(name, client, fps, sample_rate, channels)
+        except BaseException:
+            with self._lock:
+                self._opening -= 1
+            raise
+        session.log.info("%s for %s begins", name, client)
+        return session
+
+    def _reserve(self, client: str) -> None:
+        with self._lock:
+            most = self.most_sessions
+            if len(self._sessions) + self._opening >= most:
+                self.meters.refused.labels("session").inc()
+                raise RefusedError(
+                    f"All {most} sessions of this service are taken.",
+                    "Try again when one has ended; --max-sessions says how many there are.",
+                )
+            if (
+                sum(each.client == client for each in self._sessions.values())
+                >= self.config.sessions_per_client
+            ):
+                raise RefusedError(
+                    f"{client} has {self.config.sessions_per_client} sessions, as many as one may have.",
+                    "End one of them first.",
+                )
+            self._opening += 1
+
+    def _open(
+        self, avatar: str, client: str, fps: Fraction | None, sample_rate: int, channels: int
+    ) -> ServedSession:
+        engine, loop, job = self.engine, self._loop, self._job
+        assert loop is not None  # noqa: S101 - it is there with the engine
+        face = self.gallery.faces.take(avatar)
+        try:
+            parts = Parts(PushedSource(sample_rate, channels, self._clock), Broadcast(self._clock))
+            sinks = [parts.broadcast]
+            policy = StreamPolicy.of_stream(parts.source, sinks, job.when_late, job.chunk)
+            ends = Ends(parts.source, sinks, parts.stop, parts.watch)
+            stream = open_stream(engine, loop, face.avatar, job.silence, face.idle, policy, ends, fps=fps)
+            session = ServedSession(
+                new_id(), avatar, client, parts, stream, self.speakers, self.meters, job.silence, self._clock
+            )
+            parts.broadcast.on_shown = session.shown
+            try:
+                stream.open()
+            except BaseException:
+                engine.close(stream.session)
+                raise
+        except BaseException:
+            self.gallery.faces.give_back(avatar)
+            raise
+        with self._lock:
+            self._opening -= 1
+            self._sessions[session.id] = session
+        loop.add(stream)
+        threading.Thread(
+            target=session.run, args=(self._forget,), name=f"session {session.label}", daemon=True
+        ).start()
+        return session
+
+    def _forget(self, session: ServedSession, outcome: Outcome | None) -> None:
+        """A session has ended; told by its own thread."""
+        self.gallery.faces.give_back(session.avatar)
+        with self._lock:
+            # both at once, so that no figure counts it twice or not at all
+            self._sessions.pop(session.id, None)
+            if outcome is not None:
+                self.meters.ended(outcome)
+            self._none_left.notify_all()
+        session.log.info("ended")
+
+    def state(self, gpu: GpuUse | None) -> State:
+        """What is read for the metrics at a moment."""
+        with self._lock:
+            sessions = self.sessions
+        filling = Filling() if self._engine is None else self._engine.filling
+        return State(
+            sessions,
+            (self.speakers.now, self.speakers.most),
+            sum(session.broadcast.viewers for session in sessions),
+            (filling.batches, filling.frames, filling.rows),
+            self.gallery.faces.held,
+            None if gpu is None else gpu.memory_bytes,
+        )
+
+    def close_unwatched(self) -> None:
+        """End the sessions that nobody has watched for so long; to be called about once a second."""
+        for session in self.sessions:
+            if session.unwatched_s() > self.config.linger_s:
+                session.log.info("nobody watches")
+                session.stop()
+
+    def drain(self) -> None:
+        """Begin no session any more, let those that run end by a deadline, and end the device's work."""
+        with self._lock:
+            self._draining = True
+        for session in self.sessions:
+            session.finish()
+        self._wait(self.config.drain_s)
+        self.end()
+
+    def end(self) -> None:
+        """End every session at once, and the device's work."""
+        self._draining = True
+        for session in self.sessions:
+            session.stop()
+        self._wait(5.0)
+        self._ended.set()
+        if self._loop is not None:
+            self._loop.wake()
+        if self._device is not None:
+            self._device.join(30.0)
+
+    def _wait(self, seconds: float) -> None:
+        with self._none_left, suppress(KeyboardInterrupt):
+            self._none_left.wait_for(lambda: not self._sessions, seconds)

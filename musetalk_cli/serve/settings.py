@@ -1,0 +1,96 @@
+"""What the service is told: where it listens, who may come, and how much it may take."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from musetalk_cli.errors import InputError
+
+DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 2160
+SHORTEST_TOKEN = 16
+"""Characters of a token at the least, so that it cannot be guessed."""
+
+
+@dataclass(frozen=True, slots=True)
+class IceServer:
+    """A STUN or TURN server.
+
+    Attributes:
+        url: `stun:HOST:PORT` or `turn:HOST:PORT`.
+        username: Of a TURN server, or None.
+        credential: Of a TURN server, or None.
+    """
+
+    url: str
+    username: str | None = None
+    credential: str | None = None
+
+
+def parse_ice_server(text: str) -> IceServer:
+    """Read `stun:HOST[:PORT]` or `turn:[USER:PASSWORD@]HOST[:PORT]`.
+
+    Raises:
+        InputError: It is neither.
+    """
+    scheme, _, rest = text.partition(":")
+    account, at, address = rest.rpartition("@")
+    user, colon, password = account.partition(":")
+    if scheme not in {"stun", "turn", "turns"} or not address or (at and not (user and colon and password)):
+        raise InputError(
+            f"--ice-server {scheme}:... is not understood.",
+            "Write it like stun:HOST:3478 or turn:USER:PASSWORD@HOST:3478.",
+        )
+    return IceServer(f"{scheme}:{address}", user or None, password or None)
+
+
+def parse_origin(text: str) -> str:
+    """Read the origin of a page: scheme, host and port.
+
+    Raises:
+        InputError: It is none.
+    """
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.netloc or parts.path.strip("/") or parts.query:
+        raise InputError(f"--origin {text} is no page's origin.", "Write it like https://example.com.")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+@dataclass(frozen=True, slots=True)
+class ServeConfig:
+    """How the service runs.
+
+    Attributes:
+        host: Address it listens at.
+        port: Port it listens at; 0 is any free one.
+        token: What every request to `/v1` must bring; None asks for nothing.
+        origins: Pages besides its own that may use it, like `https://example.com`.
+        max_sessions: Sessions at once; None is what was measured.
+        memory: Bytes that avatars may take.
+        linger_s: Seconds that a session goes on without a viewer.
+        drain_s: Seconds that running sessions have left when the service ends.
+        sessions_per_client: Sessions that one address may have at once.
+        ice_servers: Told to browsers, and used by the service.
+    """
+
+    host: str = DEFAULT_HOST
+    port: int = DEFAULT_PORT
+    token: str | None = None
+    origins: tuple[str, ...] = ()
+    max_sessions: int | None = None
+    memory: int = 4 << 30
+    linger_s: float = 15.0
+    drain_s: float = 30.0
+    sessions_per_client: int = 8
+    ice_servers: tuple[IceServer, ...] = ()
+
+
+def is_loopback(host: str) -> bool:
+    """True for an address that only this machine reaches."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,293 @@
+"""`/v1/stream`: a WebSocket for programs. PCM in, as fast as it can be sent; frames, sound and events out.
+
+Back-pressure works in both directions. Sound that finds no room is not read from the socket, so the sender
+waits. What the client does not take waits in a queue of bounded length: beyond about a second of it pictures
+are left out and the sound goes on, and a client that is ten seconds behind is sent away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from typing import Annotated, Literal
+
+import numpy as np
+from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from starlette.concurrency import run_in_threadpool
+
+from musetalk_cli.errors import InputError, MuseTalkError
+from musetalk_cli.serve.broadcast import Wants
+from musetalk_cli.serve.calls import Name
+from musetalk_cli.serve.guard import client_of
+from musetalk_cli.serve.receiver import Outbox, Receiver
+from musetalk_cli.serve.refusals import RefusedError
+from musetalk_cli.serve.served import ServedSession
+from musetalk_cli.serve.service import Service
+from musetalk_cli.serve.spoken_file import WAIT_S
+from musetalk_cli.sources.s16 import CHANNELS, SAMPLE_RATES
+from musetalk_cli.strict_json import JsonError, dump, parse
+from musetalk_cli.timeline import FPS_RANGE, parse_fps
+
+log = logging.getLogger(__name__)
+
+MESSAGE_BYTES = 1 << 20
+"""The longest message."""
+PENDING_BYTES = 16 << 20
+"""Sound that may wait here for its room; until then controls behind it are heard."""
+HELLO_S = 10.0
+"""How long a client may take to say what it wants."""
+BLOCK_S = 0.1
+"""Seconds of sound that are given to the session at once."""
+UNKNOWN_MESSAGES = 10
+"""Messages that are not understood, after which a client is sent away."""
+AGAIN, NOT_ALLOWED, DONE = 1013, 1008, 1000
+"""Codes of a socket's end (RFC 6455): try again later; against the rules; all is done."""
+HELLO = 'Send {"type": "hello", "avatar": NAME} first.'
+
+router = APIRouter()
+
+
+class Hello(BaseModel):
+    """What a client wants.
+
+    Attributes:
+        avatar: Who is to speak.
+        fps: Frames per second; None is the service's own.
+        sample_rate: Samples per second of the sound that will come.
+        channels: Channels of the sound that will come.
+        video: How frames come; `none` where they are watched by other ways.
+        sound: Each frame comes with its sound.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["hello"]
+    avatar: Name
+    fps: Annotated[float, Field(ge=FPS_RANGE[0], le=FPS_RANGE[1])] | None = None
+    sample_rate: Annotated[int, Field(ge=SAMPLE_RATES[0], le=SAMPLE_RATES[1])] = 16_000
+    channels: Annotated[int, Field(ge=CHANNELS[0], le=CHANNELS[1])] = 1
+    video: Literal["jpeg", "h264", "none"] = "jpeg"
+    sound: bool = True
+
+
+class Control(BaseModel):
+    """What a client asks for.
+
+    Attributes:
+        type: The segment is complete; discard what was not shown; show what was said, then end.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["end", "interrupt", "close"]
+
+
+_HELLO: TypeAdapter[Hello] = TypeAdapter(Hello)
+_CONTROL: TypeAdapter[Control] = TypeAdapter(Control)
+
+
+@router.websocket("/v1/stream")
+async def stream(socket: WebSocket) -> None:
+    """One session, from its hello to its end."""
+    await socket.accept()
+    service: Service = socket.app.state.service
+    outbox = Outbox(asyncio.get_running_loop())
+    try:
+        hello = await _hello(socket)
+        fps = None if hello.fps is None else parse_fps(str(hello.fps))
+        session = await run_in_threadpool(
+            service.open,
+            hello.avatar,
+            client_of(socket.scope),
+            fps=fps,
+            sample_rate=hello.sample_rate,
+            channels=hello.channels,
+        )
+    except MuseTalkError as error:
+        await _refuse(socket, error)
+        return
+    except (WebSocketDisconnect, asyncio.TimeoutError):
+        return
+    wants = Wants(video=hello.video, sound="pcm" if hello.sound else "none")
+    receiver = Receiver(wants, outbox, session.stream.fps)
+    session.told = receiver
+    outbox.put(_ready(session))
+    session.broadcast.join(receiver)
+    inbox = Inbox(session)
+    sending = asyncio.create_task(_send_all(socket, outbox))
+    tasks = [sending, asyncio.create_task(_receive_all(socket, session, inbox, outbox))]
+    tasks.append(asyncio.create_task(inbox.give_all()))
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if inbox.is_complete:
+            await asyncio.wait(tasks[:2], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        session.stop()
+        session.broadcast.leave(receiver)
+        outbox.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        with contextlib.suppress(RuntimeError, WebSocketDisconnect):
+            await socket.close(DONE)
+
+
+async def _hello(socket: WebSocket) -> Hello:
+    """What the client wants.
+
+    Raises:
+        InputError: Its first message is none that says so.
+    """
+    text = await asyncio.wait_for(_next_text(socket), HELLO_S)
+    try:
+        return _HELLO.validate_python(parse(text))
+    except (JsonError, ValidationError) as error:
+        raise InputError(f"The first message is no hello: {_reason(error)}.", HELLO) from error
+
+
+async def _next_text(socket: WebSocket) -> str:
+    message = await socket.receive()
+    if message["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(message.get("code", DONE))
+    return message.get("text") or ""
+
+
+def _reason(error: JsonError | ValidationError) -> str:
+    if isinstance(error, JsonError):
+        return str(error)
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place}: {first['msg']}" if place else str(first["msg"])
+
+
+async def _refuse(socket: WebSocket, error: MuseTalkError) -> None:
+    code = AGAIN if isinstance(error, RefusedError) else NOT_ALLOWED
+    with contextlib.suppress(RuntimeError, WebSocketDisconnect):
+        await socket.send_text(dump({"type": "refused", "error": error.message, "hint": error.hint}))
+        await socket.close(code)
+
+
+def _ready(session: ServedSession) -> str:
+    form = session.stream
+    return dump(
+        {
+            "type": "ready",
+            "session": session.id,
+            "width": form.width,
+            "height": form.height,
+            "fps": str(form.fps),
+            "sample_rate": form.sample_rate,
+            "channels": form.channels,
+        }
+    )
+
+
+async def _send_all(socket: WebSocket, outbox: Outbox) -> None:
+    while (message := await outbox.take()) is not None:
+        if isinstance(message, str):
+            await socket.send_text(message)
+        else:
+            await socket.send_bytes(message)
+
+
+async def _receive_all(socket: WebSocket, session: ServedSession, inbox: Inbox, outbox: Outbox) -> None:
+    """Take sound and controls until the client asked for the end; then wait for it to go away."""
+    unknown = 0
+    while True:
+        message = await socket.receive()
+        if message["type"] == "websocket.disconnect" or unknown > UNKNOWN_MESSAGES:
+            return
+        if (data := message.get("bytes")) is not None:
+            await inbox.add(data)
+            continue
+        try:
+            kind = _CONTROL.validate_python(parse(message.get("text") or "")).type
+        except (JsonError, ValidationError) as error:
+            unknown += 1
+            outbox.put(dump({"type": "error", "error": f"A message is not understood: {_reason(error)}."}))
+            continue
+        if kind == "interrupt":
+            inbox.discard()
+            session.interrupt()
+        else:
+            await inbox.end(last=kind == "close")
+
+
+class Inbox:
+    """Sound of a client that waits for room in its session.
+
+    Args:
+        session: Who hears it.
+
+    Attributes:
+        is_complete: True once the session was given all and told that no more comes.
+    """
+
+    def __init__(self, session: ServedSession) -> None:
+        self.is_complete = False
+        self._session = session
+        self._width = 2 * session.stream.channels
+        self._rest = b""
+        # (bytes of whole samples, a segment ends with them); None is the end of all
+        self._waiting: deque[tuple[bytes, bool] | None] = deque()
+        self._bytes = 0
+        self._discards = 0
+        self._changed = asyncio.Condition()
+
+    async def add(self, data: bytes) -> None:
+        """Take 16-bit PCM, cut anywhere; waits while too much of it is here."""
+        data = self._rest + data
+        whole = len(data) - len(data) % self._width
+        self._rest = data[whole:]
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._bytes < PENDING_BYTES)
+            self._append((data[:whole], False))
+
+    async def end(self, *, last: bool) -> None:
+        """A segment is complete, and no other comes where it is the last."""
+        self._rest = b""
+        async with self._changed:
+            self._append((b"", True))
+            if last:
+                self._append(None)
+
+    def _append(self, item: tuple[bytes, bool] | None) -> None:
+        self._waiting.append(item)
+        self._bytes += 0 if item is None else len(item[0])
+        self._changed.notify_all()
+
+    def discard(self) -> None:
+        """Forget what waits."""
+        self._rest = b""
+        self._discards += 1
+        is_last = None in self._waiting
+        self._waiting.clear()
+        self._bytes = 0
+        if is_last:
+            self._waiting.append(None)
+
+    async def give_all(self) -> None:
+        """Give the session what comes, until the client goes away."""
+        while True:
+            async with self._changed:
+                await self._changed.wait_for(lambda: bool(self._waiting))
+                item = self._waiting.popleft()
+                self._bytes -= 0 if item is None else len(item[0])
+                self._changed.notify_all()
+            if item is None:
+                self._session.finish()
+                self.is_complete = True
+                return
+            await self._give(*item)
+
+    async def _give(self, data: bytes, ends: bool) -> None:
+        discards = self._discards
+        samples = np.frombuffer(data, "<i2").reshape(-1, self._session.stream.channels)
+        step = max(1, round(BLOCK_S * self._session.stream.sample_rate))
+        for start in range(0, max(1, len(samples)), step):
+            block = samples[start : start + step].astype(np.float32) / np.float32(32768)
+            while discards == self._discards and not self._session.hear(block, ends=ends):
+                await asyncio.sleep(WAIT_S)

@@ -1,0 +1,165 @@
+"""`musetalk serve` as it is typed: what it refuses, how it begins and how it ends."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from lives import RATE, speech, write_sound
+from serving import TIMEOUT_S, Client
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "stream_client.py"
+
+
+class Server:
+    """The program, with its output in pipes."""
+
+    def __init__(self, models, avatars, *options, token=None):
+        command = [sys.executable, "-m", "musetalk_cli", "serve", "--port", "0", "--json", "--device", "cpu"]
+        command += ["--models-dir", models, "--avatars-dir", avatars, "--model", models, *options]
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("MUSETALK_")}
+        self.process = subprocess.Popen(
+            [*map(str, command)],
+            env=environment | ({"MUSETALK_TOKEN": token} if token else {}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.told = json.loads(self.process.stdout.readline())
+        self.client = Client(self.told["url"])
+
+    def end(self, *signals):
+        for number in signals:
+            self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=TIMEOUT_S)
+        assert out == ""
+        assert "Traceback" not in err
+        return self.process.returncode, err
+
+
+@pytest.fixture
+def server(models, coloured_avatars):
+    servers = []
+
+    def start(*options, **more):
+        servers.append(Server(models, coloured_avatars, *options, **more))
+        return servers[-1]
+
+    yield start
+    for each in servers:
+        each.process.kill()
+        each.process.communicate()
+
+
+def test_it_tells_where_it_is_once_it_is_ready_and_drains_when_it_is_ended(server):
+    running = server("--fps", "10", "--drain", "20", "--log-json")
+    assert running.told["speakers"] >= 1
+    assert running.told["sessions"] == 4 * running.told["speakers"]
+    assert running.client.ask("GET", "/readyz").status == 200
+    with running.client.program("red", video="none") as program:
+        program.say(speech(0.8))
+        program.tell("end")
+        program.until("speaking")
+        running.process.send_signal(signal.SIGTERM)
+        assert program.until("segment_finished")["segment"] == 0
+        assert program.until("closed")["error"] is None
+        name = program.first["session"]
+    code, err = running.end()
+    assert code == 0
+    lines = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
+    assert all({"time", "level", "logger", "message"} <= set(line) for line in lines)
+    told = [line for line in lines if line.get("session") == name[:8]]
+    assert [line["message"].rsplit(" ", 1)[-1] for line in told][-1] == "ended"
+    assert name not in err, "who knows it may use the session"
+
+
+def test_ctrl_c_ends_with_130_and_a_second_one_at_once(server):
+    running = server("--drain", "600")
+    with running.client.program("red", video="none") as program:
+        program.say(speech(30))
+        program.until("speaking")
+        code, _ = running.end(signal.SIGINT, signal.SIGINT)
+    assert code == 130
+
+
+def test_the_token_comes_from_the_environment_and_is_in_no_log(server):
+    token = "a-token-that-is-long-enough"
+    running = server("-v", token=token)
+    assert running.client.ask("GET", "/v1/service").status == 401
+    assert running.client.ask("GET", "/v1/service", authorization=f"Bearer {token}").status == 200
+    code, err = running.end(signal.SIGTERM)
+    assert code == 0
+    assert token not in err
+
+
+def test_the_example_speaks_and_keeps_the_pictures(server, tmp_path, models, coloured_avatars):
+    running = server("--fps", "10")
+    write_sound(tmp_path / "in.wav", speech(0.5), rate=RATE)
+    source = EXAMPLE.read_text().replace('"avatar": "demo"', '"avatar": "red"')
+    url = running.told["url"].replace("http", "ws") + "/v1/stream"
+    command = [sys.executable, "-c", source, str(tmp_path / "in.wav"), str(tmp_path / "out")]
+    ended = subprocess.run(
+        command, env=os.environ | {"MUSETALK_URL": url}, capture_output=True, text=True, timeout=TIMEOUT_S
+    )
+    assert ended.returncode == 0, ended.stderr
+    kinds = [json.loads(line)["type"] for line in ended.stdout.splitlines()]
+    assert kinds[0] == "ready"
+    assert {"speaking", "segment_finished"} <= set(kinds)
+    assert kinds[-1] == "closed"
+    assert len(list((tmp_path / "out").iterdir())) >= 5
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--host", "0.0.0.0"], "can be reached by others: pass --token"),
+        (["--host", "192.0.2.7"], "can be reached by others: pass --token"),
+        (["--token", "short"], "at least 16"),
+        (["--port", "70000"], "less than or equal to 65535"),
+        (["--max-sessions", "0"], "greater than or equal to 1"),
+    ],
+)
+def test_a_wrong_use_ends_with_2(musetalk, embedded, options, said):
+    code, out, err = musetalk("serve", *options)
+    assert (code, out) == (2, "")
+    assert said in " ".join(err.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--ice-server", "http://example.com"], "--ice-server http:... is not understood"),
+        (["--ice-server", "turn:me@host"], "--ice-server turn:... is not understood"),
+        (["--origin", "example.com"], "--origin example.com is no page's origin"),
+        (["--host", "192.0.2.7", "--token", "a-token-that-is-long-enough"], "cannot be listened at"),
+        (["--host", "no.such.host.invalid", "--token", "a-token-that-is-long-enough"], "cannot be found"),
+    ],
+)
+def test_what_cannot_be_used_ends_with_1_and_a_sentence(musetalk, embedded, options, said):
+    code, out, err = musetalk("serve", *options)
+    assert (code, out) == (1, "")
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_a_port_that_is_taken_is_said(musetalk, embedded):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, _, err = musetalk("serve", "--port", port)
+    assert code == 1
+    assert f"Port {port} of 127.0.0.1 is in use by another program." in err
+
+
+def test_without_an_avatar_that_fits_it_ends_and_says_so(musetalk, models, tmp_path):
+    (tmp_path / "none").mkdir()
+    code, out, err = musetalk(
+        "serve", "--port", "0", "--models-dir", models, "--model", models, "--avatars-dir", tmp_path / "none"
+    )
+    assert (code, out) == (1, "")
+    assert "was made for model" in err

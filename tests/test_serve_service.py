@@ -1,0 +1,175 @@
+"""The service without a protocol: sessions on one device, on small networks."""
+
+import threading
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from lives import RATE, delay_of, speech
+from serving import TIMEOUT_S, service_of
+
+from musetalk_cli.config import DataFolder, JobConfig, RunConfig, SilenceLevel
+from musetalk_cli.serve.broadcast import Wants
+from musetalk_cli.serve.refusals import NotFoundError, RefusedError
+
+FPS = 10
+JOB = JobConfig(
+    fps=Fraction(FPS), chunk=Fraction(1, 5), context=Fraction(0), sharpen=None, silence=SilenceLevel()
+)
+
+
+@pytest.fixture(scope="module")
+def run(models, coloured_avatars):
+    return RunConfig(
+        DataFolder(models, "flag"), DataFolder(coloured_avatars, "flag"), str(models), "cpu", "fp32"
+    )
+
+
+class Watcher:
+    """A viewer that keeps what it is shown."""
+
+    def __init__(self):
+        self.wants = Wants("none", "pcm")
+        self.frames = []
+        self.changed = threading.Condition()
+        self.over = threading.Event()
+
+    def show(self, unit):
+        with self.changed:
+            self.frames.append(unit.frame)
+            self.changed.notify_all()
+
+    def end(self):
+        self.over.set()
+
+    def wait(self, is_enough):
+        with self.changed:
+            assert self.changed.wait_for(lambda: is_enough(self.frames), TIMEOUT_S)
+
+    @property
+    def heard(self):
+        return np.concatenate([frame.request.audio[:, 0] for frame in self.frames])
+
+
+def watched(service, avatar, client="10.0.0.7"):
+    session, watcher = service.open(avatar, client, sample_rate=RATE), Watcher()
+    session.broadcast.join(watcher)
+    return session, watcher
+
+
+def say(session, sound):
+    """All of a sound as one segment, waiting for room."""
+    for start in range(0, len(sound), 1600):
+        block = sound[start : start + 1600, None]
+        while not session.hear(block, ends=start + 1600 >= len(sound)):
+            threading.Event().wait(0.01)
+
+
+def has_ended(frames):
+    return any(frame.request.ends for frame in frames)
+
+
+def test_many_sessions_speak_at_once_each_with_its_own_face_and_sound(run):
+    colours = {"red": (0, 0, 200), "blue": (200, 0, 0)}
+    with service_of(run, JOB, speakers=6, max_sessions=6) as service:
+        sessions = [(name, *watched(service, name)) for name in ("red", "blue") * 3]
+        sounds = [speech(1.0, seed=30 + number) for number in range(6)]
+        for (_, session, _), sound in zip(sessions, sounds, strict=True):
+            say(session, sound)
+        for number, (name, _, watcher) in enumerate(sessions):
+            watcher.wait(has_ended)
+            own = [delay_of(sound, watcher.heard)[1] for sound in sounds]
+            assert own[number] > 0.99
+            assert max(alike for other, alike in enumerate(own) if other != number) < 0.3
+            for frame in watcher.frames:
+                assert (frame.image[:6, :6] == colours[name]).all()
+
+
+@pytest.mark.parametrize("place", ["assemble", "advance"])
+def test_a_session_that_fails_ends_alone(run, place):
+    with service_of(run, JOB, speakers=3, max_sessions=3) as service:
+        (broken, gone), (_, stays) = watched(service, "red"), watched(service, "blue")
+
+        def fails(*_):
+            raise KeyError(place)
+
+        next(session for session in service.engine.sessions if session.avatar.meta.name == "red").__dict__[
+            place
+        ] = fails
+        assert gone.over.wait(TIMEOUT_S)
+        before = len(stays.frames)
+        stays.wait(lambda frames: len(frames) > before + FPS)
+        with pytest.raises(NotFoundError):
+            service.session(broken.id)
+        again, watcher = watched(service, "red")
+        watcher.wait(lambda frames: len(frames) > 3)
+        assert again.id != broken.id
+
+
+def test_sessions_beyond_those_there_are_and_of_one_client_are_refused(run):
+    with service_of(run, JOB, max_sessions=3, sessions_per_client=2) as service:
+        first = service.open("red", "10.0.0.7")
+        service.open("red", "10.0.0.7")
+        with pytest.raises(RefusedError, match=r"10\.0\.0\.7 has 2 sessions"):
+            service.open("red", "10.0.0.7")
+        service.open("blue", "10.0.0.8")
+        with pytest.raises(RefusedError, match="All 3 sessions"):
+            service.open("blue", "10.0.0.9")
+        first.stop()
+        watcher = Watcher()
+        first.broadcast.join(watcher)
+        assert watcher.over.wait(TIMEOUT_S)
+        while len(service.sessions) == 3:
+            threading.Event().wait(0.01)
+        service.open("blue", "10.0.0.9")
+
+
+def test_what_cannot_be_opened_leaves_its_place(run, monkeypatch):
+    with service_of(run, JOB, max_sessions=1) as service:
+        for _ in range(2):
+            with pytest.raises(NotFoundError):
+                service.open("nobody", "10.0.0.7")
+
+        def fails(stream):
+            raise OSError("no thread")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("musetalk_cli.live.stream.Stream.open", fails)
+            with pytest.raises(OSError, match="no thread"):
+                service.open("red", "10.0.0.7")
+        _, watcher = watched(service, "red")
+        watcher.wait(lambda frames: len(frames) > 2)
+
+
+def test_avatars_that_leave_no_room_are_refused_and_those_in_use_stay(run):
+    with service_of(run, JOB, max_sessions=8) as service:
+        size = service.gallery.faces.take("red").size
+        service.gallery.faces.give_back("red")
+    with service_of(run, JOB, max_sessions=8, memory=round(1.5 * size)) as service:
+        session, watcher = watched(service, "red")
+        with pytest.raises(RefusedError, match="Avatar blue takes"):
+            service.open("blue", "10.0.0.7")
+        watcher.wait(lambda frames: len(frames) > 3)
+        session.stop()
+        while service.sessions:
+            threading.Event().wait(0.01)
+        watched(service, "blue")[1].wait(lambda frames: len(frames) > 3)
+
+
+def test_opening_and_closing_many_leaves_no_thread_no_avatar_and_no_place(run):
+    with service_of(run, JOB, max_sessions=4) as service:
+        watched(service, "red")[1].wait(lambda frames: len(frames) > 2)
+        before = set(threading.enumerate())
+        for number in range(12):
+            session, watcher = watched(service, ("red", "blue")[number % 2])
+            session.hear(speech(0.2)[:, None])
+            watcher.wait(lambda frames: len(frames) > 1)
+            session.stop()
+            assert watcher.over.wait(TIMEOUT_S)
+            while len(service.sessions) > 1:
+                threading.Event().wait(0.01)
+        for thread in set(threading.enumerate()) - before:
+            thread.join(TIMEOUT_S)
+        assert set(threading.enumerate()) == before
+        assert service.speakers.now == 0
+        assert [session.avatar.meta.name for session in service.engine.sessions] == ["red"]

@@ -1,0 +1,266 @@
+"""Programs that speak to the service and watch it, over a real socket on small networks."""
+
+import json
+import threading
+from fractions import Fraction
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from lives import RATE, delay_of, speech
+from serving import TIMEOUT_S, serving
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from musetalk_cli.config import DataFolder, JobConfig, RunConfig, SilenceLevel
+
+FPS = 10
+JOB = JobConfig(
+    fps=Fraction(FPS), chunk=Fraction(1, 5), context=Fraction(0), sharpen=None, silence=SilenceLevel()
+)
+TOKEN = "a-token-that-is-long-enough"
+
+
+@pytest.fixture(scope="module")
+def run(models, coloured_avatars):
+    return RunConfig(
+        DataFolder(models, "flag"), DataFolder(coloured_avatars, "flag"), str(models), "cpu", "fp32"
+    )
+
+
+@pytest.fixture(scope="module")
+def served(run):
+    with serving(run, JOB, speakers=4, max_sessions=8) as client:
+        yield client
+
+
+def test_a_program_hears_and_sees_what_it_said_and_is_told_when(served):
+    said = [speech(1.0, seed=1), speech(0.6, seed=2)]
+    with served.program("red") as program:
+        assert program.first == {
+            "type": "ready",
+            "fps": "10",
+            "sample_rate": RATE,
+            "channels": 1,
+        } | {key: program.first[key] for key in ("session", "width", "height")}
+        for number, sound in enumerate(said):
+            program.say(sound)
+            program.tell("end")
+            finished = program.until("segment_finished")
+            assert finished["segment"] == number
+            at, alike = delay_of(sound, program.heard)
+            assert alike > 0.95, "all of it, as it was"
+            # the frame that holds the last sample ends the segment
+            last = finished["pts"][0] / finished["pts"][1]
+            assert last < at + len(sound) / RATE <= last + 1 / FPS + 1e-3
+            program.until("idle")
+        program.tell("close")
+        assert program.until("closed")["error"] is None
+    assert [frame.index for frame in program.frames] == list(range(len(program.frames)))
+    assert all(Fraction(*frame.pts) == Fraction(frame.index, FPS) for frame in program.frames)
+    kinds = [event["type"] for event in program.events]
+    assert kinds[0] == "speaking"
+    assert kinds.count("speaking") == 2
+    speaking = [frame.speaking for frame in program.frames]
+    assert not speaking[-1]
+    size = (program.first["height"], program.first["width"], 3)
+    for frame in program.frames:
+        assert cv2.imdecode(np.frombuffer(frame.picture, np.uint8), cv2.IMREAD_COLOR).shape == size
+
+
+def test_each_gets_the_form_that_it_asked_for(served):
+    with served.program("red", video="none") as program:
+        frames = program.watch(3)
+        assert all(not frame.picture and frame.sound for frame in frames)
+    with served.program("red", video="h264", sound=False) as program:
+        frames = program.watch(FPS + 3)
+        assert frames[0].key
+        assert sum(frame.key for frame in frames) >= 2, "one that can stand alone each second"
+        assert all(frame.picture.startswith(b"\x00\x00\x00\x01") and not frame.sound for frame in frames)
+
+
+def test_the_rate_of_frames_and_sound_is_the_clients(served):
+    with served.program("red", fps=20, sample_rate=48_000, channels=2) as program:
+        assert (program.first["fps"], program.first["sample_rate"], program.first["channels"]) == (
+            "20",
+            48_000,
+            2,
+        )
+        assert [len(frame.sound) for frame in program.watch(4)] == [48_000 // 20 * 4] * 4
+
+
+def test_an_interrupt_ends_what_was_said_though_more_waits_behind_it(served):
+    """Also where the sender is so far ahead that its sound waits."""
+    with served.program("red", video="none") as program:
+        program.say(speech(5, seed=3))
+        program.until("speaking")
+        for number in range(8):
+            program.say(speech(10, seed=10 + number))
+        program.tell("interrupt")
+        program.until("interrupted")
+        program.until("idle")
+        rest = program.watch(2 * FPS)
+        assert not any(frame.speaking for frame in rest)
+        assert np.abs(np.frombuffer(b"".join(frame.sound for frame in rest[2:]), "<i2")).max() == 0
+        program.say(after := speech(0.6, seed=4))
+        program.tell("end")
+        assert program.until("segment_finished")["segment"] == 0, "what was cut off is never finished"
+        assert delay_of(after, program.heard)[1] > 0.95
+
+
+def test_two_that_speak_at_once_never_see_or_hear_each_other(served):
+    """Avatars of one colour each; sounds that are told apart."""
+    colours, results = {"red": (0, 0, 200), "blue": (200, 0, 0)}, {}
+
+    def speak(name, seed):
+        said = speech(2.0, seed=seed)
+        with served.program(name) as program:
+            program.say(said)
+            program.tell("end")
+            program.until("segment_finished")
+            results[name] = (program, said)
+
+    threads = [threading.Thread(target=speak, args=each) for each in (("red", 21), ("blue", 22))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(TIMEOUT_S)
+    for name, colour in colours.items():
+        program, said = results[name]
+        other = results["blue" if name == "red" else "red"][1]
+        assert delay_of(said, program.heard)[1] > 0.95
+        assert delay_of(other, program.heard)[1] < 0.3
+        for frame in program.frames:
+            corner = cv2.imdecode(np.frombuffer(frame.picture, np.uint8), cv2.IMREAD_COLOR)[:6, :6].mean(
+                (0, 1)
+            )
+            assert np.abs(corner - colour).max() < 12
+
+
+def test_one_speaker_more_than_there_are_places_is_told_so_and_may_try_again(run):
+    with serving(run, JOB, speakers=1, max_sessions=3) as client:
+        with client.program("red", video="none") as first, client.program("blue", video="none") as second:
+            first.say(speech(2.0, seed=5))
+            first.until("speaking")
+            second.say(speech(0.5, seed=6))
+            second.tell("end")
+            refused = second.until("refused")
+            assert refused["error"] == "All places are taken: this machine sustains 1 speaker at once."
+            assert client.ask("GET", "/v1/service").body["speakers"] == {"now": 1, "most": 1}
+            assert not any(frame.speaking for frame in second.watch(5))
+            first.tell("interrupt")
+            first.until("idle")
+            while client.ask("GET", "/v1/service").body["speakers"]["now"]:
+                first.watch(1)
+            second.say(speech(0.5, seed=6))
+            second.tell("end")
+            assert second.until("segment_finished")["segment"] == 0
+        metrics = client.ask("GET", "/metrics").body.decode()
+        assert 'musetalk_refused_total{what="speech"} 1.0' in metrics
+
+
+def test_one_session_more_than_there_are_is_refused_with_the_reason(run):
+    with (
+        serving(run, JOB, max_sessions=1) as client,
+        client.program("red", video="none"),
+        client.program("red") as second,
+    ):
+        assert second.first["type"] == "refused"
+        assert "All 1 sessions of this service are taken." in second.first["error"]
+        with pytest.raises(ConnectionClosed) as closed:
+            second.next()
+        assert closed.value.rcvd.code == 1013
+
+
+@pytest.mark.parametrize(
+    ("hello", "reason"),
+    [
+        ({"avatar": "nobody"}, "There is no avatar 'nobody'"),
+        ({"avatar": "../red"}, "There is no avatar"),
+        ({"avatar": ""}, "avatar"),
+        ({"avatar": "red", "fps": 1000}, "fps"),
+        ({"avatar": "red", "sample_rate": 10}, "sample_rate"),
+        ({"avatar": "red", "channels": 99}, "channels"),
+        ({"avatar": "red", "video": "gif"}, "video"),
+        ({"avatar": "red", "colour": "green"}, "colour"),
+    ],
+)
+def test_what_cannot_be_had_is_refused_in_a_sentence(served, hello, reason):
+    with served.socket() as socket:
+        socket.send(json.dumps({"type": "hello"} | hello))
+        told = json.loads(socket.recv(TIMEOUT_S))
+        assert told["type"] == "refused"
+        assert reason in told["error"]
+        assert "Traceback" not in told["error"]
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(TIMEOUT_S)
+        assert closed.value.rcvd.code == 1008
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.one_of(
+        st.text(max_size=200), st.binary(max_size=200), st.from_regex(r'\{"type": *"[a-z]*"[^}]{0,20}\}?')
+    )
+)
+def test_garbage_before_the_hello_is_refused(served, garbage):
+    with served.socket() as socket:
+        socket.send(garbage)
+        assert json.loads(socket.recv(TIMEOUT_S))["type"] == "refused"
+    assert served.ask("GET", "/healthz").status == 200
+
+
+def test_garbage_after_it_is_told_and_does_not_end_the_session_at_once(served):
+    with served.program("red", video="none") as program:
+        for garbage in ("", "[]", "{", '{"type": "sing"}', '{"type": "end", "more": 1}', '{"a": 1e999}'):
+            program.socket.send(garbage)
+            assert "not understood" in program.until("error")["error"]
+        program.say(speech(0.5))
+        program.tell("end")
+        program.until("segment_finished")
+
+
+def test_who_sends_nothing_but_garbage_is_sent_away(served):
+    with served.program("red", video="none") as program:
+        for _ in range(12):
+            program.socket.send("garbage")
+        with pytest.raises(ConnectionClosed):
+            while True:
+                program.next()
+
+
+def test_samples_may_be_cut_anywhere(served):
+    sound = np.round(speech(0.5, seed=9) * 32767).astype("<i2").tobytes()
+    with served.program("red", video="none") as program:
+        for start in range(0, len(sound), 333):
+            program.socket.send(sound[start : start + 333])
+        program.tell("end")
+        program.until("segment_finished")
+        assert delay_of(speech(0.5, seed=9), program.heard)[1] > 0.95
+
+
+def test_a_client_that_goes_away_leaves_nothing(served):
+    before = len(served.service.sessions)
+    with served.program("red") as program:
+        program.say(speech(5))
+        name = program.first["session"]
+        program.socket.socket.close()
+    ended = threading.Event()
+    for _ in range(10_000):
+        if name not in {session.id for session in served.service.sessions}:
+            ended.set()
+            break
+        ended.wait(0.005)
+    assert ended.is_set()
+    assert len(served.service.sessions) <= before
+
+
+def test_it_wants_the_token_before_anything_else(run):
+    with serving(run, JOB, token=TOKEN) as client:
+        with pytest.raises(InvalidStatus) as refused:
+            client.socket()
+        assert refused.value.response.status_code == 401
+        with client.socket(Authorization=f"Bearer {TOKEN}") as socket:
+            socket.send(json.dumps({"type": "hello", "avatar": "red"}))
+            assert json.loads(socket.recv(TIMEOUT_S))["type"] == "ready"
