@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -12,6 +13,7 @@ from musetalk_cli.errors import InputError
 from musetalk_cli.measure.stages import Percentiles
 from musetalk_cli.serve.guard import client_of
 from musetalk_cli.serve.recordings import read_recording
+from musetalk_cli.serve.refusals import RefusedError
 from musetalk_cli.serve.rtc import Answer, Peers
 from musetalk_cli.serve.served import ServedSession
 from musetalk_cli.serve.service import Service
@@ -20,6 +22,8 @@ SDP_BYTES = 64 << 10
 """The longest offer."""
 SOUND_BYTES = 64 << 20
 """The largest sound file."""
+UPLOADS, UPLOAD_S = 4, 60.0
+"""Sound files that are received at once, and how long one may take, its wait for the others included."""
 
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 Identifier = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")]
@@ -154,7 +158,12 @@ async def speak(request: Request, name: Identifier) -> dict[str, str]:
     session = _service(request).session(name)
     # before the body, which may be large, is read for nothing
     session.check_may_speak()
-    body = await _read(request, SOUND_BYTES)
+    uploads: asyncio.Semaphore = request.app.state.uploads
+    try:
+        async with asyncio.timeout(UPLOAD_S), uploads:
+            body = await _read(request, SOUND_BYTES)
+    except TimeoutError:
+        raise RefusedError("The sound did not come in time.", "Send it faster, or less of it.") from None
     stream = session.stream
     await run_in_threadpool(session.speak, read_recording(body, stream.sample_rate, stream.channels))
     return {"session": session.id}

@@ -74,6 +74,7 @@ def create_app(service: Service, peers: Peers, clock: Clock) -> App:
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.service, app.state.peers, app.state.gpu = service, peers, GpuMonitor()
+    app.state.uploads = asyncio.Semaphore(calls.UPLOADS)
     for kind in (MuseTalkError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _answer_error)
     _add_page(app)

@@ -48,6 +48,7 @@ class Service:
         job: How frames are made; its chunk may be left open.
         config: How the service runs.
         clock: Where time comes from.
+        make: Makes the engine, in the device's thread; None loads the networks that `run` names.
 
     Attributes:
         config: How the service runs.
@@ -57,9 +58,15 @@ class Service:
     """
 
     def __init__(
-        self, run: RunConfig, job: JobConfig, config: ServeConfig, clock: Clock | None = None
+        self,
+        run: RunConfig,
+        job: JobConfig,
+        config: ServeConfig,
+        clock: Clock | None = None,
+        make: Callable[[], Engine] | None = None,
     ) -> None:
         self.config = config
+        self._make = make or (lambda: make_engine(open_bundle(run), job, self._clock, live=True))
         self.speakers = Speakers(1)
         self.meters = Meters()
         self._run = run
@@ -91,7 +98,7 @@ class Service:
     def _work(self, told: Callable[[], None]) -> None:
         try:
             avatar = self.gallery.any()
-            engine = make_engine(open_bundle(self._run), self._job, self._clock, live=True)
+            engine = self._make()
             engine.warm_up(avatar)
             choose_chunk(engine)
             costs, job = engine.costs, engine.job
