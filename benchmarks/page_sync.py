@@ -1,0 +1,190 @@
+"""How far the mouth is from the sound in a browser that watches the demo.
+
+    python benchmarks/page_sync.py [--rounds 5] [--fps 25] [--json FILE]
+
+Chromium watches `musetalk serve` and has the sample spoken. In the page the opening of the mouth (the light
+of its region) is taken with the time at which each picture is seen, and the power of the sound as WebRTC
+gives it. Each is laid over what it should be, the frames of `musetalk generate` and the sample, and where it
+fits best says when the sample began for the eye and for the ear. The difference is what a viewer sees: above
+0 the mouth is late.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+from PIL import Image
+
+from musetalk_cli.config import JobConfig, RunConfig
+from musetalk_cli.run.generate import generate
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+SAMPLE = ROOT / "avatars" / "demo" / "sample.wav"
+MOUTH = (190, 350, 320, 440)
+"""Of the demo."""
+LIGHT = (0.299, 0.587, 0.114)
+WINDOW_S = 0.01
+STEP_S = 0.001
+FEWEST = 40
+"""Values that are compared at the least."""
+
+Box = tuple[int, int, int, int]
+Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Seconds, and values."""
+
+
+@dataclass(frozen=True)
+class Sync:
+    """What one round gave.
+
+    Attributes:
+        mouth_after_sound_ms: Above 0 the mouth is late.
+        mouth_alike: How well the mouth fits, at most 1.
+        sound_alike: How well the sound fits, at most 1.
+        pictures: How many were seen.
+    """
+
+    mouth_after_sound_ms: float
+    mouth_alike: float
+    sound_alike: float
+    pictures: int
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What should be seen and heard, in seconds from the start of a sound.
+
+    Attributes:
+        file: The sound.
+        box: Left, top, right and bottom of where the mouth is, in all frames.
+        mouth: Light of the mouth's region, one value for each frame.
+        sound: Level of the sound.
+        seconds: Length of the sound.
+    """
+
+    file: Path
+    box: Box
+    mouth: Curve
+    sound: Curve
+    seconds: float
+
+
+def truth_of(run: RunConfig, job: JobConfig, avatar: str, sound: Path, box: Box) -> Truth:
+    """What an avatar does for a sound, as `musetalk generate` has it."""
+    with tempfile.TemporaryDirectory() as work:
+        generate(run, job, avatar, sound, frames_dir=Path(work))
+        left, top, right, bottom = box
+        light = [
+            float((np.asarray(Image.open(path).convert("RGB"))[top:bottom, left:right] @ LIGHT).mean())
+            for path in sorted(Path(work).iterdir())
+        ]
+    samples, rate = soundfile.read(sound, dtype="float64")
+    window = round(WINDOW_S * rate)
+    power = np.convolve(samples**2, np.ones(window) / window, "valid")[:: window // 4]
+    times = (np.arange(len(power)) * (window // 4) + window / 2) / rate
+    mouth = np.arange(len(light)) / float(job.fps), np.array(light)
+    return Truth(sound, box, mouth, (times, np.sqrt(power)), len(samples) / rate)
+
+
+def laid_over(seen: Curve, truth: Curve, places: NDArray[np.float64]) -> tuple[float, float]:
+    """Where a curve begins for it to be most like its truth, and how much it is."""
+    times, values = seen
+    found = float(places[0]), -1.0
+    for place in places:
+        inside = (times >= place + truth[0][0]) & (times <= place + truth[0][-1])
+        if np.count_nonzero(inside) < FEWEST:
+            continue
+        alike = float(np.corrcoef(values[inside], np.interp(times[inside] - place, *truth))[0, 1])
+        if alike > found[1]:
+            found = float(place), alike
+    return found
+
+
+def measure(page: Page, truth: Truth) -> Sync:
+    """Have the sound spoken in a page that is connected, and compare.
+
+    The page's policy must be off (`bypass_csp`): it lets no script in that is not the service's own.
+    """
+    page.set_input_files("#file", truth.file)
+    options = {
+        "box": truth.box,
+        "seconds": truth.seconds + 2.5,
+        "meter": (HERE / "page_meter.js").read_text(),
+    }
+    told = page.evaluate((HERE / "page_sync.js").read_text(), options)
+    pictures, levels = (np.array(told[name]) for name in ("pictures", "levels"))
+    eye = pictures[:, 0] / 1000, pictures[:, 1]
+    ear = levels[:, 0] / 1000 + 128 / 48_000, np.sqrt(levels[:, 1])
+    rough = eye[0][0] + np.arange(-0.5, 4, 0.02)
+    begins = []
+    for seen, should in ((ear, truth.sound), (eye, truth.mouth)):
+        place, _ = laid_over(seen, should, rough)
+        begins.append(laid_over(seen, should, place + np.arange(-0.03, 0.03, STEP_S)))
+    (heard, sound_alike), (looked, mouth_alike) = begins
+    return Sync(1000 * (looked - heard), mouth_alike, sound_alike, len(pictures))
+
+
+@contextlib.contextmanager
+def service(fps: Fraction) -> Iterator[str]:
+    """`musetalk serve` with the demo, in a process of its own; its address."""
+    command = [sys.executable, "-m", "musetalk_cli", "serve", "--model", "demo", "--fps", str(fps)]
+    with subprocess.Popen([*command, "--port", "0"], stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        try:
+            addresses = (re.search(r"http://[\d.:]+\d", line) for line in process.stderr or ())
+            yield next(address[0] for address in addresses if address)
+        finally:
+            process.terminate()
+            process.communicate()
+
+
+def main() -> None:
+    """Measure, and print what came out."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--fps", type=Fraction, default=Fraction(25))
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    from playwright.sync_api import sync_playwright
+
+    truth = truth_of(RunConfig(), JobConfig(fps=options.fps), "demo", SAMPLE, MOUTH)
+    with service(options.fps) as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(bypass_csp=True)
+        page.goto(url)
+        page.locator("#connect:enabled").click()
+        page.locator("#state[data-state=live]").wait_for()
+        rounds = []
+        for _ in range(options.rounds):
+            rounds.append(measure(page, truth))
+            print(rounds[-1], flush=True)
+            page.locator("#state[data-state=live]").wait_for(timeout=60_000)
+        page.click("#stop")
+        browser.close()
+    late = [each.mouth_after_sound_ms for each in rounds]
+    print(f"mouth after sound: median {statistics.median(late):.0f}, {min(late):.0f} to {max(late):.0f} ms")
+    if options.json:
+        options.json.write_text(json.dumps([asdict(each) for each in rounds], indent=1))
+
+
+if __name__ == "__main__":
+    main()

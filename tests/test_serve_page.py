@@ -1,0 +1,227 @@
+"""The page of the service in a real browser: chosen, seen, heard, spoken to, interrupted, and refused."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from browsers import Visit, browser, playwright, sound_file
+from lives import write_sound
+from serving import serving
+
+from musetalk_cli.config import DataFolder, JobConfig, RunConfig, SilenceLevel
+
+ROOT = Path(__file__).parents[1]
+SAMPLE = ROOT / "avatars" / "demo" / "sample.wav"
+FPS = 10
+"""So few that the demo speaks in real time on a busy machine."""
+MOUTH = (190, 350, 320, 440)
+DEMO = RunConfig(
+    DataFolder(ROOT / "models", "flag"), DataFolder(ROOT / "avatars", "flag"), "demo", "cpu", "auto"
+)
+SMALL = JobConfig(
+    fps=Fraction(FPS), chunk=Fraction(1, 5), context=Fraction(0), sharpen=None, silence=SilenceLevel()
+)
+
+
+@pytest.fixture(scope="module")
+def started():
+    with playwright() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def chromium(started):
+    with browser(started, "--use-fake-ui-for-media-stream", sound_file(SAMPLE)) as launched:
+        yield launched
+
+
+@pytest.fixture(scope="module")
+def demo(started):
+    with serving(
+        DEMO, JobConfig(fps=Fraction(FPS), chunk=Fraction(1, 2)), speakers=1, max_sessions=8
+    ) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def small(models, coloured_avatars):
+    return RunConfig(
+        DataFolder(models, "flag"), DataFolder(coloured_avatars, "flag"), str(models), "cpu", "fp32"
+    )
+
+
+@pytest.fixture
+def visit(chromium):
+    """Visits pages; they end with the test, and with the sessions they began."""
+    visits = []
+
+    def begin(url, **options):
+        visits.append(Visit(options.pop("chromium", chromium), url, **options))
+        return visits[-1]
+
+    yield begin
+    for each in visits:
+        if not each.page.is_closed() and each.page.locator("#stop").is_visible():
+            each.press("stop")
+            each.until("idle")
+        each.page.close()
+
+
+def moves(rows):
+    """How far the light of a region goes, in levels."""
+    return np.ptp([light for light, _ in rows])
+
+
+def loudest(rows):
+    return max(level for _, level in rows)
+
+
+def rests(rows):
+    return moves(rows) < 3 and loudest(rows) < -55
+
+
+def test_an_avatar_is_chosen_and_seen_by_keyboard(visit, demo):
+    here = visit(demo.url)
+    page = here.page
+    page.locator("#connect:enabled").wait_for()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.value") == "demo"
+    page.keyboard.press("ArrowDown")
+    assert page.locator(".avatar input:checked").input_value() == "demo2"
+    page.locator("#poster").wait_for()
+    assert page.locator("#poster").get_attribute("src").startswith("blob:")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    here.until("live")
+    assert page.evaluate("document.activeElement.id") == "stop", "who pressed it keeps the focus"
+    before = page.evaluate("face.currentTime")
+    assert len(here.watch(5, MOUTH)) == 5
+    assert page.evaluate("[face.videoWidth, face.videoHeight]") == [512, 640]
+    assert page.evaluate("face.currentTime") > before
+    assert [session.avatar for session in demo.service.sessions] == ["demo2"]
+    page.keyboard.press("Enter")
+    here.until("idle")
+    assert here.complaints == []
+
+
+def test_the_sample_is_spoken_and_the_mouth_rests_afterwards(visit, demo):
+    here = visit(demo.url)
+    here.connect()
+    assert rests(here.watch(FPS, MOUTH))
+    here.press("sample")
+    here.until("speaking")
+    spoken = here.watch(3 * FPS, MOUTH)
+    assert moves(spoken) > 8
+    assert loudest(spoken) > -35
+    here.page.locator("#session-figures div:has-text('Response time') dd:has-text('ms')").wait_for()
+    here.until("live")
+    assert rests(here.watch(FPS, MOUTH)[FPS // 2 :])
+    assert here.complaints == []
+
+
+def test_escape_interrupts(visit, demo, tmp_path):
+    """A second file is refused while a long one is spoken, and taken after an interrupt."""
+    samples, rate = soundfile.read(SAMPLE)
+    long = write_sound(tmp_path / "long.wav", *[samples] * 10, rate=rate)
+    here = visit(demo.url)
+    here.connect()
+    with here.page.expect_file_chooser() as chooser:
+        here.press("choose")
+    chooser.value.set_files(long)
+    here.until("speaking")
+    here.press("sample")
+    assert here.notice.startswith("Another file is being spoken.")
+    here.page.keyboard.press("Escape")
+    here.until("live")
+    assert rests(here.watch(FPS, MOUTH)[FPS // 2 :])
+    here.press("sample")
+    here.until("speaking")
+    assert not here.page.locator("#notice").is_visible()
+
+
+@pytest.mark.slow
+def test_the_microphone_is_heard_in_the_same_session(visit, demo):
+    here = visit(demo.url)
+    here.connect()
+    (session,) = demo.service.sessions
+    here.press("microphone")
+    here.until("speaking")
+    assert here.page.locator("#microphone").get_attribute("aria-pressed") == "true"
+    spoken = here.watch(3 * FPS, MOUTH)
+    assert moves(spoken) > 8
+    assert loudest(spoken) > -35
+    assert [each.id for each in demo.service.sessions] == [session.id]
+    here.press("microphone")
+    here.page.locator("#microphone[aria-pressed=false]").wait_for()
+    here.until("live")
+    assert here.complaints == []
+
+
+@pytest.mark.slow
+def test_a_viewer_that_was_lost_comes_back_to_its_session(visit, demo):
+    here = visit(demo.url)
+    with here.page.expect_response("**/v1/offer") as answer:
+        here.connect()
+    told = answer.value.json()
+    assert demo.ask("DELETE", f"/v1/sessions/{told['session']}/viewers/{told['viewer']}").status == 204
+    here.until("reconnecting")
+    here.until("live")
+    assert len(here.watch(3, MOUTH)) == 3
+    assert [each.id for each in demo.service.sessions] == [told["session"]]
+
+
+def test_a_session_that_was_ended_is_not_waited_for(visit, demo):
+    here = visit(demo.url)
+    here.connect()
+    (session,) = demo.service.sessions
+    assert demo.ask("DELETE", f"/v1/sessions/{session.id}").status == 204
+    here.until("idle")
+    assert "session" in here.notice
+    here.press("notice-action")
+    here.until("live")
+
+
+def test_a_refusal_is_shown_in_the_words_of_the_service(visit, small):
+    with serving(small, SMALL, max_sessions=1) as client, client.program("red") as program:
+        assert program.first["type"] == "ready"
+        here = visit(client.url)
+        here.press("connect")
+        assert "All 1 sessions of this service are taken." in here.notice
+        here.until("idle")
+        assert here.page.locator("#connect:enabled").is_visible()
+
+
+def test_the_token_is_asked_for_until_it_is_right(visit, small):
+    with serving(small, SMALL, token="a-long-secret-word") as client:
+        here = visit(client.url)
+        page = here.page
+        for wrong, said in (("wrong", "started with"), ("a-long-secret-word", "not accepted")):
+            page.locator("#gate-text", has_text=said).wait_for()
+            page.fill("#token", wrong)
+            page.keyboard.press("Enter")
+        page.locator(".avatar img").first.wait_for()
+        page.reload()
+        page.locator("#connect:enabled").wait_for()
+        assert not page.locator("#gate").is_visible()
+        refused = [each for each in here.complaints if "401" not in each]
+        assert refused == []
+
+
+def test_a_microphone_that_is_refused_is_explained(visit, started, small):
+    with serving(small, SMALL) as client, browser(started) as careful:
+        here = visit(client.url, chromium=careful)
+        here.press("microphone")
+        assert here.notice.startswith("The browser refused the microphone.")
+        assert client.service.sessions == []
+        here.page.close()
+
+
+def test_a_service_that_is_gone_is_not_waited_for(visit, small):
+    with serving(small, SMALL) as client:
+        here = visit(client.url)
+        here.page.locator("#connect:enabled").wait_for()
+    here.press("connect")
+    assert here.notice.startswith("The service cannot be reached.")
+    here.until("idle")
