@@ -3,10 +3,10 @@
     python benchmarks/serve_load.py [--by websocket|webrtc] [--speakers 1] [--idle 3] [--seconds 20]
                                     [--device-ms MS] [--json FILE]
 
-The server is a process of its own, with the demo; with `--device-ms` it has a device that takes so long for a
-frame in place of networks, so that what is measured is loop, encoders and network. The clients share one other
-process and do not decode what they get. Speakers say utterances in bursts with pauses of a second. Half-way
-one that rested tries to speak too, where all places are taken.
+The server is a process of its own, with the demo; with `--device-ms` it has a device that takes so long for
+a frame in place of networks, so that what is measured is loop, encoders and network. The clients share one
+other process and do not decode what they get. Speakers say utterances in bursts with pauses of a second.
+Half-way one that rested tries to speak too, where all places are taken.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Server:
         if device_ms is not None:
             command = [sys.executable, __file__, "--serve", "--device-ms", str(device_ms)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-        self.told = json.loads(self.process.stdout.readline()  # type: ignore[union-attr])
+        self.told = json.loads(self.process.stdout.readline())  # type: ignore[union-attr]
         self.url = self.told["url"]
 
     def ask(

@@ -158,15 +158,19 @@ async def speak(request: Request, name: Identifier) -> dict[str, str]:
     session = _service(request).session(name)
     # before the body, which may be large, is read for nothing
     session.check_may_speak()
-    uploads: asyncio.Semaphore = request.app.state.uploads
     try:
-        async with asyncio.timeout(UPLOAD_S), uploads:
-            body = await _read(request, SOUND_BYTES)
-    except TimeoutError:
+        body = await asyncio.wait_for(_receive_sound(request), UPLOAD_S)
+    except asyncio.TimeoutError:
         raise RefusedError("The sound did not come in time.", "Send it faster, or less of it.") from None
     stream = session.stream
     await run_in_threadpool(session.speak, read_recording(body, stream.sample_rate, stream.channels))
     return {"session": session.id}
+
+
+async def _receive_sound(request: Request) -> bytes:
+    uploads: asyncio.Semaphore = request.app.state.uploads
+    async with uploads:
+        return await _read(request, SOUND_BYTES)
 
 
 @router.post("/sessions/{name}/interrupt", status_code=204)
