@@ -124,15 +124,8 @@ def serve(
     job: JobConfig,
 ) -> None:
     """Serve many faces at once, by WebRTC, WebSocket and HTTP, with a page to try them."""
-    if token is not None and len(token) < settings.SHORTEST_TOKEN:
-        raise typer.BadParameter(
-            f"--token has {len(token)} characters: it needs at least {settings.SHORTEST_TOKEN}."
-        )
-    if token is None and not settings.is_loopback(host):
-        raise typer.BadParameter(
-            f"--host {host} can be reached by others: pass --token or MUSETALK_TOKEN, so that not everyone "
-            "can make your faces speak."
-        )
+    if (refused := settings.why_refused(host, token)) is not None:
+        raise typer.BadParameter(refused)
     config = ServeConfig(
         host=host,
         port=port,

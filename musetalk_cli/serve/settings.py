@@ -94,3 +94,23 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def why_refused(host: str, token: str | None) -> str | None:
+    """Why a service may not listen there with this token; None where it may."""
+    if token is None:
+        if is_loopback(host):
+            return None
+        return (
+            f"--host {host} can be reached by others: pass --token or MUSETALK_TOKEN, so that not everyone "
+            "can make your faces speak."
+        )
+    # what no header carries as it is: every request would be refused
+    strange = next((character for character in token if not " " <= character <= "~"), None)
+    if strange is not None:
+        return f"--token holds {strange!r}: use letters, digits and signs of ASCII only."
+    if token != token.strip():
+        return "--token begins or ends with a space."
+    if len(token) < SHORTEST_TOKEN:
+        return f"--token has {len(token)} characters: it needs at least {SHORTEST_TOKEN}."
+    return None
