@@ -15,6 +15,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from dockerlines import check_docker
 from doclines import ROOT
 from lives import LIMIT_S, Pipe, pcm, read_back, run_ffmpeg, speech
 from servers import free_port, serving
@@ -22,6 +23,8 @@ from servers import free_port, serving
 from musetalk_cli.avatar.upstream import import_avatar
 from musetalk_cli.live.control import ControlHandle, ControlLines
 from musetalk_cli.serve import server
+from musetalk_cli.serve.guard import PROTECTED
+from musetalk_cli.serve.settings import DEFAULT_PORT
 
 FRAMES = 5
 """Frames after which somebody has seen enough of a stream without an end."""
@@ -206,6 +209,21 @@ class Reader:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def docker(self, words, data, piped):
+        check_docker(words)
+
+    def curl(self, words, data, piped):
+        """The service is asked for something that it answers."""
+        *options, url = words[1:]
+        port, path = re.fullmatch(r"http://127\.0\.0\.1:(\d+)(/\w+)", url).groups()
+        assert int(port) == DEFAULT_PORT
+        assert path in ("/healthz", "/readyz") or (path in PROTECTED and "--header" in options)
+
+    def nvidia_smi(self, words, data, piped):
+        """There may be no GPU; what it tells is what its manual names."""
+        fields = next(word for word in words if word.startswith("--query-gpu="))
+        assert set(fields.partition("=")[2].split(",")) <= {"utilization.gpu", "memory.used", "memory.total"}
+
     def tts(self, words, data, piped):
         return pcm(speech(SPOKEN_S))
 
@@ -236,6 +254,9 @@ TOOLS = {
     "make": Reader.make,
     "source": Reader.source,
     "pip": Reader.pip,
+    "docker": Reader.docker,
+    "curl": Reader.curl,
+    "nvidia-smi": Reader.nvidia_smi,
     "ffmpeg": Reader.ffmpeg,
     "tts": Reader.tts,
     "ffplay": Reader.ffplay,
