@@ -220,6 +220,13 @@ def test_a_file_with_the_token_cannot_be_committed():
     assert git.returncode == 0
 
 
+@pytest.mark.parametrize("name", ["requirements.py", *SCRIPTS])
+def test_scripts_work_with_line_ends_of_windows(tmp_path, name):
+    copy = tmp_path / name
+    copy.write_bytes(script(name).read_bytes().replace(b"\n", b"\r\n"))
+    assert runpy.run_path(str(copy))["__doc__"]
+
+
 def test_no_line_ends_as_on_windows():
     for file in FILES:
         assert b"\r" not in (ROOT / file).read_bytes()

@@ -46,6 +46,8 @@ async def offer(served, client, **more):
     body = json.dumps({"sdp": await client.offer()} | more).encode()
     answer = await in_thread(lambda: served.ask("POST", "/v1/offer", body, content_type="application/json"))
     assert answer.status == 201, answer.body
+    place = "/v1/sessions/{session}/viewers/{viewer}".format_map(answer.body)
+    assert answer.headers["location"] == place
     await client.take_answer(answer.body["sdp"])
     return answer.body
 

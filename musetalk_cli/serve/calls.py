@@ -83,6 +83,11 @@ async def _answer(
         raise
 
 
+def _place(session: ServedSession, answer: Answer) -> str:
+    """Where a viewer leaves; a proxy learns the session from it."""
+    return f"/v1/sessions/{session.id}/viewers/{answer.viewer}"
+
+
 @router.post("/whep")
 async def whep(
     request: Request,
@@ -94,14 +99,15 @@ async def whep(
         raise InputError("The body is no offer.", "Send it as application/sdp.")
     offer = (await _read(request, SDP_BYTES)).decode("utf-8", "replace")
     found, answer = await _answer(request, avatar, session, offer, microphone=False)
-    location = f"/v1/sessions/{found.id}/viewers/{answer.viewer}"
-    return Response(answer.sdp, 201, {"location": location}, media_type="application/sdp")
+    headers = {"location": _place(found, answer)}
+    return Response(answer.sdp, 201, headers, media_type="application/sdp")
 
 
 @router.post("/offer", status_code=201)
-async def offer(request: Request, offer: Offer) -> dict[str, Any]:
+async def offer(request: Request, offer: Offer, response: Response) -> dict[str, Any]:
     """Watch a session, and let it hear the microphone where the offer sends sound."""
     session, answer = await _answer(request, offer.avatar, offer.session, offer.sdp, microphone=True)
+    response.headers["location"] = _place(session, answer)
     return {
         "session": session.id,
         "viewer": answer.viewer,
