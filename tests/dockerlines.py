@@ -13,7 +13,7 @@ def check_docker(words):
     """What a line names in this project is there."""
     verb, *rest = words[1:]
     if verb == "compose":
-        verb, *rest = rest
+        _, (verb, *rest) = _split(rest)
         assert verb in {"up", "logs", "ps", "stop", "build", "run"}
         options, operands = _split(rest)
         if operands:

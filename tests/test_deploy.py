@@ -29,6 +29,7 @@ from test_cli_arguments import COMMANDS
 
 from musetalk_cli.budget import VARIABLE
 from musetalk_cli.serve import server, settings
+from musetalk_cli.serve.calls import SOUND_BYTES
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 FILES = ("Dockerfile", "compose.yaml", ".dockerignore", *(f"docker/{name}" for name in SCRIPTS))
@@ -174,6 +175,7 @@ def test_options_are_those_of_the_command():
 
 def test_the_services_for_several_gpus_build_upon_the_one_that_is_there():
     (block,) = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert yaml.safe_load(block)["volumes"] == compose()["volumes"]
     told = yaml.safe_load(block)["services"].values()
     assert all(each["extends"]["service"] in compose()["services"] for each in told)
     assert all((ROOT / each["extends"]["file"]).is_file() for each in told)
@@ -181,6 +183,16 @@ def test_the_services_for_several_gpus_build_upon_the_one_that_is_there():
         assert len({each["environment"][name] for each in told}) == len(told)
     for each in told:
         assert f"127.0.0.1:{each['environment']['MUSETALK_PORT']} check" in PAGE.read_text()
+
+
+def test_every_variable_of_the_table_reaches_the_service():
+    rows = re.findall(r"^\| `([A-Z_]+)` \|", PAGE.read_text().partition("## First start")[2], re.MULTILINE)
+    assert {"MUSETALK_TOKEN", "HF_ENDPOINT"} <= set(rows)
+    assert set(rows) - {"MUSETALK_IMAGE"} == set(service()["environment"])
+
+
+def test_a_proxy_lets_the_largest_file_through():
+    assert f"client_max_body_size {SOUND_BYTES >> 20}m;" in PAGE.read_text()
 
 
 # -- names and secrets -----------------------------------------------------------------------------------
