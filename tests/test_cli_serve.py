@@ -70,8 +70,9 @@ def test_it_tells_where_it_is_once_it_is_ready_and_drains_when_it_is_ended(serve
         name = program.first["session"]
     code, err = running.end()
     assert code == 0
-    lines = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
+    lines = [json.loads(line) for line in err.splitlines()]
     assert all({"time", "level", "logger", "message"} <= set(line) for line in lines)
+    assert any("may speak at once" in line["message"] for line in lines)
     told = [line for line in lines if line.get("session") == name[:8]]
     assert [line["message"].rsplit(" ", 1)[-1] for line in told][-1] == "ended"
     assert name not in err, "who knows it may use the session"

@@ -21,6 +21,8 @@ from musetalk_cli.strict_json import dump
 from musetalk_cli.text import printable, redacted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from musetalk_cli.serve.service import Service
 
 _place = functools.partial(typer.Option, rich_help_panel="Where it listens, and who may come")
@@ -139,10 +141,10 @@ def serve(
         ice_servers=tuple(settings.parse_ice_server(each) for each in ice_server or ()),
     )
     _set_up_log(as_json=log_json)
-    _serve(common, job, config)
+    _serve(common, job, config, log.info if log_json else say)
 
 
-def _serve(common: Common, job: JobConfig, config: ServeConfig) -> None:
+def _serve(common: Common, job: JobConfig, config: ServeConfig, tell: Callable[[str], None]) -> None:
     try:
         from musetalk_cli.serve.server import serve as run
     except ImportError as error:
@@ -162,12 +164,12 @@ def _serve(common: Common, job: JobConfig, config: ServeConfig) -> None:
         if common.json:
             put(dump(told))  # on one line, for who reads line by line while the service runs
             sys.stdout.flush()
-        say(
+        tell(
             f"{url}: {told['speakers']} may speak at once, in chunks of {told['chunk_s']:g} s; "
             f"{told['sessions']} sessions"
         )
 
-    if run(common.run, job, config, say, ready):
+    if run(common.run, job, config, tell, ready):
         raise typer.Exit(INTERRUPTED)
 
 
