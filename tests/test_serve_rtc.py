@@ -13,7 +13,8 @@ import pytest
 from lives import delay_of, speech
 from processes import open_descriptors
 
-from musetalk_cli.errors import InputError, MuseTalkError
+from musetalk_cli.errors import InputError
+from musetalk_cli.serve.refusals import RefusedError
 
 pytest.importorskip("aiortc", reason="the extra serve is not installed")
 
@@ -381,11 +382,26 @@ def start_viewer():
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
+def test_viewers_are_bounded():
+    async def scenario(_):
+        peers = Peers(most=1)
+        async with clients(Client(), Client()) as (first, second):
+            with Session().running() as session:
+                answer = await first.watch(peers, session)
+                with pytest.raises(RefusedError, match=r"^All 1 places of viewers by WebRTC are taken\.$"):
+                    await second.watch(peers, session)
+                await peers.leave(answer.viewer)
+                await peers.answer(session, await second.offer(), microphone=False)
+        await peers.close()
+
+    run(scenario)
+
+
 def test_nobody_is_let_in_when_the_service_ends():
     async def scenario(peers):
         async with clients(Client()) as (client,):
             await peers.close()
-            with pytest.raises(MuseTalkError, match=r"^The service is ending\.$"):
+            with pytest.raises(RefusedError, match=r"^The service is ending\.$"):
                 await peers.answer(Session(), await client.offer(), microphone=False)
             assert peers.count == 0
 

@@ -23,10 +23,12 @@ from aiortc import (
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from aiortc.sdp import candidate_from_sdp
 
-from musetalk_cli.errors import InputError, MuseTalkError, describe
+from musetalk_cli.errors import InputError, describe
 from musetalk_cli.serve.broadcast import Broadcast, Wants
 from musetalk_cli.serve.encoders import SOUND_CLOCK
 from musetalk_cli.serve.offers import LaterCandidate, Offer, read_offer
+from musetalk_cli.serve.refusals import RefusedError
+from musetalk_cli.serve.settings import IceServer
 from musetalk_cli.serve.tracks import PictureTrack, Screen, SoundTrack
 from musetalk_cli.types import Samples, StreamFormat
 
@@ -41,22 +43,8 @@ LOOK_S = 1.0
 """How often it is looked whether a peer sends."""
 CLOSE_S = 10.0
 """How long a connection may take to close."""
-
-
-class IceServer(Protocol):
-    """A STUN or TURN server."""
-
-    @property
-    def url(self) -> str:
-        """`stun:HOST:PORT` or `turn:HOST:PORT`."""
-
-    @property
-    def username(self) -> str | None:
-        """Of a TURN server, or None."""
-
-    @property
-    def credential(self) -> str | None:
-        """Of a TURN server, or None."""
+MOST_PEERS = 256
+"""Viewers at once: each has a socket for every address of this machine."""
 
 
 class Session(Protocol):
@@ -92,20 +80,25 @@ class Peers:
     Args:
         ice_servers: STUN and TURN servers besides the addresses of this machine.
         silent_s: How long a peer may send nothing before it is taken to be gone.
+        most: Viewers at once.
     """
 
-    def __init__(self, ice_servers: Sequence[IceServer] = (), silent_s: float = SILENT_S) -> None:
+    def __init__(
+        self, ice_servers: Sequence[IceServer] = (), silent_s: float = SILENT_S, most: int = MOST_PEERS
+    ) -> None:
         servers = [RTCIceServer(each.url, each.username, each.credential) for each in ice_servers]
         # without a list the library asks a server of its own choice for the address of this machine
         self._configuration = RTCConfiguration(iceServers=servers)
         self._silent_s = silent_s
+        self._most = most
+        self._answering = 0
         self._peers: dict[str, tuple[_Peer, asyncio.Task[None]]] = {}
         self._closed = False
 
     @property
     def count(self) -> int:
         """How many there are, those among them that are being connected."""
-        return len(self._peers)
+        return len(self._peers) + self._answering
 
     async def answer(self, session: Session, offer_sdp: str, *, microphone: bool) -> Answer:
         """Let a viewer in; it watches as soon as it is connected.
@@ -117,17 +110,24 @@ class Peers:
 
         Raises:
             InputError: The offer cannot be used.
-            MuseTalkError: The service is ending.
+            RefusedError: There are too many, or the service is ending.
         """
         offer = read_offer(offer_sdp)
+        if self.count >= self._most:
+            raise RefusedError(
+                f"All {self._most} places of viewers by WebRTC are taken.", "Try again when one has left."
+            )
         peer = _Peer(RTCPeerConnection(self._configuration), session, offer, self._silent_s)
+        self._answering += 1
         try:
             sdp = await peer.answer(microphone=microphone)
             if self._closed:
-                raise MuseTalkError("The service is ending.")
+                raise RefusedError("The service is ending.")
         except BaseException:
             await peer.close()
             raise
+        finally:
+            self._answering -= 1
         name = secrets.token_urlsafe(16)
         self._peers[name] = peer, asyncio.create_task(self._run(name, peer), name=f"viewer {name[:8]}")
         return Answer(name, sdp)
