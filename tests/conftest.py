@@ -44,7 +44,8 @@ _ONE_THREAD = {
         "test_preparation_resume",
         "test_repair",
     ),
-    *("test_serve_calls", "test_serve_http", "test_serve_service", "test_serve_websocket"),
+    *("test_serve_calls", "test_serve_http", "test_serve_service", "test_serve_watching"),
+    "test_serve_websocket",
     *("test_session", "test_stream", "test_stream_failures", "test_training_stages"),
 }
 """Files whose tests run small networks and hold nothing to golden data: its last bits depend on threads."""

@@ -14,6 +14,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.serve.broadcast import Broadcast
+from musetalk_cli.serve.connections import close_connection
 from musetalk_cli.types import Frame, FrameRequest, StreamFormat
 
 LIMIT_S = 60
@@ -201,7 +202,7 @@ class Client:
         return np.concatenate([part for _, part in self.sounds])
 
     async def close(self):
-        await self.connection.close()
+        await close_connection(self.connection)
         for task in self._tasks:
             task.cancel()  # tracks of what was never connected do not end
         await asyncio.gather(*self._tasks, return_exceptions=True)

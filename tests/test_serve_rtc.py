@@ -1,6 +1,7 @@
 """Viewers by WebRTC, with real peers on this machine."""
 
 import asyncio
+import gc
 import json
 import re
 import subprocess
@@ -351,6 +352,27 @@ def test_who_goes_leaves_nothing_and_the_others_go_on(way):
                 assert peers.count == 1
 
     run(scenario)
+
+
+@pytest.mark.parametrize("first", ["service", "client"])
+def test_one_that_leaves_while_it_is_connected_leaves_nothing(first, caplog):
+    session = Session()
+
+    async def scenario(peers):
+        for after_ms in range(0, 60, 4):
+            async with clients(Client()) as (client,):
+                answer = await client.watch(peers, session)
+                # a moment on the way of the connection, not something to wait for
+                await asyncio.sleep(after_ms / 1000)
+                if first == "client":
+                    await client.close()
+                await peers.leave(answer.viewer)
+            await settle()
+        gc.collect()
+
+    run(scenario)
+    assert session.broadcast.viewers == 0
+    assert not caplog.records
 
 
 def test_one_that_vanishes_is_noticed():

@@ -12,19 +12,13 @@ from typing import Literal, NamedTuple, Protocol
 
 import av
 import numpy as np
-from aiortc import (
-    RTCConfiguration,
-    RTCIceServer,
-    RTCPeerConnection,
-    RTCRtpSender,
-    RTCRtpTransceiver,
-    RTCSessionDescription,
-)
+from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from aiortc.sdp import candidate_from_sdp
 
 from musetalk_cli.errors import InputError, describe
 from musetalk_cli.serve.broadcast import Broadcast, Wants
+from musetalk_cli.serve.connections import add_stream, close_connection, received
 from musetalk_cli.serve.encoders import SOUND_CLOCK
 from musetalk_cli.serve.offers import LaterCandidate, Offer, read_offer
 from musetalk_cli.serve.refusals import RefusedError
@@ -34,7 +28,6 @@ from musetalk_cli.types import Samples, StreamFormat
 
 log = logging.getLogger(__name__)
 
-CONSTRAINED_BASELINE = "42e01f"
 CONNECT_S = 30.0
 """How long a peer may take from its answer to its connection."""
 SILENT_S = 15.0
@@ -190,10 +183,10 @@ class _Peer:
         hears = hears and (stream.sample_rate, stream.channels) == (SOUND_CLOCK, 1)
         ours, voice = [], None
         if self._offer.video:
-            ours.append(self._add(PictureTrack(self._screen.pictures), "sendonly", "H264"))
+            ours.append(add_stream(self._connection, PictureTrack(self._screen.pictures), "sendonly", "H264"))
         if self._offer.sound or hears:
             direction: Literal["sendrecv", "sendonly"] = "sendrecv" if hears else "sendonly"
-            voice = self._add(SoundTrack(self._screen.sounds), direction, "opus")
+            voice = add_stream(self._connection, SoundTrack(self._screen.sounds), direction, "opus")
             ours.append(voice)
         try:
             await self._connection.setRemoteDescription(RTCSessionDescription(self._offer.sdp, "offer"))
@@ -210,21 +203,6 @@ class _Peer:
         self._microphone = voice.receiver.track if voice is not None and hears else None
         return self._connection.localDescription.sdp
 
-    def _add(
-        self, track: MediaStreamTrack, direction: Literal["sendrecv", "sendonly"], codec: str
-    ) -> RTCRtpTransceiver:
-        """A stream with one codec: said before the offer is read, or another is agreed on in silence."""
-        transceiver = self._connection.addTransceiver(track, direction)
-        fit = [
-            each
-            for each in RTCRtpSender.getCapabilities(track.kind).codecs
-            if each.name in {codec, "rtx"} and each.parameters.get("packetization-mode", "1") == "1"
-        ]
-        # what is sent is constrained baseline; plain baseline, which some offer alone, can hold it too
-        fit.sort(key=lambda each: each.parameters.get("profile-level-id") != CONSTRAINED_BASELINE)
-        transceiver.setCodecPreferences(fit)
-        return transceiver
-
     async def watch(self) -> str:
         """Connect it, show it the session, and wait until it is gone; why it is."""
         self._start(self._resolve(self._offer.later))
@@ -236,11 +214,11 @@ class _Peer:
         self._session.broadcast.join(self._screen)
         if self._microphone is not None:
             self._start(self._listen(self._microphone))
-        received, at = 0, time.monotonic()
+        count, at = 0, time.monotonic()
         while not self._is_over:
             await self._wait()
-            now, before, received = time.monotonic(), received, await self._received()
-            if received != before:
+            now, before, count = time.monotonic(), count, await received(self._connection)
+            if count != before:
                 at = now
             elif now - at > self._silent_s:
                 return "silent"
@@ -255,11 +233,6 @@ class _Peer:
         self._changed.clear()
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._changed.wait(), LOOK_S)
-
-    async def _received(self) -> int:
-        """Packets that came."""
-        stats = await self._connection.getStats()
-        return sum(each.packetsReceived for each in stats.values() if each.type == "transport")
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
         self._tasks.append(asyncio.create_task(work))
@@ -298,7 +271,7 @@ class _Peer:
         for task in self._tasks:
             task.cancel()
         try:
-            await asyncio.wait_for(self._connection.close(), CLOSE_S)
+            await asyncio.wait_for(close_connection(self._connection), CLOSE_S)
         except Exception as error:
             log.warning("A connection did not close as it should: %s", describe(error))
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,0 +1,120 @@
+"""The whole service, on small networks, watched by real WebRTC peers that make their offers by HTTP."""
+
+import asyncio
+import json
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from lives import RATE, delay_of, speech, write_sound
+
+pytest.importorskip("aiortc", reason="the extra serve is not installed")
+
+from rtc_clients import RATE as OPUS_RATE
+from rtc_clients import Client, Voice, clients, in_thread
+from serving import serving
+
+from musetalk_cli.config import DataFolder, JobConfig, RunConfig, SilenceLevel
+
+FPS = 10
+JOB = JobConfig(
+    fps=Fraction(FPS), chunk=Fraction(1, 5), context=Fraction(0), sharpen=None, silence=SilenceLevel()
+)
+RED, BLUE = (0, 0, 200), (200, 0, 0)
+
+
+@pytest.fixture(scope="module")
+def served(models, coloured_avatars):
+    run = RunConfig(
+        DataFolder(models, "flag"), DataFolder(coloured_avatars, "flag"), str(models), "cpu", "fp32"
+    )
+    with serving(run, JOB, speakers=2, max_sessions=8) as client:
+        yield client
+
+
+async def offer(served, client, **where):
+    """Watch by `/v1/offer`; gives what it answered."""
+    body = json.dumps({"sdp": await client.offer()} | where)
+    answer = await in_thread(lambda: served.ask("POST", "/v1/offer", body, content_type="application/json"))
+    assert answer.status == 201, answer.body
+    await client.take_answer(answer.body["sdp"])
+    return answer.body
+
+
+def corners(client):
+    """The colour of each picture far from the face."""
+    return [image[2:6, 2:6].reshape(-1, 3).mean(axis=0) for _, image in client.pictures]
+
+
+def test_two_watch_one_session_and_a_third_another_and_each_sees_and_hears_its_own(served, tmp_path):
+    said = speech(2, RATE, seed=3)
+    body = write_sound(tmp_path / "said.wav", said).read_bytes()
+    reference = np.interp(np.arange(2 * OPUS_RATE) / OPUS_RATE, np.arange(len(said)) / RATE, said)
+
+    async def scenario():
+        async with clients(Client(), Client(), Client()) as (first, second, other):
+            begun = await offer(served, first, avatar="red")
+            path = f"/v1/sessions/{begun['session']}"
+            answer = await in_thread(
+                lambda text: served.ask(
+                    "POST",
+                    f"/v1/whep?avatar=red&session={begun['session']}",
+                    text,
+                    content_type="application/sdp",
+                ),
+                await second.offer(),
+            )
+            assert answer.status == 201
+            await second.take_answer(answer.body.decode())
+            await offer(served, other, avatar="blue")
+            for client in (first, second, other):
+                await client.until_pictures(2)
+            assert (await in_thread(served.ask, "GET", path)).body["viewers"] == 2
+            assert (await in_thread(served.ask, "POST", f"{path}/speak", body)).status == 202
+            count = len(first.sounds) + 50 * 4
+            await first.until(lambda: len(first.sounds) >= count)
+            assert (await in_thread(served.ask, "DELETE", answer.headers["location"])).status == 204
+            assert (await in_thread(served.ask, "GET", path)).body["viewers"] == 1
+            assert (await in_thread(served.ask, "DELETE", path)).status == 204
+            await first.until(lambda: first.connection.connectionState in {"closed", "failed"})
+        for client, colour in ((first, RED), (second, RED), (other, BLUE)):
+            assert all(np.abs(corner - colour).max() < 12 for corner in corners(client))
+        for client in (first, second):
+            assert delay_of(reference[9_600:60_000].astype(np.float32), client.sound, OPUS_RATE)[1] > 0.7
+        assert np.abs(other.sound).max() < 0.01
+
+    asyncio.run(scenario())
+
+
+def test_a_microphone_is_spoken(served):
+    said = speech(3, OPUS_RATE, seed=4)
+
+    async def scenario():
+        async with clients(Client(Voice(said), video="recvonly")) as (client,):
+            await offer(served, client, avatar="red")
+            await client.until(lambda: len(client.sounds) >= 50 * 5)
+        _, likeness = delay_of(said[24_000:43_200], client.sound, OPUS_RATE)
+        assert likeness > 0.5  # coded twice
+
+    asyncio.run(scenario())
+
+
+def test_what_cannot_be_answered_is_refused_and_leaves_no_session(served):
+    async def scenario():
+        async with clients(Client()) as (client,):
+            text = (await client.offer()).replace("H264", "H265")
+        before = len(served.service.sessions)
+        for body in (text, "v=0", "", "\0"):
+            told = json.dumps({"sdp": body, "avatar": "red"})
+            answer = await in_thread(
+                lambda told: served.ask("POST", "/v1/offer", told, content_type="application/json"), told
+            )
+            assert answer.status == 400
+            assert set(answer.body) == {"error", "hint"}
+        for _ in range(2000):
+            now = (await in_thread(served.ask, "GET", "/v1/service")).body["sessions"]["now"]
+            if now <= before:
+                break
+        assert now <= before
+
+    asyncio.run(scenario())
