@@ -29,8 +29,12 @@ class Server:
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def wait(self):
+        """Until sessions can be had."""
         self.told = json.loads(self.process.stdout.readline())
         self.client = Client(self.told["url"])
+        return self
 
     def end(self, *signals):
         for number in signals:
@@ -47,7 +51,7 @@ def server(models, coloured_avatars):
 
     def start(*options, **more):
         servers.append(Server(models, coloured_avatars, *options, **more))
-        return servers[-1]
+        return servers[-1].wait()
 
     yield start
     for each in servers:
