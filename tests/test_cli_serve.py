@@ -6,13 +6,10 @@ import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from lives import RATE, speech, write_sound
+from lives import speech
 from serving import TIMEOUT_S, Client
-
-EXAMPLE = Path(__file__).parents[1] / "examples" / "stream_client.py"
 
 
 class Server:
@@ -82,6 +79,7 @@ def test_it_tells_where_it_is_once_it_is_ready_and_drains_when_it_is_ended(serve
     assert name not in err, "who knows it may use the session"
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_with_130_and_a_second_one_at_once(server):
     running = server("--drain", "600")
     with running.client.program("red", video="none") as program:
@@ -91,6 +89,7 @@ def test_ctrl_c_ends_with_130_and_a_second_one_at_once(server):
     assert code == 130
 
 
+@pytest.mark.slow
 def test_the_token_comes_from_the_environment_and_is_in_no_log(server):
     token = "a-token-that-is-long-enough"
     running = server("-v", token=token)
@@ -99,23 +98,6 @@ def test_the_token_comes_from_the_environment_and_is_in_no_log(server):
     code, err = running.end(signal.SIGTERM)
     assert code == 0
     assert token not in err
-
-
-def test_the_example_speaks_and_keeps_the_pictures(server, tmp_path, models, coloured_avatars):
-    running = server("--fps", "10")
-    write_sound(tmp_path / "in.wav", speech(0.5), rate=RATE)
-    source = EXAMPLE.read_text().replace('"avatar": "demo"', '"avatar": "red"')
-    url = running.told["url"].replace("http", "ws") + "/v1/stream"
-    command = [sys.executable, "-c", source, str(tmp_path / "in.wav"), str(tmp_path / "out")]
-    ended = subprocess.run(
-        command, env=os.environ | {"MUSETALK_URL": url}, capture_output=True, text=True, timeout=TIMEOUT_S
-    )
-    assert ended.returncode == 0, ended.stderr
-    kinds = [json.loads(line)["type"] for line in ended.stdout.splitlines()]
-    assert kinds[0] == "ready"
-    assert {"speaking", "segment_finished"} <= set(kinds)
-    assert kinds[-1] == "closed"
-    assert len(list((tmp_path / "out").iterdir())) >= 5
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,19 @@
 """Programs that speak to the service and watch it, over a real socket on small networks."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from fractions import Fraction
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from lives import RATE, delay_of, speech
+from lives import RATE, delay_of, speech, write_sound
 from serving import TIMEOUT_S, serving
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -19,6 +23,7 @@ FPS = 10
 JOB = JobConfig(
     fps=Fraction(FPS), chunk=Fraction(1, 5), context=Fraction(0), sharpen=None, silence=SilenceLevel()
 )
+EXAMPLE = Path(__file__).parents[1] / "examples" / "stream_client.py"
 TOKEN = "a-token-that-is-long-enough"
 
 
@@ -254,6 +259,22 @@ def test_a_client_that_goes_away_leaves_nothing(served):
         ended.wait(0.005)
     assert ended.is_set()
     assert len(served.service.sessions) <= before
+
+
+def test_the_example_speaks_and_keeps_the_pictures(served, tmp_path):
+    write_sound(tmp_path / "in.wav", speech(0.5))
+    program = EXAMPLE.read_text().replace('"avatar": "demo"', '"avatar": "red"')
+    url = f"ws://{served.address}/v1/stream"
+    command = [sys.executable, "-c", program, str(tmp_path / "in.wav"), str(tmp_path / "out")]
+    ended = subprocess.run(
+        command, env=os.environ | {"MUSETALK_URL": url}, capture_output=True, text=True, timeout=TIMEOUT_S
+    )
+    assert ended.returncode == 0, ended.stderr
+    kinds = [json.loads(line)["type"] for line in ended.stdout.splitlines()]
+    assert kinds[0] == "ready"
+    assert {"speaking", "segment_finished"} <= set(kinds)
+    assert kinds[-1] == "closed"
+    assert len(list((tmp_path / "out").iterdir())) >= 5
 
 
 def test_it_wants_the_token_before_anything_else(run):
