@@ -45,6 +45,8 @@ MOUTH = (190, 350, 320, 440)
 LIGHT = (0.299, 0.587, 0.114)
 WINDOW_S = 0.01
 STEP_S = 0.001
+FIT = 0.8
+"""How well both must fit; where the machine was busy, neither does, and the round says nothing."""
 FEWEST = 40
 """Values that are compared at the least."""
 
@@ -180,8 +182,12 @@ def main() -> None:
             page.locator("#state[data-state=live]").wait_for(timeout=60_000)
         page.click("#stop")
         browser.close()
-    late = [each.mouth_after_sound_ms for each in rounds]
-    print(f"mouth after sound: median {statistics.median(late):.0f}, {min(late):.0f} to {max(late):.0f} ms")
+    late = [each.mouth_after_sound_ms for each in rounds if min(each.mouth_alike, each.sound_alike) > FIT]
+    print(f"{len(late)} of {len(rounds)} rounds fit; where few do, the machine was too busy")
+    if late:
+        print(
+            f"mouth after sound: median {statistics.median(late):.0f}, {min(late):.0f} to {max(late):.0f} ms"
+        )
     if options.json:
         options.json.write_text(json.dumps([asdict(each) for each in rounds], indent=1))
 
