@@ -74,6 +74,7 @@ def test_it_tells_where_it_is_once_it_is_ready_and_drains_when_it_is_ended(serve
     lines = [json.loads(line) for line in err.splitlines()]
     assert all({"time", "level", "logger", "message"} <= set(line) for line in lines)
     assert any("may speak at once" in line["message"] for line in lines)
+    assert any(running.client.address in line["message"] for line in lines)
     told = [line for line in lines if line.get("session") == name[:8]]
     assert [line["message"].rsplit(" ", 1)[-1] for line in told][-1] == "ended"
     assert name not in err, "who knows it may use the session"
@@ -153,3 +154,13 @@ def test_without_an_avatar_that_fits_it_ends_and_says_so(musetalk, models, tmp_p
     )
     assert (code, out) == (1, "")
     assert "was made for model" in err
+
+
+def test_without_the_extra_it_says_what_to_install(musetalk, embedded, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("musetalk_cli.serve.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    code, out, err = musetalk("serve")
+    assert (code, out) == (1, "")
+    assert "musetalk serve needs uvicorn, which is not installed." in err
+    assert "pip install 'musetalk-cli[serve]'" in err

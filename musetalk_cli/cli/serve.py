@@ -164,8 +164,10 @@ def _serve(common: Common, job: JobConfig, config: ServeConfig, tell: Callable[[
         if common.json:
             put(dump(told))  # on one line, for who reads line by line while the service runs
             sys.stdout.flush()
+        # without its scheme it is left whole where addresses are shortened, as in a log
+        where = url if tell is say else url.partition("//")[2]
         tell(
-            f"{url}: {told['speakers']} may speak at once, in chunks of {told['chunk_s']:g} s; "
+            f"{where}: {told['speakers']} may speak at once, in chunks of {told['chunk_s']:g} s; "
             f"{told['sessions']} sessions"
         )
 
