@@ -110,6 +110,8 @@ class Session:
     def _run(self, over):
         start, number = time.monotonic(), 0
         while not over.wait(max(0.0, start + number / FPS - time.monotonic())):
+            # nothing is made up for where the machine stood still: what comes all at once may be left out
+            start = max(start, time.monotonic() - (number + 1) / FPS)
             self.broadcast.write(self.frame(number))
             number += 1
 
