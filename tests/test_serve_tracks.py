@@ -14,16 +14,18 @@ pytest.importorskip("aiortc", reason="the extra serve is not installed")
 
 from aiortc.mediastreams import MediaStreamError
 
+from musetalk_cli.serve import tracks
 from musetalk_cli.serve.broadcast import Unit, Wants
 from musetalk_cli.serve.encoders import Packet
-from musetalk_cli.serve.tracks import Line, PictureTrack, Screen, SoundTrack
+from musetalk_cli.serve.tracks import AHEAD_S, Line, PictureTrack, Screen, SoundTrack
 
 FPS = Fraction(25)
 
 
-def unit(number, *, key=False, sounds=2):
+def unit(number, *, key=False, sounds=2, utterance=0):
     packets = tuple(Packet(number * 1920 + 960 * n - 312, b"sound") for n in range(sounds))
-    return Unit(SimpleNamespace(pts=number / FPS), b"%d" % number, key, packets)
+    frame = SimpleNamespace(pts=number / FPS, request=SimpleNamespace(utterance=utterance))
+    return Unit(frame, b"%d" % number, key, packets)
 
 
 def screen(wants=Wants(), ended=lambda: None):  # noqa: B008 - frozen
@@ -76,10 +78,10 @@ def test_times_are_those_of_the_frame():
     async def scenario():
         shown = screen()
         shown.show(unit(50, key=True))
-        picture = await PictureTrack(shown.pictures).recv()
+        picture = await PictureTrack(shown).recv()
         assert (picture.pts, picture.time_base) == (180_000, Fraction(1, 90_000))
         assert bytes(picture) == b"50"
-        track = SoundTrack(shown.sounds)
+        track = SoundTrack(shown)
         packets = [await track.recv() for _ in range(2)]
         assert [packet.pts for packet in packets] == [95_688, 96_648]
         assert packets[0].time_base == Fraction(1, 48_000)
@@ -97,11 +99,50 @@ def test_sound_is_not_sent_before_its_place_in_the_frame():
         for due, place in zip(dues, (-312 / 48_000, 648 / 48_000), strict=True):
             assert before <= due - place <= after
         shown.show(unit(1))
-        track = SoundTrack(shown.sounds)
+        track = SoundTrack(shown)
         start = time.monotonic()
         await track.recv()
         await track.recv()
         assert time.monotonic() - start >= 648 / 48_000 - 0.002
+
+    asyncio.run(scenario())
+
+
+class Times:
+    """Stands for the module `time`."""
+
+    def __init__(self, monkeypatch):
+        self.now = 1000.0
+        monkeypatch.setattr(
+            tracks, "time", SimpleNamespace(monotonic=lambda: self.now, time=lambda: self.now + 1e9)
+        )
+
+
+@pytest.mark.parametrize("faster", [1.0, 1.25, 5.0])
+def test_silence_that_is_shown_faster_than_it_lasts_keeps_to_the_clock(monkeypatch, faster):
+    """Speech, silence at another pace, speech: what a receiver is told of time never leaves the clock."""
+    times = Times(monkeypatch)
+
+    async def scenario():
+        shown, begun = screen(), times.now
+        sent, offsets = [], {}
+        for number in range(400):
+            utterance = None if 100 <= number < 300 else number // 300
+            shown.show(unit(number, key=number == 0, utterance=utterance))
+            (picture,) = await take(shown.pictures, 1)
+            sounds = await take(shown.sounds, len(shown.sounds))
+            sent += [sound.pts for sound in sounds]
+            assert -0.001 <= picture.pts / 90_000 - (times.now - begun) <= AHEAD_S + 0.041
+            if utterance is not None:
+                assert len(sounds) == 2, "of speech nothing is left out"
+                offsets.setdefault(utterance, set()).add(sounds[0].pts * 90 // 48 - picture.pts)
+            times.now += 0.04 / (1.0 if utterance is not None else faster)
+        # the place of the first packet in its frame, in speech before and after
+        assert offsets == {0: {-585}, 1: {-585}}
+        assert sent == sorted(set(sent))
+        assert {after - one for one, after in pairwise(sent)} == {960}, "no hole, nothing twice"
+        lasted = (times.now - begun) * 48_000
+        assert abs(len(sent) * 960 - lasted) < 0.11 * 48_000
 
     asyncio.run(scenario())
 

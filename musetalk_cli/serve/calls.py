@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from musetalk_cli.errors import InputError
 from musetalk_cli.measure.stages import Percentiles
 from musetalk_cli.serve.guard import client_of
+from musetalk_cli.serve.offers import read_offer
 from musetalk_cli.serve.recordings import read_recording
 from musetalk_cli.serve.refusals import RefusedError
 from musetalk_cli.serve.rtc import Answer, Peers
@@ -74,6 +75,7 @@ async def _begin(request: Request, avatar: str | None, session: str | None) -> t
 async def _answer(
     request: Request, avatar: str | None, name: str | None, sdp: str, *, microphone: bool
 ) -> tuple[ServedSession, Answer]:
+    read_offer(sdp)  # what cannot be used begins no session
     session, is_new = await _begin(request, avatar, name)
     try:
         return session, await _peers(request).answer(session, sdp, microphone=microphone)

@@ -7,7 +7,9 @@ import inspect
 from typing import Any, Literal
 
 from aiortc import RTCPeerConnection, RTCRtpSender, RTCRtpTransceiver
-from aiortc.mediastreams import MediaStreamTrack
+
+from musetalk_cli.serve.reports import Reports
+from musetalk_cli.serve.tracks import PictureTrack, SoundTrack
 
 CONSTRAINED_BASELINE = "42e01f"
 SETTLE_S = 5.0
@@ -16,7 +18,7 @@ SETTLE_S = 5.0
 
 def add_stream(
     connection: RTCPeerConnection,
-    track: MediaStreamTrack,
+    track: PictureTrack | SoundTrack,
     direction: Literal["sendrecv", "sendonly"],
     codec: Literal["H264", "opus"],
 ) -> RTCRtpTransceiver:
@@ -29,6 +31,7 @@ def add_stream(
         codec: The name of the codec.
     """
     transceiver = connection.addTransceiver(track, direction)
+    Reports(transceiver.sender, track)
     fit = [
         each
         for each in RTCRtpSender.getCapabilities(track.kind).codecs

@@ -183,10 +183,10 @@ class _Peer:
         hears = hears and (stream.sample_rate, stream.channels) == (SOUND_CLOCK, 1)
         ours, voice = [], None
         if self._offer.video:
-            ours.append(add_stream(self._connection, PictureTrack(self._screen.pictures), "sendonly", "H264"))
+            ours.append(add_stream(self._connection, PictureTrack(self._screen), "sendonly", "H264"))
         if self._offer.sound or hears:
             direction: Literal["sendrecv", "sendonly"] = "sendrecv" if hears else "sendonly"
-            voice = add_stream(self._connection, SoundTrack(self._screen.sounds), direction, "opus")
+            voice = add_stream(self._connection, SoundTrack(self._screen), direction, "opus")
             ours.append(voice)
         try:
             await self._connection.setRemoteDescription(RTCSessionDescription(self._offer.sdp, "offer"))

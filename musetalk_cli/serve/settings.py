@@ -80,7 +80,7 @@ class ServeConfig:
     origins: tuple[str, ...] = ()
     max_sessions: int | None = None
     memory: int = 4 << 30
-    linger_s: float = 15.0
+    linger_s: float = 30.0
     drain_s: float = 30.0
     sessions_per_client: int = 8
     ice_servers: tuple[IceServer, ...] = ()

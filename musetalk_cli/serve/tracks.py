@@ -16,13 +16,15 @@ import av
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
 from musetalk_cli.serve.broadcast import Unit, Wants
-from musetalk_cli.serve.encoders import PACKET_SAMPLES, SOUND_CLOCK, VIDEO_CLOCK
+from musetalk_cli.serve.encoders import PACKET_SAMPLES, SOUND_CLOCK, VIDEO_CLOCK, Packet
 
 if TYPE_CHECKING:
     from av.stream import Stream
 
 log = logging.getLogger(__name__)
 
+AHEAD_S = 0.06
+"""How far silence may come before its time, in seconds, and be sent all the same."""
 QUEUED_S = 1
 """How much may wait to be sent. Packets wait for nobody, so more than that says that the loop stood still."""
 
@@ -53,6 +55,10 @@ class Line(Generic[Item]):
             self._items.append(item)
         self._wake()
         return True
+
+    def __len__(self) -> int:
+        """Items that wait."""
+        return len(self._items)
 
     def clear(self) -> None:
         """Forget what waits; from any thread."""
@@ -110,51 +116,70 @@ class Sound(NamedTuple):
     data: bytes
 
 
-class PictureTrack(MediaStreamTrack):
+class _TimedTrack(MediaStreamTrack):
+    """Packets of a screen, and what `reports.Reports` wants to know of them.
+
+    Args:
+        screen: Whose packets are sent.
+    """
+
+    ticks: int
+
+    def __init__(self, screen: Screen) -> None:
+        super().__init__()
+        self._screen = screen
+        self.last: int | None = None
+        self.is_waiting = True
+
+    @property
+    def began(self) -> float | None:
+        """The start of the stream in seconds of `time.time`; None before its first frame."""
+        return self._screen.began
+
+    def _taken(self, data: bytes, pts: int) -> av.Packet[Stream]:
+        self.last, self.is_waiting = pts, False
+        packet: av.Packet[Stream] = av.Packet(data)
+        packet.pts = pts
+        packet.time_base = Fraction(1, self.ticks)
+        return packet
+
+
+class PictureTrack(_TimedTrack):
     """Access units as they come."""
 
     kind = "video"
-
-    def __init__(self, line: Line[Picture]) -> None:
-        super().__init__()
-        self._line = line
+    ticks = VIDEO_CLOCK
 
     async def recv(self) -> av.Packet[Stream]:
         """The next one, for the sender."""
-        picture = await self._line.get()
-        return _packet(picture.data, picture.pts, VIDEO_CLOCK)
+        self.is_waiting = True
+        picture = await self._screen.pictures.get()
+        return self._taken(picture.data, picture.pts)
 
 
-class SoundTrack(MediaStreamTrack):
-    """Opus packets, each at its place in the frame.
-
-    A sender tells its receiver which packet was sent when, and by that the receiver plays sound to pictures.
-    """
+class SoundTrack(_TimedTrack):
+    """Opus packets, each at its place in the frame."""
 
     kind = "audio"
-
-    def __init__(self, line: Line[Sound]) -> None:
-        super().__init__()
-        self._line = line
+    ticks = SOUND_CLOCK
 
     async def recv(self) -> av.Packet[Stream]:
         """The next one, for the sender."""
-        sound = await self._line.get()
+        self.is_waiting = True
+        sound = await self._screen.sounds.get()
         wait = sound.due - time.monotonic()
         if wait > 0:
             await asyncio.sleep(wait)
-        return _packet(sound.data, sound.pts, SOUND_CLOCK)
-
-
-def _packet(data: bytes, pts: int, clock: int) -> av.Packet[Stream]:
-    packet: av.Packet[Stream] = av.Packet(data)
-    packet.pts = pts
-    packet.time_base = Fraction(1, clock)
-    return packet
+        return self._taken(sound.data, sound.pts)
 
 
 class Screen:
     """A viewer whose units become packets of two tracks. One that falls behind goes on at the next IDR.
+
+    A session shows silence faster than it lasts where an utterance waits behind it. A receiver would take
+    that for packets that come early, and keep sound and pictures longer and longer, each by itself. So the
+    sound of such silence is left out, and all that follows has its time so much earlier: RTP's time keeps to
+    the clock, and within speech it is the stream's own.
 
     Args:
         wants: What it gets.
@@ -166,6 +191,7 @@ class Screen:
         wants: What it gets.
         pictures: Access units that wait.
         sounds: Packets of sound that wait.
+        began: The start of the stream in seconds of `time.time`; None before its first frame.
     """
 
     def __init__(
@@ -174,6 +200,11 @@ class Screen:
         self.wants = wants
         self.pictures: Line[Picture] = Line(max(1, round(QUEUED_S * fps)), events)
         self.sounds: Line[Sound] = Line(QUEUED_S * SOUND_CLOCK // PACKET_SAMPLES, events)
+        self.began: float | None = None
+        self._start = 0.0
+        # samples of sound that were left out
+        self._left_out = 0
+        self._last = -1
         self._events = events
         self._ended = ended
         self._waits_for_key = False
@@ -181,13 +212,36 @@ class Screen:
     def show(self, unit: Unit) -> None:
         """Put what belongs to a frame in line."""
         now, pts = time.monotonic(), unit.frame.pts
+        if self.began is None:
+            self.began, self._start = time.time() - float(pts), now - float(pts)
+        sounds = unit.sound
+        if unit.frame.request.utterance is None:
+            sounds = self._shortened(sounds, self._start + float(pts) - now)
         if self.wants.video == "h264":
-            self._show_picture(Picture(round(pts * VIDEO_CLOCK), unit.picture), key=unit.key)
-        for packet in unit.sound:
-            sound = Sound(now + float(Fraction(packet.pts, SOUND_CLOCK) - pts), packet.pts, packet.data)
+            # pictures cannot be left out, since others are told from them: they come in quick succession
+            at = pts - Fraction(self._left_out, SOUND_CLOCK)
+            self._last = max(self._last + 1, round(at * VIDEO_CLOCK))
+            self._show_picture(Picture(self._last, unit.picture), key=unit.key)
+        for packet in sounds:
+            due = now + float(Fraction(packet.pts, SOUND_CLOCK) - pts)
+            sound = Sound(due, packet.pts - self._left_out, packet.data)
             if not self.sounds.put(sound):
                 self.sounds.clear()
                 self.sounds.put(sound)
+
+    def _shortened(self, sounds: tuple[Packet, ...], ahead_s: float) -> tuple[Packet, ...]:
+        """The sound of a silent frame without what brings the stream ahead of the clock.
+
+        Args:
+            sounds: Its packets.
+            ahead_s: By how many seconds the frame comes before its time, but for what was left out.
+        """
+        ahead_s -= self._left_out / SOUND_CLOCK
+        if ahead_s <= AHEAD_S:
+            return sounds
+        count = min(len(sounds), int(ahead_s * SOUND_CLOCK) // PACKET_SAMPLES)
+        self._left_out += count * PACKET_SAMPLES
+        return sounds[count:]
 
     def _show_picture(self, picture: Picture, *, key: bool) -> None:
         if self._waits_for_key and not key:
