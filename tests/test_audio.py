@@ -163,6 +163,20 @@ def write_playlist(path):
     path.write_text("ffconcat version 1.0\nfile part.wav\n")
 
 
+def write_manifest(path):
+    """It names a sound elsewhere, whose samples would be given before anything is said of the file."""
+    secret = path.with_name("secret.m4a")
+    sound = ["-f", "lavfi", "-i", "sine=duration=1", "-c:a", "aac"]
+    subprocess.run([ffmpeg.executable(), "-v", "error", *sound, secret], check=True)
+    path.write_text(
+        '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
+        'profiles="urn:mpeg:dash:profile:isoff-on-demand:2011" mediaPresentationDuration="PT1S">'
+        '<Period><AdaptationSet mimeType="audio/mp4"><Representation id="1" bandwidth="1000">'
+        f'<SegmentList duration="1"><SegmentURL media="{secret}"/></SegmentList>'
+        "</Representation></AdaptationSet></Period></MPD>"
+    )
+
+
 def make_folder(path):
     path.mkdir()
 
@@ -184,6 +198,7 @@ def make_fifo(path):
         (write_picture, "holds no sound"),
         (write_mute_video, "holds no sound"),
         (write_playlist, "is a playlist"),
+        (write_manifest, "is a playlist"),
         (make_folder, "is a folder"),
         (make_fifo, "is a pipe or a device"),
     ],
@@ -194,6 +209,14 @@ def test_what_is_no_sound_is_told_in_one_sentence(tmp_path, make, words):
     with pytest.raises(InputError, match=words) as caught:
         probe_sound(path)
     assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize("make", [write_playlist, write_manifest])
+def test_nothing_is_read_of_what_a_file_names(tmp_path, make):
+    path = tmp_path / "x.bin"
+    make(path)
+    with pytest.raises(InputError, match="is a playlist"):
+        SoundReader(path)
 
 
 def test_a_name_no_file_can_have_is_refused(tmp_path):

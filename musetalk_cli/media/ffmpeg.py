@@ -53,7 +53,7 @@ def executable() -> str:
 
 @functools.cache
 def listed(what: str) -> frozenset[str]:
-    """Names that it lists: of its `-filters`, `-decoders` or `-encoders`.
+    """Names that it lists: of its `-filters`, `-decoders`, `-encoders` or `-demuxers`.
 
     Raises:
         MuseTalkError: It cannot be started.

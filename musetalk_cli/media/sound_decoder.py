@@ -32,7 +32,10 @@ _DAMAGED = re.compile(
     re.IGNORECASE,
 )
 _CHANGED = re.compile(r"Reconfiguring filter graph because audio parameters changed to (\d+ Hz, [^,]*)")
-_PLAYLISTS = {"concat", "concatf", "dash", "hls", "imf", "tedcaptions"}
+_PLAYLISTS = frozenset(
+    {"concat", "concatf", "dash", "hls", "imf", "rtsp", "sap", "sdp", "tedcaptions", "webm_dash_manifest"}
+)
+"""Formats that name other files, or hosts, which would be read in place of the file that was given."""
 _RAW = re.compile(r"[suf](8|16|24|32|64)([bl]e)?|alaw|mulaw|vidc|data")
 """Formats that ffmpeg takes by the name of a file alone, at a rate that it makes up."""
 _EXACT = {"wav", "flac", "aiff", "w64", "au"}
@@ -84,6 +87,7 @@ class SoundDecoder:
             *ffmpeg.pixel_bound(MAX_PIXELS),
         ]
         command += ["-protocol_whitelist", "file,pipe,subfile", "-dts_delta_threshold", str(_LONGEST_GAP_S)]
+        command += ["-format_whitelist", ",".join(sorted(ffmpeg.listed("-demuxers") - _PLAYLISTS))]
         url = ffmpeg.file_url(path)
         if not whole:
             url = f"subfile,,start,{segment.begin},end,{segment.end},,:{url}"
@@ -130,8 +134,6 @@ class SoundDecoder:
         said = "\n".join(line for line in lines if not line.startswith("[info]"))
         found = _INPUT.search(text)
         container = found.group(1) if found else ""
-        if container in _PLAYLISTS:
-            raise InputError(f"{self._path} is a playlist, not a sound.", "Pass one sound file.")
         if _RAW.fullmatch(container):
             raise InputError(f"{self._path} has no header that says what it is.", FORMATS)
         if "duplicated MOOV" in said:
@@ -171,7 +173,10 @@ class SoundDecoder:
         self.process.wait()
         reason = self._messages.reason()
         self.close()
-        if any("matches no streams" in line for line in self._messages.lines()):
+        said = "\n".join(self._messages.lines())
+        if "Format not on whitelist" in said:
+            raise InputError(f"{self._path} is a playlist, not a sound.", "Pass one sound file.")
+        if "matches no streams" in said:
             raise InputError(
                 f"{self._path} holds no sound.", "Pass a recording or a video with an audio track."
             )

@@ -33,23 +33,19 @@ def read_recording(content: bytes, sample_rate: int, channels: int) -> Generator
     with tempfile.TemporaryDirectory(prefix="musetalk-") as folder:
         path = Path(folder) / "sound"
         path.write_bytes(content)
-        yield from _decoded(path, sample_rate, channels)
+        try:
+            yield from _decoded(path, sample_rate, channels)
+        except InputError as error:
+            # the name of the file says nothing to whoever sent it
+            raise InputError(error.message.replace(str(path), "The sound"), error.hint) from error
 
 
 def _decoded(path: Path, sample_rate: int, channels: int) -> Generator[Samples]:
-    with closing(_reader(path)) as reader:
+    with closing(SoundReader(path)) as reader:
         resampler = StreamResampler(reader.sample_rate, sample_rate)
         for block in reader.blocks(max(1, round(BLOCK_S * reader.sample_rate))):
             yield _spread(resampler.resample(block), channels)
         yield _spread(resampler.flush(), channels)
-
-
-def _reader(path: Path) -> SoundReader:
-    try:
-        return SoundReader(path)
-    except InputError as error:
-        # the name of the file says nothing to whoever sent it
-        raise InputError(error.message.replace(str(path), "The sound"), error.hint) from error
 
 
 def _spread(mono: Samples, channels: int) -> Samples:
