@@ -156,6 +156,36 @@ def test_avatars_that_leave_no_room_are_refused_and_those_in_use_stay(run):
         watched(service, "blue")[1].wait(lambda frames: len(frames) > 3)
 
 
+def test_a_file_that_comes_when_its_session_has_ended_takes_no_place(run):
+    with service_of(run, JOB, speakers=1, max_sessions=1) as service:
+        session, watcher = watched(service, "red")
+        watcher.wait(lambda frames: len(frames) > 1)
+        session.stop()
+        while service.sessions:
+            threading.Event().wait(0.01)
+        with pytest.raises(NotFoundError, match="has ended"):
+            session.speak(iter([speech(0.2)[:, None]]))
+        session.hear(speech(0.2)[:, None])
+        assert service.speakers.now == 0
+
+
+def test_an_interrupted_file_leaves_room_for_the_next_at_once(run):
+    with service_of(run, JOB, speakers=1, max_sessions=1) as service:
+        session, watcher = watched(service, "red")
+        goes_on = threading.Event()
+
+        def slow():
+            yield speech(0.2)[:, None]
+            goes_on.wait(TIMEOUT_S)
+            yield speech(0.2, seed=8)[:, None]
+
+        session.speak(slow())
+        session.interrupt()
+        session.speak(iter([speech(0.5)[:, None]]))
+        goes_on.set()
+        watcher.wait(has_ended)
+
+
 def test_opening_and_closing_many_leaves_no_thread_no_avatar_and_no_place(run):
     with service_of(run, JOB, max_sessions=4) as service:
         watched(service, "red")[1].wait(lambda frames: len(frames) > 2)

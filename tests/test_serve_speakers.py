@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musetalk_cli.config import SilenceLevel
-from musetalk_cli.serve.refusals import RefusedError
+from musetalk_cli.serve.refusals import NotFoundError, RefusedError
 from musetalk_cli.serve.speakers import AHEAD_S, PAUSE_S, Speakers, Turn, loudest
 from musetalk_cli.types import Utterance
 
@@ -65,6 +65,28 @@ def test_who_speaks_while_all_places_are_taken_is_refused_up_to_a_pause():
     house.clock.time += 1.1 * PAUSE_S
     assert admit(second, QUIET)
     assert admit(second, sound())
+
+
+def test_a_pause_in_which_nothing_comes_lets_the_next_sound_try():
+    house = House(1)
+    first, second = house.turn(), house.turn()
+    assert admit(first, sound())
+    assert not admit(second, sound())
+    first.end()
+    house.clock.time += PAUSE_S - 0.1
+    assert not admit(second, sound())
+    house.clock.time += PAUSE_S + 0.1
+    assert admit(second, sound())
+
+
+def test_a_session_that_has_ended_takes_no_place():
+    house = House(1)
+    gone = house.turn()
+    gone.end()
+    admit(gone, sound())
+    with pytest.raises(NotFoundError, match="has ended"):
+        gone.claim()
+    assert house.speakers.now == 0
 
 
 def test_the_end_of_a_refused_segment_lets_the_next_one_try():

@@ -228,6 +228,7 @@ class ServedSession:
                 thread, so that what is wrong with a file is raised here.
 
         Raises:
+            NotFoundError: The session has ended.
             RefusedError: All places of speakers are taken.
             BusyError: Another file is being spoken.
             MuseTalkError: The sound cannot be read.

@@ -13,7 +13,7 @@ import numpy as np
 
 from musetalk_cli.clock import Clock
 from musetalk_cli.config import SilenceLevel
-from musetalk_cli.serve.refusals import RefusedError
+from musetalk_cli.serve.refusals import NotFoundError, RefusedError
 from musetalk_cli.types import Frame, Samples
 
 WINDOW_S = 0.02
@@ -92,6 +92,7 @@ class Turn:
         self.taken = self.refused = 0
         self._has_place = False
         self._is_refused = False
+        self._ended = False
         self._loud_at = clock.now()
         self._shown_at = clock.now()
 
@@ -110,8 +111,10 @@ class Turn:
                 over = ends or now - self._loud_at > PAUSE_S
                 was_refused, self._is_refused = self._is_refused, self._is_refused and not over
                 return not (was_refused and ends)
+            # a pause is also where nothing comes
+            self._is_refused = self._is_refused and now - self._loud_at <= PAUSE_S
             self._loud_at = now
-            if not self._is_refused and not self._has_place:
+            if not self._is_refused and not self._has_place and not self._ended:
                 self._has_place = self._speakers.claim(self)
                 self._is_refused = not self._has_place
                 self.taken += self._has_place
@@ -133,9 +136,12 @@ class Turn:
         """Take a place before there is sound.
 
         Raises:
+            NotFoundError: The session has ended.
             RefusedError: All are taken.
         """
         with self._lock:
+            if self._ended:
+                raise NotFoundError("The session has ended.", "Begin a new one.")
             if not self._speakers.claim(self):
                 raise self._speakers.refusal()
             self._has_place, self._is_refused, self._loud_at = True, False, self._clock.now()
@@ -154,8 +160,9 @@ class Turn:
                 self._give_back()
 
     def end(self) -> None:
-        """Give the place back for good."""
+        """Give the place back, and take none any more."""
         with self._lock:
+            self._ended = True
             self._give_back()
 
     def _give_back(self) -> None:

@@ -30,13 +30,13 @@ class SpokenFile:
         self._failed = failed
         self._take = take
         self._lock = lock
-        # set where the file is to end; None while there is none
+        # set where the file is to end: it gives no sound any more, though its thread may not know yet
         self._stops: threading.Event | None = None
 
     @property
     def is_spoken(self) -> bool:
         """True while a file is spoken, up to the last of its sound that was taken."""
-        return self._stops is not None
+        return (stops := self._stops) is not None and not stops.is_set()
 
     def check_free(self) -> None:
         """Refuse a second file.
@@ -44,7 +44,7 @@ class SpokenFile:
         Raises:
             BusyError: One is being spoken.
         """
-        if self._stops is not None:
+        if self.is_spoken:
             raise BusyError("Another file is being spoken.", "Interrupt it first, or wait for its end.")
 
     def stop(self) -> None:
@@ -61,7 +61,7 @@ class SpokenFile:
             try:
                 first = next(coming, None)
             except BaseException:
-                self._stops = None
+                stops.set()
                 raise
             threading.Thread(
                 target=self._speak, args=(first, coming, stops), name=f"file of {self._label}", daemon=True
@@ -83,7 +83,7 @@ class SpokenFile:
             if first is not None:
                 self._push(first[:0], stops, ends=True)
         finally:
-            self._stops = None
+            stops.set()
             if isinstance(coming, Generator):
                 coming.close()
 
