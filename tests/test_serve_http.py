@@ -12,7 +12,7 @@ from lives import RATE, delay_of, speech
 from serving import TIMEOUT_S, server_of, serving
 
 from musetalk_cli.config import DataFolder, JobConfig, RunConfig, SilenceLevel
-from musetalk_cli.serve.calls import SDP_BYTES, SOUND_BYTES
+from musetalk_cli.serve.calls import OFFER_BYTES, SDP_BYTES, SOUND_BYTES
 from musetalk_cli.serve.service import Service
 from musetalk_cli.serve.settings import ServeConfig
 
@@ -128,7 +128,9 @@ def test_a_body_that_is_too_large_or_no_offer_is_refused(served):
     assert served.ask("POST", "/v1/whep?avatar=red", b"v=0", content_type="text/plain").status == 400
     assert served.ask("POST", "/v1/whep?avatar=red", b"x" * (SDP_BYTES + 1), **sdp).status == 413
     assert served.ask("POST", "/v1/whep", b"v=0", **sdp).status == 400
-    assert served.ask("POST", "/v1/whep?avatar=nobody", b"v=0", **sdp).status == 404
+    assert served.ask("POST", "/v1/whep?avatar=nobody", b"v=0", **sdp).status == 400, (
+        "the offer is read first"
+    )
     for body in (
         b"",
         b"{",
@@ -141,6 +143,20 @@ def test_a_body_that_is_too_large_or_no_offer_is_refused(served):
         assert answer.status == 400, body
         assert "\n" not in answer.body["error"]
     assert served.service.sessions == []
+
+
+def test_no_more_of_an_offer_is_taken_than_an_offer_has(served):
+    """Else whoever sends one without an end fills the memory."""
+
+    def parts():
+        yield b'{"sdp": "'
+        for _ in range(OFFER_BYTES // 1024 + 1):
+            yield b"x" * 1024
+        yield b'"}'
+
+    json = {"content_type": "application/json"}
+    assert served.ask("POST", "/v1/offer", parts(), **json).status == 413
+    assert served.ask("POST", "/v1/offer", b"x" * (OFFER_BYTES + 1), **json).status == 413
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from musetalk_cli.errors import InputError
@@ -18,9 +18,12 @@ from musetalk_cli.serve.refusals import RefusedError
 from musetalk_cli.serve.rtc import Answer, Peers
 from musetalk_cli.serve.served import ServedSession
 from musetalk_cli.serve.service import Service
+from musetalk_cli.strict_json import JsonError, parse
 
 SDP_BYTES = 64 << 10
 """The longest offer."""
+OFFER_BYTES = 2 * SDP_BYTES
+"""The longest offer as JSON, in which the ends of its lines take twice as much."""
 SOUND_BYTES = 64 << 20
 """The largest sound file."""
 UPLOADS, UPLOAD_S = 4, 60.0
@@ -50,6 +53,15 @@ class Offer(BaseModel):
     sdp: Annotated[str, Field(min_length=1, max_length=SDP_BYTES)]
     avatar: Name | None = None
     session: Identifier | None = None
+
+
+def reason_of(error: JsonError | ValidationError) -> str:
+    """What is wrong with a message, and where in it."""
+    if isinstance(error, JsonError):
+        return str(error)
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place}: {first['msg']}" if place else str(first["msg"])
 
 
 def _service(request: Request) -> Service:
@@ -106,8 +118,14 @@ async def whep(
 
 
 @router.post("/offer", status_code=201)
-async def offer(request: Request, offer: Offer, response: Response) -> dict[str, Any]:
+async def offer(request: Request, response: Response) -> dict[str, Any]:
     """Watch a session, and let it hear the microphone where the offer sends sound."""
+    # not as a parameter, which would be read whole however long it is
+    body = await _read(request, OFFER_BYTES)
+    try:
+        offer = Offer.model_validate(parse(body))
+    except (JsonError, ValidationError) as error:
+        raise InputError(f"The body is no offer: {reason_of(error)}.", 'Send {"sdp", "avatar"}.') from error
     session, answer = await _answer(request, offer.avatar, offer.session, offer.sdp, microphone=True)
     response.headers["location"] = _place(session, answer)
     return {

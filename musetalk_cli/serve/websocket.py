@@ -20,7 +20,7 @@ from starlette.concurrency import run_in_threadpool
 
 from musetalk_cli.errors import InputError, MuseTalkError
 from musetalk_cli.serve.broadcast import Wants
-from musetalk_cli.serve.calls import Name
+from musetalk_cli.serve.calls import Name, reason_of
 from musetalk_cli.serve.guard import client_of
 from musetalk_cli.serve.receiver import Outbox, Receiver
 from musetalk_cli.serve.refusals import RefusedError
@@ -145,7 +145,7 @@ async def _hello(socket: WebSocket) -> Hello:
     try:
         return _HELLO.validate_python(parse(text))
     except (JsonError, ValidationError) as error:
-        raise InputError(f"The first message is no hello: {_reason(error)}.", HELLO) from error
+        raise InputError(f"The first message is no hello: {reason_of(error)}.", HELLO) from error
 
 
 async def _next_text(socket: WebSocket) -> str:
@@ -153,14 +153,6 @@ async def _next_text(socket: WebSocket) -> str:
     if message["type"] == "websocket.disconnect":
         raise WebSocketDisconnect(message.get("code", DONE))
     return message.get("text") or ""
-
-
-def _reason(error: JsonError | ValidationError) -> str:
-    if isinstance(error, JsonError):
-        return str(error)
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    return f"{place}: {first['msg']}" if place else str(first["msg"])
 
 
 async def _refuse(socket: WebSocket, error: MuseTalkError) -> None:
@@ -207,7 +199,7 @@ async def _receive_all(socket: WebSocket, session: ServedSession, inbox: Inbox, 
             kind = _CONTROL.validate_python(parse(message.get("text") or "")).type
         except (JsonError, ValidationError) as error:
             unknown += 1
-            outbox.put(dump({"type": "error", "error": f"A message is not understood: {_reason(error)}."}))
+            outbox.put(dump({"type": "error", "error": f"A message is not understood: {reason_of(error)}."}))
             continue
         if kind == "interrupt":
             inbox.discard()
