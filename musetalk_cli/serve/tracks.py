@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-AHEAD_S = 0.06
-"""How far silence may come before its time, in seconds, and be sent all the same."""
+OFF_S = 0.04
+"""How far silence may be from the clock, in seconds, and be sent as it is."""
 QUEUED_S = 1
 """How much may wait to be sent. Packets wait for nobody, so more than that says that the loop stood still."""
 
@@ -59,6 +59,14 @@ class Line(Generic[Item]):
     def __len__(self) -> int:
         """Items that wait."""
         return len(self._items)
+
+    def drop_last(self, most: int) -> int:
+        """Forget so many of what was put last, as far as they wait; how many these were. From any thread."""
+        with self._lock:
+            count = min(most, len(self._items))
+            for _ in range(count):
+                self._items.pop()
+            return count
 
     def clear(self) -> None:
         """Forget what waits; from any thread."""
@@ -173,13 +181,18 @@ class SoundTrack(_TimedTrack):
         return self._taken(sound.data, sound.pts)
 
 
+def _packets(seconds: float) -> int:
+    """Whole packets of sound in so many seconds, which may be below 0."""
+    return int(seconds * SOUND_CLOCK / PACKET_SAMPLES)
+
+
 class Screen:
     """A viewer whose units become packets of two tracks. One that falls behind goes on at the next IDR.
 
-    A session shows silence faster than it lasts where an utterance waits behind it. A receiver would take
-    that for packets that come early, and keep sound and pictures longer and longer, each by itself. So the
-    sound of such silence is left out, and all that follows has its time so much earlier: RTP's time keeps to
-    the clock, and within speech it is the stream's own.
+    A session shows silence faster than it lasts where an utterance waits behind it, and slower where its
+    delay grows. A receiver would take that for packets that come early or late, and keep sound and pictures
+    longer and longer, each by itself. So in silence RTP's time is put back to the clock: sound of it is left
+    out, or a gap is left in it. Within speech it is the stream's own.
 
     Args:
         wants: What it gets.
@@ -202,8 +215,10 @@ class Screen:
         self.sounds: Line[Sound] = Line(QUEUED_S * SOUND_CLOCK // PACKET_SAMPLES, events)
         self.began: float | None = None
         self._start = 0.0
-        # samples of sound that were left out
+        # samples at 48 kHz that were left out, less those of gaps
         self._left_out = 0
+        # packets of silence since the last of speech
+        self._silent = 0
         self._last = -1
         self._events = events
         self._ended = ended
@@ -214,9 +229,16 @@ class Screen:
         now, pts = time.monotonic(), unit.frame.pts
         if self.began is None:
             self.began, self._start = time.time() - float(pts), now - float(pts)
+        ahead_s = self._start + float(pts) - self._left_out / SOUND_CLOCK - now
         sounds = unit.sound
         if unit.frame.request.utterance is None:
-            sounds = self._shortened(sounds, self._start + float(pts) - now)
+            sounds = self._kept(sounds, ahead_s)
+            self._silent += len(sounds)
+        else:
+            # silence that waits yet need not be sent in front of it
+            unsent = self.sounds.drop_last(min(self._silent, max(0, _packets(ahead_s))))
+            self._left_out += unsent * PACKET_SAMPLES
+            self._silent = 0
         if self.wants.video == "h264":
             # pictures cannot be left out, since others are told from them: they come in quick succession
             at = pts - Fraction(self._left_out, SOUND_CLOCK)
@@ -229,19 +251,18 @@ class Screen:
                 self.sounds.clear()
                 self.sounds.put(sound)
 
-    def _shortened(self, sounds: tuple[Packet, ...], ahead_s: float) -> tuple[Packet, ...]:
-        """The sound of a silent frame without what brings the stream ahead of the clock.
+    def _kept(self, sounds: tuple[Packet, ...], ahead_s: float) -> tuple[Packet, ...]:
+        """What is sent of the sound of a silent frame; before or after it time is put back to the clock.
 
         Args:
             sounds: Its packets.
-            ahead_s: By how many seconds the frame comes before its time, but for what was left out.
+            ahead_s: By how many seconds the frame comes before its time.
         """
-        ahead_s -= self._left_out / SOUND_CLOCK
-        if ahead_s <= AHEAD_S:
+        if abs(ahead_s) <= OFF_S:
             return sounds
-        count = min(len(sounds), int(ahead_s * SOUND_CLOCK) // PACKET_SAMPLES)
+        count = min(len(sounds), _packets(ahead_s))
         self._left_out += count * PACKET_SAMPLES
-        return sounds[count:]
+        return sounds[max(0, count) :]
 
     def _show_picture(self, picture: Picture, *, key: bool) -> None:
         if self._waits_for_key and not key:
