@@ -42,7 +42,7 @@ FUZZ ?= fuzz
 fuzz: install ## Try many thousand random inputs; FUZZ=minute for about a minute of it
 	$(BIN)/pytest --hypothesis-profile=$(FUZZ) tests/fuzz
 
-test-gpu: install ## Run the tests that need an NVIDIA GPU
+test-gpu: install ## Run the tests for an NVIDIA GPU, without one on a pretended GPU
 	$(BIN)/pytest -m gpu tests/gpu
 
 lint: install ## Check style and floors

@@ -17,10 +17,7 @@ from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.nets.bundle import load_bundle
 from musetalk_cli.timeline import mirrored
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here"),
-]
+pytestmark = pytest.mark.gpu
 JOB = JobConfig(sharpen=None)
 
 

@@ -4,10 +4,7 @@ import torch
 
 from musetalk_cli import ops
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device to compare with the CPU"),
-]
+pytestmark = pytest.mark.gpu
 
 SIZES = [(1, 1), (1, 7), (9, 1), (31, 17), (92, 138), (117, 160), (128, 128), (300, 400), (512, 512)]
 DTYPES = [torch.uint8, torch.float16, torch.bfloat16, torch.float32]

@@ -1,0 +1,100 @@
+"""What stands for `torch.cuda` as long as a GPU is pretended, and is taken away again."""
+
+import contextlib
+
+import pytest
+import torch
+
+from . import guard
+from .device import Device, Pace
+from .tensors import CPU, Calls, Everywhere, OnDevice
+
+
+class Event:
+    """A mark in the work of the device."""
+
+    def __init__(self, enable_timing=False, **_):
+        self.has_timing = enable_timing
+        self.mark = None
+
+    def record(self, stream=None):
+        self.mark = OnDevice.gpu.mark
+
+    def query(self):
+        return self.mark is None or OnDevice.gpu.has_passed(self.mark)
+
+    def synchronize(self):
+        if not self.query():
+            OnDevice.gpu.wait("an event", self.mark, implied=False)
+
+    def elapsed_time(self, end):
+        """A millisecond, whatever was done, if it could be told."""
+        for event in (self, end):
+            assert event.has_timing, "an event without timing tells no time"
+            assert event.mark is not None, "an event that was not recorded tells no time"
+            assert event.query(), "an event that was not passed tells no time"
+        return 1.0
+
+
+class Stream:
+    """The only one there is."""
+
+    def __init__(self, *_, **__):
+        pass
+
+    def synchronize(self):
+        OnDevice.gpu.wait("a stream")
+
+    def wait_event(self, event):
+        """In one stream all work passes in order."""
+
+
+def _stands_in():
+    """What is replaced in `torch.cuda`."""
+
+    def set_mode(mode):
+        OnDevice.gpu.forbids_waits = mode in {2, "error"}
+
+    return {
+        "_lazy_init": lambda: None,
+        "is_available": lambda: True,
+        "device_count": lambda: 1,
+        "get_device_name": lambda device=None: "a pretended GPU",
+        "Event": Event,
+        "Stream": Stream,
+        "current_stream": lambda device=None: Stream(),
+        "synchronize": lambda device=None: OnDevice.gpu.wait("the device", implied=False),
+        "get_sync_debug_mode": lambda: 2 * OnDevice.gpu.forbids_waits,
+        "set_sync_debug_mode": set_mode,
+        "max_memory_allocated": lambda device=None: 0,
+        "reset_peak_memory_stats": lambda device=None: None,
+    }
+
+
+def _enter(self):
+    # shells of tensors have no views in inference mode; without gradients operators do the same
+    self._inference_mode_context = torch.no_grad() if self.mode else contextlib.nullcontext()
+    self._inference_mode_context.__enter__()
+
+
+@contextlib.contextmanager
+def pretended_gpu(folder, pace=Pace.LATE, inside=CPU):
+    """A GPU that is pretended in this thread.
+
+    Args:
+        folder: Where the device guard is built, once for all that share it.
+        pace: How far the device is behind the host.
+        inside: Where its tensors' numbers are, if there are any.
+
+    Yields:
+        Its state.
+    """
+    guard.load(folder)
+    gpu = Device(pace, inside)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OnDevice, "gpu", gpu)
+        patch.setattr(torch.inference_mode, "__enter__", _enter)
+        for name, value in _stands_in().items():
+            patch.setattr(torch.cuda, name, value)
+        with Calls(), Everywhere(), torch.no_grad():
+            yield gpu

@@ -1,0 +1,157 @@
+"""The state of the pretended GPU: what it still has to do, who waited for it, and what was launched."""
+
+import enum
+import inspect
+from collections import Counter, deque
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+MACHINERY = Path(__file__).parent
+TESTS = MACHINERY.parent
+PRODUCT = TESTS.parent / "musetalk_cli"
+POISON = 0xA5
+"""What every byte of pinned memory holds while a copy to it is under way."""
+
+
+class Pace(enum.Enum):
+    """How far the device is behind the host: a real one is anywhere between the two."""
+
+    LATE = "does what it is waited for, and no more"
+    EARLY = "has done all before the host looks"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where something was called: the innermost function of the product, or of a test."""
+
+    file: str
+    function: str
+    line: int
+
+    def __str__(self):
+        return f"{self.function} ({self.file}:{self.line})"
+
+
+@dataclass(frozen=True)
+class Wait:
+    """The host waited for the device.
+
+    Attributes:
+        kind: What for.
+        by: Who.
+        passed: The copies that had to pass for it: each `up` or `down`.
+    """
+
+    kind: str
+    by: Place
+    passed: tuple[str, ...]
+
+    def __str__(self):
+        return f"{self.kind} in {self.by}"
+
+
+class SynchronizingError(RuntimeError):
+    """As PyTorch's, where its debug mode forbids what waits without being asked to."""
+
+
+class Device:
+    """One pretended GPU.
+
+    Work that changes only the device is done at once. What the host can see of it is queued: copies from and
+    to pinned memory, each of which passes in its turn.
+
+    Attributes:
+        pace: How far it is behind.
+        inside: Where the numbers are; on `meta` there are none, and networks of any size cost nothing.
+        waits: Who waited for it, in order.
+        launches: Operators that a real device would run, by name; views and allocations are none.
+        forbids_waits: Whether what waits without being asked to raises.
+    """
+
+    def __init__(self, pace, inside):
+        self.pace = pace
+        self.inside = inside
+        self.waits = []
+        self.launches = Counter()
+        self.forbids_waits = False
+        self._queue = deque()
+        self._enqueued = 0
+        self._pinned = {}
+
+    @property
+    def mark(self):
+        """How much work was given to it so far."""
+        return self._enqueued
+
+    def has_passed(self, mark):
+        """True where it has done all that was given to it before a mark."""
+        return mark <= self._enqueued - len(self._queue)
+
+    def _enqueue(self, way, work):
+        self._queue.append((way, work))
+        self._enqueued += 1
+        if self.pace is Pace.EARLY:
+            self._pass(self._enqueued)
+
+    def wait(self, kind, mark=None, *, implied=True):
+        """Wait until it has passed a mark, or all; `implied` where nobody asked to wait."""
+        place = caller()
+        if self.forbids_waits and implied:
+            raise SynchronizingError(f"called a synchronizing CUDA operation: {kind} in {place}")
+        mark = self._enqueued if mark is None else mark
+        self.waits.append(Wait(kind, place, self._pass(mark)))
+
+    def _pass(self, mark):
+        passed = []
+        while not self.has_passed(mark):
+            way, work = self._queue.popleft()
+            work()
+            passed.append(way)
+        return tuple(passed)
+
+    def pin(self, tensor):
+        """Remember that a host tensor's memory is pinned; kept, so that no other takes its address."""
+        storage = tensor.untyped_storage()
+        self._pinned[storage.data_ptr()] = storage
+        return tensor
+
+    def is_pinned(self, tensor):
+        """True where a host tensor's memory is pinned."""
+        return tensor.untyped_storage().data_ptr() in self._pinned
+
+    def copy_down(self, target, source):
+        """Copy to pinned memory when the device gets there; both are the host's tensors inside."""
+        now = source.clone()  # what the device does later does not change it
+        _bytes(target).fill_(POISON)
+        self._enqueue("down", lambda: target.copy_(now))
+
+    def copy_up(self, target, source):
+        """Copy from pinned memory, which is not to change before the device gets there."""
+        target.copy_(source)
+        place, before = caller(), _bytes(source).clone()
+
+        def check():
+            if not torch.equal(_bytes(source), before):
+                raise RuntimeError(f"race: the pinned source of the copy in {place} changed before it passed")
+
+        self._enqueue("up", check)
+
+
+def _bytes(tensor):
+    """The bytes of a contiguous host tensor, whatever they mean."""
+    return tensor.view(-1).view(torch.uint8)
+
+
+def caller():
+    """The innermost place outside of the pretended GPU."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        path = Path(frame.f_code.co_filename)
+        machinery = path.parent == MACHINERY and not path.name.startswith("test_")
+        for root in () if machinery else (PRODUCT, TESTS):
+            if path.is_relative_to(root):
+                return Place(str(path.relative_to(root)), frame.f_code.co_name, frame.f_lineno)
+        frame = frame.f_back
+    return Place("?", "?", 0)

@@ -1,0 +1,33 @@
+"""The pretended GPU as fixtures, for the folders of tests that use it."""
+
+import os
+
+import pytest
+import torch
+
+from .guard import why_not
+
+
+@pytest.fixture(scope="session")
+def guard_folder(tmp_path_factory):
+    """Where the device guard is built: one folder for all test processes of a run."""
+    here = tmp_path_factory.getbasetemp()
+    return here.parent if "PYTEST_XDIST_WORKER" in os.environ else here
+
+
+@pytest.fixture
+def gpu(guard_folder):
+    """A pretended GPU."""
+    if reason := why_not():
+        pytest.skip(reason)
+    from .cuda import pretended_gpu
+
+    with pretended_gpu(guard_folder) as device:
+        yield device
+
+
+@pytest.fixture
+def real_or_pretended(request):
+    """The GPU there is; where there is none, a pretended one."""
+    if not torch.cuda.is_available():
+        request.getfixturevalue("gpu")

@@ -1,0 +1,106 @@
+"""What each stage of a batch launches on the device, held to a table.
+
+A launch costs the host some microseconds, which a fast device waits for. An operator counts as one here, and
+may be several kernels. Where more are meant, `MUSETALK_RENEW_LAUNCHES=1` writes the table anew.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from musetalk_cli.bench.synthetic import synthetic_avatar
+from musetalk_cli.config import Sharpen
+from musetalk_cli.engine.compositor import GpuPath
+from musetalk_cli.nets import modules, random_v15
+from musetalk_cli.nets.audio_encoder import AudioEncoder, EncodeRequest
+from musetalk_cli.nets.bundle import Bundle
+from musetalk_cli.nets.generator import Generator
+from musetalk_cli.timeline import SAMPLE_RATE
+from pretended.cuda import pretended_gpu
+from pretended.guard import why_not
+
+TABLE = Path(__file__).parent.parent / "data" / "launches.json"
+BATCH = 13
+SIZES = {"one size of face": 1, "seven sizes of face": 7}
+CUDA = torch.device("cuda")
+
+
+@pytest.fixture(scope="module")
+def counted(guard_folder):
+    """Launches by stage."""
+    if reason := why_not():
+        pytest.skip(reason)
+    found = count_networks(guard_folder)
+    for name, sizes in SIZES.items():
+        found |= {f"{stage}, {name}": count for stage, count in count_images(guard_folder, sizes).items()}
+    if os.environ.get("MUSETALK_RENEW_LAUNCHES"):
+        TABLE.write_text(json.dumps({"batch": BATCH, "launches": found}, indent=2) + "\n")
+    return found
+
+
+def count_networks(folder):
+    """The full-size networks in fp16, without their numbers."""
+    with pretended_gpu(folder, inside=torch.device("meta")) as gpu:
+        unet, vae, encoder = (
+            modules.on_meta(make).half().eval().to_empty(device=CUDA)
+            for make in (
+                lambda: modules.build_unet(random_v15.unet_config(), random_v15.NOWHERE),
+                lambda: modules.build_vae(random_v15.vae_config(), random_v15.NOWHERE),
+                lambda: modules.build_encoder(random_v15.encoder_config(), random_v15.NOWHERE),
+            )
+        )
+        extractor = modules.build_feature_extractor({}, random_v15.NOWHERE)
+        bundle = Bundle("random", "v15", unet, vae, encoder, extractor, CUDA, torch.float16)
+        encode, generator = AudioEncoder(bundle), Generator(bundle)
+        request = EncodeRequest(np.zeros(SAMPLE_RATE, np.float32), range(50))
+        tokens = torch.empty(BATCH, 10 * bundle.layers, bundle.token_width, device=CUDA)
+        latents = torch.empty(BATCH, 8, 32, 32, device=CUDA, dtype=bundle.dtype)
+        return {
+            "features": count(gpu, lambda: encode([request])),
+            "unet": count(gpu, lambda: generator.unet(tokens, latents)),
+            "vae": count(gpu, lambda: generator.faces(latents[:, :4])),
+        }
+
+
+def count_images(folder, sizes):
+    """The image steps of faces of so many sizes."""
+    avatar = synthetic_avatar(320, 180, 100, 2 * sizes)
+    with pretended_gpu(folder) as gpu:
+        path = GpuPath(CUDA, sharpen=Sharpen())
+        placed = path.place(avatar)
+        by_size = {(target.face.width, target.face.height): target for target in placed}
+        targets = [[*by_size.values()][number % sizes] for number in range(BATCH)]
+        assert len({(target.face.width, target.face.height) for target in targets}) == sizes
+        faces = torch.zeros(BATCH, 256, 256, 3, dtype=torch.uint8, device=CUDA)
+        finite, made = torch.ones(BATCH, dtype=torch.bool, device=CUDA), []
+        return {
+            "resize": count(gpu, lambda: made.append(path.resize(faces, targets))),
+            "sharpen": count(gpu, lambda: made.append(path.sharpen(made[-1], Sharpen()))),
+            "blend": count(gpu, lambda: made.append(path.blend(made[-1], targets))),
+            "download": count(gpu, lambda: path.download([*made[-1], path.marks(finite)])),
+        }
+
+
+def count(gpu, work):
+    """What some work launches, once its tables are there."""
+    before = gpu.launches.total()
+    work()
+    return gpu.launches.total() - before
+
+
+STAGES = ["features", "unet", "vae"]
+STAGES += [f"{stage}, {name}" for name in SIZES for stage in ("resize", "sharpen", "blend", "download")]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_stage_launches_more_than_the_table_says(counted, stage):
+    table = json.loads(TABLE.read_text())
+    assert table["batch"] == BATCH
+    assert counted[stage] <= table["launches"][stage], (
+        f"{stage} launches {counted[stage]} operators for a batch of {BATCH}, and {table['launches'][stage]} "
+        "before. If they are worth it, run this file with MUSETALK_RENEW_LAUNCHES=1 and commit the table."
+    )
