@@ -156,6 +156,20 @@ def test_avatars_that_leave_no_room_are_refused_and_those_in_use_stay(run):
         watched(service, "blue")[1].wait(lambda frames: len(frames) > 3)
 
 
+def test_the_end_of_a_segment_is_told_though_it_comes_after_its_last_frame_and_last_of_all(run):
+    with service_of(run, JOB, speakers=1, max_sessions=1) as service:
+        session, watcher = watched(service, "red")
+        say(session, speech(0.9))
+        watcher.wait(has_ended)
+        assert session.hear(speech(1.0)[:, None])
+        before = len(watcher.frames)
+        watcher.wait(lambda frames: len(frames) > before + 2 * FPS)
+        session.hear(np.zeros((0, 1), np.float32), ends=True)
+        session.finish()
+        assert watcher.over.wait(TIMEOUT_S)
+        assert sum(frame.request.ends for frame in watcher.frames) == 2
+
+
 def test_a_file_that_comes_when_its_session_has_ended_takes_no_place(run):
     with service_of(run, JOB, speakers=1, max_sessions=1) as service:
         session, watcher = watched(service, "red")

@@ -98,8 +98,10 @@ class Hearing:
                 f"The sound is shorter than one frame ({float(1000 / self._timeline.fps):.0f} ms).",
                 "Pass a longer sound.",
             )
-        # where frames did not wait, what is left may be less than one: it keeps its place all the same
-        is_left = self._planner.next_frame == frames and self._sound.waiting > 0
+        # where frames did not wait, what is left may be less than one, or only the end of a segment: it keeps
+        # its place all the same
+        is_left = self._sound.waiting > 0 or self._sound.is_untold
+        is_left = is_left and self._planner.next_frame == frames
         self._planner.end(frames + is_left)
 
     def _listen(self, samples: Samples, arrived: float) -> None:

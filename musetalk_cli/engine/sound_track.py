@@ -61,6 +61,11 @@ class SoundTrack:
         """Those of them whose frames were not taken yet."""
         return self._fed - self._start
 
+    @property
+    def is_untold(self) -> bool:
+        """True where a segment has ended, and no frame that was taken says so."""
+        return bool(self._ends)
+
     def append(self, samples: Samples, arrived: float, *, ends: bool = False) -> Samples:
         """Take float32 `[n, channels]`, give the mono float32 `[m]` at 16 kHz that are final.
 
