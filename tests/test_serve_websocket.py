@@ -1,12 +1,15 @@
 """Programs that speak to the service and watch it, over a real socket on small networks."""
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 import threading
+import time
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -18,6 +21,10 @@ from serving import TIMEOUT_S, serving
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from musetalk_cli.config import DataFolder, JobConfig, RunConfig, SilenceLevel
+from musetalk_cli.serve import websocket
+from musetalk_cli.serve.receiver import Outbox
+from musetalk_cli.serve.service import Service
+from musetalk_cli.serve.websocket import MESSAGE_COSTS, PENDING_BYTES, Inbox
 
 FPS = 10
 JOB = JobConfig(
@@ -233,6 +240,74 @@ def test_who_sends_nothing_but_garbage_is_sent_away(served):
         with pytest.raises(ConnectionClosed):
             while True:
                 program.next()
+
+
+def test_the_smallest_messages_are_bounded_too():
+    """A session that has no room, and a client that sends ends of segments, or nothing, without an end."""
+    session = SimpleNamespace(stream=SimpleNamespace(channels=1, sample_rate=RATE))
+
+    async def flood(send):
+        count = 0
+        with pytest.raises(asyncio.TimeoutError):
+            while True:
+                await asyncio.wait_for(send(), 0.5)
+                count += 1
+        return count
+
+    def senders():
+        inbox = Inbox(session)
+        yield lambda: inbox.add(b"")
+        other = Inbox(session)
+        yield lambda: other.end(last=False)
+
+    async def scenario():
+        return [await flood(send) for send in senders()]
+
+    assert asyncio.run(scenario()) == [PENDING_BYTES // MESSAGE_COSTS] * 2
+
+
+def test_who_takes_nothing_for_long_is_sent_away(monkeypatch):
+    """Else one that stops to read keeps its session, and all that waits for it."""
+    monkeypatch.setattr(websocket, "BEHIND_S", 0.05)
+
+    async def scenario():
+        async def never(_):
+            await asyncio.Event().wait()
+
+        outbox = Outbox(asyncio.get_running_loop())
+        outbox.put(b"a frame")
+        sending = websocket.send_all(SimpleNamespace(send_bytes=never), outbox)
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(sending, TIMEOUT_S)
+
+    before = time.monotonic()
+    asyncio.run(scenario())
+    assert time.monotonic() - before < TIMEOUT_S / 2
+
+
+def test_the_end_of_all_is_no_segment_of_its_own(served):
+    with served.program("red", video="none") as program:
+        program.say(speech(0.5))
+        program.tell("end")
+        program.tell("close")
+        program.until("closed")
+        assert [event["type"] for event in program.events].count("segment_finished") == 1
+
+
+def test_a_session_that_ends_before_its_client_is_told_is_told_so(served, monkeypatch):
+    opened = Service.open
+
+    def opens_what_ends(service, *arguments, **options):
+        session = opened(service, *arguments, **options)
+        session.stop()
+        while not session.is_over:
+            threading.Event().wait(0.005)
+        return session
+
+    monkeypatch.setattr(Service, "open", opens_what_ends)
+    with served.program("red", video="none") as program:
+        assert program.first["type"] == "ready"
+        assert program.until("closed")["error"] is None
 
 
 def test_samples_may_be_cut_anywhere(served):

@@ -71,7 +71,10 @@ class Parts:
 
 
 class Told(Protocol):
-    """Whoever is told what happens in a session besides frames; from any thread, and never waits."""
+    """Whoever is told what happens in a session besides frames; from any thread, and never waits.
+
+    The end may be told twice, where it comes while somebody begins to be told.
+    """
 
     def refused(self, refusal: RefusedError) -> None:
         """Its speech was refused."""
@@ -104,7 +107,6 @@ class ServedSession:
         stream: Format of its frames and their sound.
         broadcast: Who watches it.
         log: What is said of it.
-        told: Whoever is told what happens besides frames, or None.
     """
 
     def __init__(
@@ -125,7 +127,7 @@ class ServedSession:
         self.client = client
         self.stream: StreamFormat = stream.session.stream
         self.broadcast = parts.broadcast
-        self.told: Told | None = None
+        self._told: Told | None = None
         self._parts = parts
         self._stream = stream
         self._turn = Turn(speakers, silence, clock, lambda: stream.unheard_s)
@@ -140,6 +142,7 @@ class ServedSession:
         self._lock = threading.Lock()
         self._file = SpokenFile(self.label, self._take, self._lock, self._file_failed)
         self._over = threading.Event()
+        self._error: str | None = None
 
     @property
     def label(self) -> str:
@@ -161,6 +164,12 @@ class ServedSession:
     def is_over(self) -> bool:
         """True once it has ended."""
         return self._over.is_set()
+
+    def tell(self, told: Told) -> None:
+        """Let somebody be told what happens besides frames; where it has ended, at once."""
+        self._told = told
+        if self.is_over:
+            told.ended(self._error)
 
     # -- sound -------------------------------------------------------------------------------------------
 
@@ -207,8 +216,8 @@ class ServedSession:
             return
         self._refusals = self._turn.refused
         self._meters.refused.labels("speech").inc()
-        if self.told is not None:
-            self.told.refused(refusal)
+        if self._told is not None:
+            self._told.refused(refusal)
 
     def check_may_speak(self) -> None:
         """Refuse what `speak` would refuse now.
@@ -246,8 +255,8 @@ class ServedSession:
         with self._lock:
             self._file.stop()
             self._stream.interrupt()
-        if self.told is not None:
-            self.told.interrupted()
+        if self._told is not None:
+            self._told.interrupted()
 
     def finish(self) -> None:
         """Take no more sound; what was said is still shown, then the session ends."""
@@ -293,9 +302,10 @@ class ServedSession:
             failures = [] if self._parts.stop.is_set() else [error]
         for failure in failures:
             self.log.warning("failed: %s", describe(failure))
+        self._error = describe(failures[0]) if failures else None
         self._over.set()
         self._file.stop()
         self._turn.end()
-        if self.told is not None:
-            self.told.ended(describe(failures[0]) if failures else None)
+        if self._told is not None:
+            self._told.ended(self._error)
         ended(self, outcome)

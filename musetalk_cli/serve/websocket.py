@@ -22,7 +22,7 @@ from musetalk_cli.errors import InputError, MuseTalkError
 from musetalk_cli.serve.broadcast import Wants
 from musetalk_cli.serve.calls import Name, reason_of
 from musetalk_cli.serve.guard import client_of
-from musetalk_cli.serve.receiver import Outbox, Receiver
+from musetalk_cli.serve.receiver import BEHIND_S, Outbox, Receiver
 from musetalk_cli.serve.refusals import RefusedError
 from musetalk_cli.serve.served import ServedSession
 from musetalk_cli.serve.service import Service
@@ -37,6 +37,8 @@ MESSAGE_BYTES = 1 << 20
 """The longest message."""
 PENDING_BYTES = 16 << 20
 """Sound that may wait here for its room; until then controls behind it are heard."""
+MESSAGE_COSTS = 256
+"""Bytes that a message counts for at the least, so that the smallest ones are bounded too."""
 HELLO_S = 10.0
 """How long a client may take to say what it wants."""
 BLOCK_S = 0.1
@@ -113,11 +115,11 @@ async def stream(socket: WebSocket) -> None:
         return
     wants = Wants(video=hello.video, sound="pcm" if hello.sound else "none")
     receiver = Receiver(wants, outbox, session.stream.fps)
-    session.told = receiver
     outbox.put(_ready(session))
+    session.tell(receiver)
     session.broadcast.join(receiver)
     inbox = Inbox(session)
-    sending = asyncio.create_task(_send_all(socket, outbox))
+    sending = asyncio.create_task(send_all(socket, outbox))
     tasks = [sending, asyncio.create_task(_receive_all(socket, session, inbox, outbox))]
     tasks.append(asyncio.create_task(inbox.give_all()))
     try:
@@ -177,12 +179,11 @@ def _ready(session: ServedSession) -> str:
     )
 
 
-async def _send_all(socket: WebSocket, outbox: Outbox) -> None:
+async def send_all(socket: WebSocket, outbox: Outbox) -> None:
+    """Send what there is, until nothing more comes or the client takes nothing for so long."""
     while (message := await outbox.take()) is not None:
-        if isinstance(message, str):
-            await socket.send_text(message)
-        else:
-            await socket.send_bytes(message)
+        sent = socket.send_text(message) if isinstance(message, str) else socket.send_bytes(message)
+        await asyncio.wait_for(sent, BEHIND_S)
 
 
 async def _receive_all(socket: WebSocket, session: ServedSession, inbox: Inbox, outbox: Outbox) -> None:
@@ -226,6 +227,7 @@ class Inbox:
         # (bytes of whole samples, a segment ends with them); None is the end of all
         self._waiting: deque[tuple[bytes, bool] | None] = deque()
         self._bytes = 0
+        self._is_open = False
         self._discards = 0
         self._changed = asyncio.Condition()
 
@@ -234,32 +236,35 @@ class Inbox:
         data = self._rest + data
         whole = len(data) - len(data) % self._width
         self._rest = data[whole:]
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._bytes < PENDING_BYTES)
-            self._append((data[:whole], False))
+        self._is_open = True
+        await self._append((data[:whole], False))
 
     async def end(self, *, last: bool) -> None:
-        """A segment is complete, and no other comes where it is the last."""
+        """A segment is complete, and no other comes where it is the last; waits like `add`."""
         self._rest = b""
-        async with self._changed:
-            self._append((b"", True))
-            if last:
-                self._append(None)
+        if self._is_open or not last:
+            await self._append((b"", True))
+        self._is_open = False
+        if last:
+            await self._append(None)
 
-    def _append(self, item: tuple[bytes, bool] | None) -> None:
-        self._waiting.append(item)
-        self._bytes += 0 if item is None else len(item[0])
-        self._changed.notify_all()
+    async def _append(self, item: tuple[bytes, bool] | None) -> None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._bytes < PENDING_BYTES)
+            self._waiting.append(item)
+            self._bytes += _cost(item)
+            self._changed.notify_all()
 
     def discard(self) -> None:
         """Forget what waits."""
         self._rest = b""
+        self._is_open = False
         self._discards += 1
         is_last = None in self._waiting
         self._waiting.clear()
-        self._bytes = 0
         if is_last:
             self._waiting.append(None)
+        self._bytes = sum(map(_cost, self._waiting))
 
     async def give_all(self) -> None:
         """Give the session what comes, until the client goes away."""
@@ -267,7 +272,7 @@ class Inbox:
             async with self._changed:
                 await self._changed.wait_for(lambda: bool(self._waiting))
                 item = self._waiting.popleft()
-                self._bytes -= 0 if item is None else len(item[0])
+                self._bytes -= _cost(item)
                 self._changed.notify_all()
             if item is None:
                 self._session.finish()
@@ -283,3 +288,7 @@ class Inbox:
             block = samples[start : start + step].astype(np.float32) / np.float32(32768)
             while discards == self._discards and not self._session.hear(block, ends=ends):
                 await asyncio.sleep(WAIT_S)
+
+
+def _cost(item: tuple[bytes, bool] | None) -> int:
+    return MESSAGE_COSTS if item is None else max(MESSAGE_COSTS, len(item[0]))
