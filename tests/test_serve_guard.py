@@ -114,6 +114,37 @@ def test_without_a_token_a_name_that_was_led_here_is_none_of_ours(host, allowed)
     assert status == (200 if allowed else 403), body
 
 
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+@pytest.mark.parametrize("given", [{"host": "["}, {"host": "[::1"}, {"origin": "http://["}, {"origin": ""}])
+def test_what_is_no_host_or_origin_is_refused_and_no_failure(given, kind):
+    ask = Ask()
+    assert ask("/v1/stream", kind=kind, **given)[0] == 403
+    assert ask.reached == []
+
+
+def test_no_origin_is_that_of_a_request_without_a_host():
+    assert Ask(token=TOKEN)("/v1/service", host="", origin="null", authorization=f"Bearer {TOKEN}")[0] == 403
+
+
+def test_a_browser_shows_answers_to_pages_of_the_origins_that_are_let_in_and_to_no_other():
+    ask, page = Ask(token=TOKEN, origins=("https://me.example",)), {"origin": "https://me.example"}
+    status, headers, _ = ask("/v1/offer", "OPTIONS", **page)
+    assert (status, ask.reached) == (204, []), "a browser asks first, and without the token"
+    assert headers[b"access-control-allow-origin"] == b"https://me.example"
+    assert b"authorization" in headers[b"access-control-allow-headers"]
+    for method in (b"POST", b"DELETE"):
+        assert method in headers[b"access-control-allow-methods"]
+    for given, status in ((page | {"authorization": f"Bearer {TOKEN}"}, 200), (page, 401)):
+        answer = ask("/v1/offer", "POST", **given)
+        assert answer[0] == status
+        assert answer[1][b"access-control-allow-origin"] == b"https://me.example"
+        assert b"location" in answer[1][b"access-control-expose-headers"]
+        assert answer[1][b"vary"] == b"origin"
+    for other in ({}, {"origin": "http://127.0.0.1:2160"}, {"origin": "https://evil.net"}):
+        headers = ask("/v1/offer", "OPTIONS", **other)[1]
+        assert b"access-control-allow-origin" not in headers
+
+
 def test_every_answer_has_the_headers():
     ask = Ask(token=TOKEN)
     for path in ("/", "/v1/service"):

@@ -6,7 +6,7 @@ import hmac
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -43,6 +43,14 @@ HEADERS = (
     (b"permissions-policy", b"microphone=(self), camera=(), geolocation=()"),
     (b"cache-control", b"no-store"),
 )
+SHARED = ((b"access-control-expose-headers", b"location, retry-after"), (b"vary", b"origin"))
+"""Headers for pages of the origins that may use the service besides its own (CORS)."""
+ASKED = (
+    (b"access-control-allow-methods", b"GET, POST, DELETE"),
+    (b"access-control-allow-headers", b"authorization, content-type"),
+    (b"access-control-max-age", b"600"),
+)
+"""What such a page is told where its browser asks before it sends a request."""
 WRONG_ORIGIN = "Requests from pages of {} are not taken."
 WRONG_HOST = "Requests to the host {} are not taken."
 
@@ -96,21 +104,29 @@ class Guard:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        refused = self._refusal(scope)
-        if refused is not None:
-            await _refuse(scope, receive, send, *refused)
-            return
+        headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
+        # what a browser wants to see before it shows an answer to a page of another origin
+        origin = headers.get("origin")
+        shared: tuple[tuple[bytes, bytes], ...] = ()
+        if origin is not None and origin in self._config.origins:
+            shared = ((b"access-control-allow-origin", origin.encode("latin-1")), *SHARED)
 
         async def send_with_headers(message: MutableMapping[str, Any]) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), *HEADERS]
+            if message["type"] in {"http.response.start", "websocket.http.response.start"}:
+                message["headers"] = [*message.get("headers", []), *HEADERS, *shared]
             await send(message)
 
-        await self._app(scope, receive, send_with_headers)
+        refused = self._refusal(scope, headers)
+        if shared and scope.get("method") == "OPTIONS":
+            await send_with_headers({"type": "http.response.start", "status": 204, "headers": [*ASKED]})
+            await send({"type": "http.response.body", "body": b""})
+        elif refused is not None:
+            await _refuse(scope, receive, send_with_headers, *refused)
+        else:
+            await self._app(scope, receive, send_with_headers)
 
-    def _refusal(self, scope: Scope) -> tuple[int, str, str | None] | None:
+    def _refusal(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, str, str | None] | None:
         """Status, sentence and hint, or None where the request may go on."""
-        headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
         host = headers.get("host", "")
         if not self._is_ours(host):
             return 403, WRONG_HOST.format(repr(host[:80])), "Use the address that the service listens at."
@@ -129,10 +145,14 @@ class Guard:
         """False where a name of somebody else leads a browser here: a page of theirs would count as ours."""
         if self._config.token is not None or not is_loopback(self._config.host):
             return True
-        return is_loopback(urlsplit(f"//{host}").hostname or "")
+        try:
+            return is_loopback(urlsplit(f"//{host}").hostname or "")
+        except ValueError:
+            return False
 
     def _is_allowed(self, origin: str, host: str) -> bool:
-        return origin in self._config.origins or urlsplit(origin).netloc == host
+        # with the scheme of either: a proxy in front may have taken TLS off
+        return origin in self._config.origins or origin in {f"http://{host}", f"https://{host}"}
 
     def _has_token(self, authorization: str) -> bool:
         if self._config.token is None:
@@ -155,7 +175,6 @@ async def _refuse(
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
-        *HEADERS,
         *([(b"www-authenticate", b"Bearer")] if status == 401 else []),
         *([(b"retry-after", b"5")] if status == 429 else []),
     ]

@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 from musetalk_cli.errors import InputError
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 2160
+DEFAULT_PORTS = {"http": 80, "https": 443}
+"""Ports that no origin names."""
 SHORTEST_TOKEN = 16
 """Characters of a token at the least, so that it cannot be guessed."""
 
@@ -46,15 +48,22 @@ def parse_ice_server(text: str) -> IceServer:
 
 
 def parse_origin(text: str) -> str:
-    """Read the origin of a page: scheme, host and port.
+    """Read the origin of a page: scheme, host and port, as a browser writes them.
 
     Raises:
         InputError: It is none.
     """
-    parts = urlsplit(text)
-    if parts.scheme not in {"http", "https"} or not parts.netloc or parts.path.strip("/") or parts.query:
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    rest = (parts.path.strip("/"), parts.query, parts.fragment, parts.username)
+    if parts.scheme not in DEFAULT_PORTS or not parts.hostname or any(rest):
         raise InputError(f"--origin {text} is no page's origin.", "Write it like https://example.com.")
-    return f"{parts.scheme}://{parts.netloc}"
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    place = "" if port in {None, DEFAULT_PORTS[parts.scheme]} else f":{port}"
+    return f"{parts.scheme}://{host}{place}"
 
 
 @dataclass(frozen=True, slots=True)
