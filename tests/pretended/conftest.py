@@ -10,7 +10,6 @@ from musetalk_cli.bench.synthetic import synthetic_avatar
 from musetalk_cli.nets.bundle import load_bundle
 from pretended.cuda import pretended_gpu
 from pretended.fixtures import gpu, guard_folder  # noqa: F401 - fixtures
-from pretended.guard import why_not
 
 
 @pytest.fixture(scope="session")
@@ -28,8 +27,6 @@ def on_cpu(models):
 @pytest.fixture(scope="session")
 def on_gpu(models, guard_folder):  # noqa: F811 - the fixture
     """Gives the tiny networks on any pretended GPU."""
-    if reason := why_not():
-        pytest.skip(reason)
 
     @functools.cache
     def load(dtype=torch.float32):

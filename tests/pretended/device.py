@@ -68,6 +68,7 @@ class Device:
         waits: Who waited for it, in order.
         launches: Operators that a real device would run, by name; views and allocations are none.
         forbids_waits: Whether what waits without being asked to raises.
+        observer: Is told every launch, if there is one.
     """
 
     def __init__(self, pace, inside):
@@ -76,9 +77,16 @@ class Device:
         self.waits = []
         self.launches = Counter()
         self.forbids_waits = False
+        self.observer = None
         self._queue = deque()
         self._enqueued = 0
         self._pinned = {}
+
+    def launch(self, name, read, written):
+        """Count an operator: its name, and the host's tensors that it reads and writes."""
+        self.launches[name] += 1
+        if self.observer is not None:
+            self.observer(name, read, written)
 
     @property
     def mark(self):

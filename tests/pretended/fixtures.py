@@ -5,12 +5,15 @@ import os
 import pytest
 import torch
 
+from .cuda import pretended_gpu
 from .guard import why_not
 
 
 @pytest.fixture(scope="session")
 def guard_folder(tmp_path_factory):
     """Where the device guard is built: one folder for all test processes of a run."""
+    if reason := why_not():
+        pytest.skip(reason)
     here = tmp_path_factory.getbasetemp()
     return here.parent if "PYTEST_XDIST_WORKER" in os.environ else here
 
@@ -18,10 +21,6 @@ def guard_folder(tmp_path_factory):
 @pytest.fixture
 def gpu(guard_folder):
     """A pretended GPU."""
-    if reason := why_not():
-        pytest.skip(reason)
-    from .cuda import pretended_gpu
-
     with pretended_gpu(guard_folder) as device:
         yield device
 

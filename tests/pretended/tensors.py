@@ -12,7 +12,7 @@ READ_BY_THE_HOST = {
     *("unique_consecutive", "repeat_interleave"),
 }
 """Operators whose result, or its shape, the host has to know."""
-LAUNCHES_NOTHING = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "set_"}
+LAUNCHES_NOTHING = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view"}
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
 
 
@@ -120,8 +120,9 @@ def operate(gpu, func, args, kwargs):
 def _make(gpu, func, name, args, kwargs):
     """An operator without a tensor of the device: it makes one, or pins memory, or is the host's."""
     if is_cuda(kwargs.get("device")):
-        _count(gpu, func, name)
-        return OnDevice(func(*args, **{**kwargs, "device": gpu.inside}))
+        made = func(*args, **{**kwargs, "device": gpu.inside})
+        _count(gpu, func, name, [], [made])
+        return OnDevice(made)
     if name == "_pin_memory":
         return gpu.pin(args[0].clone())
     if kwargs.get("pin_memory"):
@@ -129,9 +130,9 @@ def _make(gpu, func, name, args, kwargs):
     return func(*args, **kwargs)
 
 
-def _count(gpu, func, name):
+def _count(gpu, func, name, read, written):
     if not func.is_view and name not in LAUNCHES_NOTHING:
-        gpu.launches[name] += 1
+        gpu.launch(name, read, written)
 
 
 def _copy(gpu, target, source, non_blocking=False):
@@ -139,7 +140,7 @@ def _copy(gpu, target, source, non_blocking=False):
     up, down = isinstance(target, OnDevice), isinstance(source, OnDevice)
     inside, outside = (target.inside if up else target), (source.inside if down else source)
     if up or down:
-        gpu.launches["copy_"] += 1
+        gpu.launch("copy_", [outside], [inside])
     if up == down:
         inside.copy_(outside)
     elif non_blocking and gpu.is_pinned(source if up else target):
@@ -180,7 +181,6 @@ def _compute(gpu, func, name, tensors, args, kwargs):
         gpu.wait(name)
     if name in INDEXING and any(leaf.dtype == torch.bool for leaf in _tensors_of(args[1])):
         gpu.wait("a boolean mask")
-    _count(gpu, func, name)
     shells = {id(tensor.inside): tensor for tensor in tensors if isinstance(tensor, OnDevice)}
 
     def open_shell(leaf):
@@ -196,6 +196,7 @@ def _compute(gpu, func, name, tensors, args, kwargs):
     result = func(
         *_each(open_shell, args), **{key: _each(open_shell, value) for key, value in kwargs.items()}
     )
+    _count(gpu, func, name, [_each(open_shell, tensor) for tensor in tensors], _tensors_of([result]))
     if torch.Tag.inplace_view in func.tags:
         with no_dispatch():  # the shell takes the new shape too
             func(*args, **kwargs)

@@ -15,13 +15,11 @@ import torch
 from musetalk_cli.bench.synthetic import synthetic_avatar
 from musetalk_cli.config import Sharpen
 from musetalk_cli.engine.compositor import GpuPath
-from musetalk_cli.nets import modules, random_v15
 from musetalk_cli.nets.audio_encoder import AudioEncoder, EncodeRequest
-from musetalk_cli.nets.bundle import Bundle
 from musetalk_cli.nets.generator import Generator
 from musetalk_cli.timeline import SAMPLE_RATE
 from pretended.cuda import pretended_gpu
-from pretended.guard import why_not
+from pretended.full_size import full_size
 
 TABLE = Path(__file__).parent.parent / "data" / "launches.json"
 BATCH = 13
@@ -32,8 +30,6 @@ CUDA = torch.device("cuda")
 @pytest.fixture(scope="module")
 def counted(guard_folder):
     """Launches by stage."""
-    if reason := why_not():
-        pytest.skip(reason)
     found = count_networks(guard_folder)
     for name, sizes in SIZES.items():
         found |= {f"{stage}, {name}": count for stage, count in count_images(guard_folder, sizes).items()}
@@ -45,16 +41,7 @@ def counted(guard_folder):
 def count_networks(folder):
     """The full-size networks in fp16, without their numbers."""
     with pretended_gpu(folder, inside=torch.device("meta")) as gpu:
-        unet, vae, encoder = (
-            modules.on_meta(make).half().eval().to_empty(device=CUDA)
-            for make in (
-                lambda: modules.build_unet(random_v15.unet_config(), random_v15.NOWHERE),
-                lambda: modules.build_vae(random_v15.vae_config(), random_v15.NOWHERE),
-                lambda: modules.build_encoder(random_v15.encoder_config(), random_v15.NOWHERE),
-            )
-        )
-        extractor = modules.build_feature_extractor({}, random_v15.NOWHERE)
-        bundle = Bundle("random", "v15", unet, vae, encoder, extractor, CUDA, torch.float16)
+        bundle = full_size()
         encode, generator = AudioEncoder(bundle), Generator(bundle)
         request = EncodeRequest(np.zeros(SAMPLE_RATE, np.float32), range(50))
         tokens = torch.empty(BATCH, 10 * bundle.layers, bundle.token_width, device=CUDA)

@@ -1,0 +1,133 @@
+"""What the networks of v1.5 have to do for a frame: launches, arithmetic and bytes, counted by operator.
+
+    python benchmarks/gpu/count.py [--batches 1,4,8,13,16] [--operators]
+
+Needs g++, no GPU and no weights: the product's own code runs on a pretended GPU (`tests/pretended`)
+whose tensors have shapes and no numbers. The counts are exact and no measurement of time. An operator counts
+as one launch, reads each of its inputs once and writes its outputs once; a real device may take several
+kernels for one, and keep in its cache what another reads next.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+
+from pretended.cuda import pretended_gpu
+from pretended.full_size import full_size
+
+from musetalk_cli.nets.audio_encoder import AudioEncoder, EncodeRequest
+from musetalk_cli.nets.generator import Generator
+from musetalk_cli.timeline import SAMPLE_RATE
+
+PRODUCTS = ("convolution", "mm", "addmm", "bmm", "baddbmm", "scaled_dot_product_attention")
+"""Operators that are sums of products; the arithmetic of all others is not counted."""
+
+
+@dataclass
+class Count:
+    """What was launched.
+
+    Attributes:
+        launches: Operators, by name.
+        flops: Floating-point operations of sums of products, by name; a product and a sum are two.
+        bytes: Read and written, by name.
+    """
+
+    launches: Counter[str] = field(default_factory=Counter)
+    flops: Counter[str] = field(default_factory=Counter)
+    bytes: Counter[str] = field(default_factory=Counter)
+
+    def __call__(self, name: str, read: Sequence[Tensor], written: Sequence[Tensor]) -> None:
+        """Take one operator."""
+        self.launches[name] += 1
+        self.flops[name] += flops(name, read, written)
+        self.bytes[name] += sum(map(occupied, (*read, *written)))
+
+
+def flops(name: str, read: Sequence[Tensor], written: Sequence[Tensor]) -> int:
+    """Twice the products that are summed; 0 for an operator that is no sum of products."""
+    if name == "convolution":
+        return 2 * written[0].numel() * math.prod(read[1].shape[1:])
+    if name == "scaled_dot_product_attention":
+        query, key, value = read[:3]
+        return 2 * query[..., 0].numel() * key.shape[-2] * (key.shape[-1] + value.shape[-1])
+    if name in PRODUCTS:
+        return 2 * written[0].numel() * read[-1].shape[-2]
+    return 0
+
+
+def occupied(tensor: Tensor) -> int:
+    """Bytes of a tensor's elements; those that an expanded dimension repeats are there once."""
+    sizes = zip(tensor.shape, tensor.stride(), strict=True)
+    return math.prod(size for size, stride in sizes if stride) * tensor.element_size()
+
+
+def main() -> None:
+    """Count and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--batches", default="1,4,8,13,16")
+    parser.add_argument("--operators", action="store_true", help="by operator too, for the largest batch")
+    options = parser.parse_args()
+    batches = sorted(map(int, options.batches.split(",")))
+    print(f"torch {torch.__version__}, fp16, channels-last; random-v15, the published sizes\n")
+    print("| stage | batch | launches | GFLOP a frame | MB a frame | of them outside of products |")
+    print("|---|---|---|---|---|---|")
+    meta = torch.device("meta")
+    with tempfile.TemporaryDirectory() as folder, pretended_gpu(Path(folder), inside=meta) as gpu:
+        bundle = full_size()
+        generator, encode = Generator(bundle), AudioEncoder(bundle)
+
+        def run(work: Callable[[], object]) -> Count:
+            gpu.observer = Count()
+            work()
+            return gpu.observer
+
+        request = EncodeRequest(np.zeros(SAMPLE_RATE, np.float32), range(50))
+        row("features, a window", 1, run(lambda: encode([request])))
+        for batch in batches:
+            tokens = torch.empty(batch, 10 * bundle.layers, bundle.token_width, device="cuda")
+            latents = torch.empty(batch, 8, 32, 32, device="cuda", dtype=bundle.dtype)
+            unet = run(lambda: generator.unet(tokens, latents))  # noqa: B023 - called at once
+            vae = run(lambda: generator.faces(latents[:, :4]))  # noqa: B023
+            row("UNet", batch, unet)
+            row("VAE", batch, vae)
+    if options.operators:
+        for stage, count in (("UNet", unet), ("VAE", vae)):
+            operators(stage, batches[-1], count)
+
+
+def row(stage: str, batch: int, count: Count) -> None:
+    """Print what one stage of a batch does."""
+    everything = count.bytes.total()
+    outside = everything - sum(count.bytes[name] for name in PRODUCTS)
+    figures = [
+        f"{count.launches.total()}",
+        f"{count.flops.total() / batch / 1e9:.1f}",
+        *(f"{size / batch / 1e6:.0f}" for size in (everything, outside)),
+    ]
+    print("|", " | ".join((stage, str(batch), *figures)), "|")
+
+
+def operators(stage: str, batch: int, count: Count) -> None:
+    """Print the operators of a stage, those with most bytes first."""
+    print(f"\n| {stage}, batch {batch} | launches | GFLOP a frame | MB a frame |\n|---|---|---|---|")
+    for name, total in count.bytes.most_common():
+        gflop, megabytes = count.flops[name] / batch / 1e9, total / batch / 1e6
+        print(f"| {name} | {count.launches[name]} | {gflop:.2f} | {megabytes:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
