@@ -2,6 +2,7 @@
 
 import threading
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ from lives import RATE, delay_of, speech
 from serving import TIMEOUT_S, service_of
 
 from musetalk_cli.config import DataFolder, JobConfig, RunConfig, SilenceLevel
+from musetalk_cli.live.stream import Stream
 from musetalk_cli.serve.broadcast import Wants
 from musetalk_cli.serve.refusals import NotFoundError, RefusedError
+from musetalk_cli.serve.served import ServedSession
 
 FPS = 10
 JOB = JobConfig(
@@ -122,6 +125,78 @@ def test_sessions_beyond_those_there_are_and_of_one_client_are_refused(run):
         while len(service.sessions) == 3:
             threading.Event().wait(0.01)
         service.open("blue", "10.0.0.9")
+
+
+def test_sessions_that_are_being_opened_count_for_their_client(run, monkeypatch):
+    """Else one that asks for many at once gets them all, while the first avatar is loaded."""
+    loading, goes_on = threading.Event(), threading.Event()
+    with service_of(run, JOB, max_sessions=3, sessions_per_client=1) as service:
+        take = service.gallery.faces.take
+
+        def slow(name):
+            loading.set()
+            assert goes_on.wait(TIMEOUT_S)
+            return take(name)
+
+        monkeypatch.setattr(service.gallery.faces, "take", slow)
+        opening = threading.Thread(target=service.open, args=("red", "10.0.0.7"))
+        opening.start()
+        assert loading.wait(TIMEOUT_S)
+        try:
+            with pytest.raises(RefusedError, match=r"10\.0\.0\.7 has 1 sessions"):
+                service.open("red", "10.0.0.7")
+        finally:
+            goes_on.set()
+            opening.join(TIMEOUT_S)
+        assert len(service.sessions) == 1
+
+
+def test_a_session_that_is_being_opened_as_the_service_ends_ends_too(run, monkeypatch):
+    loading, goes_on = threading.Event(), threading.Event()
+    with service_of(run, JOB, max_sessions=3) as service:
+        take, opened = service.gallery.faces.take, []
+
+        def slow(name):
+            loading.set()
+            assert goes_on.wait(TIMEOUT_S)
+            return take(name)
+
+        monkeypatch.setattr(service.gallery.faces, "take", slow)
+        opening = threading.Thread(target=lambda: opened.append(service.open("red", "10.0.0.7")))
+        opening.start()
+        assert loading.wait(TIMEOUT_S)
+        draining = threading.Thread(target=service.drain)
+        draining.start()
+        with pytest.raises(RefusedError, match="about to end"):
+            while True:
+                service.check_ready()
+        goes_on.set()
+        opening.join(TIMEOUT_S)
+        draining.join(TIMEOUT_S)
+        assert not draining.is_alive()
+        assert opened[0].is_over
+        assert service.sessions == []
+
+
+def test_what_a_session_was_late_with_stays_counted_where_it_has_failed(run, monkeypatch):
+    """A counter that falls is taken for one that began anew."""
+
+    joined = Stream.join
+
+    def fails(stream):
+        joined(stream)
+        raise OSError("the stream has failed")
+
+    monkeypatch.setattr(Stream, "join", fails)
+    monkeypatch.setattr(ServedSession, "snapshot", SimpleNamespace(late=5, stalls=2))
+    with service_of(run, JOB, max_sessions=3) as service:
+        session, watcher = watched(service, "red")
+        watcher.wait(lambda frames: len(frames) > 1)
+        assert service.state(None).totals == (5, 2)
+        session.stop()
+        while service.sessions:
+            threading.Event().wait(0.01)
+        assert service.state(None).totals == (5, 2)
 
 
 def test_what_cannot_be_opened_leaves_its_place(run, monkeypatch):

@@ -57,7 +57,8 @@ class Faces:
     @property
     def held(self) -> int:
         """Bytes that are in memory."""
-        return sum(face.size for face in self._faces.values())
+        # of a list: another thread may add or remove some meanwhile
+        return sum(face.size for face in list(self._faces.values()))
 
     def take(self, name: str) -> Face:
         """An avatar, which stays in memory until `give_back` was called as often.

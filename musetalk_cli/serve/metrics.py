@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from musetalk_cli.live.observe import Outcome, Snapshot
+from musetalk_cli.live.observe import Snapshot
 from musetalk_cli.types import Frame
 
 SECONDS = (0.01, 0.02, 0.04, 0.08, 0.12, 0.16, 0.2, 0.3, 0.4, 0.6, 1.0, 2.0)
 """Bounds of the histograms: 0.2 s is what an answer may take."""
-
-
-class Watched(Protocol):
-    """A session, as it is counted."""
-
-    @property
-    def snapshot(self) -> Snapshot | None:
-        """How it goes."""
 
 
 @dataclass(slots=True)
@@ -29,7 +20,8 @@ class State:
     """What is read when the figures are asked for.
 
     Attributes:
-        sessions: Those that run.
+        sessions: How many run.
+        totals: Late frames and stalls of all sessions, from the same moment.
         speakers: How many speak, and how many may.
         viewers: Of all sessions.
         batches: Batches that were made, and the frames and the rows in them: rows pad a batch to its size.
@@ -37,7 +29,8 @@ class State:
         gpu_bytes: Of GPU memory in use, by everything on it; None without one.
     """
 
-    sessions: Sequence[Watched]
+    sessions: int
+    totals: tuple[int, int]
     speakers: tuple[int, int]
     viewers: int
     batches: tuple[int, int, int]
@@ -97,10 +90,10 @@ class Meters:
         if answers and request.utterance is not None:
             self._response.observe(now - request.utterance.arrived)
 
-    def ended(self, outcome: Outcome) -> None:
-        """A session has ended."""
-        self._late += outcome.latencies.late
-        self._stalls += outcome.stalls
+    def ended(self, late: int, stalls: int) -> None:
+        """A session has ended that had so many late frames and stalls; not for two threads at once."""
+        self._late += late
+        self._stalls += stalls
 
     def text(self, state: Callable[[], State]) -> bytes:
         """All figures in Prometheus' text format.
@@ -109,12 +102,12 @@ class Meters:
             state: Gives what is read now.
         """
         registry = CollectorRegistry()
-        registry.register(_Collector(self, state()))
+        registry.register(_Collector(state()))
         return generate_latest(self._registry) + generate_latest(registry)
 
-    def totals(self, snapshots: Iterable[Snapshot]) -> tuple[int, int]:
-        """Late frames and stalls of all sessions, those that run among them."""
-        running = list(snapshots)
+    def totals(self, snapshots: Iterable[Snapshot | None]) -> tuple[int, int]:
+        """Late frames and stalls of all sessions, those that run among them; while none ends."""
+        running = [each for each in snapshots if each is not None]
         return (
             self._late + sum(each.late for each in running),
             self._stalls + sum(each.stalls for each in running),
@@ -122,19 +115,16 @@ class Meters:
 
 
 class _Collector:
-    def __init__(self, meters: Meters, state: State) -> None:
-        self._meters = meters
+    def __init__(self, state: State) -> None:
         self._state = state
 
     def collect(self) -> Iterable[Metric]:
         """What is read at the moment."""
         state = self._state
-        late, stalls = self._meters.totals(
-            each.snapshot for each in state.sessions if each.snapshot is not None
-        )
+        late, stalls = state.totals
         yield _counter("late_frames", "Frames that were made after they were due.", late)
         yield _counter("stalls", "How often the picture stood in the middle of speech.", stalls)
-        yield GaugeMetricFamily("musetalk_sessions", "Sessions that run.", len(state.sessions))
+        yield GaugeMetricFamily("musetalk_sessions", "Sessions that run.", state.sessions)
         yield GaugeMetricFamily("musetalk_speakers", "Sessions that speak.", state.speakers[0])
         yield GaugeMetricFamily(
             "musetalk_speakers_most", "Sessions that may speak at once.", state.speakers[1]

@@ -76,7 +76,8 @@ class Service:
         self._engine: Engine | None = None
         self._loop: DeviceLoop | None = None
         self._sessions: dict[str, ServedSession] = {}
-        self._opening = 0
+        # clients whose sessions are being opened, each as often
+        self._opening: list[str] = []
         self._lock = threading.Lock()
         self._none_left = threading.Condition(self._lock)
         self._draining = False
@@ -104,7 +105,8 @@ class Service:
             costs, job = engine.costs, engine.job
             self.speakers = Speakers(max(1, costs.speakers(job.chunk, job.fps)))
             loop = DeviceLoop(engine, self._clock)
-            self._engine, self._loop, self._job = engine, loop, job
+            self._loop, self._job = loop, job
+            self._engine = engine  # the last of them: it says that all are there
             told()
             loop.run(self._ended)
         except BaseException as error:
@@ -192,8 +194,7 @@ class Service:
         try:
             session = self._open(name, client, fps, sample_rate, channels)
         except BaseException:
-            with self._lock:
-                self._opening -= 1
+            self._opened(client, None)
             raise
         session.log.info("%s for %s begins", name, client)
         return session
@@ -201,21 +202,29 @@ class Service:
     def _reserve(self, client: str) -> None:
         with self._lock:
             most = self.most_sessions
-            if len(self._sessions) + self._opening >= most:
+            if len(self._sessions) + len(self._opening) >= most:
                 self.meters.refused.labels("session").inc()
                 raise RefusedError(
                     f"All {most} sessions of this service are taken.",
                     "Try again when one has ended; --max-sessions says how many there are.",
                 )
-            if (
-                sum(each.client == client for each in self._sessions.values())
-                >= self.config.sessions_per_client
-            ):
+            clients = [each.client for each in self._sessions.values()] + self._opening
+            if clients.count(client) >= self.config.sessions_per_client:
                 raise RefusedError(
                     f"{client} has {self.config.sessions_per_client} sessions, as many as one may have.",
                     "End one of them first.",
                 )
-            self._opening += 1
+            self._opening.append(client)
+
+    def _opened(self, client: str, session: ServedSession | None) -> None:
+        """A session is there, or could not be had."""
+        with self._lock:
+            self._opening.remove(client)
+            if session is not None:
+                self._sessions[session.id] = session
+                if self._draining:  # since it was looked at
+                    session.stop()
+            self._none_left.notify_all()
 
     def _open(
         self, avatar: str, client: str, fps: Fraction | None, sample_rate: int, channels: int
@@ -241,9 +250,7 @@ class Service:
         except BaseException:
             self.gallery.faces.give_back(avatar)
             raise
-        with self._lock:
-            self._opening -= 1
-            self._sessions[session.id] = session
+        self._opened(client, session)
         loop.add(stream)
         threading.Thread(
             target=session.run, args=(self._forget,), name=f"session {session.label}", daemon=True
@@ -257,7 +264,9 @@ class Service:
             # both at once, so that no figure counts it twice or not at all
             self._sessions.pop(session.id, None)
             if outcome is not None:
-                self.meters.ended(outcome)
+                self.meters.ended(outcome.latencies.late, outcome.stalls)
+            elif session.snapshot is not None:
+                self.meters.ended(session.snapshot.late, session.snapshot.stalls)
             self._none_left.notify_all()
         session.log.info("ended")
 
@@ -265,9 +274,11 @@ class Service:
         """What is read for the metrics at a moment."""
         with self._lock:
             sessions = self.sessions
+            late, stalls = self.meters.totals(each.snapshot for each in sessions)
         filling = Filling() if self._engine is None else self._engine.filling
         return State(
-            sessions,
+            len(sessions),
+            (late, stalls),
             (self.speakers.now, self.speakers.most),
             sum(session.broadcast.viewers for session in sessions),
             (filling.batches, filling.frames, filling.rows),
@@ -293,7 +304,8 @@ class Service:
 
     def end(self) -> None:
         """End every session at once, and the device's work."""
-        self._draining = True
+        with self._lock:
+            self._draining = True
         for session in self.sessions:
             session.stop()
         self._wait(5.0)
@@ -305,4 +317,4 @@ class Service:
 
     def _wait(self, seconds: float) -> None:
         with self._none_left, suppress(KeyboardInterrupt):
-            self._none_left.wait_for(lambda: not self._sessions, seconds)
+            self._none_left.wait_for(lambda: not self._sessions and not self._opening, seconds)
