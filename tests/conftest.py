@@ -44,7 +44,7 @@ _ONE_THREAD = {
         "test_preparation_resume",
         "test_repair",
     ),
-    *("test_pretended_engine", "test_pretended_launches"),
+    *("test_pretended_commands", "test_pretended_engine", "test_pretended_launches"),
     *("test_serve_calls", "test_serve_http", "test_serve_service", "test_serve_watching"),
     "test_serve_websocket",
     *("test_session", "test_stream", "test_stream_failures", "test_training_stages"),

@@ -1,6 +1,7 @@
 """What stands for `torch.cuda` as long as a GPU is pretended, and is taken away again."""
 
 import contextlib
+import threading
 
 import pytest
 import torch
@@ -77,9 +78,19 @@ def _enter(self):
     self._inference_mode_context.__enter__()
 
 
+def _with_gpu(run):
+    """What sees operators does so in its own thread: another takes its own."""
+
+    def here(thread):
+        with Calls(), Everywhere(), torch.no_grad():
+            run(thread)
+
+    return here
+
+
 @contextlib.contextmanager
 def pretended_gpu(folder, pace=Pace.LATE, inside=CPU):
-    """A GPU that is pretended in this thread.
+    """A GPU that is pretended in this thread and in those that it starts.
 
     Args:
         folder: Where the device guard is built, once for all that share it.
@@ -98,5 +109,6 @@ def pretended_gpu(folder, pace=Pace.LATE, inside=CPU):
         patch.setattr(torch.inference_mode, "__enter__", _enter)
         for name, value in _stands_in().items():
             patch.setattr(torch.cuda, name, value)
+        patch.setattr(threading.Thread, "run", _with_gpu(threading.Thread.run))
         with Calls(), Everywhere(), torch.no_grad():
             yield gpu

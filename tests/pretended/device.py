@@ -2,6 +2,7 @@
 
 import enum
 import inspect
+import threading
 from collections import Counter, deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,7 @@ class Device:
         self.launches = Counter()
         self.forbids_waits = False
         self.observer = None
+        self._lock = threading.RLock()
         self._queue = deque()
         self._enqueued = 0
         self._pinned = {}
@@ -98,10 +100,11 @@ class Device:
         return mark <= self._enqueued - len(self._queue)
 
     def _enqueue(self, way, work):
-        self._queue.append((way, work))
-        self._enqueued += 1
-        if self.pace is Pace.EARLY:
-            self._pass(self._enqueued)
+        with self._lock:
+            self._queue.append((way, work))
+            self._enqueued += 1
+            if self.pace is Pace.EARLY:
+                self._pass(self._enqueued)
 
     def wait(self, kind, mark=None, *, implied=True):
         """Wait until it has passed a mark, or all; `implied` where nobody asked to wait."""
@@ -113,10 +116,11 @@ class Device:
 
     def _pass(self, mark):
         passed = []
-        while not self.has_passed(mark):
-            way, work = self._queue.popleft()
-            work()
-            passed.append(way)
+        with self._lock:
+            while not self.has_passed(mark):
+                way, work = self._queue.popleft()
+                work()
+                passed.append(way)
         return tuple(passed)
 
     def pin(self, tensor):
