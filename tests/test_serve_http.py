@@ -2,6 +2,7 @@
 
 import io
 import threading
+from dataclasses import replace
 from fractions import Fraction
 
 import cv2
@@ -290,6 +291,22 @@ def test_a_service_that_ends_takes_no_session_and_lets_those_that_speak_finish(r
             assert "about to end" in late.first["error"]
         assert program.until("segment_finished")["segment"] == 0
         assert program.until("closed")["error"] is None
+        draining.join(TIMEOUT_S)
+        assert not draining.is_alive()
+
+
+def test_what_a_program_sent_before_the_end_of_the_service_is_shown_though_it_waits_for_room(run):
+    """Half a second is taken ahead here, and one second more waits in front of that."""
+    job = replace(JOB, ahead=Fraction(1, 2))
+    with serving(run, job) as client, client.program("red", video="none") as program:
+        program.say(said := speech(3.0))
+        program.tell("end")
+        program.until("speaking")
+        draining = threading.Thread(target=client.service.drain)
+        draining.start()
+        assert program.until("segment_finished")["segment"] == 0
+        assert program.until("closed")["error"] is None
+        assert delay_of(said, program.heard)[1] > 0.95
         draining.join(TIMEOUT_S)
         assert not draining.is_alive()
 

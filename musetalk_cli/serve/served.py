@@ -107,6 +107,7 @@ class ServedSession:
         stream: Format of its frames and their sound.
         broadcast: Who watches it.
         log: What is said of it.
+        finisher: Finishes it, once it has heard what waits for room elsewhere; from any thread.
     """
 
     def __init__(
@@ -128,6 +129,7 @@ class ServedSession:
         self.stream: StreamFormat = stream.session.stream
         self.broadcast = parts.broadcast
         self._told: Told | None = None
+        self.finisher: Callable[[], object] = self.finish
         self._parts = parts
         self._stream = stream
         self._turn = Turn(speakers, silence, clock, lambda: stream.unheard_s)

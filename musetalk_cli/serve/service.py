@@ -298,7 +298,7 @@ class Service:
         with self._lock:
             self._draining = True
         for session in self.sessions:
-            session.finish()
+            session.finisher()
         self._wait(self.config.drain_s)
         self.end()
 

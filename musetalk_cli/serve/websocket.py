@@ -96,7 +96,8 @@ async def stream(socket: WebSocket) -> None:
     """One session, from its hello to its end."""
     await socket.accept()
     service: Service = socket.app.state.service
-    outbox = Outbox(asyncio.get_running_loop())
+    events = asyncio.get_running_loop()
+    outbox = Outbox(events)
     try:
         hello = await _hello(socket)
         fps = None if hello.fps is None else parse_fps(str(hello.fps))
@@ -119,6 +120,7 @@ async def stream(socket: WebSocket) -> None:
     session.tell(receiver)
     session.broadcast.join(receiver)
     inbox = Inbox(session)
+    session.finisher = lambda: asyncio.run_coroutine_threadsafe(inbox.end(last=True), events)
     sending = asyncio.create_task(send_all(socket, outbox))
     tasks = [sending, asyncio.create_task(_receive_all(socket, session, inbox, outbox))]
     tasks.append(asyncio.create_task(inbox.give_all()))
