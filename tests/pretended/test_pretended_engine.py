@@ -124,7 +124,7 @@ def test_latents_left_on_the_host_are_refused_by_the_networks(gpu, on_gpu, avata
         speak(make_engine(on_gpu()), left, seconds=0.2)
 
 
-@pytest.mark.parametrize("call", [1, pytest.param(9, marks=pytest.mark.slow), 14])
+@pytest.mark.parametrize("call", [*(pytest.param(call, marks=pytest.mark.slow) for call in (1, 9)), 14])
 def test_image_steps_without_memory_go_on_on_the_cpu(
     gpu, on_gpu, avatars, expected, monkeypatch, caplog, call
 ):
