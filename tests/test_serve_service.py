@@ -1,6 +1,7 @@
 """The service without a protocol: sessions on one device, on small networks."""
 
 import threading
+from dataclasses import replace
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ from lives import RATE, delay_of, speech
 from serving import TIMEOUT_S, service_of
 
 from musetalk_cli.config import DataFolder, JobConfig, RunConfig, SilenceLevel
+from musetalk_cli.errors import InputError
 from musetalk_cli.live.stream import Stream
 from musetalk_cli.serve.broadcast import Wants
 from musetalk_cli.serve.refusals import NotFoundError, RefusedError
@@ -255,6 +257,20 @@ def test_a_file_that_comes_when_its_session_has_ended_takes_no_place(run):
         with pytest.raises(NotFoundError, match="has ended"):
             session.speak(iter([speech(0.2)[:, None]]))
         session.hear(speech(0.2)[:, None])
+        assert service.speakers.now == 0
+
+
+def test_a_file_that_cannot_be_read_takes_no_place(run):
+    """Where nothing is silence, a place is kept to the end of its session."""
+    with service_of(run, replace(JOB, silence=None), speakers=1, max_sessions=1) as service:
+        session, _ = watched(service, "red")
+
+        def broken():
+            raise InputError("This is no sound.")
+            yield
+
+        with pytest.raises(InputError, match="no sound"):
+            session.speak(broken())
         assert service.speakers.now == 0
 
 

@@ -246,9 +246,14 @@ class ServedSession:
         """
         with self._lock:
             self.check_may_speak()
-            self._turn.claim()
+            is_new = self._turn.claim()
             begin = self._file.reserve()
-        begin(blocks)
+        try:
+            begin(blocks)
+        except BaseException:
+            if is_new:
+                self._turn.give_back()
+            raise
 
     # -- what else is asked of it ------------------------------------------------------------------------
 

@@ -132,8 +132,8 @@ class Turn:
         if not self._has_place and self._speakers.now >= self._speakers.most:
             raise self._speakers.refusal()
 
-    def claim(self) -> None:
-        """Take a place before there is sound.
+    def claim(self) -> bool:
+        """Take a place before there is sound; False where it is there already.
 
         Raises:
             NotFoundError: The session has ended.
@@ -144,8 +144,10 @@ class Turn:
                 raise NotFoundError("The session has ended.", "Begin a new one.")
             if not self._speakers.claim(self):
                 raise self._speakers.refusal()
+            is_new = not self._has_place
             self._has_place, self._is_refused, self._loud_at = True, False, self._clock.now()
             self.taken += 1
+            return is_new
 
     def shown(self, frame: Frame) -> None:
         """A frame was shown; in a pause the place is given back."""
@@ -158,6 +160,11 @@ class Turn:
             silent_since = max(self._loud_at, self._shown_at)
             if now - silent_since > PAUSE_S and self._waiting_s() < AHEAD_S:
                 self._give_back()
+
+    def give_back(self) -> None:
+        """Give the place back: there is no sound after all."""
+        with self._lock:
+            self._give_back()
 
     def end(self) -> None:
         """Give the place back, and take none any more."""
