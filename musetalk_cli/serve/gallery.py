@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from musetalk_cli.avatar.lookup import Home, find_all, find_avatar
@@ -44,7 +45,7 @@ class Gallery:
                 meta = load_meta(home.avatars_dir, home.name)
                 settle(self._run, home.name)
             except MuseTalkError as error:
-                reason = error.message
+                reason = _without_place(error.message, home)
             found.append((home, meta, reason))
         return found
 
@@ -76,6 +77,15 @@ class Gallery:
             raise NotFoundError(f"There is no avatar {name!r:.60}.", "Choose one of /v1/avatars.") from error
 
     def _load(self, name: str) -> Face:
-        run = settle(self._run, name)
-        avatar = load_avatar(run.avatars.path, name)
-        return Face(avatar, find_idle(run, self._job, avatar))
+        home = self.home_of(name)
+        try:
+            run = settle(self._run, name)
+            avatar = load_avatar(run.avatars.path, name)
+            return Face(avatar, find_idle(run, self._job, avatar))
+        except MuseTalkError as error:
+            raise AvatarError(_without_place(error.message, home), error.hint) from error
+
+
+def _without_place(text: str, home: Home) -> str:
+    """What is said of an avatar, for those who are not to learn where it is."""
+    return text.replace(f"{home.folder}{os.sep}", "").replace(f"{home.avatars_dir}{os.sep}", "")
