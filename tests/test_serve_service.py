@@ -111,6 +111,17 @@ def test_a_session_that_fails_ends_alone(run, place):
         assert again.id != broken.id
 
 
+def test_an_avatar_without_faces_touches_no_other_though_it_speaks_first_of_all(run):
+    with service_of(run, JOB, speakers=2, max_sessions=2) as service:
+        _, stays = watched(service, "blue")
+        service.gallery.faces.take("red").avatar.latents.fill_(float("nan"))
+        broken, watcher = watched(service, "red")
+        say(broken, speech(0.5))
+        watcher.wait(has_ended)
+        before = len(stays.frames)
+        stays.wait(lambda frames: len(frames) > before + FPS)
+
+
 def test_sessions_beyond_those_there_are_and_of_one_client_are_refused(run):
     with service_of(run, JOB, max_sessions=3, sessions_per_client=2) as service:
         first = service.open("red", "10.0.0.7")

@@ -85,6 +85,7 @@ class Rehearsal:
         predicted = self._generator.unet(tokens.expand(size, -1, -1), latents.expand(size, -1, -1, -1))
         faces = self._generator.faces(predicted)
         *_, marks = self._images.run([SourceFrame(avatar, source)] * size, *faces)()
+        self._repair.note(marks)
         if not marks.all():
             self._repair.check(avatar, tokens[0])
 

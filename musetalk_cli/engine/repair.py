@@ -50,6 +50,14 @@ class Repair:
         self._exact: Generator | None = None
         self._made = False
 
+    def note(self, marks: Image) -> None:
+        """Take note of faces that were made: from the first on, one that is none is not the networks' fault.
+
+        Args:
+            marks: Those of `ImagePath.marks`.
+        """
+        self._made = self._made or bool(marks.any())
+
     def mend(
         self, made: Sequence[tuple[FrameRequest, SourceFrame]], fetched: list[Image], composite: Composite
     ) -> list[Image | None]:
@@ -65,7 +73,7 @@ class Repair:
         """
         patches: list[Image | None] = [*fetched[:-1]]
         marks = fetched[-1]
-        self._made = self._made or bool(marks.any())
+        self.note(marks)
         for number in map(int, np.flatnonzero(marks == 0)):
             request, source = made[number]
             assert request.tokens is not None  # noqa: S101 - only such requests are made
