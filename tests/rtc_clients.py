@@ -15,7 +15,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.serve.broadcast import Broadcast
 from musetalk_cli.serve.connections import close_connection
-from musetalk_cli.types import Frame, FrameRequest, StreamFormat
+from musetalk_cli.types import Frame, FrameRequest, StreamFormat, Utterance
 
 LIMIT_S = 60
 FPS, RATE = 25, 48_000
@@ -88,7 +88,7 @@ class Session:
     def frame(self, number):
         audio = np.take(self.sound, range(number * SLICE, (number + 1) * SLICE), mode="wrap")[:, None]
         return Frame(
-            FrameRequest(number, None, audio, 0.0, 0.0, 0),
+            FrameRequest(number, None, audio, 0.0, 0.0, 0, utterance=Utterance(0, 0.0)),
             picture(number, self._shade),
             Fraction(number, FPS),
             0.0,

@@ -16,6 +16,7 @@ from musetalk_cli.live.stream import Stream
 from musetalk_cli.serve.broadcast import Wants
 from musetalk_cli.serve.refusals import NotFoundError, RefusedError
 from musetalk_cli.serve.served import ServedSession
+from musetalk_cli.serve.service import GIVEN_UP
 
 FPS = 10
 JOB = JobConfig(
@@ -319,3 +320,29 @@ def test_opening_and_closing_many_leaves_no_thread_no_avatar_and_no_place(run):
         assert set(threading.enumerate()) == before
         assert service.speakers.now == 0
         assert [session.avatar.meta.name for session in service.engine.sessions] == ["red"]
+
+
+def test_a_device_that_fails_again_and_again_is_not_ready(run, monkeypatch):
+    """Each failure ends the sessions of its moment; one that passes leaves the service ready."""
+    with service_of(run, JOB, max_sessions=4) as service:
+        real = service.engine.step
+
+        def fails():
+            raise RuntimeError("an illegal address was met")
+
+        for number in range(GIVEN_UP):
+            service.check_ready()
+            if number == 1:  # a device that works again in between
+                monkeypatch.setattr(service.engine, "step", real)
+                _, watcher = watched(service, "red")
+                watcher.wait(lambda frames: len(frames) > 2)
+            monkeypatch.setattr(service.engine, "step", fails)
+            if number != 1:
+                _, watcher = watched(service, "red")
+            assert watcher.over.wait(TIMEOUT_S)
+            while service.sessions:
+                threading.Event().wait(0.01)
+        _, watcher = watched(service, "red")
+        assert watcher.over.wait(TIMEOUT_S)
+        with pytest.raises(RefusedError, match="The device has failed"):
+            service.check_ready()

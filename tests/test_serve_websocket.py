@@ -93,13 +93,13 @@ def test_each_gets_the_form_that_it_asked_for(served):
 
 
 def test_the_rate_of_frames_and_sound_is_the_clients(served):
-    with served.program("red", fps=20, sample_rate=48_000, channels=2) as program:
+    with served.program("red", fps=5, sample_rate=48_000, channels=2) as program:
         assert (program.first["fps"], program.first["sample_rate"], program.first["channels"]) == (
-            "20",
+            "5",
             48_000,
             2,
         )
-        assert [len(frame.sound) for frame in program.watch(4)] == [48_000 // 20 * 4] * 4
+        assert [len(frame.sound) for frame in program.watch(4)] == [48_000 // 5 * 4] * 4
 
 
 def test_an_interrupt_ends_what_was_said_though_more_waits_behind_it(served):
@@ -192,6 +192,7 @@ def test_one_session_more_than_there_are_is_refused_with_the_reason(run):
         ({"avatar": "../red"}, "There is no avatar"),
         ({"avatar": ""}, "avatar"),
         ({"avatar": "red", "fps": 1000}, "fps"),
+        ({"avatar": "red", "fps": 10.5}, "10.5 frames per second are more than the 10 of this service."),
         ({"avatar": "red", "sample_rate": 10}, "sample_rate"),
         ({"avatar": "red", "channels": 99}, "channels"),
         ({"avatar": "red", "video": "gif"}, "video"),

@@ -48,6 +48,9 @@ class DeviceLoop:
     Args:
         engine: What makes the frames.
         clock: Where time comes from.
+
+    Attributes:
+        failures: How often the device failed since it last did what was to be done.
     """
 
     def __init__(self, engine: Engine, clock: Clock) -> None:
@@ -56,6 +59,7 @@ class DeviceLoop:
         self._seats: tuple[Seat, ...] = ()
         self._lock = threading.Lock()
         self._wake = threading.Event()
+        self.failures = 0
 
     def add(self, seat: Seat) -> None:
         """Let a stream take part, from any thread."""
@@ -87,9 +91,12 @@ class DeviceLoop:
             self._wake.clear()
             for seat in self._seats:
                 self._exchange(seat)
-            if not (self._seats and self._engine.step()):
+            if self._seats and self._engine.step():
+                self.failures = 0
+            else:
                 self._rest()
         except BaseException as error:
+            self.failures += 1
             for seat in self._seats:
                 self._leave(seat)
                 seat.fail(error)

@@ -26,6 +26,8 @@ OFFER_BYTES = 2 * SDP_BYTES
 """The longest offer as JSON, in which the ends of its lines take twice as much."""
 SOUND_BYTES = 64 << 20
 """The largest sound file."""
+OFFER_S = 10.0
+"""How long an offer may take to come."""
 UPLOADS, UPLOAD_S = 4, 60.0
 """Sound files that are received at once, and how long one may take, its wait for the others included."""
 
@@ -111,7 +113,7 @@ async def whep(
     """Watch a session, as WHEP has it: an offer in, an answer out."""
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/sdp":
         raise InputError("The body is no offer.", "Send it as application/sdp.")
-    offer = (await _read(request, SDP_BYTES)).decode("utf-8", "replace")
+    offer = (await _read_soon(request, SDP_BYTES)).decode("utf-8", "replace")
     found, answer = await _answer(request, avatar, session, offer, microphone=False)
     headers = {"location": _place(found, answer)}
     return Response(answer.sdp, 201, headers, media_type="application/sdp")
@@ -121,7 +123,7 @@ async def whep(
 async def offer(request: Request, response: Response) -> dict[str, Any]:
     """Watch a session, and let it hear the microphone where the offer sends sound."""
     # not as a parameter, which would be read whole however long it is
-    body = await _read(request, OFFER_BYTES)
+    body = await _read_soon(request, OFFER_BYTES)
     try:
         offer = Offer.model_validate(parse(body))
     except (JsonError, ValidationError) as error:
@@ -209,6 +211,18 @@ async def interrupt(request: Request, name: Identifier) -> None:
 async def end(request: Request, name: Identifier) -> None:
     """End a session at once."""
     _service(request).session(name).stop()
+
+
+async def _read_soon(request: Request, most: int) -> bytes:
+    """A short body, which must not take long.
+
+    Raises:
+        InputError: It is larger, or did not come in time.
+    """
+    try:
+        return await asyncio.wait_for(_read(request, most), OFFER_S)
+    except asyncio.TimeoutError:
+        raise InputError("The body did not come in time.", "Send it at once.") from None
 
 
 async def _read(request: Request, most: int) -> bytes:

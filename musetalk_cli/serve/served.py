@@ -304,7 +304,7 @@ class ServedSession:
         try:
             outcome = self._stream.join()
             failures = [*outcome.failures]
-        except Exception as error:
+        except BaseException as error:
             # one that nothing was said to has no frame, and that is no failure
             failures = [] if self._parts.stop.is_set() else [error]
         for failure in failures:

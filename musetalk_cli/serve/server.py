@@ -26,6 +26,8 @@ from musetalk_cli.serve.websocket import MESSAGE_BYTES
 log = logging.getLogger(__name__)
 
 BACKLOG = 128
+CONNECTIONS = 1000
+"""Connections at once, idle ones among them; more are answered with status 503."""
 GRACE_S = 5
 """Seconds that connections have to end by themselves once every session has."""
 
@@ -109,6 +111,7 @@ def serve(
             ws_max_size=MESSAGE_BYTES,
             ws_per_message_deflate=False,
             timeout_graceful_shutdown=GRACE_S,
+            limit_concurrency=CONNECTIONS,
         )
         server = end.server = _Server(settings, end.begin)
         url = _url(listener)

@@ -16,6 +16,7 @@ from musetalk_cli.clock import Clock, MonotonicClock
 from musetalk_cli.config import JobConfig, RunConfig
 from musetalk_cli.engine.costs import Filling
 from musetalk_cli.engine.engine import Engine
+from musetalk_cli.errors import InputError
 from musetalk_cli.live.device_loop import DeviceLoop
 from musetalk_cli.live.ends import Ends
 from musetalk_cli.live.observe import Outcome
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 
 SOUND_RATE = 48_000
 """Samples per second of sessions that are heard by WebRTC."""
+GIVEN_UP = 3
+"""How often in a row the device may fail, with all sessions of that moment, before it counts as broken."""
 SESSIONS_PER_SPEAKER = 4
 """Sessions for each speaker, where none is said: in a conversation each side is silent most of the time."""
 
@@ -126,7 +129,7 @@ class Service:
         Raises:
             RefusedError: It is not there yet, or not any more.
         """
-        if self._failure is not None:
+        if self._failure is not None or (self._loop is not None and self._loop.failures >= GIVEN_UP):
             raise RefusedError("The device has failed.", "Start the service again; its log says why.")
         if self._engine is None:
             raise RefusedError("The networks are still being loaded.", "Try again in some seconds.")
@@ -179,16 +182,24 @@ class Service:
         Args:
             avatar: Who speaks.
             client: Who asks: an address.
-            fps: Frames per second; None is what the service was started with.
+            fps: Frames per second; None, and the most, is what the service was started with: speakers are
+                counted by that.
             sample_rate: Samples per second of the sound that will come.
             channels: Channels of the sound that will come.
 
         Raises:
             NotFoundError: There is no such avatar.
             RefusedError: There is no room for a session.
+            InputError: The frame rate is higher than the service's.
             MuseTalkError: The avatar cannot be shown.
         """
         self.check_ready()
+        most = self._job.fps
+        if fps is not None and fps > most:
+            raise InputError(
+                f"{float(fps):g} frames per second are more than the {float(most):g} of this service.",
+                "Ask for no more, or start it with more --fps.",
+            )
         name = self.gallery.home_of(avatar).name
         self._reserve(client)
         try:
@@ -312,7 +323,8 @@ class Service:
         self._ended.set()
         if self._loop is not None:
             self._loop.wake()
-        if self._device is not None:
+        # while networks are loaded there is nothing to be waited for
+        if self._device is not None and self._loop is not None:
             self._device.join(30.0)
 
     def _wait(self, seconds: float) -> None:
