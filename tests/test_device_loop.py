@@ -25,7 +25,7 @@ from runs import (
 from musetalk_cli.bench.synthetic import synthetic_avatar
 from musetalk_cli.engine.compositor import CpuPath
 from musetalk_cli.errors import InputError, OutputError
-from musetalk_cli.live.device_loop import DeviceLoop
+from musetalk_cli.live.device_loop import ROUNDS, DeviceLoop
 from musetalk_cli.timeline import Timeline
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
@@ -328,3 +328,25 @@ def test_what_a_session_fails_with_inside_the_engine_is_its_own(tiny_bundle, ste
         for ours, theirs in zip(sinks[number].frames, alone.frames, strict=True):
             assert torch.equal(ours.request.tokens, theirs.request.tokens)
             assert is_same_picture(ours.image, theirs.image)
+
+
+def test_the_longest_of_the_last_rounds_is_what_a_stream_may_wait(tiny_bundle):
+    house = House(tiny_bundle)
+    clock, took = house.engine.stats.clock, iter([0.2, 0.05, *[0.0] * ROUNDS])
+    house.add(Source(0, stays=True), Sink())
+
+    def step():
+        clock.time += next(took)
+        return True
+
+    house.engine.step = step
+    house.open()
+    told = []
+    for _ in range(2 + ROUNDS):
+        house.loop.turn()
+        told.append(house.loop.round_s)
+    assert told[0] == pytest.approx(0.2)
+    assert told[ROUNDS - 1] == pytest.approx(0.2)
+    assert told[ROUNDS] == pytest.approx(0.05)
+    assert told[-1] == 0.0
+    house.runs[0].stream.abort(KeyError())

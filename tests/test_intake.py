@@ -87,6 +87,27 @@ def test_a_live_stream_begins_with_silence_where_nothing_comes():
     assert not live.sound.any()
 
 
+@pytest.mark.parametrize("round_s", [0.04, 0.15, 0.4])
+def test_silence_goes_on_at_the_frame_rate_where_the_device_works_for_others(round_s):
+    """The session has a turn once in a round, and what it plans then is finished a round later."""
+    live = Heard()
+    live.until(101.0)
+    before, begun = len(live.frames), live.clock.time
+    while live.clock.time < begun + 8:
+        live.intake.note()
+        live.intake.hear(round_s)
+        live.clock.time += round_s
+        while live.engine.step():
+            while live.session.untaken:
+                live.frames.append(live.session.take())
+                live.schedule.due(live.frames[-1])
+    late = [frame.composited - frame.request.index / 25 for frame in live.frames[before:]]
+    assert len(late) == pytest.approx(25 * (live.clock.time - begun), abs=2 + 50 * round_s)
+    # once it was known how long a round is, none comes after its time
+    settled = late[len(late) // 2 :]
+    assert max(settled) <= late[0] - begun + begun + 1e-6
+
+
 @pytest.mark.parametrize("delivery", [Delivery.SENT, Delivery.PLAYED, Delivery.RECORDED])
 def test_elsewhere_sound_is_waited_for(delivery):
     live = Heard(delivery)

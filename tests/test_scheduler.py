@@ -100,6 +100,14 @@ def test_the_smallest_start_tag_goes_first(device, rates):
     assert tags == sorted(tags)
 
 
+def test_frames_without_model_work_do_not_wait_for_those_that_fill_a_batch(device):
+    """A session in silence gets as many as a step may deliver, though another has work for many batches."""
+    works = device.open(25, 8)
+    rests = device.open(25, 1, loud=0.0, silence=SilenceLevel())
+    served = Counter(device.serve(1))
+    assert served == {works: ROOM, rests: (FREE_FRAMES - 1) * ROOM}
+
+
 def test_equals_go_in_turn_in_the_order_they_came(device):
     sessions = [device.open(25, 4) for _ in range(3)]
     served = device.serve(9)

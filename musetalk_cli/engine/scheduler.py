@@ -118,8 +118,12 @@ class Scheduler:
         made = 0
         hungry = [row for row in self._rows if row.busy and row.session.waiting and not row.session.failure]
         most = self._most(hungry)
-        while hungry and made < most and len(batch) < FREE_FRAMES * self._room:
+        while hungry and len(batch) < FREE_FRAMES * self._room:
             row = min(hungry, key=lambda each: each.start)
+            if made >= most and row.session.next_is_made:
+                # what takes no model work does not wait for those whose work fills the next batch
+                hungry.remove(row)
+                continue
             # it never goes back, though a session that had nothing to be made for a while has an older tag
             self._served = max(self._served, row.start)
             row.start += row.period

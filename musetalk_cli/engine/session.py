@@ -270,6 +270,11 @@ class Session:
                 )
                 self._waiting[position] = replace(request, tokens=None, fate=fate)
 
+    @property
+    def next_is_made(self) -> bool:
+        """True where the networks make the frame of the oldest request; there must be one."""
+        return self._waiting[0].fate.is_made
+
     def next_request(self) -> FrameRequest:
         """Take the oldest request that waits."""
         return self._waiting.popleft()

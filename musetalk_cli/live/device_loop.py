@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import deque
 from typing import Protocol
 
 from musetalk_cli.clock import Clock
 from musetalk_cli.engine.engine import Engine
 from musetalk_cli.engine.session import Session
 
+ROUNDS = 8
+"""Rounds of the loop whose longest is what a stream may have to wait for its turn."""
 POLL_S = 0.05
 """How long the loop sleeps at most while there is nothing to do: what stops it need not wake it."""
 
@@ -60,6 +63,12 @@ class DeviceLoop:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self.failures = 0
+        self._rounds: deque[float] = deque(maxlen=ROUNDS)
+
+    @property
+    def round_s(self) -> float:
+        """Seconds that a stream may have to wait for its turn, by the last rounds."""
+        return max(self._rounds, default=0.0)
 
     def add(self, seat: Seat) -> None:
         """Let a stream take part, from any thread."""
@@ -89,11 +98,14 @@ class DeviceLoop:
         try:
             # before anything is looked at: what comes while it is, wakes the loop again
             self._wake.clear()
+            begun = self._clock.now()
             for seat in self._seats:
                 self._exchange(seat)
             if self._seats and self._engine.step():
                 self.failures = 0
+                self._rounds.append(self._clock.now() - begun)
             else:
+                self._rounds.append(0.0)
                 self._rest()
         except BaseException as error:
             self.failures += 1

@@ -32,6 +32,8 @@ A stream begins with silence where no sound came for so long.
 """
 SILENT_S = 0.25
 """A source that speaks as it goes, and sent nothing for so long, has fallen silent."""
+MOST_SILENT_S = 1
+"""The most silence that takes its place at once, in seconds."""
 SHORTEST_BLOCK_S = 0.01
 """How much sound a block counts for at the least, so that the smallest ones are bounded too."""
 
@@ -80,6 +82,7 @@ class Intake:
         period = 1 / session.timeline.fps
         # the fade at the end of an utterance is made in one piece
         self._fade = ceil_div(Fade.FADE_S + period, period) - 1
+        self._most_silent = ceil_div(MOST_SILENT_S, period)
 
     @property
     def waiting(self) -> int:
@@ -117,8 +120,12 @@ class Intake:
             if self._schedule is not None and self._policy.own_time:
                 self._schedule.source.arrived(self._reach / self._session.stream.sample_rate, arrived)
 
-    def hear(self) -> bool:
+    def hear(self, round_s: float = 0.0) -> bool:
         """Let the session hear what its next hop needs; False once the sound has ended.
+
+        Args:
+            round_s: Seconds until this is asked again, where the device works for others: silence takes its
+                place so much earlier.
 
         Raises:
             BaseException: What the intake was closed with.
@@ -134,7 +141,7 @@ class Intake:
             except HandoffClosed:
                 return False
             if block is None:
-                self._go_on_without()
+                self._go_on_without(round_s)
                 break
             self._segment_ended = block.ends
             with self._stats.span("audio"):
@@ -181,7 +188,7 @@ class Intake:
         hearing.wait_no_longer(frame)
         return True
 
-    def _go_on_without(self) -> None:
+    def _go_on_without(self, round_s: float) -> None:
         """No sound is there: let frames that are due go on with what was heard, and at last with silence."""
         schedule, hearing = self._schedule, self._session.hearing
         if schedule is None:
@@ -194,10 +201,16 @@ class Intake:
         if missing and not self._policy.goes_on:
             return
         at = self._wait_until(schedule, frame, missing=missing > 0)
+        rests = missing > 0 and not (hearing.in_utterance or hearing.is_speaking)
+        if rests:
+            # one round until it is asked again, and one until what it then plans is finished
+            at -= 2 * round_s
         if now < at:
             self.wake_at = at
         elif missing:
-            last = frame + self._fade if hearing.in_utterance else frame
+            # all that are due by then, since in a round there is one turn
+            due = min(int((now - at) / schedule.period), self._most_silent) if rests else 0
+            last = frame + self._fade if hearing.in_utterance else frame + due
             self._put_in_silence(hearing.missing(last), now)
             self._forget_clock()
             hearing.wait_no_longer(last)

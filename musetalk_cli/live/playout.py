@@ -16,6 +16,7 @@ one of them alone needed is a hiccup: it is a stall, and the next ones do not wa
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from fractions import Fraction
 from typing import NamedTuple
@@ -145,6 +146,7 @@ class PlayoutSchedule:
         self._soonest = 0.0
         self._latest = 0.0
         self._last: tuple[int, float] | None = None
+        self._front = -math.inf
 
     @property
     def reserve(self) -> float:
@@ -175,11 +177,16 @@ class PlayoutSchedule:
             slot = self.expected(index)
             planned = composited if slot is None else slot
             at = max(planned, composited)
-            if number is not None:
+            if number is None:
+                at = max(at, self._front)
+            else:
                 at = min(at, max(planned, self._latest + float(frame.pts)))
                 self._needs_for(frame)
             due = Due(at, planned)
-        self._last = index, due.at
+        # silence that came late is caught up with; what is said keeps its pace
+        late = 0.0 if number is not None else min(due.at - due.planned, self._most)
+        self._last = index, due.at - late
+        self._front = due.at
         return due
 
     def expected(self, index: int) -> float | None:

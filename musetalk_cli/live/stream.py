@@ -194,7 +194,7 @@ class Stream:
             self._buffer.hurry()
             self.session.stop()
         if not self.session.is_done:
-            if not self._stopped and not self._intake.hear():
+            if not self._stopped and not self._intake.hear(self._loop.round_s):
                 self._end_sound()
             return True
         if self.session.untaken:  # closed before they are in it, the buffer would lose them
