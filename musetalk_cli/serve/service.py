@@ -16,7 +16,6 @@ from musetalk_cli.clock import Clock, MonotonicClock
 from musetalk_cli.config import JobConfig, RunConfig
 from musetalk_cli.engine.costs import Filling
 from musetalk_cli.engine.engine import Engine
-from musetalk_cli.errors import InputError
 from musetalk_cli.live.device_loop import DeviceLoop
 from musetalk_cli.live.ends import Ends
 from musetalk_cli.live.observe import Outcome
@@ -27,6 +26,7 @@ from musetalk_cli.run.job import choose_chunk, make_engine, open_stream
 from musetalk_cli.serve.broadcast import Broadcast
 from musetalk_cli.serve.gallery import Gallery
 from musetalk_cli.serve.metrics import Meters, State
+from musetalk_cli.serve.places import check_rate, check_room
 from musetalk_cli.serve.refusals import NotFoundError, RefusedError
 from musetalk_cli.serve.served import Parts, ServedSession, new_id
 from musetalk_cli.serve.settings import ServeConfig
@@ -194,12 +194,7 @@ class Service:
             MuseTalkError: The avatar cannot be shown.
         """
         self.check_ready()
-        most = self._job.fps
-        if fps is not None and fps > most:
-            raise InputError(
-                f"{float(fps):g} frames per second are more than the {float(most):g} of this service.",
-                "Ask for no more, or start it with more --fps.",
-            )
+        check_rate(fps, self._job.fps)
         name = self.gallery.home_of(avatar).name
         self._reserve(client)
         try:
@@ -212,19 +207,12 @@ class Service:
 
     def _reserve(self, client: str) -> None:
         with self._lock:
-            most = self.most_sessions
-            if len(self._sessions) + len(self._opening) >= most:
-                self.meters.refused.labels("session").inc()
-                raise RefusedError(
-                    f"All {most} sessions of this service are taken.",
-                    "Try again when one has ended; --max-sessions says how many there are.",
-                )
             clients = [each.client for each in self._sessions.values()] + self._opening
-            if clients.count(client) >= self.config.sessions_per_client:
-                raise RefusedError(
-                    f"{client} has {self.config.sessions_per_client} sessions, as many as one may have.",
-                    "End one of them first.",
-                )
+            try:
+                check_room(clients, client, self.most_sessions, self.config.sessions_per_client)
+            except RefusedError:
+                self.meters.refused.labels("session").inc()
+                raise
             self._opening.append(client)
 
     def _opened(self, client: str, session: ServedSession | None) -> None:
