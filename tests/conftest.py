@@ -231,6 +231,15 @@ def coloured_avatars(golden, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def coloured_run(models, coloured_avatars):
+    """What a service of small networks and coloured avatars is run with."""
+    from musetalk_cli.config import DataFolder, RunConfig
+
+    folders = DataFolder(models, "flag"), DataFolder(coloured_avatars, "flag")
+    return RunConfig(*folders, str(models), "cpu", "fp32")
+
+
 @pytest.fixture
 def no_thread_is_left():
     """Whatever a test started has ended with it."""

@@ -2,19 +2,23 @@
 
 import asyncio
 import http.client
+import io
 import json
 import struct
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
+from fractions import Fraction
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import numpy as np
+import soundfile
 import uvicorn
 from websockets.sync.client import connect
 
 from musetalk_cli.clock import MonotonicClock
+from musetalk_cli.config import JobConfig, SilenceLevel
 from musetalk_cli.serve.http import create_app
 from musetalk_cli.serve.rtc import Peers
 from musetalk_cli.serve.server import bind
@@ -24,6 +28,18 @@ from musetalk_cli.serve.speakers import Speakers
 from musetalk_cli.serve.websocket import MESSAGE_BYTES
 
 TIMEOUT_S = 60
+FPS = 10
+JOB = JobConfig(
+    fps=Fraction(FPS), chunk=Fraction(1, 5), context=Fraction(0), sharpen=None, silence=SilenceLevel()
+)
+"""How frames of small networks are made: few a second, so that a busy machine keeps up."""
+
+
+def wav(samples, rate, form="WAV"):
+    """A sound file of float32 `[n]` or `[n, channels]`, as bytes."""
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format=form)
+    return file.getvalue()
 
 
 @contextmanager

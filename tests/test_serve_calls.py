@@ -1,35 +1,18 @@
 """Viewers by WebRTC through the service's own HTTP, with real peers on small networks."""
 
 import asyncio
-import io
 import json
-from fractions import Fraction
 
 import numpy as np
 import pytest
-import soundfile
 from lives import delay_of, speech
 from rtc_clients import LIMIT_S, RATE, Client, Voice, clients, in_thread
-from serving import serving
-
-from musetalk_cli.config import DataFolder, JobConfig, RunConfig, SilenceLevel
-
-FPS = 10
-JOB = JobConfig(
-    fps=Fraction(FPS), chunk=Fraction(1, 5), context=Fraction(0), sharpen=None, silence=SilenceLevel()
-)
+from serving import FPS, JOB, serving, wav
 
 
 @pytest.fixture(scope="module")
-def run(models, coloured_avatars):
-    return RunConfig(
-        DataFolder(models, "flag"), DataFolder(coloured_avatars, "flag"), str(models), "cpu", "fp32"
-    )
-
-
-@pytest.fixture(scope="module")
-def served(run):
-    with serving(run, JOB, speakers=2, max_sessions=4) as client:
+def served(coloured_run):
+    with serving(coloured_run, JOB, speakers=2, max_sessions=4) as client:
         yield client
 
 
@@ -50,12 +33,6 @@ async def offer(served, client, **more):
     assert answer.headers["location"] == place
     await client.take_answer(answer.body["sdp"])
     return answer.body
-
-
-def wav(samples):
-    file = io.BytesIO()
-    soundfile.write(file, samples, RATE, format="WAV")
-    return file.getvalue()
 
 
 async def ask(served, *words, status, **headers):
@@ -84,7 +61,7 @@ def test_a_player_watches_by_whep_hears_a_file_and_leaves(served):
             place = answer.headers["location"]
             session = place.removesuffix(f"/viewers/{place.rsplit('/', 1)[1]}")
             await viewer.until_pictures(3)
-            await ask(served, "POST", f"{session}/speak", wav(said), status=202)
+            await ask(served, "POST", f"{session}/speak", wav(said, RATE), status=202)
             await viewer.until(
                 lambda: len(viewer.sounds) > 150 and delay_of(said, viewer.sound, RATE)[1] > 0.8
             )
@@ -137,9 +114,9 @@ def test_an_offer_that_cannot_be_used_begins_no_session(served):
     play(scenario)
 
 
-def test_a_session_ends_when_its_last_viewer_has_gone_for_a_while(run):
+def test_a_session_ends_when_its_last_viewer_has_gone_for_a_while(coloured_run):
     async def scenario():
-        with serving(run, JOB, linger_s=0.5) as served:
+        with serving(coloured_run, JOB, linger_s=0.5) as served:
             async with clients(Client()) as (viewer,):
                 name = (await offer(served, viewer, avatar="red"))["session"]
                 await viewer.until_pictures(3)
@@ -149,9 +126,9 @@ def test_a_session_ends_when_its_last_viewer_has_gone_for_a_while(run):
     play(scenario)
 
 
-def test_one_session_more_than_there_are_is_refused_with_503(run):
+def test_one_session_more_than_there_are_is_refused_with_503(coloured_run):
     async def scenario():
-        with serving(run, JOB, max_sessions=1) as served:
+        with serving(coloured_run, JOB, max_sessions=1) as served:
             async with clients(Client(), Client()) as (first, second):
                 await offer(served, first, avatar="red")
                 body = json.dumps({"sdp": await second.offer(), "avatar": "red"}).encode()

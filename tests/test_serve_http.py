@@ -1,6 +1,5 @@
 """The service's HTTP side, over a real socket on small networks."""
 
-import io
 import threading
 from dataclasses import replace
 from fractions import Fraction
@@ -8,38 +7,19 @@ from fractions import Fraction
 import cv2
 import numpy as np
 import pytest
-import soundfile
 from lives import RATE, delay_of, speech
-from serving import TIMEOUT_S, server_of, serving
+from serving import FPS, JOB, TIMEOUT_S, server_of, serving, wav
 
-from musetalk_cli.config import DataFolder, JobConfig, RunConfig, SilenceLevel
+from musetalk_cli.config import DataFolder, RunConfig
 from musetalk_cli.serve.calls import OFFER_BYTES, SDP_BYTES, SOUND_BYTES
 from musetalk_cli.serve.service import Service
 from musetalk_cli.serve.settings import ServeConfig
 
-FPS = 10
-JOB = JobConfig(
-    fps=Fraction(FPS), chunk=Fraction(1, 5), context=Fraction(0), sharpen=None, silence=SilenceLevel()
-)
-
 
 @pytest.fixture(scope="module")
-def run(models, coloured_avatars):
-    return RunConfig(
-        DataFolder(models, "flag"), DataFolder(coloured_avatars, "flag"), str(models), "cpu", "fp32"
-    )
-
-
-@pytest.fixture(scope="module")
-def served(run):
-    with serving(run, JOB, speakers=2, max_sessions=8) as client:
+def served(coloured_run):
+    with serving(coloured_run, JOB, speakers=2, max_sessions=8) as client:
         yield client
-
-
-def wav(samples, rate=RATE, form="WAV"):
-    file = io.BytesIO()
-    soundfile.write(file, samples, rate, format=form)
-    return file.getvalue()
 
 
 def test_it_says_that_it_lives_and_is_ready(served):
@@ -47,8 +27,8 @@ def test_it_says_that_it_lives_and_is_ready(served):
     assert served.ask("GET", "/readyz").body == {"status": "ready"}
 
 
-def test_before_it_is_ready_it_lives_and_says_what_is_missing(run):
-    service = Service(run, JOB, ServeConfig())
+def test_before_it_is_ready_it_lives_and_says_what_is_missing(coloured_run):
+    service = Service(coloured_run, JOB, ServeConfig())
     with server_of(service) as client:
         assert client.ask("GET", "/healthz").status == 200
         for path in ("/readyz", "/v1/service"):
@@ -183,17 +163,17 @@ def speech_at(sound, rate):
 def test_what_is_no_sound_is_refused_and_leaves_the_session_free(served):
     with served.program("red", video="none") as program:
         path = f"/v1/sessions/{program.first['session']}/speak"
-        for body in (b"", b"not a sound at all", wav(speech(1))[:30]):
+        for body in (b"", b"not a sound at all", wav(speech(1), RATE)[:30]):
             answer = served.ask("POST", path, body)
             assert answer.status == 400, answer.body
             assert "/tmp" not in answer.body["error"]
         assert served.ask("POST", path, bytes(SOUND_BYTES + 1)).status == 413
-        assert served.ask("POST", path, wav(speech(0.3))).status == 202
+        assert served.ask("POST", path, wav(speech(0.3), RATE)).status == 202
         program.until("segment_finished")
 
 
 def test_a_damaged_file_is_spoken_up_to_there_and_that_is_told(served):
-    whole = wav(speech(4), form="FLAC")
+    whole = wav(speech(4), RATE, "FLAC")
     with served.program("red", video="none") as program:
         path = f"/v1/sessions/{program.first['session']}"
         assert served.ask("POST", f"{path}/speak", whole[: len(whole) // 2]).status == 202
@@ -206,29 +186,28 @@ def test_a_damaged_file_is_spoken_up_to_there_and_that_is_told(served):
 def test_one_file_at_a_time_until_it_is_interrupted(served):
     with served.program("red", video="none") as program:
         path = f"/v1/sessions/{program.first['session']}"
-        assert served.ask("POST", f"{path}/speak", wav(speech(60))).status == 202
+        assert served.ask("POST", f"{path}/speak", wav(speech(60), RATE)).status == 202
         program.until("speaking")
-        busy = served.ask("POST", f"{path}/speak", wav(speech(1)))
+        busy = served.ask("POST", f"{path}/speak", wav(speech(1), RATE))
         assert (busy.status, busy.body["error"]) == (409, "Another file is being spoken.")
         assert served.ask("POST", f"{path}/interrupt").status == 204
         program.until("interrupted")
         program.until("idle")
         assert not any(frame.speaking for frame in program.watch(2 * FPS))
-        assert served.ask("POST", f"{path}/speak", wav(speech(0.3))).status == 202
+        assert served.ask("POST", f"{path}/speak", wav(speech(0.3), RATE)).status == 202
         program.until("segment_finished")
 
 
-def test_a_file_is_refused_while_all_places_are_taken(run):
+def test_a_file_is_refused_while_all_places_are_taken(coloured_run):
     with (
-        serving(run, JOB, speakers=1, max_sessions=3) as client,
+        serving(coloured_run, JOB, speakers=1, max_sessions=3) as client,
         client.program("red", video="none") as first,
         client.program("blue", video="none") as second,
     ):
-        assert (
-            client.ask("POST", f"/v1/sessions/{first.first['session']}/speak", wav(speech(5))).status == 202
-        )
+        path = f"/v1/sessions/{first.first['session']}/speak"
+        assert client.ask("POST", path, wav(speech(5), RATE)).status == 202
         first.until("speaking")
-        answer = client.ask("POST", f"/v1/sessions/{second.first['session']}/speak", wav(speech(1)))
+        answer = client.ask("POST", f"/v1/sessions/{second.first['session']}/speak", wav(speech(1), RATE))
         assert answer.status == 503
         assert "sustains 1 speaker at once" in answer.body["error"]
         assert answer.headers["retry-after"] == "5"
@@ -277,8 +256,8 @@ def test_a_failure_that_nobody_foresaw_shows_nothing_of_the_inside(served, monke
     assert (answer.status, answer.body["error"]) == (500, "The service failed to answer this.")
 
 
-def test_a_service_that_ends_takes_no_session_and_lets_those_that_speak_finish(run):
-    with serving(run, JOB) as client, client.program("red", video="none") as program:
+def test_a_service_that_ends_takes_no_session_and_lets_those_that_speak_finish(coloured_run):
+    with serving(coloured_run, JOB) as client, client.program("red", video="none") as program:
         program.say(speech(1.0))
         program.tell("end")
         program.until("speaking")
@@ -295,10 +274,10 @@ def test_a_service_that_ends_takes_no_session_and_lets_those_that_speak_finish(r
         assert not draining.is_alive()
 
 
-def test_what_a_program_sent_before_the_end_of_the_service_is_shown_though_it_waits_for_room(run):
+def test_what_a_program_sent_before_the_end_of_the_service_is_shown_though_it_waits_for_room(coloured_run):
     """Half a second is taken ahead here, and one second more waits in front of that."""
     job = replace(JOB, ahead=Fraction(1, 2))
-    with serving(run, job) as client, client.program("red", video="none") as program:
+    with serving(coloured_run, job) as client, client.program("red", video="none") as program:
         program.say(said := speech(3.0))
         program.tell("end")
         program.until("speaking")
@@ -311,8 +290,8 @@ def test_what_a_program_sent_before_the_end_of_the_service_is_shown_though_it_wa
         assert not draining.is_alive()
 
 
-def test_a_session_that_nobody_watches_is_ended_after_its_time(run):
-    with serving(run, JOB, linger_s=0.0) as client:
+def test_a_session_that_nobody_watches_is_ended_after_its_time(coloured_run):
+    with serving(coloured_run, JOB, linger_s=0.0) as client:
         session = client.service.open("red", "10.0.0.7")
         over = threading.Event()
         for _ in range(10_000):

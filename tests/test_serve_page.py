@@ -8,20 +8,15 @@ import pytest
 import soundfile
 from browsers import Visit, browser, playwright, sound_file
 from lives import write_sound
-from serving import serving
+from serving import FPS, JOB, serving
 
-from musetalk_cli.config import DataFolder, JobConfig, RunConfig, SilenceLevel
+from musetalk_cli.config import DataFolder, JobConfig, RunConfig
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "avatars" / "demo" / "sample.wav"
-FPS = 10
-"""So few that the demo speaks in real time on a busy machine."""
 MOUTH = (190, 350, 320, 440)
 DEMO = RunConfig(
     DataFolder(ROOT / "models", "flag"), DataFolder(ROOT / "avatars", "flag"), "demo", "cpu", "auto"
-)
-SMALL = JobConfig(
-    fps=Fraction(FPS), chunk=Fraction(1, 5), context=Fraction(0), sharpen=None, silence=SilenceLevel()
 )
 
 
@@ -43,13 +38,6 @@ def demo(started):
         DEMO, JobConfig(fps=Fraction(FPS), chunk=Fraction(1, 2)), speakers=1, max_sessions=8
     ) as client:
         yield client
-
-
-@pytest.fixture(scope="module")
-def small(models, coloured_avatars):
-    return RunConfig(
-        DataFolder(models, "flag"), DataFolder(coloured_avatars, "flag"), str(models), "cpu", "fp32"
-    )
 
 
 @pytest.fixture
@@ -183,8 +171,8 @@ def test_a_session_that_was_ended_is_not_waited_for(visit, demo):
     here.until("live")
 
 
-def test_a_refusal_is_shown_in_the_words_of_the_service(visit, small):
-    with serving(small, SMALL, max_sessions=1) as client, client.program("red") as program:
+def test_a_refusal_is_shown_in_the_words_of_the_service(visit, coloured_run):
+    with serving(coloured_run, JOB, max_sessions=1) as client, client.program("red") as program:
         assert program.first["type"] == "ready"
         here = visit(client.url)
         here.press("connect")
@@ -193,8 +181,8 @@ def test_a_refusal_is_shown_in_the_words_of_the_service(visit, small):
         assert here.page.locator("#connect:enabled").is_visible()
 
 
-def test_the_token_is_asked_for_until_it_is_right(visit, small):
-    with serving(small, SMALL, token="a-long-secret-word") as client:
+def test_the_token_is_asked_for_until_it_is_right(visit, coloured_run):
+    with serving(coloured_run, JOB, token="a-long-secret-word") as client:
         here = visit(client.url)
         page = here.page
         for wrong, said in (("wrong", "started with"), ("a-long-secret-word", "not accepted")):
@@ -209,8 +197,8 @@ def test_the_token_is_asked_for_until_it_is_right(visit, small):
         assert refused == []
 
 
-def test_a_microphone_that_is_refused_is_explained(visit, started, small):
-    with serving(small, SMALL) as client, browser(started) as careful:
+def test_a_microphone_that_is_refused_is_explained(visit, started, coloured_run):
+    with serving(coloured_run, JOB) as client, browser(started) as careful:
         here = visit(client.url, chromium=careful)
         here.press("microphone")
         assert here.notice.startswith("The browser refused the microphone.")
@@ -218,8 +206,8 @@ def test_a_microphone_that_is_refused_is_explained(visit, started, small):
         here.page.close()
 
 
-def test_a_service_that_is_gone_is_not_waited_for(visit, small):
-    with serving(small, SMALL) as client:
+def test_a_service_that_is_gone_is_not_waited_for(visit, coloured_run):
+    with serving(coloured_run, JOB) as client:
         here = visit(client.url)
         here.page.locator("#connect:enabled").wait_for()
     here.press("connect")

@@ -2,33 +2,19 @@
 
 import threading
 from dataclasses import replace
-from fractions import Fraction
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from lives import RATE, delay_of, speech
-from serving import TIMEOUT_S, service_of
+from serving import FPS, JOB, TIMEOUT_S, service_of
 
-from musetalk_cli.config import DataFolder, JobConfig, RunConfig, SilenceLevel
 from musetalk_cli.errors import InputError
 from musetalk_cli.live.stream import Stream
 from musetalk_cli.serve.broadcast import Wants
 from musetalk_cli.serve.refusals import NotFoundError, RefusedError
 from musetalk_cli.serve.served import ServedSession
 from musetalk_cli.serve.service import GIVEN_UP
-
-FPS = 10
-JOB = JobConfig(
-    fps=Fraction(FPS), chunk=Fraction(1, 5), context=Fraction(0), sharpen=None, silence=SilenceLevel()
-)
-
-
-@pytest.fixture(scope="module")
-def run(models, coloured_avatars):
-    return RunConfig(
-        DataFolder(models, "flag"), DataFolder(coloured_avatars, "flag"), str(models), "cpu", "fp32"
-    )
 
 
 class Watcher:
@@ -75,9 +61,9 @@ def has_ended(frames):
     return any(frame.request.ends for frame in frames)
 
 
-def test_many_sessions_speak_at_once_each_with_its_own_face_and_sound(run):
+def test_many_sessions_speak_at_once_each_with_its_own_face_and_sound(coloured_run):
     colours = {"red": (0, 0, 200), "blue": (200, 0, 0)}
-    with service_of(run, JOB, speakers=6, max_sessions=6) as service:
+    with service_of(coloured_run, JOB, speakers=6, max_sessions=6) as service:
         sessions = [(name, *watched(service, name)) for name in ("red", "blue") * 3]
         sounds = [speech(1.0, seed=30 + number) for number in range(6)]
         for (_, session, _), sound in zip(sessions, sounds, strict=True):
@@ -92,8 +78,8 @@ def test_many_sessions_speak_at_once_each_with_its_own_face_and_sound(run):
 
 
 @pytest.mark.parametrize("place", ["assemble", "advance"])
-def test_a_session_that_fails_ends_alone(run, place):
-    with service_of(run, JOB, speakers=3, max_sessions=3) as service:
+def test_a_session_that_fails_ends_alone(coloured_run, place):
+    with service_of(coloured_run, JOB, speakers=3, max_sessions=3) as service:
         (broken, gone), (_, stays) = watched(service, "red"), watched(service, "blue")
 
         def fails(*_):
@@ -112,8 +98,8 @@ def test_a_session_that_fails_ends_alone(run, place):
         assert again.id != broken.id
 
 
-def test_an_avatar_without_faces_touches_no_other_though_it_speaks_first_of_all(run):
-    with service_of(run, JOB, speakers=2, max_sessions=2) as service:
+def test_an_avatar_without_faces_touches_no_other_though_it_speaks_first_of_all(coloured_run):
+    with service_of(coloured_run, JOB, speakers=2, max_sessions=2) as service:
         _, stays = watched(service, "blue")
         service.gallery.faces.take("red").avatar.latents.fill_(float("nan"))
         broken, watcher = watched(service, "red")
@@ -123,8 +109,8 @@ def test_an_avatar_without_faces_touches_no_other_though_it_speaks_first_of_all(
         stays.wait(lambda frames: len(frames) > before + FPS)
 
 
-def test_sessions_beyond_those_there_are_and_of_one_client_are_refused(run):
-    with service_of(run, JOB, max_sessions=3, sessions_per_client=2) as service:
+def test_sessions_beyond_those_there_are_and_of_one_client_are_refused(coloured_run):
+    with service_of(coloured_run, JOB, max_sessions=3, sessions_per_client=2) as service:
         first = service.open("red", "10.0.0.7")
         service.open("red", "10.0.0.7")
         with pytest.raises(RefusedError, match=r"10\.0\.0\.7 has 2 sessions"):
@@ -141,10 +127,10 @@ def test_sessions_beyond_those_there_are_and_of_one_client_are_refused(run):
         service.open("blue", "10.0.0.9")
 
 
-def test_sessions_that_are_being_opened_count_for_their_client(run, monkeypatch):
+def test_sessions_that_are_being_opened_count_for_their_client(coloured_run, monkeypatch):
     """Else one that asks for many at once gets them all, while the first avatar is loaded."""
     loading, goes_on = threading.Event(), threading.Event()
-    with service_of(run, JOB, max_sessions=3, sessions_per_client=1) as service:
+    with service_of(coloured_run, JOB, max_sessions=3, sessions_per_client=1) as service:
         take = service.gallery.faces.take
 
         def slow(name):
@@ -165,9 +151,9 @@ def test_sessions_that_are_being_opened_count_for_their_client(run, monkeypatch)
         assert len(service.sessions) == 1
 
 
-def test_a_session_that_is_being_opened_as_the_service_ends_ends_too(run, monkeypatch):
+def test_a_session_that_is_being_opened_as_the_service_ends_ends_too(coloured_run, monkeypatch):
     loading, goes_on = threading.Event(), threading.Event()
-    with service_of(run, JOB, max_sessions=3) as service:
+    with service_of(coloured_run, JOB, max_sessions=3) as service:
         take, opened = service.gallery.faces.take, []
 
         def slow(name):
@@ -192,7 +178,7 @@ def test_a_session_that_is_being_opened_as_the_service_ends_ends_too(run, monkey
         assert service.sessions == []
 
 
-def test_what_a_session_was_late_with_stays_counted_where_it_has_failed(run, monkeypatch):
+def test_what_a_session_was_late_with_stays_counted_where_it_has_failed(coloured_run, monkeypatch):
     """A counter that falls is taken for one that began anew."""
 
     joined = Stream.join
@@ -203,7 +189,7 @@ def test_what_a_session_was_late_with_stays_counted_where_it_has_failed(run, mon
 
     monkeypatch.setattr(Stream, "join", fails)
     monkeypatch.setattr(ServedSession, "snapshot", SimpleNamespace(late=5, stalls=2))
-    with service_of(run, JOB, max_sessions=3) as service:
+    with service_of(coloured_run, JOB, max_sessions=3) as service:
         session, watcher = watched(service, "red")
         watcher.wait(lambda frames: len(frames) > 1)
         assert service.state(None).totals == (5, 2)
@@ -213,8 +199,8 @@ def test_what_a_session_was_late_with_stays_counted_where_it_has_failed(run, mon
         assert service.state(None).totals == (5, 2)
 
 
-def test_what_cannot_be_opened_leaves_its_place(run, monkeypatch):
-    with service_of(run, JOB, max_sessions=1) as service:
+def test_what_cannot_be_opened_leaves_its_place(coloured_run, monkeypatch):
+    with service_of(coloured_run, JOB, max_sessions=1) as service:
         for _ in range(2):
             with pytest.raises(NotFoundError):
                 service.open("nobody", "10.0.0.7")
@@ -230,11 +216,11 @@ def test_what_cannot_be_opened_leaves_its_place(run, monkeypatch):
         watcher.wait(lambda frames: len(frames) > 2)
 
 
-def test_avatars_that_leave_no_room_are_refused_and_those_in_use_stay(run):
-    with service_of(run, JOB, max_sessions=8) as service:
+def test_avatars_that_leave_no_room_are_refused_and_those_in_use_stay(coloured_run):
+    with service_of(coloured_run, JOB, max_sessions=8) as service:
         size = service.gallery.faces.take("red").size
         service.gallery.faces.give_back("red")
-    with service_of(run, JOB, max_sessions=8, memory=round(1.5 * size)) as service:
+    with service_of(coloured_run, JOB, max_sessions=8, memory=round(1.5 * size)) as service:
         session, watcher = watched(service, "red")
         with pytest.raises(RefusedError, match="Avatar blue takes"):
             service.open("blue", "10.0.0.7")
@@ -245,8 +231,8 @@ def test_avatars_that_leave_no_room_are_refused_and_those_in_use_stay(run):
         watched(service, "blue")[1].wait(lambda frames: len(frames) > 3)
 
 
-def test_the_end_of_a_segment_is_told_though_it_comes_after_its_last_frame_and_last_of_all(run):
-    with service_of(run, JOB, speakers=1, max_sessions=1) as service:
+def test_the_end_of_a_segment_is_told_though_it_comes_after_its_last_frame_and_last_of_all(coloured_run):
+    with service_of(coloured_run, JOB, speakers=1, max_sessions=1) as service:
         session, watcher = watched(service, "red")
         say(session, speech(0.9))
         watcher.wait(has_ended)
@@ -259,8 +245,8 @@ def test_the_end_of_a_segment_is_told_though_it_comes_after_its_last_frame_and_l
         assert sum(frame.request.ends for frame in watcher.frames) == 2
 
 
-def test_a_file_that_comes_when_its_session_has_ended_takes_no_place(run):
-    with service_of(run, JOB, speakers=1, max_sessions=1) as service:
+def test_a_file_that_comes_when_its_session_has_ended_takes_no_place(coloured_run):
+    with service_of(coloured_run, JOB, speakers=1, max_sessions=1) as service:
         session, watcher = watched(service, "red")
         watcher.wait(lambda frames: len(frames) > 1)
         session.stop()
@@ -272,9 +258,9 @@ def test_a_file_that_comes_when_its_session_has_ended_takes_no_place(run):
         assert service.speakers.now == 0
 
 
-def test_a_file_that_cannot_be_read_takes_no_place(run):
+def test_a_file_that_cannot_be_read_takes_no_place(coloured_run):
     """Where nothing is silence, a place is kept to the end of its session."""
-    with service_of(run, replace(JOB, silence=None), speakers=1, max_sessions=1) as service:
+    with service_of(coloured_run, replace(JOB, silence=None), speakers=1, max_sessions=1) as service:
         session, _ = watched(service, "red")
 
         def broken():
@@ -286,8 +272,8 @@ def test_a_file_that_cannot_be_read_takes_no_place(run):
         assert service.speakers.now == 0
 
 
-def test_an_interrupted_file_leaves_room_for_the_next_at_once(run):
-    with service_of(run, JOB, speakers=1, max_sessions=1) as service:
+def test_an_interrupted_file_leaves_room_for_the_next_at_once(coloured_run):
+    with service_of(coloured_run, JOB, speakers=1, max_sessions=1) as service:
         session, watcher = watched(service, "red")
         goes_on = threading.Event()
 
@@ -303,8 +289,8 @@ def test_an_interrupted_file_leaves_room_for_the_next_at_once(run):
         watcher.wait(has_ended)
 
 
-def test_opening_and_closing_many_leaves_no_thread_no_avatar_and_no_place(run):
-    with service_of(run, JOB, max_sessions=4) as service:
+def test_opening_and_closing_many_leaves_no_thread_no_avatar_and_no_place(coloured_run):
+    with service_of(coloured_run, JOB, max_sessions=4) as service:
         watched(service, "red")[1].wait(lambda frames: len(frames) > 2)
         before = set(threading.enumerate())
         for number in range(12):
@@ -322,9 +308,9 @@ def test_opening_and_closing_many_leaves_no_thread_no_avatar_and_no_place(run):
         assert [session.avatar.meta.name for session in service.engine.sessions] == ["red"]
 
 
-def test_a_device_that_fails_again_and_again_is_not_ready(run, monkeypatch):
+def test_a_device_that_fails_again_and_again_is_not_ready(coloured_run, monkeypatch):
     """Each failure ends the sessions of its moment; one that passes leaves the service ready."""
-    with service_of(run, JOB, max_sessions=4) as service:
+    with service_of(coloured_run, JOB, max_sessions=4) as service:
         real = service.engine.step
 
         def fails():

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -12,23 +11,14 @@ pytest.importorskip("aiortc", reason="the extra serve is not installed")
 
 from rtc_clients import RATE as OPUS_RATE
 from rtc_clients import Client, clients, in_thread
-from serving import serving
+from serving import JOB, serving
 
-from musetalk_cli.config import DataFolder, JobConfig, RunConfig, SilenceLevel
-
-FPS = 10
-JOB = JobConfig(
-    fps=Fraction(FPS), chunk=Fraction(1, 5), context=Fraction(0), sharpen=None, silence=SilenceLevel()
-)
 RED, BLUE = (0, 0, 200), (200, 0, 0)
 
 
 @pytest.fixture(scope="module")
-def served(models, coloured_avatars):
-    run = RunConfig(
-        DataFolder(models, "flag"), DataFolder(coloured_avatars, "flag"), str(models), "cpu", "fp32"
-    )
-    with serving(run, JOB, speakers=2, max_sessions=8) as client:
+def served(coloured_run):
+    with serving(coloured_run, JOB, speakers=2, max_sessions=8) as client:
         yield client
 
 

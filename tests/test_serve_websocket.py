@@ -17,33 +17,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lives import RATE, delay_of, speech, write_sound
-from serving import TIMEOUT_S, serving
+from serving import FPS, JOB, TIMEOUT_S, serving
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from musetalk_cli.config import DataFolder, JobConfig, RunConfig, SilenceLevel
 from musetalk_cli.serve import websocket
 from musetalk_cli.serve.receiver import Outbox
 from musetalk_cli.serve.service import Service
 from musetalk_cli.serve.websocket import MESSAGE_COSTS, PENDING_BYTES, Inbox
 
-FPS = 10
-JOB = JobConfig(
-    fps=Fraction(FPS), chunk=Fraction(1, 5), context=Fraction(0), sharpen=None, silence=SilenceLevel()
-)
 EXAMPLE = Path(__file__).parents[1] / "examples" / "stream_client.py"
 TOKEN = "a-token-that-is-long-enough"
 
 
 @pytest.fixture(scope="module")
-def run(models, coloured_avatars):
-    return RunConfig(
-        DataFolder(models, "flag"), DataFolder(coloured_avatars, "flag"), str(models), "cpu", "fp32"
-    )
-
-
-@pytest.fixture(scope="module")
-def served(run):
-    with serving(run, JOB, speakers=4, max_sessions=8) as client:
+def served(coloured_run):
+    with serving(coloured_run, JOB, speakers=4, max_sessions=8) as client:
         yield client
 
 
@@ -150,8 +138,8 @@ def test_two_that_speak_at_once_never_see_or_hear_each_other(served):
             assert np.abs(corner - colour).max() < 12
 
 
-def test_one_speaker_more_than_there_are_places_is_told_so_and_may_try_again(run):
-    with serving(run, JOB, speakers=1, max_sessions=3) as client:
+def test_one_speaker_more_than_there_are_places_is_told_so_and_may_try_again(coloured_run):
+    with serving(coloured_run, JOB, speakers=1, max_sessions=3) as client:
         with client.program("red", video="none") as first, client.program("blue", video="none") as second:
             first.say(speech(2.0, seed=5))
             first.until("speaking")
@@ -172,9 +160,9 @@ def test_one_speaker_more_than_there_are_places_is_told_so_and_may_try_again(run
         assert 'musetalk_refused_total{what="speech"} 1.0' in metrics
 
 
-def test_one_session_more_than_there_are_is_refused_with_the_reason(run):
+def test_one_session_more_than_there_are_is_refused_with_the_reason(coloured_run):
     with (
-        serving(run, JOB, max_sessions=1) as client,
+        serving(coloured_run, JOB, max_sessions=1) as client,
         client.program("red", video="none"),
         client.program("red") as second,
     ):
@@ -353,8 +341,8 @@ def test_the_example_speaks_and_keeps_the_pictures(served, tmp_path):
     assert len(list((tmp_path / "out").iterdir())) >= 5
 
 
-def test_it_wants_the_token_before_anything_else(run):
-    with serving(run, JOB, token=TOKEN) as client:
+def test_it_wants_the_token_before_anything_else(coloured_run):
+    with serving(coloured_run, JOB, token=TOKEN) as client:
         with pytest.raises(InvalidStatus) as refused:
             client.socket()
         assert refused.value.response.status_code == 401

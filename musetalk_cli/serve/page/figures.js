@@ -31,7 +31,7 @@ export function sessionRows(session) {
     ["Late", count(session?.late), "Frames that were made after their time"],
     ["Dropped", count(session?.dropped), "Frames that were left out"],
     ["Stalls", count(session?.stalls), "Times that the picture stood still while somebody spoke"],
-    ["Viewers", count(session?.viewers), "Browsers and programs that watch this session"],
+    ["Viewers", count(session?.viewers), "Browsers and programs that watch"],
   ];
 }
 

@@ -137,7 +137,7 @@ export class Session {
     this.#end(refusal);
   }
 
-  /** Say what the service said of this session: that there is none of this name any more. */
+  /** Say what the service said of the session: that there is none of this name any more. */
   lost() {
     this.#end(new Refusal(404, "The session is over at the service.", "Connect again to start another."));
   }
@@ -177,7 +177,7 @@ export class Session {
     await this.#api.request(`/v1/sessions/${this.id}/interrupt`, { method: "POST" });
   }
 
-  /** What the service measured of this session. */
+  /** What the service measured of the session. */
   async figures() {
     return await this.#api.read(`/v1/sessions/${this.id}`);
   }
