@@ -147,11 +147,6 @@ class Session:
         """True once the sound has ended, or was stopped, and the last frame was finished."""
         return (self._stopped or self.hearing.done) and self._open_frames == 0
 
-    @property
-    def last_shown(self) -> Image | None:
-        """The last picture finished since the last interrupt, or None."""
-        return self._shown
-
     def interrupt(self) -> None:
         """Discard everything that was said and not yet shown; safe to call from any thread.
 

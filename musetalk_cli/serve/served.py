@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import threading
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from musetalk_cli.clock import Clock
 from musetalk_cli.config import SilenceLevel
@@ -17,6 +16,7 @@ from musetalk_cli.live.observe import Outcome, Snapshot
 from musetalk_cli.live.stream import Stream
 from musetalk_cli.serve.broadcast import Broadcast
 from musetalk_cli.serve.metrics import Meters
+from musetalk_cli.serve.naming import SessionLog
 from musetalk_cli.serve.refusals import RefusedError
 from musetalk_cli.serve.speakers import Speakers, Turn
 from musetalk_cli.serve.spoken_file import SpokenFile
@@ -26,27 +26,6 @@ from musetalk_cli.types import Frame, Samples, StreamFormat
 log = logging.getLogger(__name__)
 
 Ended = Callable[["ServedSession", Outcome | None], None]
-
-
-class SessionLog(logging.LoggerAdapter[logging.Logger]):
-    """Names the session in every line: as text, and as a field for logs that are collected.
-
-    Args:
-        label: What the session is called.
-    """
-
-    def __init__(self, label: str) -> None:
-        super().__init__(log, {"session": label})
-
-    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:  # noqa: ANN401 - as its base has it
-        """Put the session in front."""
-        label = None if self.extra is None else self.extra["session"]
-        return f"session {label}: {msg}", {**kwargs, "extra": self.extra}
-
-
-def new_id() -> str:
-    """An identifier that cannot be guessed: who has it may use the session."""
-    return secrets.token_urlsafe(16)
 
 
 @dataclass(slots=True, eq=False)
@@ -123,7 +102,7 @@ class ServedSession:
         clock: Clock,
     ) -> None:
         self.id = name
-        self.log = SessionLog(self.label)
+        self.log = SessionLog(log, self.label)
         self.avatar = avatar
         self.client = client
         self.stream: StreamFormat = stream.session.stream

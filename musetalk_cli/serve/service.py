@@ -26,9 +26,10 @@ from musetalk_cli.run.job import choose_chunk, make_engine, open_stream
 from musetalk_cli.serve.broadcast import Broadcast
 from musetalk_cli.serve.gallery import Gallery
 from musetalk_cli.serve.metrics import Meters, State
+from musetalk_cli.serve.naming import new_id
 from musetalk_cli.serve.places import check_rate, check_room
 from musetalk_cli.serve.refusals import NotFoundError, RefusedError
-from musetalk_cli.serve.served import Parts, ServedSession, new_id
+from musetalk_cli.serve.served import Parts, ServedSession
 from musetalk_cli.serve.settings import ServeConfig
 from musetalk_cli.serve.speakers import Speakers
 from musetalk_cli.sources.pushed import PushedSource
