@@ -40,8 +40,6 @@ SOUND_RATE = 48_000
 """Samples per second of sessions that are heard by WebRTC."""
 GIVEN_UP = 3
 """How often in a row the device may fail, with all sessions of that moment, before it counts as broken."""
-SESSIONS_PER_SPEAKER = 4
-"""Sessions for each speaker, where none is said: in a conversation each side is silent most of the time."""
 
 
 class Service:
@@ -151,7 +149,7 @@ class Service:
     @property
     def most_sessions(self) -> int:
         """Sessions that there may be at once."""
-        return self.config.max_sessions or SESSIONS_PER_SPEAKER * self.speakers.most
+        return self.config.sessions_for(self.speakers.most)
 
     @property
     def sessions(self) -> list[ServedSession]:
