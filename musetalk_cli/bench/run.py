@@ -17,7 +17,7 @@ from musetalk_cli.bench.stream import open_synthetic, speak_synthetic
 from musetalk_cli.bench.synthetic import SyntheticSource, synthetic_sound
 from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import JobConfig, RunConfig
-from musetalk_cli.engine.compositor import CpuPath, GpuPath, ImagePath
+from musetalk_cli.engine.compositor import CpuPath, GpuPath, StepByStep
 from musetalk_cli.engine.engine import Engine
 from musetalk_cli.live.control import ControlHandle
 from musetalk_cli.nets.audio_encoder import AudioEncoder, EncodeRequest
@@ -172,7 +172,7 @@ class _Stages:
         nets = (self._bundle.unet, self._bundle.vae.decoder)
         return sum(weight.nbytes for net in nets for weight in net.parameters())
 
-    def _image_steps(self, path: ImagePath, faces: Tensor, budget_s: float) -> dict[str, float]:
+    def _image_steps(self, path: StepByStep, faces: Tensor, budget_s: float) -> dict[str, float]:
         placed = [target for target in path.place(self._avatar) if target is not None]
         targets = [placed[number % len(placed)] for number in range(len(faces))]
         resized = path.resize(faces, targets)

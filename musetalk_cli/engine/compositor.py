@@ -1,12 +1,15 @@
 """Faces into frames: resize, sharpen, blend, and the way to host memory.
 
 Two paths with the same four steps. `GpuPath` works on tensors where the faces are; only finished patches
-leave the device. `CpuPath` copies the faces to the host once and is the specification.
+leave the device. `CpuPath` copies the faces to the host once and is the specification. To the engine a path
+is an `ImagePath`, whatever its steps are.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,6 +18,7 @@ import torch
 from torch import Tensor
 
 from musetalk_cli.config import Sharpen
+from musetalk_cli.engine.pinned import PinnedSlots
 from musetalk_cli.ops import reference, torch_ops
 from musetalk_cli.types import FACE_SIZE, Box, Image
 
@@ -25,6 +29,8 @@ Picture = Any
 """A tensor on the device's path, an array on the CPU's."""
 Fetch = Callable[[], list[Image]]
 """Waits for patches on their way to the host; uint8 `[height, width, 3]` each."""
+Span = Callable[[str], AbstractContextManager[None]]
+"""Times what is done in its block, under a name."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,33 +49,81 @@ class Target:
 
 
 class ImagePath(Protocol):
-    """The image steps, in order; each takes what the one before it returned."""
+    """How faces get into their frames."""
 
     name: str
 
+    def place(self, avatar: Avatar) -> list[Any]:
+        """Put an avatar's parts and masks where `compose` needs them, one target per source frame.
+
+        A pass-through frame has none: None.
+        """
+
+    def compose(
+        self, faces: Tensor, finite: Tensor, targets: Sequence[Any], sharpen: Sharpen | None, span: Span
+    ) -> Fetch:
+        """Put faces into their parts, and start the way to host memory; each step in a span of its own.
+
+        Args:
+            faces: uint8 `[B, 256, 256, 3]`.
+            finite: bool `[B]` on the device, one mark for each face.
+            targets: Where the faces go.
+            sharpen: Unsharp mask of the resized faces, or None.
+            span: Times the steps.
+
+        Returns:
+            What waits for the patches, in the order of the faces, and after them for the marks, uint8 `[B]`.
+        """
+
+
+class StepByStep(ABC):
+    """An image path of four steps; each takes what the one before it returned."""
+
+    name: str
+
+    @abstractmethod
     def place(self, avatar: Avatar) -> list[Target | None]:
         """Put an avatar's parts and masks where the steps need them, one per source frame.
 
         A pass-through frame has none.
         """
 
+    @abstractmethod
     def resize(self, faces: Tensor, targets: Sequence[Target]) -> list[Picture]:
         """Bring faces, uint8 `[B, 256, 256, 3]`, to the size of their boxes."""
 
+    @abstractmethod
     def sharpen(self, faces: list[Picture], settings: Sharpen) -> list[Picture]:
         """Unsharp mask of the resized faces."""
 
+    @abstractmethod
     def blend(self, faces: list[Picture], targets: Sequence[Target]) -> list[Picture]:
         """Blend the faces into their parts."""
 
+    @abstractmethod
     def marks(self, faces: Tensor) -> Picture:
         """One mark for each face, bool `[B]` on the device, as a picture that goes down with the patches."""
 
+    @abstractmethod
     def download(self, patches: list[Picture]) -> Fetch:
         """Start the way to host memory."""
 
+    def compose(
+        self, faces: Tensor, finite: Tensor, targets: Sequence[Target], sharpen: Sharpen | None, span: Span
+    ) -> Fetch:
+        """As `ImagePath.compose`; the spans have the names of the steps."""
+        with span("resize"):
+            resized = self.resize(faces, targets)
+        if sharpen is not None:
+            with span("sharpen"):
+                resized = self.sharpen(resized, sharpen)
+        with span("blend"):
+            patches = self.blend(resized, targets)
+        with span("download"):
+            return self.download([*patches, self.marks(finite)])
 
-class CpuPath:
+
+class CpuPath(StepByStep):
     """The image steps in OpenCV and numpy."""
 
     name = "cpu"
@@ -115,7 +169,7 @@ class CpuPath:
         return lambda: patches
 
 
-class GpuPath:
+class GpuPath(StepByStep):
     """The image steps in tensor operations on one device.
 
     Args:
@@ -129,7 +183,7 @@ class GpuPath:
     def __init__(self, device: torch.device, slots: int = 3, sharpen: Sharpen | None = None) -> None:
         self._device = device
         self._sharpen = sharpen
-        self._pinned = _PinnedSlots(slots) if device.type == "cuda" else None
+        self._pinned = PinnedSlots(slots) if device.type == "cuda" else None
 
     def place(self, avatar: Avatar) -> list[Target | None]:
         """Copy the parts that can change, and their masks, to the device.
@@ -197,43 +251,6 @@ class GpuPath:
             return lambda: _split(flat.numpy(), shapes)
         fetch = self._pinned.send(flat)
         return lambda: _split(fetch(), shapes)
-
-
-class _PinnedSlots:
-    """A fixed number of pinned host buffers, used in turn.
-
-    Args:
-        count: Buffers.
-    """
-
-    def __init__(self, count: int) -> None:
-        self._buffers: list[Tensor | None] = [None] * count
-        self._events: list[torch.cuda.Event | None] = [None] * count
-        self._next = 0
-
-    def send(self, data: Tensor) -> Callable[[], Image]:
-        """Start copying uint8 `[n]` from the device; the returned call waits for it and gives a copy."""
-        index = self._next
-        self._next = (index + 1) % len(self._buffers)
-        if (previous := self._events[index]) is not None:
-            previous.synchronize()
-        buffer = self._buffers[index]
-        if buffer is None or buffer.numel() < data.numel():
-            # twice what is needed: batches differ a little in size, and pinning memory is slow
-            buffer = torch.empty(2 * data.numel(), dtype=torch.uint8, pin_memory=True)
-            self._buffers[index] = buffer
-        view = buffer[: data.numel()]
-        view.copy_(data, non_blocking=True)
-        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        event.record()
-        self._events[index] = event
-
-        def fetch() -> Image:
-            event.synchronize()
-            image: Image = view.numpy().copy()  # the slot is used again
-            return image
-
-        return fetch
 
 
 def _whole(image: Picture) -> Box:

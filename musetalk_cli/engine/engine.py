@@ -55,7 +55,7 @@ class _Flight:
     Attributes:
         batch: The requests, those for pass-through frames among them.
         made: Those that the networks make, with their source frames.
-        fetch: Waits for the patches of these, in their order, and for the marks of `ImagePath.marks`; None
+        fetch: Waits for the patches of these, in their order, and for the marks of `ImagePath.compose`; None
             where there are none.
     """
 

@@ -7,13 +7,13 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from musetalk_cli.config import Sharpen
-from musetalk_cli.engine.compositor import CpuPath, Fetch, ImagePath, Target
+from musetalk_cli.engine.compositor import CpuPath, Fetch, ImagePath
 from musetalk_cli.errors import first_line
 from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.types import Image
@@ -46,7 +46,7 @@ class Resident:
     """
 
     latents: Tensor
-    targets: dict[str, list[Target | None]] = field(default_factory=dict)
+    targets: dict[str, list[Any]] = field(default_factory=dict)
 
 
 class ImageSteps:
@@ -136,7 +136,7 @@ class ImageSteps:
             finite: bool `[B]`, False where a face is not a number.
 
         Returns:
-            What waits for the patches, in their order, and for the marks of `ImagePath.marks` after them.
+            What waits for the patches, in their order, and for the marks after them.
         """
         try:
             fetch = self._launch(sources, faces, finite)
@@ -158,19 +158,10 @@ class ImageSteps:
         return fetch_or_fall_back
 
     def _launch(self, sources: Sequence[SourceFrame], faces: Tensor, finite: Tensor) -> Fetch:
-        span = self._stats.device_span
         path, targets = self._targets(sources)
-        with span("resize"):
-            resized = path.resize(faces, targets)
-        if self._sharpen is not None:
-            with span("sharpen"):
-                resized = path.sharpen(resized, self._sharpen)
-        with span("blend"):
-            patches = path.blend(resized, targets)
-        with span("download"):
-            return path.download([*patches, path.marks(finite)])
+        return path.compose(faces, finite, targets, self._sharpen, self._stats.device_span)
 
-    def _targets(self, sources: Sequence[SourceFrame]) -> tuple[ImagePath, list[Target]]:
+    def _targets(self, sources: Sequence[SourceFrame]) -> tuple[ImagePath, list[Any]]:
         """The path, and its targets: decided once all avatars are placed, since that may change the path."""
         residents = [self.upload(avatar) for avatar, _ in sources]
         path = self._path

@@ -54,7 +54,7 @@ class Repair:
         """Take note of faces that were made: from the first on, one that is none is not the networks' fault.
 
         Args:
-            marks: Those of `ImagePath.marks`.
+            marks: Those of `ImagePath.compose`.
         """
         self._made = self._made or bool(marks.any())
 
@@ -65,7 +65,7 @@ class Repair:
 
         Args:
             made: The frames of the batch.
-            fetched: Their patches, and the marks of `ImagePath.marks`.
+            fetched: Their patches, and the marks of `ImagePath.compose`.
             composite: Makes patches of faces.
 
         Raises:

@@ -43,7 +43,7 @@ def test_sessions_together_are_the_cpus(guard_folder, on_gpu, avatars, expected,
 
 def check_waits(spoken):
     """The sync guard: the loop may wait for one copy of patches at a time, the oldest, and for no more."""
-    patches = ("engine/compositor.py", "fetch")
+    patches = ("engine/pinned.py", "fetch")
     others = [str(wait) for wait in spoken.waits if (wait.by.file, wait.by.function) != patches]
     assert not others, f"the loop waits for the device: {others}"
     assert [wait.kind for wait in spoken.waits] == ["an event"] * spoken.engine.filling.batches
