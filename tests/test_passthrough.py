@@ -47,12 +47,13 @@ class Speaker:
 
     def __init__(self, bundle, job=JOB, images=None):
         images = images or Counting()
-        self.engine = Engine(bundle, job, StageStats(FakeClock()), images=images)
         self.unet_rows, self.decoded, self.resized = [], [], getattr(images, "resized", [])
         self._hooks = [
             bundle.unet.register_forward_pre_hook(lambda _, given: self.unet_rows.append(len(given[0]))),
             bundle.vae.decoder.register_forward_pre_hook(lambda _, given: self.decoded.append(len(given[0]))),
         ]
+        # the hooks come first: the engine's networks are copies, made with it
+        self.engine = Engine(bundle, job, StageStats(FakeClock()), images=images)
 
     def __del__(self):
         for hook in self._hooks:
@@ -157,9 +158,9 @@ def test_a_batch_without_a_face_runs_no_network(tiny_bundle):
 def test_a_clip_that_begins_without_a_face_is_warmed_up_with_one(tiny_bundle):
     avatar = synthetic_avatar(160, 120, 64, 5)
     passing = passed_through(avatar, {0, 1, 4})
-    speaker = Speaker(tiny_bundle)
     seen = []
     hook = tiny_bundle.unet.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    speaker = Speaker(tiny_bundle)
     speaker.engine.warm_up(passing)
     hook.remove()
     assert seen

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from musetalk_cli.errors import InputError
 from musetalk_cli.nets.device import conv_layout
+from musetalk_cli.nets.folding import fold
 from musetalk_cli.timeline import ROWS_PER_FRAME
 from musetalk_cli.types import FACE_SIZE
 
@@ -47,6 +48,7 @@ class Generator:
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
+        self._unet, self._vae = fold(bundle.unet), fold(bundle.vae)
         self._scale: float = bundle.vae.config.scaling_factor
         self._tokens = (ROWS_PER_FRAME * bundle.layers, bundle.token_width)
         self._table = position_table(*self._tokens).to(bundle.device)
@@ -76,9 +78,9 @@ class Generator:
         dtype = self._bundle.dtype
         states = (tokens.float() + self._table).to(dtype)
         sample = latents.to(dtype, memory_format=self._layout)
-        result: Tensor = self._bundle.unet(
-            sample, self._timestep, encoder_hidden_states=states, return_dict=False
-        )[0]
+        result: Tensor = self._unet(sample, self._timestep, encoder_hidden_states=states, return_dict=False)[
+            0
+        ]
         return result
 
     @torch.inference_mode()
@@ -105,7 +107,7 @@ class Generator:
             not finite, so that its picture means nothing.
         """
         sample = (latents / self._scale).to(self._bundle.dtype, memory_format=self._layout)
-        image: Tensor = self._bundle.vae.decode(sample, return_dict=False)[0]
+        image: Tensor = self._vae.decode(sample, return_dict=False)[0]
         finite = image.flatten(1).isfinite().all(dim=1)
         levels = (image.float() / 2 + 0.5).clamp(0, 1).mul(255).round()
         return levels.to(torch.uint8).flip(1).permute(0, 2, 3, 1).contiguous(), finite
@@ -129,6 +131,7 @@ class FaceEncoder:
 
     def __init__(self, bundle: Bundle | FaceNetwork) -> None:
         self._bundle = bundle
+        self._vae = fold(bundle.vae)
         self._scale: float = bundle.vae.config.scaling_factor
         self._layout = conv_layout(bundle.device, bundle.dtype)
 
@@ -157,6 +160,6 @@ class FaceEncoder:
         masked[:, :, FACE_SIZE // 2 :] = 0
         pixels = torch.cat((masked, whole)).float() / 127.5 - 1
         sample = pixels.to(self._bundle.dtype).contiguous(memory_format=self._layout)
-        posterior = self._bundle.vae.encode(sample, return_dict=False)[0]
+        posterior = self._vae.encode(sample, return_dict=False)[0]
         latents = posterior.mode().float() * self._scale
         return torch.cat(latents.chunk(2), dim=1).cpu()
