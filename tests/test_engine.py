@@ -11,7 +11,6 @@ from lives import is_same_picture, take_all
 
 from musetalk_cli.bench.synthetic import synthetic_avatar, synthetic_sound
 from musetalk_cli.config import JobConfig, Sharpen
-from musetalk_cli.engine.compositor import GpuPath
 from musetalk_cli.engine.engine import Engine
 from musetalk_cli.engine.scheduler import BATCHES_FINISHED
 from musetalk_cli.errors import InputError
@@ -222,27 +221,6 @@ def test_a_long_backlog_does_not_keep_the_features_from_a_new_session(
         engine.step()
         take([offline, live], taken)
     assert len(taken[1]) >= 8
-
-
-def test_a_batch_that_the_device_loses_on_its_way_is_made_on_the_cpu(
-    tiny_bundle, golden_avatar, golden_sound
-):
-    class Lost(GpuPath):
-        def download(self, patches):
-            def lost():
-                raise torch.OutOfMemoryError("out of memory, as injected")
-
-            return lost
-
-    sound = golden_sound[:4800, None]
-    expected = speak_alone(tiny_bundle, JOB, golden_avatar, FPS, sound, 16_000)
-    assert len(expected) == 7
-    engine = make_engine(tiny_bundle, images=Lost(torch.device("cpu")))
-    session = open_session(engine, golden_avatar)
-    session.hear(sound, 0.0)
-    session.end_sound(0.0)
-    assert_same_frames(run_dry(engine, session)[0], expected)
-    assert (engine.images.fallbacks, engine.images.path) == (1, "cpu")
 
 
 def test_both_image_paths_give_the_same_frames(tiny_bundle, golden_avatar, golden_sound):

@@ -14,21 +14,23 @@ from musetalk_cli.measure.stages import StageStats
 
 CPU = torch.device("cpu")
 STEPS = ["place", "resize", "blend", "download"]
+NO_MEMORY = torch.OutOfMemoryError("out of memory, as injected\nsecond line")
 FACES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 256, 256, 3), np.uint8))
 FINITE = torch.tensor([True, False, True])
 
 
 class Device(GpuPath):
-    """A device's path that counts what it places, and fails at one step as one that is out of memory does."""
+    """A device's path that counts what it places, and fails at one step; by itself for want of memory."""
 
-    def __init__(self, fails_at=None):
+    def __init__(self, fails_at=None, error=NO_MEMORY):
         super().__init__(CPU)
         self.fails_at = fails_at
+        self.error = error
         self.placed = []
 
     def _reach(self, step):
         if step == self.fails_at:
-            raise torch.OutOfMemoryError("out of memory, as injected\nsecond line")
+            raise self.error
 
     def place(self, avatar):
         self._reach("place")
@@ -44,12 +46,16 @@ class Device(GpuPath):
         return super().blend(faces, targets)
 
     def download(self, patches):
-        fetch = super().download(patches)
-        return lambda: self._reach("download") or fetch()
+        self._reach("download")
+        return super().download(patches)
 
 
-def make_steps(path, sharpen=None, dtype=torch.float32, stats=None):
-    return ImageSteps(path, CPU, dtype, sharpen, stats or StageStats(FakeClock()))
+def make_steps(path, avatars=(), sharpen=None, dtype=torch.float32, stats=None):
+    """Steps that hold some avatars."""
+    steps = ImageSteps(path, CPU, dtype, sharpen, stats or StageStats(FakeClock()))
+    for avatar in avatars:
+        steps.hold(avatar)
+    return steps
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +76,8 @@ def assert_same(ours, expected):
 
 
 @pytest.mark.parametrize("path", [CpuPath(), GpuPath(CPU)], ids=["cpu", "gpu"])
-def test_a_batch_of_several_avatars_gives_the_part_of_each_frame_and_the_marks(path, sources):
-    *patches, marks = make_steps(path).run(sources, FACES, FINITE)()
+def test_a_batch_of_several_avatars_gives_the_part_of_each_frame_and_the_marks(path, avatars, sources):
+    *patches, marks = make_steps(path, avatars).run(sources, FACES, FINITE)()
     for patch, (avatar, number) in zip(patches, sources, strict=True):
         part = avatar.patches[number]
         before = avatar.frames[number][part.box.slices()]
@@ -82,7 +88,7 @@ def test_a_batch_of_several_avatars_gives_the_part_of_each_frame_and_the_marks(p
 
 
 def test_latents_are_those_of_the_frames_in_the_networks_format(avatars, sources):
-    steps = make_steps(CpuPath(), dtype=torch.float16)
+    steps = make_steps(CpuPath(), avatars, dtype=torch.float16)
     latents = steps.latents(sources)
     expected = torch.stack([avatar.latents[number] for avatar, number in sources]).half()
     assert latents.dtype == torch.float16
@@ -119,45 +125,60 @@ def test_an_avatar_that_cannot_be_placed_is_held_by_nobody(avatars):
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_failing_device_is_given_up_once_and_the_cpu_does_its_batch(step, avatars, sources, caplog):
-    expected = make_steps(CpuPath()).run(sources, FACES, FINITE)()
-    steps = make_steps(Device(step))
+def test_a_device_without_memory_is_given_up_once_and_the_cpu_does_its_batch(step, avatars, sources, caplog):
+    expected = make_steps(CpuPath(), avatars).run(sources, FACES, FINITE)()
+    steps = make_steps(Device(step), avatars)
     for _ in range(2):
         assert_same(steps.run(sources, FACES, FINITE)(), expected)
     assert (steps.fallbacks, steps.path) == (1, "cpu")
     assert [record.getMessage() for record in caplog.records] == [
-        "The image steps failed on cpu and go on on the CPU: out of memory, as injected"
+        "The device has no memory for the image steps, which go on on the CPU: out of memory, as injected"
     ]
 
 
-def test_of_two_batches_on_their_way_both_are_done_again(sources):
-    expected = make_steps(CpuPath()).run(sources, FACES, FINITE)()
-    steps = make_steps(Device("download"))
-    fetches = [steps.run(sources, FACES, FINITE) for _ in range(2)]
-    for fetch in fetches:
-        assert_same(fetch(), expected)
-    assert steps.fallbacks == 1
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), NotImplementedError("no such operator")])
+def test_what_else_a_device_fails_with_is_hidden_by_nothing(step, error, avatars, sources):
+    """A mistake would else be a slow success."""
+    with pytest.raises(type(error)) as raised:
+        make_steps(Device(step, error), avatars).run(sources, FACES, FINITE)
+    assert raised.value is error
 
 
+def test_an_avatar_held_on_the_device_is_there_for_the_cpu_once_another_has_no_room(avatars, sources):
+    class Small(Device):
+        def place(self, avatar):
+            self.fails_at = "place" if avatar is avatars[1] else None
+            return super().place(avatar)
+
+    steps = make_steps(Small(), avatars)
+    assert steps.path == "cpu"
+    assert_same(
+        steps.run(sources, FACES, FINITE)(), make_steps(CpuPath(), avatars).run(sources, FACES, FINITE)()
+    )
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), NO_MEMORY])
 @pytest.mark.parametrize("step", ["place", "resize", "blend"])
-def test_a_failure_of_the_cpu_is_not_hidden(step, sources, monkeypatch):
+def test_a_failure_of_the_cpu_is_not_hidden(step, error, avatars, sources, monkeypatch):
     def broken(*arguments):
-        raise RuntimeError("broken")
+        raise error
 
     path = CpuPath()
     monkeypatch.setattr(path, step, broken)
     steps = make_steps(path)
-    with pytest.raises(RuntimeError, match="broken"):
+    with pytest.raises(RuntimeError) as raised:
+        for avatar in avatars:
+            steps.hold(avatar)
         steps.run(sources, FACES, FINITE)
+    assert raised.value is error
     assert steps.fallbacks == 0
 
 
 @pytest.mark.parametrize("sharpen", [None, Sharpen()])
-def test_every_step_of_a_batch_is_timed_once(sharpen, sources):
+def test_every_step_of_a_batch_is_timed_once(sharpen, avatars, sources):
     stats = StageStats(FakeClock())
-    steps = make_steps(CpuPath(), sharpen, stats=stats)
-    for avatar, _ in sources:
-        steps.upload(avatar)
+    steps = make_steps(CpuPath(), avatars, sharpen, stats=stats)
     assert stats.summary(()) == {}
     for _ in range(3):
         steps.run(sources, FACES, FINITE)()

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from musetalk_cli.config import Sharpen
 from musetalk_cli.engine.pinned import PinnedSlots
+from musetalk_cli.engine.uploads import Uploads, places_of
 from musetalk_cli.ops import reference, torch_ops
 from musetalk_cli.types import FACE_SIZE, Box, Image
 
@@ -41,11 +42,17 @@ class Target:
         body: uint8 `[height, width, 3]`, the part of the source frame that can change.
         mask: uint8 `[height, width]`, 0..255, how much of the face replaces the body.
         face: The face's box, relative to the part.
+        store: uint8 `[n]` on the device, of which body and mask are views; None on the host.
+        body_at: Where the body begins in it, in bytes; without gaps, as the mask.
+        mask_at: Where the mask begins.
     """
 
     body: Picture
     mask: Picture
     face: Box
+    store: Tensor | None = None
+    body_at: int = 0
+    mask_at: int = 0
 
 
 class ImagePath(Protocol):
@@ -182,32 +189,38 @@ class GpuPath(StepByStep):
 
     def __init__(self, device: torch.device, slots: int = 3, sharpen: Sharpen | None = None) -> None:
         self._device = device
+        self._uploads = Uploads(device)
         self._sharpen = sharpen
         self._pinned = PinnedSlots(slots) if device.type == "cuda" else None
 
     def place(self, avatar: Avatar) -> list[Target | None]:
-        """Copy the parts that can change, and their masks, to the device.
+        """Copy the parts that can change, and their masks, to the device, all of them in one allocation.
 
         Every size of face is resized once, and sharpened as frames will be, so that no index table is copied
         while frames are made: such a copy would wait for the batch before it.
         """
-        targets = [
-            None
-            if target is None
-            else Target(
-                torch.from_numpy(np.ascontiguousarray(target.body)).to(self._device),
-                torch.from_numpy(np.ascontiguousarray(target.mask)).to(self._device),
-                target.face,
-            )
-            for target in CpuPath().place(avatar)
-        ]
+        targets = self._packed([target for target in CpuPath().place(avatar) if target is not None])
         blank = torch.zeros(1, FACE_SIZE, FACE_SIZE, 3, dtype=torch.uint8, device=self._device)
-        sizes = {(target.face.width, target.face.height): target for target in targets if target is not None}
+        sizes = {(target.face.width, target.face.height): target for target in targets}
         for one in sizes.values():
             resized = self.resize(blank, [one])
             if self._sharpen is not None:
                 self.sharpen(resized, self._sharpen)
-        return targets
+        placed = iter(targets)
+        return [None if patch is None else next(placed) for patch in avatar.patches]
+
+    def _packed(self, targets: Sequence[Target]) -> list[Target]:
+        """The same targets as views of one buffer on the device."""
+        arrays = [array for target in targets for array in (target.body, target.mask)]
+        places, _ = places_of(arrays)
+        store = self._uploads.pack(arrays)
+        views = [
+            store[at : at + array.nbytes].view(array.shape) for at, array in zip(places, arrays, strict=True)
+        ]
+        return [
+            Target(views[2 * number], views[2 * number + 1], target.face, store, *places[2 * number :][:2])
+            for number, target in enumerate(targets)
+        ]
 
     def resize(self, faces: Tensor, targets: Sequence[Target]) -> list[Tensor]:
         """Resize the faces, those of one size together."""

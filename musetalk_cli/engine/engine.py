@@ -198,7 +198,11 @@ class Engine:
         rehearsal = Rehearsal(
             self.bundle, self._encode, self._generator, self.images, self.repair, self.stats.clock
         )
-        self.costs = rehearsal.measure(avatar, self.batch_sizes, self.window_rows, live=self._live)
+        self.images.hold(avatar)
+        try:
+            self.costs = rehearsal.measure(avatar, self.batch_sizes, self.window_rows, live=self._live)
+        finally:
+            self.images.release(avatar)
         self.stats.clear()
 
     @torch.inference_mode()
@@ -281,7 +285,7 @@ class Engine:
     def _land(self, flight: _Flight) -> None:
         patches: Iterator[Image | None] = iter(())
         if flight.fetch is not None:
-            patches = iter(self.repair.mend(flight.made, flight.fetch(), self.images.run))
+            patches = iter(self.repair.mend(flight.made, flight.fetch(), self.images))
         with self.stats.span("paste"):
             for session, request in flight.batch:
                 patch = next(patches) if request.fate.is_made else None

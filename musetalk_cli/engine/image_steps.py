@@ -14,9 +14,9 @@ from torch import Tensor
 
 from musetalk_cli.config import Sharpen
 from musetalk_cli.engine.compositor import CpuPath, Fetch, ImagePath
+from musetalk_cli.engine.uploads import Uploads
 from musetalk_cli.errors import first_line
 from musetalk_cli.measure.stages import StageStats
-from musetalk_cli.types import Image
 
 if TYPE_CHECKING:
     from musetalk_cli.avatar.data import Avatar
@@ -50,7 +50,7 @@ class Resident:
 
 
 class ImageSteps:
-    """Resize, sharpen and blend, on the path that was chosen, and on the CPU's for good where that fails.
+    """Resize, sharpen and blend, on the path that was chosen, or the CPU's from where memory lacks for that.
 
     Args:
         path: The image path to begin with.
@@ -80,6 +80,9 @@ class ImageSteps:
         self._residents: dict[Avatar, Resident] = {}
         self._holders: Counter[Avatar] = Counter()
         self._lock = threading.Lock()
+        self._uploads = Uploads(device)
+        # so that of two who hold an avatar at once only the first copies it
+        self._uploading = threading.Lock()
 
     @property
     def path(self) -> str:
@@ -95,7 +98,8 @@ class ImageSteps:
         with self._lock:
             self._holders[avatar] += 1
         try:
-            self.upload(avatar)
+            with self._uploading:
+                self._upload(avatar)
         except BaseException:
             self.release(avatar)
             raise
@@ -108,75 +112,78 @@ class ImageSteps:
                 del self._holders[avatar]
                 self._residents.pop(avatar, None)
 
-    def upload(self, avatar: Avatar) -> Resident:
-        """What the device holds of an avatar, which is put there where it is not yet."""
-        resident = self._residents.get(avatar)
-        if resident is None:
-            resident = Resident(avatar.latents.to(self._device, self._dtype))
+    def _upload(self, avatar: Avatar) -> None:
+        if avatar in self._residents:
+            return
+        resident = Resident(self._send(avatar.latents))
+        path = self._path
+        try:
+            resident.targets[path.name] = path.place(avatar)
+        except torch.OutOfMemoryError as error:
+            self._fall_back(path, error)
         self._residents[avatar] = resident
-        if self._path.name not in resident.targets:
-            try:
-                resident.targets[self._path.name] = self._path.place(avatar)
-            except RuntimeError as error:
-                if isinstance(self._path, CpuPath):
-                    raise
-                self._fall_back(error)
-        return resident
+
+    def _send(self, latents: Tensor) -> Tensor:
+        host = latents.to(self._dtype)
+        if self._device.type != "cuda":
+            return host.to(self._device)
+        # as bytes, since numpy knows no bfloat16
+        sent = self._uploads.pack([host.contiguous().view(torch.uint8).numpy()])
+        return sent[: host.nbytes].view(self._dtype).view(host.shape)
 
     def latents(self, sources: Sequence[SourceFrame]) -> Tensor:
-        """The latents `[B, 8, 32, 32]` of source frames."""
-        return torch.stack([self.upload(avatar).latents[number] for avatar, number in sources])
+        """The latents `[B, 8, 32, 32]` of source frames of avatars that are held."""
+        return torch.stack([self._residents[avatar].latents[number] for avatar, number in sources])
 
     def run(self, sources: Sequence[SourceFrame], faces: Tensor, finite: Tensor) -> Fetch:
-        """Put faces into source frames; where the device fails, then or on the way, use the CPU for good.
+        """Put faces into source frames; where the device has no memory for that, use the CPU from then on.
 
         Args:
-            sources: Where the faces go.
-            faces: uint8 `[B, 256, 256, 3]`.
+            sources: Where the faces go, of avatars that are held.
+            faces: uint8 `[B, 256, 256, 3]`; not read any more when this returns, but by work of the device.
             finite: bool `[B]`, False where a face is not a number.
 
         Returns:
             What waits for the patches, in their order, and for the marks after them.
         """
+        path = self._path
         try:
-            fetch = self._launch(sources, faces, finite)
-        except RuntimeError as error:
-            if isinstance(self._path, CpuPath):
-                raise
-            self._fall_back(error)
-            return self._launch(sources, faces, finite)
+            return self._launch(path, sources, faces, finite)
+        except torch.OutOfMemoryError as error:
+            self._fall_back(path, error)
+            return self._launch(self._path, sources, faces, finite)
 
-        def fetch_or_fall_back() -> list[Image]:
-            try:
-                return fetch()
-            except RuntimeError as error:
-                # of two batches in the air the other may have fallen back already
-                if not isinstance(self._path, CpuPath):
-                    self._fall_back(error)
-                return self._launch(sources, faces, finite)()
-
-        return fetch_or_fall_back
-
-    def _launch(self, sources: Sequence[SourceFrame], faces: Tensor, finite: Tensor) -> Fetch:
-        path, targets = self._targets(sources)
+    def _launch(
+        self, path: ImagePath, sources: Sequence[SourceFrame], faces: Tensor, finite: Tensor
+    ) -> Fetch:
+        targets = self._targets(path, sources)
         return path.compose(faces, finite, targets, self._sharpen, self._stats.device_span)
 
-    def _targets(self, sources: Sequence[SourceFrame]) -> tuple[ImagePath, list[Any]]:
-        """The path, and its targets: decided once all avatars are placed, since that may change the path."""
-        residents = [self.upload(avatar) for avatar, _ in sources]
-        path = self._path
-        found = [
-            resident.targets[path.name][number]
-            for resident, (_, number) in zip(residents, sources, strict=True)
-        ]
-        return path, [target for target in found if target is not None]
+    def _targets(self, path: ImagePath, sources: Sequence[SourceFrame]) -> list[Any]:
+        found = []
+        for avatar, number in sources:
+            resident = self._residents[avatar]
+            if path.name not in resident.targets:
+                # held before the path was given up: the CPU's targets are views, and nothing is copied
+                resident.targets[path.name] = path.place(avatar)
+            found.append(resident.targets[path.name][number])
+        return [target for target in found if target is not None]
 
-    def _fall_back(self, error: RuntimeError) -> None:
-        """Change to the CPU's image path, for good; its targets are views, so nothing is copied."""
-        log.warning("The image steps failed on %s and go on on the CPU: %s", self._device, first_line(error))
-        for resident in self._residents.values():
-            resident.targets.pop(self._path.name, None)
-        self._path = CpuPath()
-        self.fallbacks += 1
-        for avatar in list(self._residents):
-            self.upload(avatar)
+    def _fall_back(self, path: ImagePath, error: RuntimeError) -> None:
+        """Change to the CPU's image path, for good.
+
+        Raises:
+            RuntimeError: The path is the CPU's, for which nothing stands in.
+        """
+        if isinstance(path, CpuPath):
+            raise error
+        with self._lock:
+            if self._path is not path:
+                return
+            self._path = CpuPath()
+            self.fallbacks += 1
+        log.warning(
+            "The device has no memory for the image steps, which go on on the CPU: %s", first_line(error)
+        )
+        for resident in list(self._residents.values()):
+            resident.targets.pop(path.name, None)

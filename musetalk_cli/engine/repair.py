@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from musetalk_cli.engine.compositor import Fetch
-from musetalk_cli.engine.image_steps import SourceFrame
+from musetalk_cli.engine.image_steps import ImageSteps, SourceFrame
 from musetalk_cli.errors import ModelError
 from musetalk_cli.nets.generator import Generator
 from musetalk_cli.types import FrameRequest, Image
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Composite = Callable[[Sequence[SourceFrame], Tensor, Tensor], Fetch]
-"""Puts faces, with their marks, into source frames."""
 PROBES = 4
 """Source frames that are tried before the networks, and not one frame's latents, count as broken."""
 
@@ -59,14 +56,15 @@ class Repair:
         self._made = self._made or bool(marks.any())
 
     def mend(
-        self, made: Sequence[tuple[FrameRequest, SourceFrame]], fetched: list[Image], composite: Composite
+        self, made: Sequence[tuple[FrameRequest, SourceFrame]], fetched: list[Image], images: ImageSteps
     ) -> list[Image | None]:
         """The patches of a batch, with those made again whose face is not a number; None where it is lost.
 
         Args:
             made: The frames of the batch.
             fetched: Their patches, and the marks of `ImagePath.compose`.
-            composite: Makes patches of faces.
+            images: Makes patches of faces. Where it holds an avatar no more nobody sees its frames, and none
+                is made again.
 
         Raises:
             ModelError: No face was made before, and there is none of the avatar's other frames either.
@@ -77,11 +75,12 @@ class Repair:
         for number in map(int, np.flatnonzero(marks == 0)):
             request, source = made[number]
             assert request.tokens is not None  # noqa: S101 - only such requests are made
+            patches[number] = None
+            if not images.holds(source.avatar):
+                continue
             face = self._again(request.tokens, *source)
-            if face is None:
-                patches[number] = None
-            else:
-                patches[number] = composite([source], face, torch.ones(1, device=face.device))()[0]
+            if face is not None:
+                patches[number] = images.run([source], face, torch.ones(1, device=face.device))()[0]
         return patches
 
     def _again(self, tokens: Tensor, avatar: Avatar, source: int) -> Tensor | None:

@@ -11,6 +11,23 @@ from .device import Device, Pace
 from .tensors import CPU, Calls, Everywhere, OnDevice
 
 
+class Stream:
+    """A line of work of the device; what is given to it passes in order."""
+
+    def __init__(self, *_, **__):
+        self.line = object()
+
+    def synchronize(self):
+        OnDevice.gpu.wait("a stream", OnDevice.gpu.mark(self.line))
+
+    def wait_event(self, event):
+        if event.mark is not None:
+            OnDevice.gpu.follow(self.line, event.mark)
+
+    def wait_stream(self, other):
+        OnDevice.gpu.follow(self.line, OnDevice.gpu.mark(other.line))
+
+
 class Event:
     """A mark in the work of the device."""
 
@@ -19,7 +36,7 @@ class Event:
         self.mark = None
 
     def record(self, stream=None):
-        self.mark = OnDevice.gpu.mark
+        self.mark = OnDevice.gpu.mark((stream or current_stream()).line)
 
     def query(self):
         return self.mark is None or OnDevice.gpu.has_passed(self.mark)
@@ -37,17 +54,20 @@ class Event:
         return 1.0
 
 
-class Stream:
-    """The only one there is."""
+def current_stream(device=None):
+    """The line of work that this thread gives work to."""
+    stream = Stream()
+    stream.line = OnDevice.gpu.line
+    return stream
 
-    def __init__(self, *_, **__):
-        pass
 
-    def synchronize(self):
-        OnDevice.gpu.wait("a stream")
-
-    def wait_event(self, event):
-        """In one stream all work passes in order."""
+@contextlib.contextmanager
+def _stream(stream):
+    before, OnDevice.gpu.line = OnDevice.gpu.line, stream.line
+    try:
+        yield
+    finally:
+        OnDevice.gpu.line = before
 
 
 def _stands_in():
@@ -63,8 +83,11 @@ def _stands_in():
         "get_device_name": lambda device=None: "a pretended GPU",
         "Event": Event,
         "Stream": Stream,
-        "current_stream": lambda device=None: Stream(),
-        "synchronize": lambda device=None: OnDevice.gpu.wait("the device", implied=False),
+        "current_stream": current_stream,
+        "stream": _stream,
+        "synchronize": lambda device=None: OnDevice.gpu.wait(
+            "the device", *OnDevice.gpu.marks(), implied=False
+        ),
         "get_sync_debug_mode": lambda: 2 * OnDevice.gpu.forbids_waits,
         "set_sync_debug_mode": set_mode,
         "max_memory_allocated": lambda device=None: 0,

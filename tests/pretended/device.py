@@ -3,9 +3,10 @@
 import enum
 import inspect
 import threading
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -57,11 +58,19 @@ class SynchronizingError(RuntimeError):
     """As PyTorch's, where its debug mode forbids what waits without being asked to."""
 
 
+class Mark(NamedTuple):
+    """A moment in a line of work: how much had been given to it."""
+
+    line: object
+    given: int
+
+
 class Device:
     """One pretended GPU.
 
     Work that changes only the device is done at once. What the host can see of it is queued: copies from and
-    to pinned memory, each of which passes in its turn.
+    to pinned memory, each of which passes in its turn. So is what is copied up in another line of work than
+    the main one; until it passes, the device's memory holds poison.
 
     Attributes:
         pace: How far it is behind.
@@ -80,9 +89,10 @@ class Device:
         self.forbids_waits = False
         self.observer = None
         self._lock = threading.RLock()
-        self._queue = deque()
-        self._enqueued = 0
+        self._queues = defaultdict(deque)
+        self._given = Counter()
         self._pinned = {}
+        self._local = threading.local()
 
     def launch(self, name, read, written):
         """Count an operator: its name, and the host's tensors that it reads and writes."""
@@ -91,34 +101,53 @@ class Device:
             self.observer(name, read, written)
 
     @property
-    def mark(self):
-        """How much work was given to it so far."""
-        return self._enqueued
+    def line(self):
+        """The line of work of this thread; None is the main one."""
+        return getattr(self._local, "line", None)
+
+    @line.setter
+    def line(self, line):
+        self._local.line = line
+
+    def mark(self, line=None):
+        """How much work was given to a line so far."""
+        return Mark(line, self._given[line])
+
+    def marks(self):
+        """How much work was given to each line so far."""
+        return [self.mark(line) for line in list(self._given)]
 
     def has_passed(self, mark):
         """True where it has done all that was given to it before a mark."""
-        return mark <= self._enqueued - len(self._queue)
+        return mark.given <= self._given[mark.line] - len(self._queues[mark.line])
 
-    def _enqueue(self, way, work):
+    def _enqueue(self, line, way, work):
         with self._lock:
-            self._queue.append((way, work))
-            self._enqueued += 1
+            self._queues[line].append((way, work))
+            self._given[line] += 1
             if self.pace is Pace.EARLY:
-                self._pass(self._enqueued)
+                self._pass(self.mark(line))
 
-    def wait(self, kind, mark=None, *, implied=True):
-        """Wait until it has passed a mark, or all; `implied` where nobody asked to wait."""
+    def follow(self, line, mark):
+        """What is given to a line from now on comes after a mark in another."""
+        if line is None:  # its work is done at once
+            self._pass(mark)
+        else:
+            self._enqueue(line, "turn", lambda: self._pass(mark))
+
+    def wait(self, kind, *marks, implied=True):
+        """Wait until it has passed marks, or all of this thread's line; `implied` where nobody asked to."""
         place = caller()
         if self.forbids_waits and implied:
             raise SynchronizingError(f"called a synchronizing CUDA operation: {kind} in {place}")
-        mark = self._enqueued if mark is None else mark
-        self.waits.append(Wait(kind, place, self._pass(mark)))
+        marks = marks or [self.mark(self.line)]
+        self.waits.append(Wait(kind, place, tuple(way for mark in marks for way in self._pass(mark))))
 
     def _pass(self, mark):
         passed = []
         with self._lock:
             while not self.has_passed(mark):
-                way, work = self._queue.popleft()
+                way, work = self._queues[mark.line].popleft()
                 work()
                 passed.append(way)
         return tuple(passed)
@@ -137,18 +166,23 @@ class Device:
         """Copy to pinned memory when the device gets there; both are the host's tensors inside."""
         now = source.clone()  # what the device does later does not change it
         _bytes(target).fill_(POISON)
-        self._enqueue("down", lambda: target.copy_(now))
+        self._enqueue(self.line, "down", lambda: target.copy_(now))
 
     def copy_up(self, target, source):
         """Copy from pinned memory, which is not to change before the device gets there."""
-        target.copy_(source)
-        place, before = caller(), _bytes(source).clone()
+        place, before, aside = caller(), _bytes(source).clone(), self.line is not None
+        if aside:
+            target.fill_(POISON)
+        else:
+            target.copy_(source)
 
-        def check():
+        def arrive():
             if not torch.equal(_bytes(source), before):
                 raise RuntimeError(f"race: the pinned source of the copy in {place} changed before it passed")
+            if aside:
+                target.copy_(source)
 
-        self._enqueue("up", check)
+        self._enqueue(self.line, "up", arrive)
 
 
 def _bytes(tensor):

@@ -107,6 +107,47 @@ def test_a_pinned_source_that_changes_too_early_is_a_race(gpu):
         torch.cuda.synchronize()
 
 
+def side_copy(host):
+    """A copy to the device on a stream aside, which nobody waits for."""
+    side, x, event = torch.cuda.Stream(), torch.empty(8, dtype=torch.uint8, device="cuda"), torch.cuda.Event()
+    with torch.cuda.stream(side):
+        x.copy_(host, non_blocking=True)
+        event.record(side)
+    return side, x, event
+
+
+def test_what_comes_on_a_stream_aside_is_poison_until_it_is_waited_for(gpu):
+    host = torch.arange(8, dtype=torch.uint8).pin_memory()
+    _, x, event = side_copy(host)
+    assert set((x + 0).cpu().tolist()) == {POISON}
+    assert not event.query()
+    event.synchronize()
+    assert x.cpu().tolist() == list(range(8))
+    _, other, event = side_copy(host)
+    torch.cuda.current_stream().wait_event(event)
+    assert (other + 0).cpu().tolist() == list(range(8))
+
+
+def test_a_wait_for_one_stream_lets_no_other_pass(gpu):
+    down, host = pinned(8), torch.arange(8, dtype=torch.uint8).pin_memory()
+    down.copy_(ramp(), non_blocking=True)
+    side, _, event = side_copy(host)
+    side.synchronize()
+    assert event.query()
+    assert set(down.tolist()) == {POISON}
+    torch.cuda.current_stream().synchronize()
+    assert down.tolist() == list(range(8))
+
+
+def test_a_stream_that_comes_after_another_waits_for_it(gpu):
+    down, side = pinned(8), torch.cuda.Stream()
+    down.copy_(ramp(), non_blocking=True)
+    side.wait_stream(torch.cuda.current_stream())
+    assert set(down.tolist()) == {POISON}, "nobody waited yet"
+    side.synchronize()
+    assert down.tolist() == list(range(8))
+
+
 WAITING = {
     "_local_scalar_dense": lambda x: x[0].item(),
     "nonzero": torch.nonzero,

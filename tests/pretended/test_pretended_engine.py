@@ -8,6 +8,7 @@ import torch
 
 from musetalk_cli.config import Sharpen
 from musetalk_cli.engine.compositor import GpuPath
+from musetalk_cli.engine.image_steps import ImageSteps
 from musetalk_cli.ops.tables import reflected
 from musetalk_cli.ops.torch_ops import gpu_image_blending
 from pretended.cuda import pretended_gpu
@@ -101,27 +102,19 @@ def test_a_pinned_slot_used_again_too_early_spoils_frames(guard_folder, on_gpu, 
     assert apart(spoken, expected) > 10
 
 
-def test_a_table_left_on_the_host_makes_the_path_fail(gpu, on_gpu, avatars, caplog, monkeypatch):
+def test_a_table_left_on_the_host_is_a_failure_and_no_slow_success(gpu, on_gpu, avatars, monkeypatch):
     def left(size, radius, device):
         return torch.from_numpy(reflected(size, radius))
 
     monkeypatch.setattr("musetalk_cli.ops.torch_ops._reflected", left)
-    spoken = speak(make_engine(on_gpu(), SHARPENED), avatars[0], seconds=0.2)
-    assert (spoken.engine.images.path, spoken.engine.images.fallbacks) == ("cpu", 1)
-    assert "on the same device" in caplog.text
-
-
-class Stays(torch.Tensor):
-    """Is not moved anywhere."""
-
-    def to(self, *_, **__):
-        return self
-
-
-def test_latents_left_on_the_host_are_refused_by_the_networks(gpu, on_gpu, avatars):
-    left = replace(avatars[0], latents=avatars[0].latents.as_subclass(Stays))
     with pytest.raises(DeviceMismatchError, match="on the same device"):
-        speak(make_engine(on_gpu()), left, seconds=0.2)
+        speak(make_engine(on_gpu(), SHARPENED), avatars[0], seconds=0.2)
+
+
+def test_latents_left_on_the_host_are_refused_by_the_networks(gpu, on_gpu, avatars, monkeypatch):
+    monkeypatch.setattr(ImageSteps, "_send", lambda steps, latents: latents)
+    with pytest.raises(DeviceMismatchError, match="on the same device"):
+        speak(make_engine(on_gpu()), avatars[0], seconds=0.2)
 
 
 @pytest.mark.parametrize("call", [*(pytest.param(call, marks=pytest.mark.slow) for call in (1, 9)), 14])
