@@ -1,5 +1,6 @@
 """The service's HTTP side, over a real socket on small networks."""
 
+import shutil
 import threading
 from dataclasses import replace
 from fractions import Fraction
@@ -76,6 +77,24 @@ def test_its_avatars_have_pictures_and_a_reason_where_they_cannot_be_used(served
     assert not told["demo"]["usable"]
     assert "demo networks" in told["demo"]["reason"]
     assert served.ask("GET", "/v1/avatars/demo/sample").headers["content-type"] == "audio/wav"
+
+
+def test_the_picture_of_an_avatar_that_was_removed_is_not_there(coloured_run, tmp_path):
+    folder = tmp_path / "avatars"
+    shutil.copytree(coloured_run.avatars.path, folder)
+    run = replace(coloured_run, avatars=DataFolder(folder, "flag"))
+    with server_of(Service(run, JOB, ServeConfig())) as client:
+        assert client.ask("GET", "/v1/avatars/red/thumbnail").status == 200
+        shutil.rmtree(folder / "blue" / "full_imgs")
+        answer = client.ask("GET", "/v1/avatars/blue/thumbnail")
+        assert (answer.status, answer.body["error"]) == (404, "Avatar blue has no picture that can be read.")
+        home = client.service.gallery.home_of("red")
+        shutil.rmtree(folder / "red")
+        assert client.ask("GET", "/v1/avatars/red/thumbnail").status == 404
+        # it was there when its name was looked up
+        client.service.gallery.home_of = lambda _: home
+        answer = client.ask("GET", "/v1/avatars/red/thumbnail")
+        assert (answer.status, answer.body["error"]) == (404, "Avatar red has no picture that can be read.")
 
 
 @pytest.mark.parametrize(

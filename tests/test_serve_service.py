@@ -216,10 +216,34 @@ def test_what_cannot_be_opened_leaves_its_place(coloured_run, monkeypatch):
         watcher.wait(lambda frames: len(frames) > 2)
 
 
+@pytest.mark.parametrize("name", ["sink viewers", "arrival", "presentation", "watcher", "session "])
+def test_a_session_whose_thread_cannot_be_started_is_none(coloured_run, monkeypatch, name):
+    with service_of(coloured_run, JOB, max_sessions=1) as service:
+        before = set(threading.enumerate())
+        start = threading.Thread.start
+
+        def fails(thread):
+            if thread.name.startswith(name):
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", fails)
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                service.open("red", "10.0.0.7")
+        assert service.sessions == []
+        for thread in set(threading.enumerate()) - before:
+            thread.join(TIMEOUT_S)
+        assert set(threading.enumerate()) == before
+        _, watcher = watched(service, "red")
+        watcher.wait(lambda frames: len(frames) > 2)
+
+
 def test_avatars_that_leave_no_room_are_refused_and_those_in_use_stay(coloured_run):
     with service_of(coloured_run, JOB, max_sessions=8) as service:
-        size = service.gallery.faces.take("red").size
-        service.gallery.faces.give_back("red")
+        red = service.gallery.faces.take("red")
+        service.gallery.faces.give_back(red)
+        size = red.size
     with service_of(coloured_run, JOB, max_sessions=8, memory=round(1.5 * size)) as service:
         session, watcher = watched(service, "red")
         with pytest.raises(RefusedError, match="Avatar blue takes"):

@@ -108,6 +108,21 @@ def test_a_loud_block_that_ends_a_refused_segment_is_refused_too():
     assert admit(second, sound())
 
 
+def test_an_interrupt_ends_a_refusal():
+    house = House(1)
+    first, second = house.turn(), house.turn()
+    admit(first, sound())
+    assert not admit(second, sound())
+    second.interrupt()
+    assert not admit(second, sound()), "it asks again, and is told again"
+    assert second.refused == 2
+    first.end()
+    second.interrupt()
+    assert admit(second, sound())
+    second.interrupt()
+    assert house.speakers.now == 1, "who has a place keeps it"
+
+
 def test_a_place_is_given_back_after_a_pause_and_not_before():
     house = House(1)
     turn = house.turn()

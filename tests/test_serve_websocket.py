@@ -283,6 +283,16 @@ def test_the_end_of_all_is_no_segment_of_its_own(served):
         assert [event["type"] for event in program.events].count("segment_finished") == 1
 
 
+@pytest.mark.parametrize("said", [0.0, 0.01])
+def test_who_closes_before_the_first_frame_is_told_of_no_error(served, said):
+    """A frame lasts 0.1 s here."""
+    with served.program("red", video="none") as program:
+        if said:
+            program.say(speech(said))
+        program.tell("close")
+        assert program.until("closed")["error"] is None
+
+
 def test_a_session_that_ends_before_its_client_is_told_is_told_so(served, monkeypatch):
     opened = Service.open
 

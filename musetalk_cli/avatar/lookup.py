@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from musetalk_cli.avatar.layout import META_FILE
 from musetalk_cli.avatar.names import find_folder, same_name, validate_name
 from musetalk_cli.avatar.store import list_avatars
 from musetalk_cli.errors import AvatarError
 from musetalk_cli.nets.embedded import AVATARS, embedded_avatars
+
+Edition = tuple[int, int, int]
+"""Device, number and time of a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,21 @@ class Home:
     avatars_dir: Path
     folder: Path
     embedded: bool
+
+    @property
+    def edition(self) -> Edition:
+        """What tells an avatar from one that is prepared anew in its place: the file that describes it.
+
+        Raises:
+            AvatarError: It is not there any more.
+        """
+        try:
+            found = (self.folder / META_FILE).stat()
+        except OSError as error:
+            raise AvatarError(
+                f"Avatar {self.name} cannot be read any more: {error.strerror}.", "Prepare it again."
+            ) from error
+        return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
 def find_avatar(avatars_dir: Path, name: str) -> Home:

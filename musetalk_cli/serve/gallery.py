@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from musetalk_cli.avatar.lookup import Home, find_all, find_avatar
+from musetalk_cli.avatar.lookup import Edition, Home, find_all, find_avatar
 from musetalk_cli.avatar.store import load_avatar, load_meta
 from musetalk_cli.config import JobConfig, RunConfig
 from musetalk_cli.errors import AvatarError, MuseTalkError
@@ -17,6 +19,8 @@ from musetalk_cli.serve.refusals import NotFoundError
 if TYPE_CHECKING:
     from musetalk_cli.avatar.data import Avatar
     from musetalk_cli.avatar.description import AvatarMeta
+
+log = logging.getLogger(__name__)
 
 
 class Gallery:
@@ -34,7 +38,9 @@ class Gallery:
     def __init__(self, run: RunConfig, job: JobConfig, memory: int) -> None:
         self._run = run
         self._job = job
-        self.faces = Faces(self._load, memory)
+        self.faces = Faces(self._load, self._edition, memory)
+        # what they could not be shown for as the service began, as they were then
+        self._broken: dict[str, tuple[Edition, str]] = {}
 
     def all(self) -> list[tuple[Home, AvatarMeta | None, str | None]]:
         """Every avatar: where it is, its description, and why it cannot be used, or None where it can."""
@@ -44,26 +50,58 @@ class Gallery:
             try:
                 meta = load_meta(home.avatars_dir, home.name)
                 settle(self._run, home.name)
+                reason = self._reason(home)
             except MuseTalkError as error:
                 reason = _without_place(error.message, home)
             found.append((home, meta, reason))
         return found
 
-    def any(self) -> Avatar:
-        """One that can be used, to warm up with.
+    def usable(self) -> list[Home]:
+        """Those that can be used.
 
         Raises:
             AvatarError: There is none.
         """
-        for home, _, reason in self.all():
-            if reason is None:
-                face = self.faces.take(home.name)
-                self.faces.give_back(home.name)
-                return face.avatar
-        raise AvatarError(
-            f"No avatar in {self._run.avatars.path} was made for model {self._run.model}.",
-            "Prepare one, or choose another --model.",
-        )
+        found = [home for home, _, reason in self.all() if reason is None]
+        if not found:
+            raise AvatarError(
+                f"No avatar in {self._run.avatars.path} was made for model {self._run.model}.",
+                "Prepare one, or choose another --model.",
+            )
+        return found
+
+    def rehearse(self, warm_up: Callable[[Avatar], None]) -> None:
+        """Warm up with the first avatar that can be shown; those before it are not offered.
+
+        Args:
+            warm_up: Makes faces of it.
+
+        Raises:
+            MuseTalkError: There is none; why the first one cannot.
+        """
+        broken: dict[str, tuple[Edition, str]] = {}
+        first: MuseTalkError | None = None
+        for home in self.usable():
+            edition = home.edition
+            try:
+                self._try(home.name, warm_up)
+            except MuseTalkError as error:
+                first = first or error
+                broken[home.name] = edition, error.message
+                continue
+            for name, (_, reason) in broken.items():
+                log.warning("Avatar %s is not offered: %s", name, reason)
+            self._broken = broken
+            return
+        assert first is not None  # noqa: S101 - there is one that was tried
+        raise first
+
+    def _try(self, name: str, warm_up: Callable[[Avatar], None]) -> None:
+        face = self.faces.take(name)
+        try:
+            warm_up(face.avatar)
+        finally:
+            self.faces.give_back(face)
 
     def home_of(self, name: str) -> Home:
         """Where an avatar is.
@@ -75,6 +113,24 @@ class Gallery:
             return find_avatar(self._run.avatars.path, name)
         except AvatarError as error:
             raise NotFoundError(f"There is no avatar {name!r:.60}.", "Choose one of /v1/avatars.") from error
+
+    def _reason(self, home: Home) -> str | None:
+        """Why an avatar cannot be shown, as far as was tried; None once it was prepared anew."""
+        edition, reason = self._broken.get(home.name, (None, None))
+        return reason if edition == home.edition else None
+
+    def _edition(self, name: str) -> tuple[Edition, ...]:
+        """Of an avatar, and of the one whose pictures are shown in silence.
+
+        Raises:
+            AvatarError: It is not offered.
+        """
+        homes = [self.home_of(name)]
+        if (reason := self._reason(homes[0])) is not None:
+            raise AvatarError(reason, "Choose another avatar, or prepare this one again.")
+        if self._job.idle_avatar is not None:
+            homes.append(self.home_of(self._job.idle_avatar))
+        return tuple(home.edition for home in homes)
 
     def _load(self, name: str) -> Face:
         home = self.home_of(name)

@@ -18,11 +18,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from musetalk_cli import __version__
-from musetalk_cli.avatar.lookup import Home
+from musetalk_cli.avatar.lookup import Edition, Home
 from musetalk_cli.avatar.pictures import read_frame
 from musetalk_cli.avatar.store import load_meta
 from musetalk_cli.clock import Clock
-from musetalk_cli.errors import MuseTalkError
+from musetalk_cli.errors import AvatarError, MuseTalkError
 from musetalk_cli.measure.gpu import GpuMonitor
 from musetalk_cli.nets.embedded import sample_of
 from musetalk_cli.serve import calls, websocket
@@ -178,7 +178,7 @@ def _add_state(app: FastAPI) -> None:
 
 def _add_avatars(app: FastAPI) -> None:
     service: Service = app.state.service
-    thumbnails: dict[Path, tuple[int, bytes]] = {}
+    thumbnails: dict[Path, tuple[Edition, bytes]] = {}
 
     @app.get("/v1/avatars")
     def avatars() -> dict[str, Any]:
@@ -201,9 +201,14 @@ def _add_avatars(app: FastAPI) -> None:
     @app.get("/v1/avatars/{name}/thumbnail")
     async def thumbnail(name: str) -> Response:
         home = await run_in_threadpool(service.gallery.home_of, name)
-        changed = home.folder.stat().st_mtime_ns
-        if thumbnails.get(home.folder, (0, b""))[0] != changed:
-            thumbnails[home.folder] = changed, await run_in_threadpool(_thumbnail, home)
+        try:
+            edition = home.edition
+            if home.folder not in thumbnails or thumbnails[home.folder][0] != edition:
+                thumbnails[home.folder] = edition, await run_in_threadpool(_thumbnail, home)
+        except (AvatarError, OSError) as error:  # it was removed since, or is broken
+            raise NotFoundError(
+                f"Avatar {home.name} has no picture that can be read.", "Choose another, or prepare it again."
+            ) from error
         return Response(thumbnails[home.folder][1], media_type="image/jpeg")
 
     @app.get("/v1/avatars/{name}/sample")

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from musetalk_cli.clock import Clock
 from musetalk_cli.config import SilenceLevel
-from musetalk_cli.errors import describe
+from musetalk_cli.errors import InputError, describe
 from musetalk_cli.handoff import HandoffClosed
 from musetalk_cli.live.observe import Outcome, Snapshot
 from musetalk_cli.live.stream import Stream
@@ -241,6 +241,7 @@ class ServedSession:
         with self._lock:
             self._file.stop()
             self._stream.interrupt()
+            self._turn.interrupt()
         if self._told is not None:
             self._told.interrupted()
 
@@ -273,19 +274,23 @@ class ServedSession:
             self._alone_since = now
         return 0.0 if self._alone_since is None else now - self._alone_since
 
-    def run(self, ended: Ended) -> None:
-        """Wait for its end, in a thread of its own; then tell.
+    def start(self, ended: Ended) -> None:
+        """Wait for its end in a thread of its own; then tell.
 
         Args:
             ended: Told the figures; None where it failed.
         """
+        threading.Thread(target=self._run, args=(ended,), name=f"session {self.label}", daemon=True).start()
+
+    def _run(self, ended: Ended) -> None:
         outcome, failures = None, []
         try:
             outcome = self._stream.join()
             failures = [*outcome.failures]
         except BaseException as error:
-            # one that nothing was said to has no frame, and that is no failure
-            failures = [] if self._parts.stop.is_set() else [error]
+            # one that ended before its first frame has none, and that is no failure
+            is_short = self._parts.stop.is_set() or isinstance(error, InputError)
+            failures = [] if is_short else [error]
         for failure in failures:
             self.log.warning("failed: %s", describe(failure))
         self._error = describe(failures[0]) if failures else None

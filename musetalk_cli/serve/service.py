@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from fractions import Fraction
+from functools import partial
 
 from musetalk_cli.clock import Clock, MonotonicClock
 from musetalk_cli.config import JobConfig, RunConfig
@@ -24,6 +25,7 @@ from musetalk_cli.measure.gpu import GpuUse
 from musetalk_cli.nets.bundle import open_bundle
 from musetalk_cli.run.job import choose_chunk, make_engine, open_stream
 from musetalk_cli.serve.broadcast import Broadcast
+from musetalk_cli.serve.faces import Face
 from musetalk_cli.serve.gallery import Gallery
 from musetalk_cli.serve.metrics import Meters, State
 from musetalk_cli.serve.naming import new_id
@@ -100,9 +102,9 @@ class Service:
 
     def _work(self, told: Callable[[], None]) -> None:
         try:
-            avatar = self.gallery.any()
+            self.gallery.usable()  # before the networks are loaded for nothing
             engine = self._make()
-            engine.warm_up(avatar)
+            self.gallery.rehearse(engine.warm_up)
             choose_chunk(engine)
             costs, job = engine.costs, engine.job
             self.speakers = Speakers(max(1, costs.speakers(job.chunk, job.fps)))
@@ -242,22 +244,22 @@ class Service:
             parts.broadcast.on_shown = session.shown
             try:
                 stream.open()
-            except BaseException:
+                session.start(partial(self._forget, face))
+            except BaseException as error:
+                stream.abort(error)
                 engine.close(stream.session)
                 raise
         except BaseException:
-            self.gallery.faces.give_back(avatar)
+            self.gallery.faces.give_back(face)
             raise
+        # nothing has ended it yet: nobody knows its name, and the device does nothing for it
         self._opened(client, session)
         loop.add(stream)
-        threading.Thread(
-            target=session.run, args=(self._forget,), name=f"session {session.label}", daemon=True
-        ).start()
         return session
 
-    def _forget(self, session: ServedSession, outcome: Outcome | None) -> None:
+    def _forget(self, face: Face, session: ServedSession, outcome: Outcome | None) -> None:
         """A session has ended; told by its own thread."""
-        self.gallery.faces.give_back(session.avatar)
+        self.gallery.faces.give_back(face)
         with self._lock:
             # both at once, so that no figure counts it twice or not at all
             self._sessions.pop(session.id, None)

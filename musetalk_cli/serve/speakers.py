@@ -161,6 +161,11 @@ class Turn:
             if now - silent_since > PAUSE_S and self._waiting_s() < AHEAD_S:
                 self._give_back()
 
+    def interrupt(self) -> None:
+        """What was said is cut off: a refusal ends with it, and what comes next may ask again."""
+        with self._lock:
+            self._is_refused = False
+
     def give_back(self) -> None:
         """Give the place back: there is no sound after all."""
         with self._lock:
