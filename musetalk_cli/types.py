@@ -73,11 +73,13 @@ class AudioBlock:
         samples: float32 `[samples, channels]`, full scale at 1.0, at the rate of its source.
         arrived: Monotonic seconds at which the block was complete.
         ends: A segment ends with it, as its sender says: nothing more of it is waited for.
+        segment: The number that its sender gives that segment, or None.
     """
 
     samples: Samples
     arrived: float
     ends: bool = False
+    segment: int | None = None
 
 
 class Fate(enum.Enum):
@@ -140,7 +142,7 @@ class FrameRequest:
         source: Number of the avatar's frame that it is put into.
         utterance: What it is of; None where nothing is said.
         short: It was made with less look-ahead than it wants.
-        ends: Segments of the sound that end in its slice, as their sender says.
+        ends: Segments of the sound that end in its slice, as their sender says: their numbers, or None.
     """
 
     index: int
@@ -156,7 +158,7 @@ class FrameRequest:
     source: int = 0
     utterance: Utterance | None = None
     short: bool = False
-    ends: int = 0
+    ends: tuple[int | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,14 +19,14 @@ def test_what_is_pushed_is_given_in_order_with_its_time_and_its_ends():
     source = PushedSource(RATE, 1, clock)
     assert source.offer(block(320, 0.1))
     clock.time = 11.0
-    assert source.offer(block(0), ends=True)
+    assert source.offer(block(0), ends=True, segment=7)
     assert source.offer(block(160, 0.2))
     source.close()
     given = list(source)
-    assert [(len(one.samples), one.arrived, one.ends) for one in given] == [
-        (320, 10.0, False),
-        (0, 11.0, True),
-        (160, 11.0, False),
+    assert [(len(one.samples), one.arrived, one.ends, one.segment) for one in given] == [
+        (320, 10.0, False, None),
+        (0, 11.0, True, 7),
+        (160, 11.0, False, None),
     ]
 
 

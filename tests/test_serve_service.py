@@ -266,7 +266,7 @@ def test_the_end_of_a_segment_is_told_though_it_comes_after_its_last_frame_and_l
         session.hear(np.zeros((0, 1), np.float32), ends=True)
         session.finish()
         assert watcher.over.wait(TIMEOUT_S)
-        assert sum(frame.request.ends for frame in watcher.frames) == 2
+        assert sum(len(frame.request.ends) for frame in watcher.frames) == 2
 
 
 def test_a_file_that_comes_when_its_session_has_ended_takes_no_place(coloured_run):

@@ -17,13 +17,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lives import RATE, delay_of, speech, write_sound
-from serving import FPS, JOB, TIMEOUT_S, serving
+from serving import FPS, JOB, TIMEOUT_S, serving, wav
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from musetalk_cli.serve import websocket
-from musetalk_cli.serve.receiver import Outbox
+from musetalk_cli.serve.broadcast import Unit, Wants
+from musetalk_cli.serve.inbox import MESSAGE_COSTS, PENDING_BYTES, Inbox
+from musetalk_cli.serve.receiver import Outbox, Receiver
 from musetalk_cli.serve.service import Service
-from musetalk_cli.serve.websocket import MESSAGE_COSTS, PENDING_BYTES, Inbox
+from musetalk_cli.types import Fate, Frame, FrameRequest
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "stream_client.py"
 TOKEN = "a-token-that-is-long-enough"
@@ -98,15 +100,80 @@ def test_an_interrupt_ends_what_was_said_though_more_waits_behind_it(served):
         for number in range(8):
             program.say(speech(10, seed=10 + number))
         program.tell("interrupt")
-        program.until("interrupted")
+        assert program.until("interrupted")["segment"] == 1, "all of it was one, and the next follows it"
         program.until("idle")
         rest = program.watch(2 * FPS)
         assert not any(frame.speaking for frame in rest)
         assert np.abs(np.frombuffer(b"".join(frame.sound for frame in rest[2:]), "<i2")).max() == 0
         program.say(after := speech(0.6, seed=4))
         program.tell("end")
-        assert program.until("segment_finished")["segment"] == 0, "what was cut off is never finished"
+        assert program.until("segment_finished")["segment"] == 1, "what was cut off is never finished"
         assert delay_of(after, program.heard)[1] > 0.95
+
+
+def test_a_segment_keeps_its_senders_number_whatever_became_of_those_before(served):
+    """Two are finished, three are cut off, so is one that was begun, and two more are finished."""
+    with served.program("red", video="none") as program:
+
+        def finished():
+            return [event["segment"] for event in program.events if event["type"] == "segment_finished"]
+
+        for number in range(2):
+            program.say(speech(0.4, seed=number))
+            program.tell("end")
+            program.until("segment_finished")
+        for number in range(3):
+            program.say(speech(20, seed=number))
+            program.tell("end")
+        program.say(speech(0.3))
+        program.until("speaking")
+        program.tell("interrupt")
+        assert program.until("interrupted")["segment"] == 6
+        program.tell("interrupt")
+        assert program.until("interrupted")["segment"] == 6, "nothing was sent in between"
+        for number in (6, 7):
+            program.say(speech(0.4, seed=number))
+            program.tell("end")
+            told = program.until("segment_finished")
+            assert told["segment"] == number
+        program.tell("close")
+        program.until("closed")
+        assert finished() == [0, 1, 6, 7]
+
+
+def test_what_another_way_interrupts_or_speaks_does_not_change_the_numbers(served):
+    with served.program("red", video="none") as program:
+        path = f"/v1/sessions/{program.first['session']}"
+        program.say(speech(0.4))
+        program.tell("end")
+        assert program.until("segment_finished")["segment"] == 0
+        assert served.ask("POST", f"{path}/speak", wav(speech(0.4), RATE)).status == 202
+        assert program.until("segment_finished")["segment"] is None
+        program.say(speech(2))
+        program.until("speaking")
+        assert served.ask("POST", f"{path}/interrupt").status == 204
+        assert program.until("interrupted")["segment"] == 1, "it goes on with what is still to come of it"
+        program.say(speech(0.4))
+        program.tell("end")
+        assert program.until("segment_finished")["segment"] == 1
+
+
+def test_a_frame_on_its_way_finishes_nothing_that_was_cut_off():
+    async def scenario():
+        outbox = Outbox(asyncio.get_running_loop())
+        receiver = Receiver(Wants("none", "none"), outbox, Fraction(FPS))
+        receiver.interrupted(3)
+        request = FrameRequest(0, None, np.zeros((0, 1), np.float32), 0.0, 0.0, 0, ends=(2, 3, None))
+        frame = Frame(request, np.zeros((2, 2, 3), np.uint8), Fraction(1, 2), 0.0, Fate.IDLE)
+        receiver.show(Unit(frame, b"", key=True, sound=()))
+        outbox.close()
+        return [json.loads(await outbox.take()) for _ in range(outbox.waiting)]
+
+    assert asyncio.run(scenario()) == [
+        {"type": "interrupted", "segment": 3},
+        {"type": "segment_finished", "segment": 3, "pts": [1, 2]},
+        {"type": "segment_finished", "segment": None, "pts": [1, 2]},
+    ]
 
 
 def test_two_that_speak_at_once_never_see_or_hear_each_other(served):
@@ -146,6 +213,7 @@ def test_one_speaker_more_than_there_are_places_is_told_so_and_may_try_again(col
             second.say(speech(0.5, seed=6))
             second.tell("end")
             refused = second.until("refused")
+            assert refused["segment"] == 0
             assert refused["error"] == "All places are taken: this machine sustains 1 speaker at once."
             assert client.ask("GET", "/v1/service").body["speakers"] == {"now": 1, "most": 1}
             assert not any(frame.speaking for frame in second.watch(5))
@@ -155,7 +223,7 @@ def test_one_speaker_more_than_there_are_places_is_told_so_and_may_try_again(col
                 first.watch(1)
             second.say(speech(0.5, seed=6))
             second.tell("end")
-            assert second.until("segment_finished")["segment"] == 0
+            assert second.until("segment_finished")["segment"] == 1, "the first one was refused"
         metrics = client.ask("GET", "/metrics").body.decode()
         assert 'musetalk_refused_total{what="speech"} 1.0' in metrics
 

@@ -91,12 +91,12 @@ def test_no_frames_have_no_sound():
 def test_the_end_of_a_segment_is_told_once_with_the_frame_that_holds_its_last_sample(rate, parts):
     timeline = Timeline(Fraction(25))
     track, at, expected = SoundTrack(timeline, rate, 1), 0, {}
-    for length, ends in parts:
-        track.append(noise(length), 1.0, ends=ends)
+    for segment, (length, ends) in enumerate(parts):
+        track.append(noise(length), 1.0, ends=ends, segment=segment)
         at += length
         if ends:
             frame = next(number for number in range(99) if timeline.frame_start(number + 1, rate) >= at)
-            expected[frame] = expected.get(frame, 0) + 1
+            expected[frame] = (*expected.get(frame, ()), segment)
     track.append(noise(timeline.frame_start(100, rate) - at), 1.0)
     taken = [
         sound.ends for start in range(0, 100, 4) for sound in track.take(range(start, start + 4), final=False)
@@ -106,7 +106,7 @@ def test_the_end_of_a_segment_is_told_once_with_the_frame_that_holds_its_last_sa
 
 def test_an_interrupt_forgets_the_ends_of_what_it_cut_off():
     track = SoundTrack(Timeline(Fraction(25)), 16_000, 1)
-    track.append(noise(1000), 1.0, ends=True)
+    track.append(noise(1000), 1.0, ends=True, segment=0)
     track.mute()
-    track.append(noise(1000), 1.0, ends=True)
-    assert [sound.ends for sound in track.take(range(3), final=True)] == [0, 0, 1]
+    track.append(noise(1000), 1.0, ends=True, segment=1)
+    assert [sound.ends for sound in track.take(range(3), final=True)] == [(), (), (1,)]

@@ -70,15 +70,18 @@ class Hearing:
         """True where the sound heard last is in the middle of speech."""
         return self._planner.is_speaking
 
-    def hear(self, samples: Samples, arrived: float, *, ends: bool = False) -> None:
+    def hear(
+        self, samples: Samples, arrived: float, *, ends: bool = False, segment: int | None = None
+    ) -> None:
         """Add sound.
 
         Args:
             samples: float32 `[n, channels]` at the stream's rate.
             arrived: Monotonic seconds at which its last sample arrived.
             ends: A segment ends with it.
+            segment: The number of that segment, or None.
         """
-        self._listen(self._sound.append(samples, arrived, ends=ends), arrived)
+        self._listen(self._sound.append(samples, arrived, ends=ends, segment=segment), arrived)
 
     def put_in_silence(self, samples: int, now: float) -> None:
         """Let silence take the place of so many samples at the stream's rate that did not come."""

@@ -164,20 +164,23 @@ class Session:
         self.hearing.mute()
         fate = decide(0.0, has_face=False, late=False, discarded=True)
         self._waiting = deque(
-            replace(request, tokens=None, fate=fate, weight=0.0, utterance=None, ends=0)
+            replace(request, tokens=None, fate=fate, weight=0.0, utterance=None, ends=())
             for request in self._waiting
         )
 
-    def hear(self, samples: Samples, arrived: float, *, ends: bool = False) -> None:
+    def hear(
+        self, samples: Samples, arrived: float, *, ends: bool = False, segment: int | None = None
+    ) -> None:
         """Add sound.
 
         Args:
             samples: float32 `[n, channels]` at the stream's rate.
             arrived: Monotonic seconds at which its last sample arrived.
             ends: A segment ends with it.
+            segment: The number of that segment, or None.
         """
         self.settle()
-        self.hearing.hear(samples, arrived, ends=ends)
+        self.hearing.hear(samples, arrived, ends=ends, segment=segment)
 
     def end_sound(self, now: float) -> None:
         """End the sound: what is left becomes the last frames.

@@ -22,12 +22,12 @@ class FrameSound:
     Attributes:
         samples: float32 `[n, channels]` at the stream's rate.
         arrived: Monotonic seconds at which its first sample arrived.
-        ends: Segments that end in it.
+        ends: Segments that end in it: their numbers, or None.
     """
 
     samples: Samples
     arrived: float
-    ends: int
+    ends: tuple[int | None, ...]
 
 
 class SoundTrack:
@@ -48,8 +48,8 @@ class SoundTrack:
         self._fed = 0
         self._told = False
         self._arrivals: deque[tuple[int, float]] = deque()
-        # samples of the stream at which segments end, whose frames were not taken yet
-        self._ends: deque[int] = deque()
+        # samples of the stream at which segments end, whose frames were not taken yet, and their numbers
+        self._ends: deque[tuple[int, int | None]] = deque()
 
     @property
     def heard(self) -> int:
@@ -66,18 +66,21 @@ class SoundTrack:
         """True where a segment has ended, and no frame that was taken says so."""
         return bool(self._ends)
 
-    def append(self, samples: Samples, arrived: float, *, ends: bool = False) -> Samples:
+    def append(
+        self, samples: Samples, arrived: float, *, ends: bool = False, segment: int | None = None
+    ) -> Samples:
         """Take float32 `[n, channels]`, give the mono float32 `[m]` at 16 kHz that are final.
 
         Args:
             samples: The sound.
             arrived: Monotonic seconds at which it was complete.
             ends: A segment ends with it.
+            segment: The number of that segment, or None.
         """
         self._blocks.append(samples)
         self._fed += len(samples)
         if ends:
-            self._ends.append(self._fed)
+            self._ends.append((self._fed, segment))
         self._arrivals.append((self._fed, arrived))
         heard = self._resampler.resample(samples)
         if not self._told and self._resampler.cancelled_at is not None:
@@ -114,13 +117,12 @@ class SoundTrack:
         self._start += end
         return sounds
 
-    def _ended_by(self, sample: int) -> int:
-        """How many segments end up to a sample; each is told once."""
-        ended = 0
-        while self._ends and self._ends[0] <= sample:
-            self._ends.popleft()
-            ended += 1
-        return ended
+    def _ended_by(self, sample: int) -> tuple[int | None, ...]:
+        """Segments that end up to a sample; each is told once."""
+        ended = []
+        while self._ends and self._ends[0][0] <= sample:
+            ended.append(self._ends.popleft()[1])
+        return tuple(ended)
 
     def row_arrived(self, row: int) -> float:
         """When the first sample of a row of the encoder arrived; its frame must not be taken yet."""

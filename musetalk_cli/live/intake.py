@@ -146,7 +146,7 @@ class Intake:
             self._segment_ended = block.ends
             with self._stats.span("audio"):
                 arrived = block.arrived if self._policy.own_time else self._clock.now()
-                self._session.hear(block.samples, arrived, ends=block.ends)
+                self._session.hear(block.samples, arrived, ends=block.ends, segment=block.segment)
         return True
 
     def _pull(self) -> AudioBlock | None:

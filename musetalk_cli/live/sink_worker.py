@@ -278,7 +278,7 @@ class SinkWorker:
             image = cv2.addWeighted(frame.image, 0.5, frame.idle, 0.5, 0)
         audio = self._muted(request.audio) if first else np.zeros_like(request.audio)
         fate = decide(0, has_face=False, late=False, discarded=True)
-        return replace(frame, image=image, fate=fate, request=replace(request, audio=audio, ends=0))
+        return replace(frame, image=image, fate=fate, request=replace(request, audio=audio, ends=()))
 
     def _muted(self, audio: Samples) -> Samples:
         muted = np.zeros_like(audio)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
+import threading
 from collections import deque
 from fractions import Fraction
 
@@ -80,7 +81,9 @@ class Receiver:
         self._outbox = outbox
         self._most = QUEUED + int(BEHIND_S * fps)
         self._speaks = False
-        self._segments = 0
+        # those before it were cut off
+        self._first_segment = 0
+        self._telling = threading.Lock()
         self._waits_for_key = False
 
     # -- a viewer: told by the session's sink, and never waits -------------------------------------------
@@ -97,9 +100,10 @@ class Receiver:
             self._speaks = speaks
             self._tell("speaking" if speaks else "idle", pts=_told(frame.pts))
         self._send(unit, speaks=speaks)
-        for _ in range(request.ends):
-            self._tell("segment_finished", segment=self._segments, pts=_told(frame.pts))
-            self._segments += 1
+        with self._telling:
+            for segment in request.ends:
+                if segment is None or segment >= self._first_segment:
+                    self._tell("segment_finished", segment=segment, pts=_told(frame.pts))
 
     def end(self) -> None:
         """No frame comes any more; `ended` says why."""
@@ -130,13 +134,16 @@ class Receiver:
 
     # -- what else it is told ----------------------------------------------------------------------------
 
-    def refused(self, refusal: RefusedError) -> None:
-        """Its speech was refused."""
-        self._tell("refused", error=refusal.message, hint=refusal.hint)
+    def refused(self, refusal: RefusedError, segment: int | None) -> None:
+        """Its speech was refused; in which segment."""
+        self._tell("refused", segment=segment, error=refusal.message, hint=refusal.hint)
 
-    def interrupted(self) -> None:
-        """What was said and not shown was discarded."""
-        self._tell("interrupted")
+    def interrupted(self, segment: int) -> None:
+        """What was said and not shown was discarded: all of what was sent before this segment."""
+        # a frame that was on its way meanwhile finishes none of them any more
+        with self._telling:
+            self._first_segment = segment
+            self._tell("interrupted", segment=segment)
 
     def ended(self, error: str | None) -> None:
         """The session is over."""

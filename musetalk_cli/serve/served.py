@@ -6,7 +6,6 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from musetalk_cli.clock import Clock
 from musetalk_cli.config import SilenceLevel
@@ -17,9 +16,9 @@ from musetalk_cli.live.stream import Stream
 from musetalk_cli.serve.broadcast import Broadcast
 from musetalk_cli.serve.metrics import Meters
 from musetalk_cli.serve.naming import SessionLog
-from musetalk_cli.serve.refusals import RefusedError
 from musetalk_cli.serve.speakers import Speakers, Turn
 from musetalk_cli.serve.spoken_file import SpokenFile
+from musetalk_cli.serve.told import Told
 from musetalk_cli.sources.pushed import PushedSource
 from musetalk_cli.types import Frame, Samples, StreamFormat
 
@@ -47,22 +46,6 @@ class Parts:
     def watch(self, snapshot: Snapshot) -> None:
         """Told by the stream's watcher."""
         self.snapshot = snapshot
-
-
-class Told(Protocol):
-    """Whoever is told what happens in a session besides frames; from any thread, and never waits.
-
-    The end may be told twice, where it comes while somebody begins to be told.
-    """
-
-    def refused(self, refusal: RefusedError) -> None:
-        """Its speech was refused."""
-
-    def interrupted(self) -> None:
-        """What was said and not shown was discarded."""
-
-    def ended(self, error: str | None) -> None:
-        """It is over; why, where it has failed."""
 
 
 class ServedSession:
@@ -116,6 +99,7 @@ class ServedSession:
         self._meters = meters
         self._answered = -1
         self._refusals = 0
+        self._segment = 0
         # of which turn it is told, and what
         self._problem: tuple[int, str] | None = None
         self._clock = clock
@@ -154,7 +138,7 @@ class ServedSession:
 
     # -- sound -------------------------------------------------------------------------------------------
 
-    def hear(self, samples: Samples, *, ends: bool = False) -> bool:
+    def hear(self, samples: Samples, *, ends: bool = False, segment: int | None = None) -> bool:
         """Take sound, as it is spoken or ahead of its time.
 
         What is refused is taken and forgotten, up to a pause or the end of its segment.
@@ -162,24 +146,27 @@ class ServedSession:
         Args:
             samples: float32 `[n, channels]` at the session's rate.
             ends: A segment ends with it.
+            segment: The number that its sender gives the segment it is of, from 0; None for what has none.
 
         Returns:
             False where there is no room for it yet: it must come again.
         """
         with self._lock:
-            return self._take(samples, ends)
+            is_taken = self._take(samples, ends, segment)
+            if is_taken and segment is not None:
+                self._segment = segment + ends
+            return is_taken
 
-    def _take(self, samples: Samples, ends: bool) -> bool:
+    def _take(self, samples: Samples, ends: bool, segment: int | None = None) -> bool:
         if self._over.is_set():
             return True
         if not self._turn.admit(samples, self.stream.sample_rate, ends=ends):
-            self._refuse()
+            self._refuse(segment)
             return True
         try:
-            taken = self._parts.source.offer(samples, ends=ends)
+            return self._parts.source.offer(samples, ends=ends, segment=segment)
         except HandoffClosed:
             return True
-        return taken
 
     def listen_to_microphone(self, samples: Samples) -> bool:
         """Take sound of a microphone, as `hear`; while a file is spoken it is forgotten."""
@@ -189,7 +176,7 @@ class ServedSession:
         self.log.warning("%s", why)
         self._problem = self._turn.taken, why
 
-    def _refuse(self) -> None:
+    def _refuse(self, segment: int | None) -> None:
         """Tell of a refusal, once."""
         refusal = self._speakers.refusal()
         self._problem = self._turn.taken, refusal.message
@@ -198,7 +185,7 @@ class ServedSession:
         self._refusals = self._turn.refused
         self._meters.refused.labels("speech").inc()
         if self._told is not None:
-            self._told.refused(refusal)
+            self._told.refused(refusal, segment)
 
     def check_may_speak(self) -> None:
         """Refuse what `speak` would refuse now.
@@ -236,14 +223,19 @@ class ServedSession:
 
     # -- what else is asked of it ------------------------------------------------------------------------
 
-    def interrupt(self) -> None:
-        """Discard everything that was said and not yet shown."""
+    def interrupt(self, segment: int | None = None) -> None:
+        """Discard everything that was said and not yet shown.
+
+        Args:
+            segment: The number of the segment that will be sent next; None is the one that is being sent.
+        """
         with self._lock:
+            self._segment = self._segment if segment is None else segment
             self._file.stop()
             self._stream.interrupt()
             self._turn.interrupt()
         if self._told is not None:
-            self._told.interrupted()
+            self._told.interrupted(self._segment)
 
     def finish(self) -> None:
         """Take no more sound; what was said is still shown, then the session ends."""

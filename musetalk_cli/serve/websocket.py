@@ -10,10 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
 from typing import Annotated, Literal
 
-import numpy as np
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
@@ -22,11 +20,11 @@ from musetalk_cli.errors import InputError, MuseTalkError
 from musetalk_cli.serve.broadcast import Wants
 from musetalk_cli.serve.calls import Name, reason_of
 from musetalk_cli.serve.guard import client_of
+from musetalk_cli.serve.inbox import Inbox
 from musetalk_cli.serve.receiver import BEHIND_S, Outbox, Receiver
 from musetalk_cli.serve.refusals import RefusedError
 from musetalk_cli.serve.served import ServedSession
 from musetalk_cli.serve.service import Service
-from musetalk_cli.serve.spoken_file import WAIT_S
 from musetalk_cli.sources.s16 import CHANNELS, SAMPLE_RATES
 from musetalk_cli.strict_json import JsonError, dump, parse
 from musetalk_cli.timeline import FPS_RANGE, parse_fps
@@ -35,14 +33,8 @@ log = logging.getLogger(__name__)
 
 MESSAGE_BYTES = 1 << 20
 """The longest message."""
-PENDING_BYTES = 16 << 20
-"""Sound that may wait here for its room; until then controls behind it are heard."""
-MESSAGE_COSTS = 256
-"""Bytes that a message counts for at the least, so that the smallest ones are bounded too."""
 HELLO_S = 10.0
 """How long a client may take to say what it wants."""
-BLOCK_S = 0.1
-"""Seconds of sound that are given to the session at once."""
 UNKNOWN_MESSAGES = 10
 """Messages that are not understood, after which a client is sent away."""
 AGAIN, NOT_ALLOWED, DONE = 1013, 1008, 1000
@@ -205,92 +197,6 @@ async def _receive_all(socket: WebSocket, session: ServedSession, inbox: Inbox, 
             outbox.put(dump({"type": "error", "error": f"A message is not understood: {reason_of(error)}."}))
             continue
         if kind == "interrupt":
-            inbox.discard()
-            session.interrupt()
+            session.interrupt(inbox.discard())
         else:
             await inbox.end(last=kind == "close")
-
-
-class Inbox:
-    """Sound of a client that waits for room in its session.
-
-    Args:
-        session: Who hears it.
-
-    Attributes:
-        is_complete: True once the session was given all and told that no more comes.
-    """
-
-    def __init__(self, session: ServedSession) -> None:
-        self.is_complete = False
-        self._session = session
-        self._width = 2 * session.stream.channels
-        self._rest = b""
-        # (bytes of whole samples, a segment ends with them); None is the end of all
-        self._waiting: deque[tuple[bytes, bool] | None] = deque()
-        self._bytes = 0
-        self._is_open = False
-        self._discards = 0
-        self._changed = asyncio.Condition()
-
-    async def add(self, data: bytes) -> None:
-        """Take 16-bit PCM, cut anywhere; waits while too much of it is here."""
-        data = self._rest + data
-        whole = len(data) - len(data) % self._width
-        self._rest = data[whole:]
-        self._is_open = True
-        await self._append((data[:whole], False))
-
-    async def end(self, *, last: bool) -> None:
-        """A segment is complete, and no other comes where it is the last; waits like `add`."""
-        self._rest = b""
-        if self._is_open or not last:
-            await self._append((b"", True))
-        self._is_open = False
-        if last:
-            await self._append(None)
-
-    async def _append(self, item: tuple[bytes, bool] | None) -> None:
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._bytes < PENDING_BYTES)
-            self._waiting.append(item)
-            self._bytes += _cost(item)
-            self._changed.notify_all()
-
-    def discard(self) -> None:
-        """Forget what waits."""
-        self._rest = b""
-        self._is_open = False
-        self._discards += 1
-        is_last = None in self._waiting
-        self._waiting.clear()
-        if is_last:
-            self._waiting.append(None)
-        self._bytes = sum(map(_cost, self._waiting))
-
-    async def give_all(self) -> None:
-        """Give the session what comes, until the client goes away."""
-        while True:
-            async with self._changed:
-                await self._changed.wait_for(lambda: bool(self._waiting))
-                item = self._waiting.popleft()
-                self._bytes -= _cost(item)
-                self._changed.notify_all()
-            if item is None:
-                self._session.finish()
-                self.is_complete = True
-                return
-            await self._give(*item)
-
-    async def _give(self, data: bytes, ends: bool) -> None:
-        discards = self._discards
-        samples = np.frombuffer(data, "<i2").reshape(-1, self._session.stream.channels)
-        step = max(1, round(BLOCK_S * self._session.stream.sample_rate))
-        for start in range(0, max(1, len(samples)), step):
-            block = samples[start : start + step].astype(np.float32) / np.float32(32768)
-            while discards == self._discards and not self._session.hear(block, ends=ends):
-                await asyncio.sleep(WAIT_S)
-
-
-def _cost(item: tuple[bytes, bool] | None) -> int:
-    return MESSAGE_COSTS if item is None else max(MESSAGE_COSTS, len(item[0]))

@@ -32,12 +32,13 @@ class PushedSource:
             max(1, round(ROOM_S * sample_rate)), lambda block: max(1, len(block.samples))
         )
 
-    def offer(self, samples: Samples, *, ends: bool = False) -> bool:
+    def offer(self, samples: Samples, *, ends: bool = False, segment: int | None = None) -> bool:
         """Add sound.
 
         Args:
             samples: float32 `[n, channels]`, full scale at 1.0; may be empty where a segment ends.
             ends: A segment ends with it.
+            segment: The number of that segment, or None.
 
         Returns:
             False where there is no room for it yet: whoever has it must come again.
@@ -45,7 +46,7 @@ class PushedSource:
         Raises:
             HandoffClosed: The source was closed.
         """
-        return self._queue.offer(AudioBlock(samples, self._clock.now(), ends))
+        return self._queue.offer(AudioBlock(samples, self._clock.now(), ends, segment))
 
     def __iter__(self) -> Iterator[AudioBlock]:
         """Yield what was pushed, until the source is closed and empty."""
