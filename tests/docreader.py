@@ -153,12 +153,22 @@ class Reader:
         known += words[2:3] if words[1] == "prepare-avatar" else []
         known += words[3:4] if words[1:3] == ["avatars", "import"] else []
         self._bring(known)
+        if words[1] == "batch":
+            self._bring_manifest(words[2])
         if "anna" in words:
             for part in ("musetalkV15", "sd-vae", "whisper"):
                 if not (self.place / "models" / part).exists():
                     (self.place / "models" / part).symlink_to(self._models / part)
             if "--name" not in words and not (self.place / "avatars" / "anna").exists():
                 import_avatar(self._files / "any", self.place / "avatars", "anna")
+
+    def _bring_manifest(self, name):
+        """One of the examples as it is, or any."""
+        self._bring(["any.wav"])
+        if (ROOT / name).exists() and not (self.place / name).exists():
+            (self.place / name).parent.mkdir()
+            shutil.copy(ROOT / name, self.place / name)
+        self._bring([name])
 
     def _bring(self, names):
         for name in names:
@@ -174,6 +184,8 @@ class Reader:
                 assert (self.place / word).stat().st_size > 0, word
                 if word.endswith(".mp4"):
                     assert len(read_back(self.place / word).times) >= FRAMES
+        if words[1] == "batch" and "--dry-run" not in words:
+            assert any((self.place / words[words.index("--output-dir") + 1]).glob("*.mp4"))
         if "--name" in words:
             name = words[words.index("--name") + 1]
             assert (self.place / "avatars" / name / "avatar.json").is_file()

@@ -22,6 +22,7 @@ SMALL = ["--avatar", "demo", "--device", "cpu", "--sharpen", "off", "--fps", "5"
 WORKING = {
     "generate": [*SMALL, "--audio", "speech.wav", "--output", "out.mp4"],
     "realtime": [*SMALL, "--audio", "speech.wav", "--no-pace"],
+    "batch": ["list.csv", "--device", "cpu"],
     "prepare-avatar": ["clip.avi", "--name", "anna"],
     "avatars show": ["demo"],
     "avatars import": ["folder", "--name", "anna"],
@@ -72,6 +73,7 @@ LONG = (
     "bench.response.bench_response",
     "bench.response.bench_ideal",
     "serve.server.serve",
+    "run.batch.run.run_batch",
 )
 """What takes minutes, however small, or has no end."""
 
@@ -86,6 +88,7 @@ def inputs(golden, tmp_path_factory):
     folder = tmp_path_factory.mktemp("inputs")
     write_sound(folder / "speech.wav", speech(0.2))
     film(folder / "clip.avi", [np.full((48, 64, 3), 90, np.uint8)])
+    (folder / "list.csv").write_text("avatar,audio,output\ndemo,speech.wav,out.mp4\n")
     (folder / "folder").symlink_to(golden / "avatar")
     return folder
 
@@ -181,6 +184,7 @@ NOWHERE = ["nowhere", "nowhere/clip.avi", "speech.wav/inside", "..", "a/b", "\\"
 OTHERS = {
     "prepare-avatar": [".", "empty", "speech.wav", "words.txt", "words"],
     "avatars import": [".", "empty", "clip.avi"],
+    "batch": [".", "empty", "clip.avi", "empty.csv"],
 }
 """A folder where a file is wanted, the reverse, and files of another kind; elsewhere no path is right."""
 
@@ -191,6 +195,7 @@ def test_an_argument_that_is_none_is_one_sentence(told, place, name):
         (place / folder).mkdir()
     for words in ("words.txt", "words/0.png"):
         (place / words).write_text("words")
+    (place / "empty.csv").touch()
     own, *options = WORKING.get(name, ["demo"])
     options += ["--model", "demo"]
     for value in (*STRANGE, *NOWHERE, *OTHERS.get(name, [".", "clip.avi"])):

@@ -23,6 +23,7 @@ from musetalk_cli.timeline import Alignment, seconds_text
 WORK = {
     "generate --avatar demo --audio speech.wav --output out.mp4": "run.generate.generate",
     "realtime --avatar demo --audio speech.wav": "run.realtime.realtime",
+    "batch list.csv": "run.batch.manifest.read_manifest",
     "prepare-avatar clip.avi --name anna": "run.prepare.prepare",
     "bench": "bench.run.bench",
     "bench realtime": "bench.live.bench_live",
@@ -34,6 +35,7 @@ WORK = {
 SETTINGS = {
     "generate --avatar demo --audio speech.wav --output out.mp4": [JobConfig()],
     "realtime --avatar demo --audio speech.wav": [JobConfig(auto_chunk=True)],
+    "batch list.csv": [JobConfig()],
     "prepare-avatar clip.avi --name anna": [Selection(), PrepareOptions(), PrepareOutputs()],
     "bench": [JobConfig(), BenchOptions()],
     "bench realtime": [JobConfig(), LiveOptions()],
@@ -85,7 +87,9 @@ def settings(musetalk, monkeypatch, tmp_path, embedded):
         assert (code, err.splitlines()[-1]) == (1, "error: That is all."), err
         found = list(given)
         for outer in given:
-            found += [getattr(outer, name) for name in ("mask", "selection") if hasattr(outer, name)]
+            found += [
+                getattr(outer, name) for name in ("mask", "selection", "run", "job") if hasattr(outer, name)
+            ]
         return found
 
     return read

@@ -100,7 +100,7 @@ def test_without_sounddevice_a_sentence_says_what_to_install(musetalk, job, monk
         pytest.fail("the networks were loaded")
 
     monkeypatch.setitem(sys.modules, "sounddevice", None)
-    monkeypatch.setattr("musetalk_cli.run.job.open_bundle", load)
+    monkeypatch.setattr("musetalk_cli.run.kept.open_bundle", load)
     code, out, err = musetalk("realtime", *job, *options, "--output", tmp_path / "out.mp4")
     assert (code, out) == (1, "")
     assert_one_sentence(err, "needs sounddevice")

@@ -16,6 +16,7 @@ import cameras
 import cv2
 import pytest
 import torch
+from batches_here import run_batches_here
 from doclines import OTHER_PAGES, OURS, PAGES, ROOT, TYPED, Line, fenced, inline, unmarked
 from docreader import OUTPUTS, SPOKEN_S, Reader, Window
 from films import film
@@ -79,6 +80,7 @@ def files(golden, installation, tmp_path_factory):
     for source, made in ((lossless, "any.mp4"), (folder / "any.wav", "any.mp3")):
         done = run_ffmpeg("-v", "error", "-i", source, folder / made)
         assert done.returncode == 0, done.stderr
+    (folder / "any.csv").write_text("avatar,audio\ndemo,any.wav\n")
     (folder / "any").symlink_to(golden / "avatar")
     shutil.copytree(installation / "avatars" / "demo", folder / "demo")
     shutil.copy(folder / "any.wav", folder / "demo" / "sample.wav")
@@ -147,6 +149,7 @@ def short(monkeypatch):
     shortened(response, "bench_response", **answered, avatar_frames=2)
     shortened(preparing, "bench_preparing", frames=(2,))
     run_workers_here(monkeypatch)
+    run_batches_here(monkeypatch)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from musetalk_cli.live.control import ControlHandle
 from musetalk_cli.media.audio import probe_sound
 from musetalk_cli.run.defaults import settle
 from musetalk_cli.run.job import run_job
+from musetalk_cli.run.kept import Kept
 from musetalk_cli.run.report import Report
 from musetalk_cli.sinks import FramesSink, VideoSink, check_not_input
 from musetalk_cli.sources import FileSource
@@ -34,6 +35,7 @@ def generate(
     frames_dir: Path | None = None,
     handle: ControlHandle | None = None,
     progress: FileProgress | None = None,
+    kept: Kept | None = None,
 ) -> Report:
     """Make an avatar speak a recording.
 
@@ -47,6 +49,7 @@ def generate(
         frames_dir: Folder for lossless pictures; or None.
         handle: What ends the run early from outside; what was made so far is completed.
         progress: Told a few times a second, and at the end.
+        kept: What the job before this one has loaded, and the next one will find; None loads everything.
 
     Raises:
         InputError: Neither output is given, or the sound cannot be used.
@@ -75,5 +78,6 @@ def generate(
         clock,
         handle or ControlHandle(),
         None if progress is None else lambda snapshot: progress(snapshot.frames, total),
+        kept=kept,
         offline=True,
     )

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from musetalk_cli.avatar.data import Avatar
 from musetalk_cli.avatar.lookup import find_avatar
-from musetalk_cli.avatar.store import load_avatar, load_idle, load_meta
+from musetalk_cli.avatar.store import load_idle, load_meta
 from musetalk_cli.clock import Clock
 from musetalk_cli.config import JobConfig, RunConfig, SilenceLevel
 from musetalk_cli.engine.engine import Engine
@@ -25,7 +25,8 @@ from musetalk_cli.live.stream import Stream
 from musetalk_cli.live.watcher import Watch
 from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.measure.trace import Trace
-from musetalk_cli.nets.bundle import Bundle, open_bundle
+from musetalk_cli.nets.bundle import Bundle
+from musetalk_cli.run.kept import Kept
 from musetalk_cli.run.report import Report, make_report
 from musetalk_cli.timeline import ROWS_PER_SECOND, Timeline
 from musetalk_cli.types import AudioSource, Clip, Sink
@@ -79,6 +80,7 @@ def run_job(
     watch: Watch | None = None,
     trace: Trace | None = None,
     settled: Callable[[JobConfig], None] | None = None,
+    kept: Kept | None = None,
     *,
     offline: bool,
 ) -> Report:
@@ -95,6 +97,7 @@ def run_job(
         watch: Told how it goes.
         trace: Where every stage is written down, or None.
         settled: Told the job as it is done, before the sound starts.
+        kept: What the job before this one has loaded, and the next one will find; None loads everything.
         offline: No frame can be late, and none is left out. In a stream everything is done once before the
             sound starts, so that its first chunk is like the others.
 
@@ -102,12 +105,13 @@ def run_job(
         MuseTalkError: Something named in its message cannot be used.
     """
     with closing(source):
-        avatar = load_avatar(run.avatars.path, avatar_name)
+        kept = kept or Kept()
+        avatar = kept.avatar(run, avatar_name)
         policy = StreamPolicy.of_recording()
         if not offline:
             policy = StreamPolicy.of_stream(source, sinks, job.when_late, job.chunk)
         idle = None if offline and job.silence is None else find_idle(run, job, avatar)
-        engine = make_engine(open_bundle(run), job, clock, trace, live=policy.speaks_live)
+        engine = make_engine(kept.bundle(run), job, clock, trace, live=policy.speaks_live)
         if not offline:
             engine.warm_up(avatar)
             if policy.speaks_live:

@@ -1,0 +1,1 @@
+"""Many recordings in one call: a manifest, workers that keep what they load, and a file of results."""

@@ -1,0 +1,70 @@
+"""What a job's result depends on, as digests: by them it is known again when a batch goes on."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from musetalk_cli import strict_json
+from musetalk_cli.avatar.lookup import find_avatar
+from musetalk_cli.config import RunConfig
+from musetalk_cli.errors import InputError
+from musetalk_cli.media.digest import digest_of
+from musetalk_cli.nets.files import RANDOM, resolve
+from musetalk_cli.run.batch.job import BatchJob
+
+_VERSION = 1
+"""Raised where the same inputs and settings give another video."""
+
+
+class Fingerprints:
+    """Digests of jobs, SHA-256 in hexadecimal; each avatar and each model is read once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, ...], str] = {}
+
+    def inputs(self, job: BatchJob) -> dict[str, str]:
+        """The digests of what a job reads: `audio`, `avatar`, `model`.
+
+        Raises:
+            MuseTalkError: One of them cannot be read.
+        """
+        audio = digest_of([job.audio])
+        avatar_key, model_key = job.group[1:], ("model", job.group[0], str(job.run.models.path))
+        if avatar_key not in self._known:
+            self._known[avatar_key] = _of_folder(find_avatar(job.run.avatars.path, job.avatar).folder)
+        if model_key not in self._known:
+            self._known[model_key] = _of_model(job.run)
+        return {"audio": audio, "avatar": self._known[avatar_key], "model": self._known[model_key]}
+
+    def key(self, job: BatchJob, inputs: dict[str, str]) -> str:
+        """One digest of a job's inputs and settings."""
+        return _of({"version": _VERSION, "inputs": inputs, "settings": job.settings()})
+
+
+def _of(value: object) -> str:
+    return hashlib.sha256(strict_json.dump(value, sort_keys=True).encode()).hexdigest()
+
+
+def _of_folder(folder: Path) -> str:
+    """Of the names and the contents of all files of a folder.
+
+    Raises:
+        InputError: One cannot be read.
+    """
+    try:
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read: {error.strerror}.", "Check its permissions.") from error
+    return _of([[path.relative_to(folder).as_posix(), digest_of([path])] for path in files])
+
+
+def _of_model(run: RunConfig) -> str:
+    """Of the contents of all files of a model."""
+    model = str(run.model)
+    if model == RANDOM:
+        return model
+    found = resolve(model, run.models.path)
+    files = [found.unet_config, found.unet_weights, found.vae_config, found.vae_weights]
+    files += [found.whisper_config, found.whisper_preprocessor, found.whisper_weights]
+    return _of([repr(found.card), *(digest_of([path]) for path in files)])

@@ -1,0 +1,73 @@
+"""Where the outputs of a batch go: each place is looked at before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from musetalk_cli.errors import MuseTalkError, OutputError
+from musetalk_cli.media.containers import FILES
+from musetalk_cli.run.batch.job import BatchJob
+from musetalk_cli.sinks.checks import check_writable
+from musetalk_cli.sinks.encoded import container_of
+
+
+class OutputPlaces:
+    """Looks at the outputs of a batch.
+
+    Args:
+        manifest: The manifest itself, which no output replaces.
+        output_dir: A folder that is made when work begins, with what is below it; None for none.
+        inputs: Files that are read, which no output replaces.
+    """
+
+    def __init__(self, manifest: Path, output_dir: Path | None, inputs: Collection[Path]) -> None:
+        self._output_dir = None if output_dir is None else output_dir.resolve()
+        self._inputs = {path.resolve() for path in (*inputs, manifest)}
+        self._folders: dict[Path, MuseTalkError | None] = {}
+
+    def problems(self, jobs: Iterable[BatchJob]) -> dict[str, str]:
+        """A sentence for each place whose output cannot be written, is an input, or is another job's too."""
+        owners: dict[Path, BatchJob] = {}
+        found: dict[str, str] = {}
+        for job in jobs:
+            try:
+                place = job.output.resolve()
+                first = owners.setdefault(place, job)
+                self._check(job.output, place)
+            except MuseTalkError as error:
+                found.setdefault(job.place, error.message.removeprefix("--output "))
+            except OSError as error:
+                found.setdefault(job.place, f"{job.output} cannot be written: {error.strerror}.")
+            else:
+                if first is not job:
+                    same = "it" if first.place == job.place else first.place
+                    found.setdefault(job.place, f"{same} writes {job.output} too, for {first.audio.name}.")
+        return found
+
+    def _check(self, output: Path, place: Path) -> None:
+        container_of(output, FILES)
+        if place in self._inputs:
+            raise OutputError(f"{output} is a file that is read.")
+        if place.is_dir():
+            raise OutputError(f"{output} is a folder.")
+        if place.exists() and not place.is_file():
+            raise OutputError(f"{output} is a pipe or a device.")
+        folder = place.parent
+        if folder not in self._folders:
+            try:
+                self._look_at(folder)
+                self._folders[folder] = None
+            except MuseTalkError as error:
+                self._folders[folder] = error
+        if (problem := self._folders[folder]) is not None:
+            raise problem
+
+    def _look_at(self, folder: Path) -> None:
+        """Make sure that files can be made in a folder, or that it can be made where it is to be."""
+        there = folder
+        if self._output_dir is not None:
+            there = next(place for place in (folder, *folder.parents) if place.exists())
+        if not there.is_dir():
+            raise OutputError(f"the folder {there} is not there.")
+        check_writable(there, f"the folder {there}")

@@ -1,0 +1,264 @@
+"""A batch from its jobs to its results: what is done is skipped, the rest given out, and each end kept."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from musetalk_cli import __version__
+from musetalk_cli.errors import MuseTalkError
+from musetalk_cli.live.control import ControlHandle
+from musetalk_cli.run.batch.dispatch import Attempt, Dispatch, Retry
+from musetalk_cli.run.batch.fingerprint import Fingerprints
+from musetalk_cli.run.batch.job import BatchJob, Json
+from musetalk_cli.run.batch.pool import Advanced, Ended, Event, Lost, Pool, Said
+from musetalk_cli.run.batch.report import BatchReport, Standing
+from musetalk_cli.run.batch.results import DONE, FAILED, Results, is_finished, read_results
+from musetalk_cli.text import PROGRESS
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.1
+"""How soon an interrupt, and the end of a rest, is noticed."""
+MAX_SAID = 1000
+"""Different lines of workers that are passed on."""
+
+
+def plan(jobs: Sequence[BatchJob], results: Path, *, resume: bool) -> list[BatchJob]:
+    """The jobs that are to be done: all, or those that `results` does not call finished.
+
+    A job is finished where its inputs and settings have the same digest as then, and its output is there with
+    the size and the digest that it had.
+
+    Raises:
+        InputError: The file of results cannot be read.
+    """
+    if not resume:
+        return list(jobs)
+    records, prints, open_jobs = read_results(results), Fingerprints(), []
+    for job in jobs:
+        record = records.get(str(job.output))
+        try:
+            finished = record is not None and is_finished(record, prints.key(job, prints.inputs(job)))
+        except MuseTalkError:  # what cannot be read fails when it is done, and is told then
+            finished = False
+        if not finished:
+            open_jobs.append(job)
+    return open_jobs
+
+
+def run_batch(
+    jobs: Sequence[BatchJob],
+    make_pool: Callable[[], Pool],
+    results: Path,
+    *,
+    skipped: int = 0,
+    retry: Retry | None = None,
+    handle: ControlHandle | None = None,
+    progress: Callable[[Standing], None] | None = None,
+) -> BatchReport:
+    """Do the jobs; each that ends, well or not, gets one line in the file of results.
+
+    Args:
+        jobs: What is to be done, as `plan` gave it.
+        make_pool: Makes the workers.
+        results: The file of results.
+        skipped: Jobs that were finished before, for the report.
+        retry: What is done about lost workers.
+        handle: Where its stop is set, no job is begun any more, and those that are begun are finished.
+        progress: Told when something happens.
+
+    Raises:
+        MuseTalkError: The file of results cannot be written, or there can be no worker.
+        KeyboardInterrupt: A second interrupt; what workers were at is gone, and what was made is there.
+    """
+    handle = handle or ControlHandle()
+    for folder in {job.output.parent for job in jobs}:
+        folder.mkdir(parents=True, exist_ok=True)
+    results.parent.mkdir(parents=True, exist_ok=True)
+    with Results(results) as file, closing(make_pool()) as pool:
+        batch = _Batch(jobs, pool, file, retry, handle, progress or (lambda _: None))
+        batch.run()
+        return batch.report(len(jobs) + skipped, skipped, results)
+
+
+@dataclass(slots=True)
+class _Sums:
+    """What a run adds up."""
+
+    done: int = 0
+    frames: int = 0
+    sound_s: float = 0.0
+    retried: int = 0
+    work: int = 0
+    failures: list[dict[str, str | None]] = field(default_factory=list)
+
+
+class _Batch:
+    """One run: the only thread that gives out jobs and writes results."""
+
+    def __init__(
+        self,
+        jobs: Sequence[BatchJob],
+        pool: Pool,
+        file: Results,
+        retry: Retry | None,
+        handle: ControlHandle,
+        progress: Callable[[Standing], None],
+    ) -> None:
+        self._pool = pool
+        self._file = file
+        self._handle = handle
+        self._progress = progress
+        self._dispatch = Dispatch(jobs, pool.places, retry)
+        self._prints = Fingerprints()
+        self._inputs: dict[int, dict[str, str]] = {}
+        self._sizes = {job.output: _size(job.audio) for job in jobs}
+        self._total = sum(self._sizes.values())
+        self._shares: dict[int, float] = {}
+        self._said: set[str] = set()
+        self._sums = _Sums()
+        self._started = time.monotonic()
+
+    def run(self) -> None:
+        """Until all jobs have ended, or no more may be begun."""
+        self._handle.bind(self)
+        self._tell()
+        told = False
+        while self._dispatch.busy or (self._dispatch.waiting and self._dispatch.usable and not self._stopped):
+            if self._stopped and not told:
+                told = True
+                log.log(PROGRESS, "Stopping: %d jobs are finished first.", self._dispatch.busy)
+            if not self._stopped:
+                self._give()
+            for event in self._pool.wait(POLL_S):
+                self._take(event)
+
+    @property
+    def _stopped(self) -> bool:
+        return self._handle.stop.is_set()
+
+    def interrupt(self) -> None:
+        """Nothing: what is said in a video of a batch is not taken back."""
+
+    def _give(self) -> None:
+        """Give every place that is free its next job."""
+        for place in range(self._pool.places):
+            attempt = self._dispatch.begin(place, time.monotonic())
+            if attempt is None:
+                continue
+            try:
+                self._inputs[place] = self._prints.inputs(attempt.job)
+            except MuseTalkError as error:
+                self._end(self._dispatch.end(place), {}, _failure(error.message, error.hint))
+                continue
+            self._pool.begin(place, attempt.job.to_json())
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Advanced):
+            self._shares[event.place] = event.frames / max(1, event.total)
+        elif isinstance(event, Said):
+            self._pass_on(event)
+        elif isinstance(event, Ended):
+            self._shares.pop(event.place, None)
+            self._end(self._dispatch.end(event.place), self._inputs.pop(event.place), event.answer)
+        else:
+            self._lose(event)
+        self._tell()
+
+    def _pass_on(self, event: Said) -> None:
+        """A line of a worker, where no other one has said it."""
+        if event.text not in self._said and len(self._said) < MAX_SAID:
+            self._said.add(event.text)
+            log.warning("%s", event.text)
+
+    def _lose(self, event: Lost) -> None:
+        self._shares.pop(event.place, None)
+        inputs = self._inputs.pop(event.place, {})
+        attempt = self._dispatch.at(event.place)
+        given_up = self._dispatch.lose(event.place, time.monotonic())
+        if given_up is not None:
+            tries = "its worker"
+            if given_up.number > 1:
+                tries = f"{given_up.number} workers were lost with it; the last one"
+            hint = "Where memory is short, take fewer --workers."
+            self._end(given_up, inputs, _failure(f"{tries} {event.reason}", hint))
+        elif attempt is not None:
+            self._sums.retried += 1
+            log.warning("%s: its worker %s It is tried again.", attempt.job.output, event.reason)
+
+    def _end(self, attempt: Attempt, inputs: dict[str, str], answer: Json) -> None:
+        """Keep how a job ended, on the disk before anything else."""
+        job, sums = attempt.job, self._sums
+        self._file.append(
+            {
+                "output": str(job.output),
+                "state": answer["state"],
+                "avatar": job.avatar,
+                "audio": str(job.audio),
+                "model": job.run.model,
+                "key": self._prints.key(job, inputs),
+                "inputs": inputs,
+                "settings": job.settings(),
+                "tries": attempt.number,
+                **{name: value for name, value in answer.items() if name != "state"},
+                "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                "version": __version__,
+            }
+        )
+        sums.work += self._sizes[job.output]
+        if answer["state"] == DONE:
+            figures: dict[str, Any] = answer["figures"]
+            sums.done += 1
+            sums.frames += figures["frames"]
+            sums.sound_s += figures["duration_s"]
+            return
+        failure = {"place": job.place, "output": str(job.output)}
+        sums.failures.append({**failure, "error": answer["error"], "hint": answer["hint"]})
+        log.warning("%s: %s", job.output, answer["error"])
+
+    def _tell(self) -> None:
+        sums = self._sums
+        failed = len(sums.failures)
+        now = sums.work
+        for place, share in self._shares.items():
+            if (attempt := self._dispatch.at(place)) is not None:
+                now += int(share * self._sizes[attempt.job.output])
+        self._progress(Standing(sums.done + failed, failed, len(self._sizes), now, self._total))
+
+    def report(self, jobs: int, skipped: int, results: Path) -> BatchReport:
+        """What became of it."""
+        sums, failed = self._sums, len(self._sums.failures)
+        return BatchReport(
+            jobs=jobs,
+            done=sums.done,
+            failed=failed,
+            skipped=skipped,
+            left=jobs - skipped - sums.done - failed,
+            seconds=time.monotonic() - self._started,
+            frames=sums.frames,
+            sound_s=sums.sound_s,
+            retried=sums.retried,
+            workers=self._pool.places,
+            device=self._pool.device,
+            results=str(results),
+            interrupted=self._stopped,
+            failures=sums.failures,
+        )
+
+
+def _failure(error: str, hint: str | None) -> Json:
+    return {"state": FAILED, "error": error, "hint": hint}
+
+
+def _size(path: Path) -> int:
+    try:
+        return max(1, path.stat().st_size)
+    except OSError:
+        return 1

@@ -1,0 +1,78 @@
+"""What a worker does with a job, wherever it runs: the same for a process here and an actor elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from musetalk_cli.budget import is_out_of_memory, out_of_memory
+from musetalk_cli.errors import DeviceError, MuseTalkError, describe
+from musetalk_cli.media.digest import digest_of
+from musetalk_cli.run.batch.job import BatchJob, Json
+from musetalk_cli.run.batch.pool import LOST
+from musetalk_cli.run.batch.results import DONE, FAILED
+from musetalk_cli.run.generate import generate
+from musetalk_cli.run.kept import Kept
+from musetalk_cli.run.report import Report
+
+FIGURES = (
+    *("frames", "fps", "duration_s", "real_time_factor", "throughput_fps", "idle_frames", "broken_frames"),
+    *("remade_frames", "fallbacks", "peak_host_bytes", "peak_device_bytes", "device"),
+)
+"""What the results keep of a report."""
+
+
+def set_threads(threads: int) -> None:
+    """Let the libraries of this process compute with so many threads."""
+    import cv2
+
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
+
+
+def do_job(data: Json, kept: Kept, progress: Callable[[int, int], None] | None = None) -> Json:
+    """Make one video.
+
+    Args:
+        data: What `BatchJob.to_json` gave.
+        kept: What stays loaded.
+        progress: Told of the frames made and all there will be.
+
+    Returns:
+        `state`, which is `done`, `failed` or `lost`; with `done` the size, digest and figures of the output,
+        else `error` and `hint`. After `lost` the worker should end.
+    """
+    started = time.monotonic()
+    job = BatchJob.from_json(data)
+    try:
+        report = generate(job.run, job.job, job.avatar, job.audio, job.output, progress=progress, kept=kept)
+        return _done(job, report, time.monotonic() - started)
+    except Exception as error:
+        seconds = round(time.monotonic() - started, 3)
+        told = _told(error)
+        state = LOST if _is_infrastructure(error) else FAILED
+        return {"state": state, "error": told.message, "hint": told.hint, "seconds": seconds}
+
+
+def _done(job: BatchJob, report: Report, seconds: float) -> Json:
+    return {
+        "state": DONE,
+        "output_bytes": job.output.stat().st_size,
+        "output_sha256": digest_of([job.output]),
+        "seconds": round(seconds, 3),
+        "figures": {name: getattr(report, name) for name in FIGURES},
+    }
+
+
+def _told(error: Exception) -> MuseTalkError:
+    if isinstance(error, MuseTalkError):
+        return error
+    return out_of_memory() if is_out_of_memory(error) else MuseTalkError(f"Unforeseen: {describe(error)}.")
+
+
+def _is_infrastructure(error: Exception) -> bool:
+    """True for what another worker may be spared: a device that failed, or a lack of memory."""
+    accelerator = getattr(torch, "AcceleratorError", DeviceError)
+    return isinstance(error, DeviceError | accelerator) or is_out_of_memory(error)

@@ -1,0 +1,339 @@
+"""A batch with processes: each job ends exactly once, whatever happens to a worker or to the driver.
+
+The workers stand in for the real ones and take no networks, but in the tests at the end.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from batches import jobs_of, stand_ins
+from batches_here import run_batches_here
+from lives import LIMIT_S, read_back, speech, write_sound
+
+import musetalk_cli
+from musetalk_cli.errors import OutputError
+from musetalk_cli.live.control import ControlHandle
+from musetalk_cli.run.batch.dispatch import MAX_LOSSES, Retry
+from musetalk_cli.run.batch.local import LocalPool, Seat
+from musetalk_cli.run.batch.results import Results, is_finished, read_results
+from musetalk_cli.run.batch.run import plan, run_batch
+
+AT_ONCE = Retry(tries=2, first_s=0)
+
+pytestmark = pytest.mark.usefixtures("no_thread_is_left")
+
+
+@pytest.fixture
+def make(models, avatars_dir, tmp_path):
+    """Makes jobs of sounds by name."""
+    return lambda **sounds: jobs_of(models, avatars_dir, tmp_path, sounds)
+
+
+@pytest.fixture
+def run(tmp_path, started):
+    """Runs jobs on stand-ins; gives the report. No process is left."""
+
+    def call(jobs, workers=2, results=None, **options):
+        report = run_batch(
+            jobs, lambda: stand_ins(workers), results or tmp_path / "r.jsonl", retry=AT_ONCE, **options
+        )
+        assert not started()
+        return report
+
+    return call
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def begun(job):
+    """The processes that began a job."""
+    return job.audio.with_suffix(".begun").read_text().split()
+
+
+def test_every_job_gets_one_line_and_its_video(make, run, tmp_path):
+    jobs = make(**{f"s{n}": f"sound {n}" for n in range(7)})
+    report = run(jobs)
+    assert (report.done, report.failed, report.left, report.workers) == (7, 0, 0, 2)
+    assert report.sound_s == pytest.approx(7 * 0.16)
+    found = lines(tmp_path / "r.jsonl")
+    assert sorted(line["output"] for line in found) == sorted(str(job.output) for job in jobs)
+    for line in found:
+        content = Path(line["output"]).read_bytes()
+        assert content == Path(line["audio"]).read_bytes()
+        assert line["output_sha256"] == line["inputs"]["audio"] == hashlib.sha256(content).hexdigest()
+        assert (line["state"], line["tries"], line["settings"]["fps"]) == ("done", 1, "25")
+    assert len({line["key"] for line in found}) == 7
+
+
+@pytest.mark.parametrize("content", ["die once", "lose"])
+def test_a_job_whose_worker_is_lost_is_done_by_another(make, run, tmp_path, content, caplog):
+    jobs = make(a="fine", b=content, c="fine too", d="and this")
+    report = run(jobs)
+    assert (report.done, report.failed, report.retried) == (4, 0, 1)
+    assert len(set(begun(jobs[1]))) == 2
+    tries = {line["output"]: line["tries"] for line in lines(tmp_path / "r.jsonl")}
+    assert tries == {str(job.output): 1 + (job is jobs[1]) for job in jobs}
+    why = {"die once": "was ended by SIGKILL", "lose": "could not go on: No memory."}
+    assert why[content] in caplog.text
+
+
+@pytest.mark.parametrize(("content", "why"), [("die", "SIGKILL"), ("end", "no such module")])
+def test_a_job_that_ends_every_worker_fails_alone(make, run, content, why):
+    jobs = make(a="fine", b=content, c="fine too")
+    report = run(jobs)
+    assert (report.done, report.failed, report.left) == (2, 1, 0)
+    (failure,) = report.failures
+    assert failure["output"] == str(jobs[1].output)
+    assert "2 workers were lost with it" in failure["error"]
+    assert why in failure["error"]
+    assert len(begun(jobs[1])) == 2
+
+
+def test_a_fault_of_the_input_is_not_tried_again(make, run, tmp_path):
+    jobs = make(a="fail", b="fine")
+    report = run(jobs)
+    assert (report.done, report.failed, report.retried) == (1, 1, 0)
+    assert report.failures[0]["error"] == "The sound is bad."
+    assert len(begun(jobs[0])) == 1
+    states = {line["state"]: line for line in lines(tmp_path / "r.jsonl")}
+    assert states["failed"]["hint"] == "Record it again."
+
+
+def test_a_sound_that_goes_away_fails_its_job_alone(make, run):
+    jobs = make(a="fine", b="gone")
+    jobs[1].audio.unlink()
+    report = run(jobs)
+    assert (report.done, report.failed) == (1, 1)
+    assert "cannot be read" in report.failures[0]["error"]
+
+
+def test_workers_that_never_live_end_the_batch(make, run):
+    jobs = make(**{f"s{n}": "die" for n in range(9)})
+    report = run(jobs, workers=1)
+    assert report.left == 9 - report.failed > 0
+    assert sum(len(begun(job)) for job in jobs if job.audio.with_suffix(".begun").exists()) == MAX_LOSSES
+
+
+def test_what_a_worker_says_is_told_once_and_noise_is_passed_over(make, run, caplog):
+    report = run(make(a="chat", b="chat", c="chat"))
+    assert report.done == 3
+    assert caplog.text.count("The cascade is rough.") == 1
+
+
+def test_what_is_finished_is_skipped_and_the_rest_done(make, run, tmp_path):
+    """A video that was changed, removed, or is of another sound is made again, and so is a failed one."""
+    results = tmp_path / "r.jsonl"
+    jobs = make(same="one", changed="two", gone="three", cut="four", bad="fail")
+    run(jobs)
+    assert plan(jobs, results, resume=False) == jobs
+    assert plan(jobs, results, resume=True) == [jobs[4]]
+    jobs[1].audio.write_text("another sound")
+    jobs[2].output.unlink()
+    jobs[3].output.write_text("fou")
+    assert plan(jobs, results, resume=True) == jobs[1:]
+    report = run(plan(jobs, results, resume=True), skipped=1)
+    assert (report.jobs, report.done, report.failed, report.skipped) == (5, 3, 1, 1)
+    assert len(begun(jobs[0])) == 1
+    assert plan(jobs, results, resume=True) == [jobs[4]]
+
+
+def test_other_settings_make_a_finished_job_open_again(make, run, tmp_path):
+    from dataclasses import replace
+
+    jobs = make(a="one")
+    run(jobs)
+    other = replace(jobs[0], job=replace(jobs[0].job, sharpen=None))
+    assert plan([other], tmp_path / "r.jsonl", resume=True) == [other]
+
+
+def test_the_first_interrupt_lets_what_is_begun_be_finished(make, run, tmp_path):
+    handle = ControlHandle()
+    jobs = make(**{f"s{n}": "fine" for n in range(6)})
+
+    def stop(standing):
+        if standing.ended == 1:
+            handle.stop.set()
+
+    report = run(jobs, handle=handle, progress=stop)
+    assert report.interrupted
+    assert report.done == len(lines(tmp_path / "r.jsonl"))
+    assert 1 <= report.done <= 3
+    assert report.left == 6 - report.done
+
+
+def test_the_second_interrupt_ends_what_is_begun_and_leaves_nothing(make, tmp_path, started):
+    jobs = make(a="wait", b="wait")
+
+    def interrupt(standing):
+        if standing.work:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_batch(jobs, lambda: stand_ins(2), tmp_path / "r.jsonl", progress=interrupt)
+    assert not started()
+    assert lines(tmp_path / "r.jsonl") == []
+    assert not list(tmp_path.glob("*.mp4"))
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+sys.path[:0] = sys.argv[1:3]
+from batches import jobs_of, stand_ins
+from musetalk_cli.run.batch.run import run_batch
+models, avatars, folder = map(Path, sys.argv[3:])
+def tell(standing):
+    if standing.ended == 2 and standing.work > standing.ended:
+        print("now", flush=True)
+jobs = jobs_of(models, avatars, folder, {"a": "x", "b": "y", "c": "wait", "d": "z"})
+run_batch(jobs, lambda: stand_ins(1), folder / "r.jsonl", progress=tell)
+"""
+
+
+def test_a_batch_whose_driver_was_killed_goes_on(make, run, models, avatars_dir, tmp_path):
+    """The worker ends by itself, and what it was at is begun anew."""
+    here = Path(__file__).parent
+    given = [here, Path(musetalk_cli.__file__).parents[1], models, avatars_dir, tmp_path]
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, *map(str, given)], stdout=subprocess.PIPE)
+    guard = threading.Timer(LIMIT_S, driver.kill)
+    guard.start()
+    assert driver.stdout.readline() == b"now\n"
+    driver.kill()
+    driver.wait()
+    guard.cancel()
+    guard.join()
+    driver.stdout.close()
+    jobs = make(a="x", b="y", c="wait", d="z")
+    with (tmp_path / "r.jsonl").open("ab") as torn:
+        torn.write(b'{"output":"' + str(jobs[2].output).encode())
+    todo = plan(jobs, tmp_path / "r.jsonl", resume=True)
+    assert todo == jobs[2:]
+    assert run(todo, skipped=2).done == 2
+    assert sorted(line["output"] for line in lines(tmp_path / "r.jsonl")) == [str(job.output) for job in jobs]
+    assert [len(begun(job)) for job in jobs] == [1, 1, 2, 1]
+
+
+def test_two_batches_do_not_write_the_same_results(tmp_path):
+    with Results(tmp_path / "r.jsonl"), pytest.raises(OutputError, match="another batch"):
+        Results(tmp_path / "r.jsonl")
+    with pytest.raises(OutputError, match="cannot be written"):
+        Results(tmp_path / "nowhere" / "r.jsonl")
+
+
+def test_a_torn_line_is_removed_and_a_strange_one_passed_over(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"output": "/a.mp4", "state": "done"}\nnonsense\n[1]\n{"output": "/b.mp4", "sta')
+    with Results(path) as results:
+        results.append({"output": "/c.mp4", "state": "failed", "rate": float("nan")})
+    assert path.read_text().endswith('[1]\n{"output":"/c.mp4","state":"failed","rate":null}\n')
+    assert list(read_results(path)) == ["/a.mp4", "/c.mp4"]
+    assert read_results(tmp_path / "none.jsonl") == {}
+    assert not is_finished(None, "key")
+
+
+@pytest.fixture
+def arguments(models, avatars_dir, tmp_path):
+    """Arguments of a batch on tiny networks: a second of sound, and a file that is none."""
+    write_sound(tmp_path / "a.wav", speech(1))
+    write_sound(tmp_path / "b.wav", speech(0.4))
+    (tmp_path / "c.wav").write_text("no sound")
+    (tmp_path / "list.csv").write_text("avatar,audio\nsynthetic,[ab].wav\nsynthetic,c.wav\n")
+    given = ["batch", tmp_path / "list.csv", "--output-dir", tmp_path / "out", "--device", "cpu"]
+    return [*given, "--model", models, "--avatars-dir", avatars_dir, "--sharpen", "off"]
+
+
+@pytest.mark.parametrize("workers", ["here", pytest.param("processes", marks=pytest.mark.slow)])
+def test_the_command_makes_what_it_can_and_says_what_it_cannot(
+    musetalk, arguments, tmp_path, monkeypatch, workers
+):
+    """The real work: two videos, and one sentence about the sound that is none."""
+    if workers == "here":
+        run_batches_here(monkeypatch)
+    code, out, err = musetalk(*arguments, "--json", "--workers", "1")
+    assert code == 3, err
+    told = json.loads(out)
+    assert (told["done"], told["failed"], told["skipped"]) == (2, 1, 0)
+    assert "c.wav" in told["failures"][0]["error"]
+    assert len(read_back(tmp_path / "out" / "a.mp4").times) == 25
+    assert len(read_back(tmp_path / "out" / "b.mp4").times) == 10
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "a.mp4",
+        "b.mp4",
+        "list.results.jsonl",
+    ]
+    code, out, _ = musetalk(*arguments, "--resume", "--dry-run", "--json")
+    assert [row["action"] for row in json.loads(out)] == ["skip", "skip", "make"]
+
+
+def test_an_interrupted_command_ends_with_130_and_its_results(musetalk, arguments, tmp_path, monkeypatch):
+    signals = []
+
+    @contextmanager
+    def interrupting():
+        def advance(standing):
+            if standing.ended and not signals:
+                signals.append(os.kill(os.getpid(), signal.SIGINT))
+
+        yield advance
+
+    monkeypatch.setattr("musetalk_cli.cli.batch.batch_progress", interrupting)
+    monkeypatch.setattr("musetalk_cli.run.batch.local.LocalPool", lambda seats: stand_ins(1))
+    code, out, err = musetalk(*arguments)
+    assert code == 130, err
+    assert "made 1, failed 0, finished before 0, left 2;" in out
+    assert len(lines(tmp_path / "out" / "list.results.jsonl")) == 1
+    assert "Stopping" not in err, "nobody was at work"
+
+
+@pytest.mark.slow
+def test_a_real_worker_that_is_killed_in_the_middle_is_replaced(models, avatars_dir, tmp_path, started):
+    jobs = jobs_of(models, avatars_dir, tmp_path, dict.fromkeys("abcd", ""))
+    for job in jobs:
+        write_sound(job.audio, speech(2))
+    pools, killed = [], []
+
+    def kill(standing):
+        if standing.work and not killed:
+            place, pid = next(iter(pools[0].pids.items()))
+            killed.append(place)
+            os.kill(pid, signal.SIGKILL)
+
+    def pool():
+        pools.append(LocalPool([Seat(None, 1)] * 2))
+        return pools[0]
+
+    report = run_batch(jobs, pool, tmp_path / "r.jsonl", retry=AT_ONCE, progress=kill)
+    assert (report.done, report.failed) == (4, 0)
+    assert killed
+    assert sorted(line["output"] for line in lines(tmp_path / "r.jsonl")) == [str(job.output) for job in jobs]
+    for job in jobs:
+        assert len(read_back(job.output).times) == 50
+    assert not list(tmp_path.glob(".musetalk-*"))
+    assert not started()
+
+
+def test_the_command_lists_what_it_would_do(musetalk, arguments, tmp_path):
+    code, out, _ = musetalk(*arguments, "--dry-run")
+    assert code == 0
+    assert out.count("make") == 3
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_names_every_bad_line(musetalk, arguments, tmp_path):
+    bad = "".join(f"nobody{number},a.wav\n" for number in range(25))
+    (tmp_path / "list.csv").write_text(f"avatar,audio\n{bad}")
+    code, out, err = musetalk(*arguments)
+    assert (code, out) == (1, "")
+    assert err.count("There is no avatar") == 20
+    assert "... and 5 more." in err
+    assert err.splitlines()[-2].endswith("list.csv has 25 lines that cannot be used, and nothing was done.")
