@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from musetalk_cli.nets.staging import Staging
 from musetalk_cli.timeline import ROWS_PER_WINDOW, SAMPLES_PER_ROW
 from musetalk_cli.types import Samples
 
@@ -53,18 +55,22 @@ class LogMel:
         Returns:
             float32 `[windows, bins, 2 * rows]` on the device.
         """
-        device = self._window.device
-        length = rows * SAMPLES_PER_ROW
-        waves = torch.zeros(len(sounds), length, device=device)
-        for wave, samples in zip(waves, sounds, strict=True):
-            host = torch.from_numpy(samples[:length])
-            if device.type == "cuda":
-                host = host.pin_memory()
-            wave[: len(host)].copy_(host, non_blocking=True)
+        return self.of(torch.from_numpy(_waves(sounds, rows)).to(self._window.device))
+
+    def of(self, waves: Tensor) -> Tensor:
+        """The same of windows that are on the device, float32 `[windows, 320 * rows]`, with their silence."""
         spectrum = torch.stft(waves, self._size, self._hop, window=self._window, return_complex=True)
         power = (spectrum[..., :-1].abs() ** 2).contiguous()
         mel = (self._filters @ power).clamp(min=1e-10).log10()
         return (torch.maximum(mel, mel.amax((1, 2), keepdim=True) - 8) + 4) / 4
+
+
+def _waves(sounds: Sequence[Samples], rows: int) -> Samples:
+    """Sounds in windows of so many rows, float32 `[windows, 320 * rows]`: cut, or followed by silence."""
+    waves = np.zeros((len(sounds), rows * SAMPLES_PER_ROW), np.float32)
+    for wave, samples in zip(waves, sounds, strict=True):
+        wave[: len(samples)] = samples[: len(wave)]
+    return waves
 
 
 class EncodeRequest(NamedTuple):
@@ -96,6 +102,7 @@ class AudioEncoder:
         self._mel = LogMel(bundle.feature_extractor, bundle.device)
         self._encoder = bundle.audio_encoder
         self._dtype = bundle.dtype
+        self._staging = Staging(bundle.device)
         self._at_once = at_once or (WINDOWS_ON_CUDA if bundle.device.type == "cuda" else WINDOWS_ON_CPU)
 
     @torch.inference_mode()
@@ -117,35 +124,50 @@ class AudioEncoder:
 
     def _encode(self, requests: Sequence[EncodeRequest], length: int) -> list[Tensor]:
         """The needed rows of windows of one length, which go through the networks together."""
-        encoder = self._encoder
         # each gives as many rows as the one that needs most
         count = max(len(request.rows) for request in requests)
         starts = [min(request.rows.start, length - count) for request in requests]
-        taken = [slice(start, start + count) for start in starts]
-        mel = self._mel([request.samples for request in requests], length).to(self._dtype)
+        taken = np.arange(count) + np.asarray(starts)[:, None] + length * np.arange(len(starts))[:, None]
+        waves, rows = self._staging(_waves([request.samples for request in requests], length), taken)
+        return [
+            found[request.rows.start - start : request.rows.stop - start]
+            for found, request, start in zip(self.forward(waves, rows), requests, starts, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def forward(self, waves: Tensor, rows: Tensor) -> Tensor:
+        """Encode windows that are on the device.
+
+        What is launched depends on the shapes alone, and nothing waits, so a CUDA graph can hold it.
+
+        Args:
+            waves: float32 `[B, 320 * N]` at 16 kHz, N rows each.
+            rows: int64 `[B, m]`, the needed ones, row r of window b as `b * N + r`.
+
+        Returns:
+            float32 `[B, m, layers, width]`, as a call gives them.
+        """
+        encoder = self._encoder
+        mel = self._mel.of(waves).to(self._dtype)
         embedding = functional.gelu(encoder.conv2(functional.gelu(encoder.conv1(mel)))).transpose(1, 2)
-        hidden = embedding + encoder.embed_positions.weight[:length]
-        states = [_take(hidden, taken)]
+        hidden = embedding + encoder.embed_positions.weight[: embedding.shape[1]]
+        states = [_take(hidden, rows)]
         *layers, last = encoder.layers
         for layer in layers:
             hidden = _run_layer(layer, hidden, None)
-            states.append(_take(hidden, taken))
-        states.append(encoder.layer_norm(_run_layer(last, hidden, taken)))
-        joined = torch.stack(states, dim=2).float()
-        return [
-            found[request.rows.start - start : request.rows.stop - start]
-            for found, request, start in zip(joined, requests, starts, strict=True)
-        ]
+            states.append(_take(hidden, rows))
+        states.append(encoder.layer_norm(_run_layer(last, hidden, rows)))
+        return torch.stack(states, dim=2).float()
 
 
-def _take(hidden: Tensor, rows: Sequence[slice] | None) -> Tensor:
-    """Rows of hidden states `[B, N, width]`, as many of each window; None is all of them."""
-    return (
-        hidden if rows is None else torch.stack([one[some] for one, some in zip(hidden, rows, strict=True)])
-    )
+def _take(hidden: Tensor, rows: Tensor | None) -> Tensor:
+    """Rows of hidden states `[B, N, width]`, numbered through all windows; None is all of them."""
+    if rows is None:
+        return hidden
+    return hidden.flatten(0, 1).index_select(0, rows.flatten()).view(*rows.shape, -1)
 
 
-def _run_layer(layer: WhisperEncoderLayer, hidden: Tensor, rows: Sequence[slice] | None) -> Tensor:
+def _run_layer(layer: WhisperEncoderLayer, hidden: Tensor, rows: Tensor | None) -> Tensor:
     """The output of a layer for some rows of its input, as `_take` takes them."""
     normed = layer.self_attn_layer_norm(hidden)
     hidden = _take(hidden, rows) + _attend(layer.self_attn, _take(normed, rows), normed)

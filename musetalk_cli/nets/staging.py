@@ -1,0 +1,77 @@
+"""What is small and comes often, on its way to the device."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+BUFFERS = 4
+"""How many copies may be on their way before one is waited for."""
+ALIGNED = 16
+"""Every array begins at a multiple of so many bytes."""
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """A pinned buffer, uint8 `[n]`, and the mark behind the copy that reads it."""
+
+    buffer: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.uint8))
+    read: torch.cuda.Event | None = None
+
+    @property
+    def is_free(self) -> bool:
+        """True where the copy has passed."""
+        return self.read is None or bool(self.read.query())  # type: ignore[no-untyped-call]
+
+
+class Staging:
+    """Copies arrays to the device, on CUDA through pinned memory that is kept.
+
+    One buffer is enough as long as the device keeps up. While a copy from it is on its way, the next takes
+    another, so nobody waits for the device until `BUFFERS` copies are on their way.
+
+    Args:
+        device: Where to.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._slots: deque[_Slot] = deque()
+
+    def __call__(self, *arrays: NDArray[Any]) -> list[Tensor]:
+        """Contiguous arrays as tensors on the device; on CUDA in one copy. They may be changed afterwards."""
+        if self._device.type != "cuda":
+            return [torch.tensor(array, device=self._device) for array in arrays]
+        sizes = [-(-array.nbytes // ALIGNED) * ALIGNED for array in arrays]
+        begins = [int(end) for end in np.cumsum([0, *sizes])]
+        slot = self._free(begins[-1])
+        staged = slot.buffer[: begins[-1]]
+        target = torch.empty_like(staged, device=self._device)
+        parts = []
+        for array, begin in zip(arrays, begins, strict=False):
+            place = slice(begin, begin + array.nbytes)
+            staged.numpy()[place] = array.reshape(-1).view(np.uint8)
+            parts.append(target[place].view(torch.from_numpy(array).dtype).view(array.shape))
+        target.copy_(staged, non_blocking=True)
+        slot.read = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        slot.read.record()
+        return parts
+
+    def _free(self, size: int) -> _Slot:
+        """A slot of so many bytes that no copy reads: that of the oldest copy, or a new one."""
+        if self._slots and (len(self._slots) == BUFFERS or self._slots[0].is_free):
+            slot = self._slots.popleft()
+        else:
+            slot = _Slot()
+        if slot.read is not None:
+            slot.read.synchronize()
+        if len(slot.buffer) < size:
+            slot.buffer = torch.empty(size, dtype=torch.uint8, pin_memory=True)
+        self._slots.append(slot)
+        return slot
