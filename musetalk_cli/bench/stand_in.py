@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from musetalk_cli.nets.audio_encoder import EncodeRequest
 from musetalk_cli.nets.bundle import Bundle
@@ -17,12 +17,12 @@ from musetalk_cli.types import FACE_SIZE
 TOKEN_WIDTH = 8
 
 
-class _Network:
+class _Network(nn.Module):
     """Passes latents on, and makes a grey face of any."""
 
     config = SimpleNamespace(cross_attention_dim=TOKEN_WIDTH, scaling_factor=1.0, encoder_layers=1)
 
-    def __call__(self, latents: Tensor, *_: object, **__: object) -> tuple[Tensor]:
+    def forward(self, latents: Tensor, *_: object, **__: object) -> tuple[Tensor]:
         return (latents[:, :4],)
 
     def decode(self, latents: Tensor, **_: object) -> tuple[Tensor]:
