@@ -261,15 +261,16 @@ class GpuPath(StepByStep):
         shapes = [tuple(patch.shape) for patch in patches]
         flat = torch.cat([patch.flatten() for patch in patches])
         if self._pinned is None:
-            return lambda: _split(flat.numpy(), shapes)
+            return lambda: split(flat.numpy(), shapes)
         fetch = self._pinned.send(flat)
-        return lambda: _split(fetch(), shapes)
+        return lambda: split(fetch(), shapes)
 
 
 def _whole(image: Picture) -> Box:
     return Box(0, 0, image.shape[1], image.shape[0])
 
 
-def _split(flat: Image, shapes: Sequence[tuple[int, ...]]) -> list[Image]:
+def split(flat: Image, shapes: Sequence[tuple[int, ...]]) -> list[Image]:
+    """Views of pictures of such shapes that lie one after the other."""
     ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
     return [part.reshape(shape) for part, shape in zip(np.split(flat, ends[:-1]), shapes, strict=True)]

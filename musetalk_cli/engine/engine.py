@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from musetalk_cli.config import JobConfig
-from musetalk_cli.engine.compositor import CpuPath, Fetch, GpuPath, ImagePath
+from musetalk_cli.engine.compositor import CpuPath, Fetch, ImagePath
 from musetalk_cli.engine.costs import Costs, Filling
+from musetalk_cli.engine.fused import image_path
 from musetalk_cli.engine.hearing import Hearing
 from musetalk_cli.engine.hops import HopGrid, HopPlanner
 from musetalk_cli.engine.image_steps import ImageSteps, SourceFrame
@@ -110,7 +111,7 @@ class Engine:
         self.repair = Repair(bundle, self._generator)
         on_device = job.image_ops == "gpu" or (job.image_ops == "auto" and self._on_cuda)
         slots = FLIGHTS_ON_CUDA + 1
-        by_job: ImagePath = GpuPath(bundle.device, slots, job.sharpen) if on_device else CpuPath()
+        by_job = image_path(bundle.device, slots, job.sharpen) if on_device else CpuPath()
         self.images = ImageSteps(images or by_job, bundle.device, bundle.dtype, job.sharpen, stats)
         self._settle_sizes()
         self.most_flights = FLIGHTS_ON_CUDA if self._on_cuda else 1

@@ -1,10 +1,12 @@
-"""Pinned host memory in turn, through which what is made on CUDA comes down without anybody waiting."""
+"""Pinned host memory in turn: what describes a batch goes up, and patches come down, without a wait."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from musetalk_cli.types import Image
@@ -19,15 +21,36 @@ class PinnedSlots:
 
     def __init__(self, count: int) -> None:
         self._buffers: list[Tensor | None] = [None] * count
+        self._described: list[Tensor | None] = [None] * count
         self._events: list[torch.cuda.Event | None] = [None] * count
         self._next = 0
 
+    def upload(self, values: NDArray[np.int64], target: Tensor) -> None:
+        """Start copying what describes the batch that is sent next.
+
+        Args:
+            values: int64, of any shape.
+            target: Where to, on the device, of the same shape.
+        """
+        self._wait()
+        described = self._described[self._next]
+        if described is None or described.numel() < values.size:
+            described = torch.empty(values.size, dtype=torch.int64, pin_memory=True)
+            self._described[self._next] = described
+        view = described[: values.size].view(values.shape)
+        view.numpy()[...] = values
+        target.copy_(view, non_blocking=True)
+
+    def _wait(self) -> None:
+        """Wait until nothing is on its way from or to the slot that is next."""
+        if (previous := self._events[self._next]) is not None:
+            previous.synchronize()
+
     def send(self, data: Tensor) -> Callable[[], Image]:
         """Start copying uint8 `[n]` from the device; the returned call waits for it and gives a copy."""
+        self._wait()
         index = self._next
         self._next = (index + 1) % len(self._buffers)
-        if (previous := self._events[index]) is not None:
-            previous.synchronize()
         buffer = self._buffers[index]
         if buffer is None or buffer.numel() < data.numel():
             # twice what is needed: batches differ a little in size, and pinning memory is slow

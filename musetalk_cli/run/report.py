@@ -17,7 +17,12 @@ from musetalk_cli.live.observe import Outcome
 from musetalk_cli.measure.stages import Percentiles, StageSummary
 from musetalk_cli.nets.device import describe_device
 
-STAGES = ("audio", "features", "unet", "vae", "resize", "sharpen", "blend", "download", "paste", "sink")
+STAGES = (
+    *("audio", "features", "unet", "vae"),
+    *("resize", "sharpen", "blend"),  # step by step
+    "compose",  # in one launch
+    *("download", "paste", "sink"),
+)
 
 
 @dataclass(frozen=True, slots=True)

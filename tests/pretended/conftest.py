@@ -9,7 +9,7 @@ import torch
 from musetalk_cli.bench.synthetic import synthetic_avatar
 from musetalk_cli.nets.bundle import load_bundle
 from pretended.cuda import pretended_gpu
-from pretended.fixtures import gpu, guard_folder  # noqa: F401 - fixtures
+from pretended.fixtures import gpu, guard_folder, triton  # noqa: F401 - fixtures
 
 
 @pytest.fixture(scope="session")

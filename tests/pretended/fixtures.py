@@ -7,6 +7,7 @@ import torch
 
 from .cuda import pretended_gpu
 from .guard import why_not
+from .kernels import with_triton
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +24,13 @@ def gpu(guard_folder):
     """A pretended GPU."""
     with pretended_gpu(guard_folder) as device:
         yield device
+
+
+@pytest.fixture
+def triton(gpu):
+    """A pretended GPU that has Triton."""
+    with with_triton():
+        yield gpu
 
 
 @pytest.fixture

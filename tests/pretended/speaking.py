@@ -88,3 +88,13 @@ def apart(spoken, expected, share=1.0):
         for one, other in zip(ours, theirs, strict=True)
     ]
     return np.quantile(np.concatenate(differences), share)
+
+
+def check_waits(spoken):
+    """The sync guard: the loop may wait for one copy of patches at a time, the oldest, and for no more."""
+    patches = ("engine/pinned.py", "fetch")
+    others = [str(wait) for wait in spoken.waits if (wait.by.file, wait.by.function) != patches]
+    assert not others, f"the loop waits for the device: {others}"
+    assert [wait.kind for wait in spoken.waits] == ["an event"] * spoken.engine.filling.batches
+    more = [str(wait) for wait in spoken.waits if wait.passed.count("down") != 1]
+    assert not more, f"the loop waits for more than the oldest batch: {more}"

@@ -13,7 +13,7 @@ from musetalk_cli.ops.tables import reflected
 from musetalk_cli.ops.torch_ops import gpu_image_blending
 from pretended.cuda import pretended_gpu
 from pretended.device import Pace
-from pretended.speaking import FRAMES, JOB, apart, make_engine, speak
+from pretended.speaking import FRAMES, JOB, apart, check_waits, make_engine, speak
 from pretended.tensors import DeviceMismatchError
 
 SHARPENED = replace(JOB, sharpen=Sharpen())
@@ -40,16 +40,6 @@ def test_sessions_together_are_the_cpus(guard_folder, on_gpu, avatars, expected,
     assert [len(frames) for frames in spoken.frames] == [FRAMES, FRAMES]
     assert apart(spoken, expected) <= levels
     assert (spoken.engine.images.path, spoken.engine.images.fallbacks) == ("gpu", 0)
-
-
-def check_waits(spoken):
-    """The sync guard: the loop may wait for one copy of patches at a time, the oldest, and for no more."""
-    patches = ("engine/pinned.py", "fetch")
-    others = [str(wait) for wait in spoken.waits if (wait.by.file, wait.by.function) != patches]
-    assert not others, f"the loop waits for the device: {others}"
-    assert [wait.kind for wait in spoken.waits] == ["an event"] * spoken.engine.filling.batches
-    more = [str(wait) for wait in spoken.waits if wait.passed.count("down") != 1]
-    assert not more, f"the loop waits for more than the oldest batch: {more}"
 
 
 def test_the_loop_waits_for_the_patches_of_the_oldest_batch_and_for_nothing_else(gpu, on_gpu, avatars):

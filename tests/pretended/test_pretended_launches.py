@@ -4,8 +4,10 @@ A launch costs the host some microseconds, which a fast device waits for. An ope
 may be several kernels. Where more are meant, `MUSETALK_RENEW_LAUNCHES=1` writes the table anew.
 """
 
+import importlib.util
 import json
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +17,13 @@ import torch
 from musetalk_cli.bench.synthetic import synthetic_avatar
 from musetalk_cli.config import Sharpen
 from musetalk_cli.engine.compositor import GpuPath
+from musetalk_cli.engine.fused import FusedPath
 from musetalk_cli.nets.audio_encoder import AudioEncoder, EncodeRequest
 from musetalk_cli.nets.generator import Generator
 from musetalk_cli.timeline import SAMPLE_RATE
 from pretended.cuda import pretended_gpu
 from pretended.full_size import full_size
+from pretended.kernels import with_triton
 
 TABLE = Path(__file__).parent.parent / "data" / "launches.json"
 BATCH = 13
@@ -33,6 +37,9 @@ def counted(guard_folder):
     found = count_networks(guard_folder)
     for name, sizes in SIZES.items():
         found |= {f"{stage}, {name}": count for stage, count in count_images(guard_folder, sizes).items()}
+    if importlib.util.find_spec("triton") is not None:
+        for name, sizes in SIZES.items():
+            found |= {f"{stage}, {name}": count for stage, count in count_fused(guard_folder, sizes).items()}
     if os.environ.get("MUSETALK_RENEW_LAUNCHES"):
         TABLE.write_text(json.dumps({"batch": BATCH, "launches": found}, indent=2) + "\n")
     return found
@@ -72,6 +79,28 @@ def count_images(folder, sizes):
         }
 
 
+def count_fused(folder, sizes):
+    """The same in one launch; what it costs on a device does not depend on how large the faces are."""
+    avatar = synthetic_avatar(96, 64, 32, 2 * sizes)
+    with pretended_gpu(folder) as gpu, with_triton():
+        path = FusedPath(CUDA, sharpen=Sharpen())
+        placed = path.place(avatar)
+        by_size = {(spot.place.face_width, spot.place.face_height): spot for spot in placed}
+        spots = [[*by_size.values()][number % sizes] for number in range(BATCH)]
+        assert len({spot.place[-2:] for spot in spots}) == sizes
+        faces = torch.zeros(BATCH, 256, 256, 3, dtype=torch.uint8, device=CUDA)
+        finite, spans = torch.ones(BATCH, dtype=torch.bool, device=CUDA), {}
+
+        @contextmanager
+        def span(name):
+            before = gpu.launches.total()
+            yield
+            spans[name] = gpu.launches.total() - before
+
+        path.compose(faces, finite, spots, Sharpen(), span)
+        return {"compose": spans["compose"], "download after compose": spans["download"]}
+
+
 def count(gpu, work):
     """What some work launches, once its tables are there."""
     before = gpu.launches.total()
@@ -81,12 +110,15 @@ def count(gpu, work):
 
 STAGES = ["features", "unet", "vae"]
 STAGES += [f"{stage}, {name}" for name in SIZES for stage in ("resize", "sharpen", "blend", "download")]
+STAGES += [f"{stage}, {name}" for name in SIZES for stage in ("compose", "download after compose")]
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_no_stage_launches_more_than_the_table_says(counted, stage):
     table = json.loads(TABLE.read_text())
     assert table["batch"] == BATCH
+    if "compose" in stage:
+        pytest.importorskip("triton", reason="no Triton here: pip install 'musetalk-cli[dev]'")
     assert counted[stage] <= table["launches"][stage], (
         f"{stage} launches {counted[stage]} operators for a batch of {BATCH}, and {table['launches'][stage]} "
         "before. If they are worth it, run this file with MUSETALK_RENEW_LAUNCHES=1 and commit the table."

@@ -1,0 +1,95 @@
+"""The kernels behind `musetalk_cli.ops.triton_ops`, which launches them.
+
+Importing this file needs Triton. Where `TRITON_INTERPRET=1` is in the environment at that moment, they run on
+the host, one operation after the other, on the numbers of tensors of the CPU.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+ROUND = tl.constexpr(8388608.0)
+"""2 ** 23: a float32 from 0 to 2 ** 22 is rounded, half to even, if this is added to it and taken away."""
+
+
+@triton.jit
+def _entries(table, at, inside):
+    """Both neighbours and both weights at places on a table, int32; 0 where not `inside`."""
+    entry = tl.load(table + at, inside, other=0)
+    return (
+        (entry & 0xFFFF).to(tl.int32),
+        ((entry >> 16) & 0xFFFF).to(tl.int32),
+        ((entry >> 32) & 0xFFFF).to(tl.int32),
+        ((entry >> 48) & 0xFFFF).to(tl.int32),
+    )
+
+
+@triton.jit
+def _resized(face, left, right, wx0, wx1, upper, lower, wy0, wy1):
+    """Levels of the resized face, int32, in OpenCV's integers; an exact halving comes out the same."""
+    a, b = tl.load(face + (upper + left)).to(tl.int32), tl.load(face + (upper + right)).to(tl.int32)
+    c, d = tl.load(face + (lower + left)).to(tl.int32), tl.load(face + (lower + right)).to(tl.int32)
+    top = (a * wx0 + b * wx1) >> 4
+    low = (c * wx0 + d * wx1) >> 4
+    return (((top * wy0) >> 16) + ((low * wy1) >> 16) + 2) >> 2
+
+
+@triton.jit
+def _sharpened(level, blur, amount, threshold):
+    """Unsharp mask of a tile; right where the blur finds all its neighbours inside of it."""
+    value = level.to(tl.float32)
+    along = tl.dot(value, blur, input_precision="ieee")
+    detail = value - tl.dot(blur, along, input_precision="ieee")
+    sharp = tl.minimum(tl.maximum(value + amount * detail, 0.0), 255.0)
+    kept = tl.where(tl.abs(detail) < threshold, value, sharp)
+    return ((kept + ROUND) - ROUND).to(tl.int32)
+
+
+@triton.jit
+def compose(
+    batch, faces, finite, weights, out, amount, threshold,
+    SIDE: tl.constexpr, FIELDS: tl.constexpr, TAPS: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """One tile of the patch of one face: `triton_ops.Compositor` says what it takes."""
+    RADIUS: tl.constexpr = TAPS // 2
+    STEP: tl.constexpr = TILE - 2 * RADIUS
+    number = tl.program_id(1)
+    place = batch + number * FIELDS
+    if tl.program_id(0) == 0:
+        tl.store(out + number, tl.load(finite + number).to(tl.uint8))
+    width, height = tl.load(place + 5).to(tl.int32), tl.load(place + 6).to(tl.int32)
+    across = tl.maximum((width + STEP - 1) // STEP, 1)
+    down = tl.program_id(0) // across
+    if down * STEP < height:
+        side = tl.arange(0, TILE)
+        row = down * STEP + side - RADIUS
+        col = (tl.program_id(0) - down * across) * STEP + side - RADIUS
+        x, y = col + tl.load(place + 7).to(tl.int32), row + tl.load(place + 8).to(tl.int32)
+        wide, high = tl.load(place + 9).to(tl.int32), tl.load(place + 10).to(tl.int32)
+        columns = tl.load(place + 2).to(tl.pointer_type(tl.int64)) + RADIUS
+        rows = tl.load(place + 3).to(tl.pointer_type(tl.int64)) + RADIUS
+        left, right, wx0, wx1 = _entries(columns, x, (x >= -RADIUS) & (x < wide + RADIUS))
+        upper, lower, wy0, wy1 = _entries(rows, y, (y >= -RADIUS) & (y < high + RADIUS))
+        own = (side >= RADIUS) & (side < TILE - RADIUS)
+        stored = (own & (row < height))[:, None] & (own & (col < width))[None, :]
+        covered = ((y >= 0) & (y < high))[:, None] & ((x >= 0) & (x < wide))[None, :]
+        pixel = row[:, None] * width + col[None, :]
+        mask = tl.load(place + 1).to(tl.pointer_type(tl.uint8)) + pixel
+        alpha = tl.load(mask, stored & covered, other=0).to(tl.int32)
+        body = tl.load(place).to(tl.pointer_type(tl.uint8)) + pixel * 3
+        to = out + tl.load(place + 4) + pixel * 3
+        face = faces + number.to(tl.int64) * (SIDE * SIDE * 3)
+        tap = side[None, :] - side[:, None] + RADIUS
+        blur = tl.load(weights + tap, (tap >= 0) & (tap < TAPS), other=0.0)
+        for channel in range(3):
+            level = _resized(
+                face + channel,
+                *(left[None, :] * 3, right[None, :] * 3, wx0[None, :], wx1[None, :]),
+                *(upper[:, None] * (SIDE * 3), lower[:, None] * (SIDE * 3), wy0[:, None], wy1[:, None]),
+            )
+            if TAPS > 1:
+                level = _sharpened(level, blur, amount, threshold)
+            below = tl.load(body + channel, stored, other=0).to(tl.int32)
+            mixed = level * alpha + below * (255 - alpha) + 128
+            tl.store(to + channel, (((mixed >> 8) + mixed) >> 8).to(tl.uint8), stored)

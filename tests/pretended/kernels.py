@@ -1,0 +1,57 @@
+"""Triton's kernels on the pretended GPU: each is one launch, and Triton's interpreter does its work."""
+
+import contextlib
+import importlib
+import types
+
+import pytest
+import torch
+
+from .tensors import CPU, OnDevice
+
+
+class Kernel:
+    """A kernel that is launched as on a real device: on tensors of the device alone."""
+
+    def __init__(self, name, interpreted):
+        self.name = name
+        self._interpreted = interpreted
+
+    def __getitem__(self, grid):
+        def launch(*arguments, **options):
+            tensors = [one for one in arguments if isinstance(one, torch.Tensor)]
+            for place, one in enumerate(tensors):
+                if not isinstance(one, OnDevice):
+                    raise ValueError(
+                        f"Pointer argument (at {place}) cannot be accessed from Triton (cpu tensor?)"
+                    )
+            OnDevice.gpu.launch(self.name, [one.inside for one in tensors], [])
+            if OnDevice.gpu.inside == CPU:
+                inside = [one.inside if isinstance(one, OnDevice) else one for one in arguments]
+                self._interpreted[grid](*inside, **options)
+
+        return launch
+
+
+def interpreted(name):
+    """The kernels of a module of the product, for the pretended GPU; skips where there is no Triton."""
+    pytest.importorskip("triton", reason="no Triton here")
+    from triton.runtime.interpreter import InterpretedFunction
+
+    module = importlib.import_module(name)
+    return types.SimpleNamespace(
+        **{
+            kernel: Kernel(kernel, function)
+            for kernel, function in vars(module).items()
+            if isinstance(function, InterpretedFunction) and not kernel.startswith("_")
+        }
+    )
+
+
+@contextlib.contextmanager
+def with_triton():
+    """The pretended GPU launches the product's kernels."""
+    kernels = interpreted("musetalk_cli.ops.compose_kernels")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("musetalk_cli.ops.triton_ops.kernels", lambda: kernels)
+        yield
