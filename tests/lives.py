@@ -42,6 +42,7 @@ def save_bundle(bundle, golden, folder):
         tensors = {prefix + key: value.contiguous() for key, value in network.state_dict().items()}
         save_file(tensors, folder / name)
     shutil.copy(golden / "models" / "whisper" / "preprocessor_config.json", folder / "whisper")
+    (folder / "bundle.json").write_text('{"name": "tiny"}')
     return folder
 
 

@@ -26,7 +26,7 @@ COMMANDS = [
     ["avatars"],
     *(["avatars", name] for name in ("list", "show", "import", "verify", "remove")),
     ["models"],
-    *(["models", name] for name in ("list", "download", "verify")),
+    *(["models", name] for name in ("list", "download", "verify", "convert")),
 ]
 PUBLISHED = str(Path(__file__).parent / "data" / "golden" / "models")
 HEAVY = ("torch", "cv2", "numpy", "diffusers", "transformers", "huggingface_hub")

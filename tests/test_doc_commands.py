@@ -20,13 +20,15 @@ from batches_here import run_batches_here
 from doclines import OTHER_PAGES, OURS, PAGES, ROOT, TYPED, Line, fenced, inline, unmarked
 from docreader import OUTPUTS, SPOKEN_S, Reader, Window
 from films import film
+from hubs import a_hub
 from lives import run_ffmpeg, speech, write_sound
 from soundcards import PlayingDevice
 from test_cli_arguments import COMMANDS
 from workers import run_workers_here
 
 from musetalk_cli.bench import live, preparing, response, run
-from musetalk_cli.nets import random_v15
+from musetalk_cli.nets import pins, random_v15
+from musetalk_cli.nets.published import PUBLISHED
 
 ALL = (*PAGES, *OTHER_PAGES)
 SPANS = [span for span in inline(ALL) if span.text.split()[0] in TYPED and " " in span.text]
@@ -103,22 +105,27 @@ def clone(installation, models, files, tmp_path, monkeypatch):
     return place
 
 
+@pytest.fixture(scope="module")
+def hub():
+    """A hub that publishes words in the place of weights."""
+    with a_hub() as hub:
+        for part in {part for parts in PUBLISHED.values() for part in parts}:
+            for path in part.published:
+                hub.publish(part.repository, path, f"{path} of {part.repository}".encode())
+        yield hub
+
+
 @pytest.fixture
-def equipment(models, tmp_path, monkeypatch):
+def equipment(hub, models, tmp_path, monkeypatch):
     """A microphone, a camera, a window, a GPU, the hub, and tiny networks in place of full-size ones."""
-    import huggingface_hub
-
-    def fetched(repository, name, *, revision, local_dir):
-        (local_dir / name).parent.mkdir(parents=True, exist_ok=True)
-        (local_dir / name).write_text(f"{name} of {repository}")
-
     card = PlayingDevice(lambda rate: speech(SPOKEN_S, rate), lambda stream: None)
     card.infos[0]["name"] = "Built-in Audio"
     devices = tmp_path / "devices"
     devices.mkdir()
     cameras.plug_in(monkeypatch, devices)
     monkeypatch.setitem(sys.modules, "sounddevice", card)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetched)
+    monkeypatch.setattr(pins, "PINS", {})
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
     monkeypatch.setattr("musetalk_cli.sinks.DisplaySink", Window)
     monkeypatch.setattr("musetalk_cli.nets.bundle.resolve_device", lambda name: torch.device("cpu"))
     for name, file in (

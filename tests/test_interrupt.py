@@ -11,7 +11,7 @@ from musetalk_cli import __main__
 from musetalk_cli.avatar import store
 from musetalk_cli.cli.interrupt import end_on_signals, stop_on_signals
 from musetalk_cli.engine.compositor import CpuPath
-from musetalk_cli.nets import loading, published
+from musetalk_cli.nets import fetching, loading
 
 KINDS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 USUAL = [*KINDS[:2], pytest.param(KINDS[2], marks=pytest.mark.slow)]
@@ -109,8 +109,8 @@ def test_a_preparation_that_is_being_loaded_ends_at_once(main, monkeypatch, mode
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_download_ends_at_once(main, monkeypatch, tmp_path, kind):
-    steps = signal_in(monkeypatch, published, "_fetch", kind, 1)
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: pytest.fail("it went on"))
+    steps = signal_in(monkeypatch, fetching, "hub_of_environment", kind, 1)
+    monkeypatch.setattr("musetalk_cli.nets.hub.Hub.look", lambda *_, **__: pytest.fail("it went on"))
     code, out, err = main("models", "download", "--models-dir", tmp_path)
     assert (code, out, len(steps)) == (130, "", 1)
     assert "Traceback" not in err

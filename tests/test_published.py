@@ -1,45 +1,45 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
-import huggingface_hub
 import pytest
 from face_graphs import write_dwpose
-from huggingface_hub.utils import EntryNotFoundError, LocalEntryNotFoundError
+from hubs import a_hub, sha256
 
 from musetalk_cli.errors import ModelError
+from musetalk_cli.nets import pins
+from musetalk_cli.nets.fetching import download
 from musetalk_cli.nets.published import (
     LAYOUTS,
     PUBLISHED,
-    REVISION,
     TOOLS,
     complete,
-    download,
     find_dwpose,
     find_face_parsing,
     missing,
     require,
 )
 
+LISTED = {
+    *("model", "file", "path", "state", "bytes", "published_bytes", "sha256", "licence", "repository"),
+}
 NAMES = ["v15", "v1", "dwpose", "face-parsing"]
 
 
-def publish(monkeypatch, refuse=(), error=None):
-    """Stand in for the hub: files appear in their local folder, `refuse` ones fail with `error`."""
-    asked = []
-
-    def hf_hub_download(repo_id, filename, *, revision, local_dir):
-        asked.append((repo_id, filename, revision))
-        if filename in refuse:
-            raise error
-        path = Path(local_dir) / filename
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(repo_id)
-        return str(path)
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
-    return asked
+@pytest.fixture
+def hub(monkeypatch):
+    """A hub that publishes everything, of whose files nothing is known."""
+    monkeypatch.setattr(pins, "PINS", {})
+    with a_hub() as hub:
+        for parts in PUBLISHED.values():
+            for part in parts:
+                for path in part.published:
+                    hub.publish(part.repository, path, f"{path} of {part.repository}".encode())
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        yield hub
 
 
 def place(name, root):
@@ -51,17 +51,35 @@ def place(name, root):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_part_lands_where_it_is_looked_for(name, monkeypatch, tmp_path):
-    asked = publish(monkeypatch)
+def test_every_part_lands_where_it_is_looked_for(name, hub, tmp_path):
     told = []
-    download(name, tmp_path, lambda *step: told.append(step))
+    assert len(download(name, tmp_path, told=lambda *step: told.append(step)).files) == len(PUBLISHED[name])
     parts = PUBLISHED[name]
+    sizes = 0
     for part in parts:
         found = part.find(tmp_path)
-        assert found is not None
-        assert found.read_text() == part.repository
-    assert [step[1:] for step in told] == [(number, len(parts)) for number in range(1, len(parts) + 1)]
-    assert {revision for *_, revision in asked} == {REVISION}
+        assert found.read_text() == f"{part.published[0]} of {part.repository}"
+        sizes += found.stat().st_size
+    assert told[-1] == ("fetch", sizes, sizes)
+
+
+def test_what_is_pinned_is_published():
+    """No line of the table stands for a file that nothing asks for."""
+    published = {
+        (part.repository, path) for parts in PUBLISHED.values() for part in parts for path in part.published
+    }
+    assert set(pins.PINS) <= published
+    for pin in pins.PINS.values():
+        assert re.fullmatch("[0-9a-f]{40}", pin.revision)
+        assert (pin.bytes is None) == (pin.sha256 is None)
+        assert pin.sha256 is None or re.fullmatch("[0-9a-f]{64}", pin.sha256)
+    digests = [pin.sha256 for pin in pins.PINS.values() if pin.sha256]
+    assert len(set(digests)) == len(digests) - 1, "the UNet's configuration is the same in both versions"
+
+
+def test_v15_and_dwpose_are_known_whole():
+    for name in ("v15", "dwpose"):
+        assert all(source.pin.sha256 for part in PUBLISHED[name] for source in part.sources())
 
 
 def test_published_places_are_upstreams():
@@ -110,34 +128,12 @@ def test_tools_make_no_model_complete(tmp_path):
     assert missing("v1", tmp_path) == []
 
 
-def test_what_is_there_is_not_fetched_again(monkeypatch, tmp_path):
-    asked = publish(monkeypatch)
+def test_another_name_that_is_accepted_is_not_fetched_again(hub, tmp_path):
     (tmp_path / "sd-vae").mkdir()
     (tmp_path / "sd-vae" / "diffusion_pytorch_model.bin").write_text("here")
-    download("v15", tmp_path)
-    assert len(asked) == len(LAYOUTS["v15"].parts()) - 1
-    download("v15", tmp_path)
-    assert len(asked) == len(LAYOUTS["v15"].parts()) - 1
-
-
-def test_second_published_name_is_tried(monkeypatch, tmp_path):
-    publish(monkeypatch, {"model.safetensors"}, EntryNotFoundError("404"))
-    download("v15", tmp_path)
-    assert (tmp_path / "whisper" / "pytorch_model.bin").is_file()
-
-
-@pytest.mark.parametrize("error", [OSError("no route"), LocalEntryNotFoundError("offline"), RuntimeError()])
-def test_without_network_the_message_says_what_to_place_where(error, monkeypatch, tmp_path):
-    publish(monkeypatch, {"diffusion_pytorch_model.safetensors"}, error)
-    with pytest.raises(ModelError) as caught:
-        download("v15", tmp_path)
-    message, hint = caught.value.message, caught.value.hint
-    assert (
-        "diffusion_pytorch_model.safetensors could not be fetched from stabilityai/sd-vae-ft-mse" in message
-    )
-    assert "could not be reached" in message
-    assert "\n" not in message
-    assert str(tmp_path / "sd-vae" / "diffusion_pytorch_model.safetensors") in hint
+    assert len(download("v15", tmp_path).files) == len(LAYOUTS["v15"].parts()) - 1
+    assert download("v15", tmp_path).files == []
+    assert not (tmp_path / "sd-vae" / "diffusion_pytorch_model.safetensors").exists()
 
 
 @pytest.mark.parametrize("name", ["v16", "all", "dwpose|face-parsing", ""])
@@ -158,21 +154,14 @@ def test_list_shows_models_and_tools(musetalk, tmp_path):
     assert code == 0, err
     shown = json.loads(out)
     assert list(dict.fromkeys(entry["model"] for entry in shown)) == NAMES
-    assert all(set(entry) == {"model", "file", "path", "repository"} for entry in shown)
-    assert [entry["path"] for entry in shown if entry["path"]] == [str(find_dwpose(tmp_path))]
-    assert "jonathandinu/face-parsing" in musetalk("models", "list", "--models-dir", tmp_path)[1]
-
-
-@pytest.mark.parametrize("name", ["dwpose", "face-parsing"])
-def test_the_command_fetches_tools(name, musetalk, monkeypatch, tmp_path):
-    publish(monkeypatch)
-    code, out, err = musetalk("models", "download", name, "--models-dir", tmp_path, "--json")
-    assert code == 0, err
-    assert json.loads(out) == {"model": name, "folder": str(tmp_path)}
-    assert err.startswith(f"1/{len(TOOLS[name])} {name}/")
-    assert missing(name, tmp_path) == []
-    code, out, err = musetalk("models", "download", name, "--models-dir", tmp_path)
-    assert (code, out, err) == (0, f"Tool {name} is complete in {tmp_path}.\n", "")
+    assert all(set(entry) == LISTED for entry in shown)
+    (here,) = [entry for entry in shown if entry["path"]]
+    assert (here["path"], here["state"], here["bytes"]) == (str(find_dwpose(tmp_path)), "other size", 0)
+    assert (here["published_bytes"], here["licence"]) == (134_399_116, "Apache-2.0")
+    assert {entry["state"] for entry in shown} == {"missing", "other size"}
+    table = musetalk("models", "list", "--models-dir", tmp_path)[1]
+    for words in ("jonathandinu/face-parsing", "3.4 GB", "CreativeML Open RAIL-M", "other size", "unknown"):
+        assert words in table
 
 
 def test_help_names_the_tools(musetalk):
@@ -188,7 +177,8 @@ def test_a_tool_that_is_not_there_is_refused(name, musetalk, tmp_path):
     assert f"`musetalk models download {name}`" in err
 
 
-def test_dwpose_is_verified(musetalk, tmp_path):
+def test_dwpose_is_verified(musetalk, monkeypatch, tmp_path):
+    monkeypatch.setattr(pins, "PINS", {})
     place("dwpose", tmp_path)
     options = ["--models-dir", tmp_path, "--device", "cpu"]
     code, out, err = musetalk("models", "verify", "dwpose", *options)
@@ -197,9 +187,19 @@ def test_dwpose_is_verified(musetalk, tmp_path):
     write_dwpose(find_dwpose(tmp_path), {0: (255, 0, 0)})
     code, out, err = musetalk("models", "verify", "dwpose", *options, "--json")
     assert (code, err) == (0, "")
-    assert json.loads(out) == {"model": "dwpose", "folder": str(tmp_path / "dwpose")}
+    network = find_dwpose(tmp_path)
+    told = json.loads(out)
+    assert (told["model"], told["folder"]) == ("dwpose", str(tmp_path / "dwpose"))
+    (file,) = told["files"]
+    assert file == {
+        "file": "dwpose/dw-ll_ucoco_384.onnx",
+        "bytes": network.stat().st_size,
+        "sha256": sha256(network.read_bytes()),
+        "state": "unknown",
+    }
     assert musetalk("models", "verify", "dwpose", *options)[1] == (
-        f"Tool dwpose is complete in {tmp_path / 'dwpose'}.\n"
+        f"Tool dwpose is complete in {tmp_path / 'dwpose'}. 0 of 1 files have the digest they should have. "
+        "No digest is known of dwpose/dw-ll_ucoco_384.onnx.\n"
     )
 
 
@@ -226,4 +226,4 @@ def test_the_face_parser_is_verified(musetalk, tmp_path):
     (tmp_path / "face-parsing" / "preprocessor_config.json").write_text("{}")
     code, out, err = musetalk("models", "verify", "face-parsing", *options)
     assert code == 0, err
-    assert out == f"Tool face-parsing is complete in {tmp_path / 'face-parsing'}.\n"
+    assert out.startswith(f"Tool face-parsing is complete in {tmp_path / 'face-parsing'}. 0 of 3 files")

@@ -1,49 +1,69 @@
-"""`musetalk models list|download|verify`."""
+"""`musetalk models list|download|verify|convert`."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from musetalk_cli.cli.options import Common, common_options
 from musetalk_cli.cli.render import print_json, print_table, put, say
+from musetalk_cli.cli.transfer import bytes_progress, size_text, staged_progress
 from musetalk_cli.config import DEFAULT_MODEL
 
-app = typer.Typer(help="See, fetch and check model weights.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from musetalk_cli.nets.proof import Proof, Seen
+    from musetalk_cli.nets.published import Part
+
+app = typer.Typer(help="See, fetch, check and convert model weights.", no_args_is_help=True)
 
 
 @app.command("list")
 @common_options()
 def list_(common: Common) -> None:
-    """List the published models and the tools of preparation, and which of their files are there."""
+    """List the published models and tools of preparation: which files are there, their sizes and licences."""
+    from musetalk_cli.nets.proof import look
     from musetalk_cli.nets.published import PUBLISHED
 
     root = common.run.models.path
-    files = [
-        (name, str(part), part.find(root), part.repository)
-        for name, parts in PUBLISHED.items()
-        for part in parts
-    ]
+    files = [(name, seen) for name in PUBLISHED for seen in look(name, root)]
     if common.json:
-        print_json(
-            [
-                {
-                    "model": name,
-                    "file": file,
-                    "path": None if path is None else str(path),
-                    "repository": repository,
-                }
-                for name, file, path, repository in files
-            ]
-        )
+        print_json([_listed(name, seen) for name, seen in files])
         return
     rows = [
-        [name, file, "missing" if path is None else path.name, repository]
-        for name, file, path, repository in files
+        [name, seen.file, seen.look, _size(seen), _licence(seen), seen.part.repository]
+        for name, seen in files
     ]
-    print_table(f"Models in {root}", ["model", "file", "here", "repository"], rows)
+    print_table(f"Models in {root}", ["model", "file", "state", "size", "licence", "repository"], rows)
+
+
+def _listed(name: str, seen: Seen) -> dict[str, object]:
+    return {
+        "model": name,
+        "file": str(seen.part),
+        "path": None if seen.path is None else str(seen.path),
+        "state": seen.look,
+        "bytes": seen.size,
+        "published_bytes": seen.pin.bytes,
+        "sha256": seen.pin.sha256,
+        "licence": _licence(seen),
+        "repository": seen.part.repository,
+    }
+
+
+def _licence(seen: Seen) -> str:
+    from musetalk_cli.nets.pins import licence
+
+    return licence(seen.part.repository)
+
+
+def _size(seen: Seen) -> str:
+    size = seen.pin.bytes if seen.size is None else seen.size
+    return "unknown" if size is None else size_text(size)
 
 
 @app.command()
@@ -54,16 +74,19 @@ def download(
         str, typer.Argument(metavar="v15|v1|dwpose|face-parsing", help="Published model or tool.")
     ] = DEFAULT_MODEL,
 ) -> None:
-    """Fetch the missing files of a published model or of a tool of preparation."""
+    """Fetch what is missing or damaged of a published model or of a tool of preparation."""
+    from musetalk_cli.nets.fetching import download as fetch
     from musetalk_cli.nets.published import TOOLS
-    from musetalk_cli.nets.published import download as fetch
 
     root = common.run.models.path
-    fetch(name, root, lambda file, number, count: say(f"{number}/{count} {file}"))
+    with staged_progress(name) as told:
+        fetched = fetch(name, root, notice=say, told=told)
     if common.json:
-        print_json({"model": name, "folder": str(root)})
-    else:
-        put(f"{'Tool' if name in TOOLS else 'Model'} {name} is complete in {root}.")
+        print_json({"model": name, "folder": str(root), "fetched": fetched.files, "bytes": fetched.bytes})
+        return
+    for file in fetched.files:
+        say(f"fetched {file}")
+    put(f"{'Tool' if name in TOOLS else 'Model'} {name} is complete in {root}.")
 
 
 @app.command()
@@ -77,7 +100,7 @@ def verify(
         ),
     ] = DEFAULT_MODEL,
 ) -> None:
-    """Load a model, or a tool of preparation, tensor by tensor, and say whether everything fits."""
+    """Hold every file of a model or tool to its SHA-256, then load it tensor by tensor."""
     from musetalk_cli.nets.published import TOOLS
 
     if name in TOOLS:
@@ -87,6 +110,16 @@ def verify(
 
 
 def _verify_model(common: Common, name: str) -> None:
+    from musetalk_cli.nets.embedded import DEMO
+    from musetalk_cli.nets.files import RANDOM, resolve
+    from musetalk_cli.nets.published import LAYOUTS
+
+    proofs: list[Proof] = []
+    if name not in {RANDOM, DEMO}:
+        files = resolve(name, common.run.models.path)
+        parts = tuple(LAYOUTS[files.version].parts().values())
+        proofs = _proven(name, parts, files.unet_config.parents[1], published=name in LAYOUTS)
+
     from musetalk_cli.nets.bundle import open_bundle
 
     bundle = open_bundle(replace(common.run, model=name))
@@ -94,16 +127,18 @@ def _verify_model(common: Common, name: str) -> None:
         p.numel() for net in (bundle.unet, bundle.vae, bundle.audio_encoder) for p in net.parameters()
     )
     if common.json:
-        print_json({"model": name, "version": bundle.version, "parameters": count})
+        plain = {"model": name, "version": bundle.version, "parameters": count}
+        print_json(plain | {"files": [_proof(proof) for proof in proofs]})
     else:
-        put(f"Model {name} is complete: {bundle.version}, {count:,} parameters.")
+        put(f"Model {name} is complete: {bundle.version}, {count:,} parameters.{_summary(proofs)}")
 
 
 def _verify_tool(common: Common, name: str) -> None:
     from musetalk_cli.nets.device import resolve_device
-    from musetalk_cli.nets.published import DWPOSE, require
+    from musetalk_cli.nets.published import DWPOSE, TOOLS, require
 
     files = require(name, common.run.models.path)
+    proofs = _proven(name, TOOLS[name], common.run.models.path, published=True)
     device = resolve_device(common.run.device)
     if name == DWPOSE:
         from musetalk_cli.face.dwpose import Dwpose
@@ -114,6 +149,64 @@ def _verify_tool(common: Common, name: str) -> None:
 
         FaceParser(files[0].parent, device)
     if common.json:
-        print_json({"model": name, "folder": str(files[0].parent)})
+        plain = {"model": name, "folder": str(files[0].parent)}
+        print_json(plain | {"files": [_proof(proof) for proof in proofs]})
     else:
-        put(f"Tool {name} is complete in {files[0].parent}.")
+        put(f"Tool {name} is complete in {files[0].parent}.{_summary(proofs)}")
+
+
+def _proven(name: str, parts: Sequence[Part], root: Path, *, published: bool) -> list[Proof]:
+    """Every file read; where a published name was given, none may be another one.
+
+    Raises:
+        ModelError: A file cannot be read, or is another one.
+    """
+    from musetalk_cli.nets.proof import look_at, prove, refuse_others
+
+    with bytes_progress(f"verify {name}") as told:
+        proofs = prove(look_at(parts, root), told)
+    refuse_others(name, proofs, published=published)
+    return proofs
+
+
+def _proof(proof: Proof) -> dict[str, object]:
+    seen = proof.seen
+    return {"file": seen.file, "bytes": seen.size, "sha256": proof.sha256, "state": proof.state}
+
+
+def _summary(proofs: Sequence[Proof]) -> str:
+    """What the digests said, as sentences behind another one."""
+    from musetalk_cli.nets.proof import State
+
+    files = {
+        state: [proof.seen.file for proof in proofs if proof.state == state] for state in get_args(State)
+    }
+    said = (
+        f" {len(files['proven'])} of {len(proofs)} files have the digest they should have." if proofs else ""
+    )
+    said += f" No digest is known of {', '.join(files['unknown'])}." if files["unknown"] else ""
+    return said + (f" Of its own are {', '.join(files['other'])}." if files["other"] else "")
+
+
+@app.command()
+@common_options()
+def convert(
+    common: Common,
+    name: Annotated[str, typer.Argument(metavar="v15|v1|PATH", help="Model to convert.")] = DEFAULT_MODEL,
+) -> None:
+    """Write .safetensors beside the .pth and .bin files of a model: they load faster, and run no code."""
+    from musetalk_cli.nets.bundle import settled
+    from musetalk_cli.nets.conversion import convert as write
+
+    model, device, dtype = settled(replace(common.run, model=name))
+    made = write(model, common.run.models.path, device, dtype)
+    if common.json:
+        files = [] if made is None else [str(path) for path in made.files]
+        seconds = (None, None) if made is None else (made.before_s, made.after_s)
+        print_json({"model": name, "files": files, "load_before_s": seconds[0], "load_after_s": seconds[1]})
+    elif made is None:
+        put(f"Model {name} has .safetensors for all of its networks.")
+    else:
+        for path in made.files:
+            put(f"{path} is written, and is taken from here on; the old file can be deleted.")
+        put(f"Loading the model took {made.before_s:.1f} s, and takes {made.after_s:.1f} s with them.")

@@ -15,8 +15,9 @@ from musetalk_cli.config import DEFAULT_MODEL, RunConfig
 from musetalk_cli.errors import ModelError
 from musetalk_cli.nets import modules, random_v15
 from musetalk_cli.nets.device import conv_layout, keep_freed_memory, resolve_device, resolve_dtype
-from musetalk_cli.nets.files import NO_CARD, RANDOM, BundleFiles, Card, family, resolve
+from musetalk_cli.nets.files import NO_CARD, RANDOM, BundleFiles, Card, family, others_by_size, resolve
 from musetalk_cli.nets.loading import ENCODER_RULES, UNET_RULES, VAE_RULES, load_weights
+from musetalk_cli.text import PROGRESS
 from musetalk_cli.timeline import ROWS_PER_WINDOW, SAMPLE_RATE
 from musetalk_cli.types import FACE_SIZE, LATENT_SIZE
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _RANDOM_SAID = "Model %s has random weights: it shows the cost, and its pictures are noise."
+_OTHERS_SAID = "Model %s has networks of its own, which are used as they are: %s."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,7 +114,7 @@ def open_bundle(run: RunConfig) -> Bundle:
         DeviceError: The device is not there.
         ModelError: There is no such model, or its files are missing, broken or do not fit together.
     """
-    model, device, dtype = _settled(run)
+    model, device, dtype = settled(run)
     return load_bundle(model, run.models.path, device, dtype)
 
 
@@ -126,7 +128,7 @@ def open_face_network(run: RunConfig) -> FaceNetwork:
         DeviceError: The device is not there.
         ModelError: There is no such model, or its files are missing or broken.
     """
-    model, device, dtype = _settled(run)
+    model, device, dtype = settled(run)
     if model == RANDOM:
         network = FaceNetwork(model, "v15", random_v15.build_vae(device, dtype), device, dtype)
         log.warning(_RANDOM_SAID, model)
@@ -138,8 +140,13 @@ def open_face_network(run: RunConfig) -> FaceNetwork:
     return network
 
 
-def _settled(run: RunConfig) -> tuple[str, torch.device, torch.dtype]:
-    """The model, the device and the number format, where nothing else was chosen what suits."""
+def settled(run: RunConfig) -> tuple[str, torch.device, torch.dtype]:
+    """The model, the device and the number format, where nothing else was chosen what suits.
+
+    Raises:
+        DeviceError: The device is not there.
+        ModelError: There is no such model, or its card is broken.
+    """
     model = run.model or DEFAULT_MODEL
     if run.model is None:
         log.debug("model: %s (default)", model)
@@ -170,7 +177,10 @@ def load_bundle(model: str, models_dir: Path, device: torch.device, dtype: torch
         bundle = Bundle(model, "v15", unet, vae, encoder, extractor, device, dtype, random=True)
         log.warning(_RANDOM_SAID, model)
     else:
-        bundle = _load(resolve(model, models_dir), device, dtype)
+        files = resolve(model, models_dir)
+        if others := others_by_size(files):
+            log.log(PROGRESS, _OTHERS_SAID, model, ", ".join(others))
+        bundle = load_files(files, device, dtype)
     _set_up(device, dtype, bundle.unet, bundle.vae)
     return bundle
 
@@ -192,7 +202,12 @@ def _load_vae(files: BundleFiles, device: torch.device, dtype: torch.dtype) -> A
     return load_weights(build, files.vae_weights, device, dtype, VAE_RULES)
 
 
-def _load(files: BundleFiles, device: torch.device, dtype: torch.dtype) -> Bundle:
+def load_files(files: BundleFiles, device: torch.device, dtype: torch.dtype) -> Bundle:
+    """Load a model from the files that are named.
+
+    Raises:
+        ModelError: A file is broken, or they do not fit together.
+    """
     unet_config = modules.read_config(files.unet_config, "_class_name", "UNet2DConditionModel")
     encoder_config = modules.read_config(files.whisper_config, "model_type", "whisper")
     mel_config = modules.read_config(

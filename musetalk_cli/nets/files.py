@@ -95,6 +95,26 @@ def resolve(model: str, models_dir: Path) -> BundleFiles:
     return BundleFiles(model, version, read_card(folder), **files)
 
 
+def others_by_size(files: BundleFiles) -> list[str]:
+    """Weights of a bundle that was named by its path whose sizes say that they are not the published ones.
+
+    A bundle with a card is somebody's own, and says so itself.
+
+    Returns:
+        The names of the files.
+    """
+    if files.name in MODELS or files.card != NO_CARD:
+        return []
+    parts = LAYOUTS[files.version].parts()
+    weights = [(parts[role], getattr(files, role)) for role in parts if role.endswith("_weights")]
+    sizes = {(part, source.name): source.pin.bytes for part, _ in weights for source in part.sources()}
+    return [
+        path.name
+        for part, path in weights
+        if (size := sizes.get((part, path.name))) is not None and size != path.stat().st_size
+    ]
+
+
 def is_demo(model: str, models_dir: Path) -> bool:
     """True for the demo networks: by name, or where the folder's card says so.
 

@@ -129,6 +129,16 @@ def load_weights(
     return module.eval().requires_grad_(False)
 
 
+def named_tensors(path: Path) -> dict[str, Tensor]:
+    """Every tensor of a weights file by the file's own names, on the host and possibly in the file's mapping.
+
+    Raises:
+        ModelError: The file cannot be read, or holds anything but tensors.
+    """
+    with _open(path) as weights:
+        return {name: weights.take(name) for name in list(weights.shapes)}
+
+
 def _bytes_of(tensor: Tensor, dtype: torch.dtype) -> int:
     return dtype.itemsize if tensor.is_floating_point() else tensor.dtype.itemsize
 

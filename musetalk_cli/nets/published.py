@@ -1,22 +1,14 @@
-"""The published files: where they are on the hub, and where they belong under the models folder.
-
-The table names no revision but `main` and no digests: none has been checked against the hub, and a value
-nobody has checked is worse than none.
-"""
+"""The published files: where they are on the hub, and where they belong under the models folder."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from musetalk_cli.errors import ModelError, first_line
-
-REVISION = "main"
-
-Progress = Callable[[str, int, int], None]
-"""Called before each file: its path under the models folder, its number from 1, how many there are."""
+from musetalk_cli.errors import ModelError
+from musetalk_cli.nets import pins
+from musetalk_cli.nets.pins import HubFile, hub_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +32,10 @@ class Part:
         candidates = (root / self.folder / name for name in self.names)
         return next((path for path in candidates if path.is_file()), None)
 
+    def sources(self) -> tuple[HubFile, ...]:
+        """What the repository publishes of it, the preferred one first."""
+        return tuple(hub_file(self.repository, path) for path in self.published)
+
     def __str__(self) -> str:
         return f"{self.folder}/{' or '.join(self.names)}"
 
@@ -62,7 +58,7 @@ class Layout:
 
 
 def _layout(folder: str, unet_weights: str) -> Layout:
-    musetalk, vae, whisper = "TMElyralab/MuseTalk", "stabilityai/sd-vae-ft-mse", "openai/whisper-tiny"
+    musetalk, vae, whisper = pins.MUSETALK, pins.VAE, pins.WHISPER
     unet_names = ("unet.safetensors", "diffusion_pytorch_model.safetensors", unet_weights)
     vae_names = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
     whisper_names = ("model.safetensors", "pytorch_model.bin")
@@ -88,9 +84,9 @@ LAYOUTS: dict[str, Layout] = {
 DWPOSE, FACE_PARSING = "dwpose", "face-parsing"
 
 TOOLS: dict[str, tuple[Part, ...]] = {
-    DWPOSE: (Part(DWPOSE, ("dw-ll_ucoco_384.onnx",), "yzd-v/DWPose", ("dw-ll_ucoco_384.onnx",)),),
+    DWPOSE: (Part(DWPOSE, ("dw-ll_ucoco_384.onnx",), pins.DWPOSE_HUB, ("dw-ll_ucoco_384.onnx",)),),
     FACE_PARSING: tuple(
-        Part(FACE_PARSING, names, "jonathandinu/face-parsing", names)
+        Part(FACE_PARSING, names, pins.FACE_PARSING_HUB, names)
         for names in (
             ("config.json",),
             ("model.safetensors", "pytorch_model.bin"),
@@ -147,51 +143,3 @@ def require(name: str, models_dir: Path) -> list[Path]:
             f"`musetalk models download {name}` fetches it; --models-dir names the models folder.",
         )
     return [path for part in PUBLISHED[name] if (path := part.find(models_dir)) is not None]
-
-
-def download(name: str, models_dir: Path, progress: Progress | None = None) -> None:
-    """Fetch what is missing of a published model or tool; an interrupted download goes on where it stopped.
-
-    Args:
-        name: One of `PUBLISHED`.
-        models_dir: The models folder; made if it is not there.
-        progress: Told of each file before it is fetched.
-
-    Raises:
-        ModelError: Nothing of that name is published, or a file could not be fetched.
-    """
-    parts = missing(name, models_dir)
-    for number, part in enumerate(parts, start=1):
-        if progress is not None:
-            progress(f"{part.folder}/{Path(part.published[0]).name}", number, len(parts))
-        _fetch(part, models_dir)
-
-
-def _fetch(part: Part, models_dir: Path) -> None:
-    """Put one file in its place, under the first of its published names that the repository has."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.utils import EntryNotFoundError, LocalEntryNotFoundError
-
-    for source in part.published:
-        target = models_dir / part.folder / Path(source).name
-        local_dir = target.parents[source.count("/")]
-        try:
-            hf_hub_download(part.repository, source, revision=REVISION, local_dir=local_dir)
-        except EntryNotFoundError as error:
-            if isinstance(error, LocalEntryNotFoundError) or source == part.published[-1]:
-                raise _not_fetched(part, source, target, error) from error
-        except Exception as error:  # the hub's transport, and with it its errors, differs by release
-            raise _not_fetched(part, source, target, error) from error
-        else:
-            return
-
-
-def _not_fetched(part: Part, source: str, target: Path, error: Exception) -> ModelError:
-    from huggingface_hub.constants import ENDPOINT
-
-    return ModelError(
-        f"{source} could not be fetched from {part.repository}: "
-        f"the hub ({ENDPOINT}) could not be reached, or refused ({first_line(error)}).",
-        f"Run the command again once the hub can be reached, or place {ENDPOINT}/{part.repository}/"
-        f"resolve/{REVISION}/{source} by hand as {target}.",
-    )
