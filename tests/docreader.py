@@ -155,11 +155,11 @@ class Reader:
         self._bring(known)
         if words[1] == "batch":
             self._bring_manifest(words[2])
-        if "anna" in words:
+        if "anna" in words or words[1:3] in (["models", "verify"], ["models", "convert"]):
             for part in ("musetalkV15", "sd-vae", "whisper"):
                 if not (self.place / "models" / part).exists():
                     (self.place / "models" / part).symlink_to(self._models / part)
-            if "--name" not in words and not (self.place / "avatars" / "anna").exists():
+            if {"anna", "--name"} & set(words) == {"anna"} and not (self.place / "avatars" / "anna").exists():
                 import_avatar(self._files / "any", self.place / "avatars", "anna")
 
     def _bring_manifest(self, name):
