@@ -21,11 +21,10 @@ from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import JobConfig, SilenceLevel
 from musetalk_cli.serve.http import create_app
 from musetalk_cli.serve.rtc import Peers
-from musetalk_cli.serve.server import bind
+from musetalk_cli.serve.server import bind, configure
 from musetalk_cli.serve.service import Service
 from musetalk_cli.serve.settings import ServeConfig
 from musetalk_cli.serve.speakers import Speakers
-from musetalk_cli.serve.websocket import MESSAGE_BYTES
 
 TIMEOUT_S = 60
 FPS = 10
@@ -79,14 +78,8 @@ def server_of(service):
     """A server of a service, ready or not; gives a client."""
     clock, peers = MonotonicClock(), Peers(service.config.ice_servers)
     with bind("127.0.0.1", 0) as listener:
-        config = uvicorn.Config(
-            create_app(service, peers, clock),
-            log_config=None,
-            access_log=False,
-            ws_max_size=MESSAGE_BYTES,
-            ws_per_message_deflate=False,
-            timeout_graceful_shutdown=2,
-        )
+        config = configure(create_app(service, peers, clock))
+        config.timeout_graceful_shutdown = 2
         server = uvicorn.Server(config)
         thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
         thread.start()

@@ -122,6 +122,7 @@ def test_a_segment_keeps_its_senders_number_whatever_became_of_those_before(serv
             program.say(speech(0.4, seed=number))
             program.tell("end")
             program.until("segment_finished")
+            program.until("idle")
         for number in range(3):
             program.say(speech(20, seed=number))
             program.tell("end")
@@ -149,6 +150,7 @@ def test_what_another_way_interrupts_or_speaks_does_not_change_the_numbers(serve
         assert program.until("segment_finished")["segment"] == 0
         assert served.ask("POST", f"{path}/speak", wav(speech(0.4), RATE)).status == 202
         assert program.until("segment_finished")["segment"] is None
+        program.until("idle")
         program.say(speech(2))
         program.until("speaking")
         assert served.ask("POST", f"{path}/interrupt").status == 204

@@ -17,6 +17,8 @@ from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import JobConfig, RunConfig
 from musetalk_cli.errors import InputError
 from musetalk_cli.run.defaults import settle_alone
+from musetalk_cli.serve.guard import App
+from musetalk_cli.serve.heads import HEAD_BYTES, HeadProtocol
 from musetalk_cli.serve.http import create_app
 from musetalk_cli.serve.rtc import Peers
 from musetalk_cli.serve.service import Service
@@ -103,17 +105,7 @@ def serve(
         service = Service(run, job, config, clock)
         peers = Peers(config.ice_servers)
         end = _End(service)
-        settings = uvicorn.Config(
-            create_app(service, peers, clock),
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            ws_max_size=MESSAGE_BYTES,
-            ws_per_message_deflate=False,
-            timeout_graceful_shutdown=GRACE_S,
-            limit_concurrency=CONNECTIONS,
-        )
-        server = end.server = _Server(settings, end.begin)
+        server = end.server = _Server(configure(create_app(service, peers, clock)), end.begin)
         url = _url(listener)
 
         def told() -> None:
@@ -130,6 +122,22 @@ def serve(
     if service.failure is not None:
         raise service.failure
     return end.interrupted
+
+
+def configure(app: App) -> uvicorn.Config:
+    """How an application is served."""
+    return uvicorn.Config(
+        app,
+        http=HeadProtocol,
+        h11_max_incomplete_event_size=HEAD_BYTES,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws_max_size=MESSAGE_BYTES,
+        ws_per_message_deflate=False,
+        timeout_graceful_shutdown=GRACE_S,
+        limit_concurrency=CONNECTIONS,
+    )
 
 
 class _End:
