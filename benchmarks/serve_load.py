@@ -72,11 +72,13 @@ def serve_stand_in(device_ms: float) -> None:
     from musetalk_cli.bench.stand_in import Grey, deaf, stand_in
     from musetalk_cli.clock import MonotonicClock
     from musetalk_cli.config import JobConfig, RunConfig
+    from musetalk_cli.engine.costs import BUSY_SHARE
     from musetalk_cli.engine.engine import Engine
     from musetalk_cli.measure.stages import StageStats
     from musetalk_cli.serve import server
     from musetalk_cli.serve.service import Service
     from musetalk_cli.serve.settings import ServeConfig
+    from musetalk_cli.serve.speakers import Speakers
 
     class Slow(Grey):
         def faces(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -97,10 +99,14 @@ def serve_stand_in(device_ms: float) -> None:
 
     server.Service = with_stand_in  # type: ignore[misc, assignment]
     config = ServeConfig(port=0, max_sessions=1000, sessions_per_client=1000)
-    server.serve(
-        RunConfig(model="demo"), JobConfig(), config, lambda _: None,
-        lambda url, service: print(json.dumps({"url": url, "speakers": service.speakers.most}), flush=True),
-    )  # fmt: skip
+
+    def ready(url: str, service: Service) -> None:
+        # this device is no core: encoders have all of them
+        job, costs = service.engine.job, service.engine.costs
+        service.speakers = Speakers(int(BUSY_SHARE / costs.share(job.chunk, job.fps)))
+        print(json.dumps({"url": url, "speakers": service.speakers.most}), flush=True)
+
+    server.serve(RunConfig(model="demo"), JobConfig(), config, lambda _: None, ready)
 
 
 class Server:

@@ -1,4 +1,4 @@
-"""The spin limit of OpenMP's threads: how long they wait for each other before they sleep."""
+"""Cores and threads: how many there are to use, and how long OpenMP's threads wait before they sleep."""
 
 from __future__ import annotations
 
@@ -20,3 +20,10 @@ def bound_spinning() -> None:
     """
     if not any(name in os.environ for name in _CHOSEN_BY_USER):
         os.environ["GOMP_SPINCOUNT"] = str(SPIN_TURNS)
+
+
+def usable_cores() -> int:
+    """Processor cores this process may use, where the system tells; else all of them."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

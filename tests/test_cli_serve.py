@@ -59,7 +59,7 @@ def server(models, coloured_avatars):
 def test_it_tells_where_it_is_once_it_is_ready_and_drains_when_it_is_ended(server):
     running = server("--fps", "10", "--drain", "20", "--log-json")
     assert running.told["speakers"] >= 1
-    assert running.told["sessions"] == 4 * running.told["speakers"]
+    assert 1 <= running.told["sessions"] <= 4 * running.told["speakers"]
     assert running.client.ask("GET", "/readyz").status == 200
     with running.client.program("red", video="none") as program:
         program.say(speech(0.8))

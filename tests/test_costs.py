@@ -31,6 +31,19 @@ def test_a_hop_is_sustained_where_some_time_is_left(hop, sustained):
     assert (costs.of(Fraction(hop), FPS) <= BUSY_SHARE * float(Fraction(hop))) is sustained
 
 
+def test_what_is_needed_besides_leaves_less_for_a_hop():
+    costs = Costs(0.05, {2: 0.04, 12: 0.14})
+    hop, share = Fraction("0.2"), 0.12 / 0.2
+    assert costs.sustains(hop, FPS, BUSY_SHARE - share - 0.01)
+    assert not costs.sustains(hop, FPS, BUSY_SHARE - share + 0.01)
+
+
+def test_what_a_stream_takes_beside_others_is_counted_by_the_batch_that_costs_least_a_frame():
+    costs = Costs(0.05, {2: 0.04, 12: 0.12})
+    assert costs.share(Fraction(1, 2), FPS) == pytest.approx(0.05 / 0.5 + 25 * 0.01)
+    assert Costs().share(Fraction(1, 2), FPS) == 0.0
+
+
 def engine_of(costs, **job):
     found = Engine(stand_in(), JobConfig(**job), StageStats(FakeClock()), encode=deaf, live=True)
     found.costs = costs
@@ -52,6 +65,18 @@ def test_the_shortest_chunk_that_is_sustained_is_taken(caplog, costs, chunk, siz
     choose_chunk(engine)
     assert engine.job.chunk == Fraction(chunk)
     assert engine.batch_sizes == sizes, "no larger than a hop"
+    assert caplog.text == ""
+
+
+def test_what_is_needed_besides_makes_the_chunk_longer_and_is_no_reason_to_warn(caplog):
+    costs = Costs(0.05, {2: 0.04, 13: 0.15})
+    engine = engine_of(costs, auto_chunk=True)
+    engine.bundle = replace(engine.bundle, card=replace(engine.bundle.card, cpu_batch=13))
+    choose_chunk(engine, 0.2)
+    assert engine.job.chunk == Fraction("0.3"), "0.16 without"
+    engine = engine_of(costs, auto_chunk=True)
+    choose_chunk(engine, 0.7)
+    assert engine.job.chunk == Fraction(1, 2)
     assert caplog.text == ""
 
 

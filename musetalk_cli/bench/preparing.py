@@ -23,6 +23,7 @@ from musetalk_cli.errors import MuseTalkError
 from musetalk_cli.nets.device import describe_device, resolve_device
 from musetalk_cli.run.defaults import settle_alone
 from musetalk_cli.run.report import versions
+from musetalk_cli.threads import usable_cores
 
 STAGES = ("decode", "detect", "write", "read", "parse", "encode", "mask")
 
@@ -132,7 +133,7 @@ def bench_preparing(run: RunConfig, options: PreparingOptions, notice: Notice) -
         str(run.model),
         describe_device(device),
         describe_device(torch.device("cpu")),
-        _cores(),
+        usable_cores(),
         load,
         versions(),
         measured,
@@ -191,10 +192,3 @@ def _apart(ours: Sequence[Sequence[int] | None], theirs: Sequence[Sequence[int] 
     """The largest difference of a side, over frames whose face both saw."""
     both = [(one, other) for one, other in zip(ours, theirs, strict=True) if one and other]
     return max((abs(a - b) for one, other in both for a, b in zip(one, other, strict=True)), default=0)
-
-
-def _cores() -> int:
-    """Processor cores this process may use, where the system tells; else all of them."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

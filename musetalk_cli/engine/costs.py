@@ -13,9 +13,6 @@ from musetalk_cli.timeline import ceil_div
 BUSY_SHARE = 0.8
 """Share of the time that a live stream may need to compute: the rest is for what else the machine does."""
 
-MOST_SPEAKERS = 1000
-"""What a device sustains that takes no time."""
-
 
 @dataclass(frozen=True, slots=True)
 class Costs:
@@ -43,20 +40,23 @@ class Costs:
         """Seconds to compute a hop of so many seconds at a frame rate, its frames in one batch."""
         return self.hop + self.batch(ceil_div(hop * fps, 1))
 
-    def sustains(self, hop: Fraction, fps: Fraction) -> bool:
-        """True where hops of so many seconds are computed in less time than they last, with some to spare."""
-        return self.of(hop, fps) <= BUSY_SHARE * float(hop)
+    def sustains(self, hop: Fraction, fps: Fraction, besides: float = 0.0) -> bool:
+        """True where hops of so many seconds are computed in less time than they last, with some to spare.
 
-    def speakers(self, hop: Fraction, fps: Fraction) -> int:
-        """How many streams may speak at once, in hops of so many seconds, with some time to spare.
+        Args:
+            hop: Seconds.
+            fps: Frames per second.
+            besides: Share of the time that is needed for something else.
+        """
+        return self.of(hop, fps) <= (BUSY_SHARE - besides) * float(hop)
+
+    def share(self, hop: Fraction, fps: Fraction) -> float:
+        """Share of the time that one stream takes that speaks beside others, in hops of so many seconds.
 
         Their frames are made in batches of the size that costs least for each.
         """
-        if not self.batches:
-            return 1
-        frame = min(seconds / size for size, seconds in self.batches.items())
-        second = self.hop / float(hop) + frame * float(fps)
-        return int(BUSY_SHARE / second) if second > 0 else MOST_SPEAKERS
+        frame = min((seconds / size for size, seconds in self.batches.items()), default=0.0)
+        return self.hop / float(hop) + frame * float(fps)
 
 
 @dataclass(slots=True)

@@ -53,13 +53,18 @@ def make_engine(
     return Engine(bundle, job, StageStats(clock, device, trace), live=live)
 
 
-def choose_chunk(engine: Engine) -> None:
-    """Settle the length of a chunk, where it is left open, by what the engine measured as it warmed up."""
+def choose_chunk(engine: Engine, besides: float = 0.0) -> None:
+    """Settle the length of a chunk, where it is left open, by what the engine measured as it warmed up.
+
+    Args:
+        engine: Whose chunk it is.
+        besides: Share of the device's time that is needed for something else.
+    """
     job = engine.job
     if not job.auto_chunk:
         return
     shorter = (chunk for chunk in CHUNKS if chunk < job.chunk)
-    chosen = next((chunk for chunk in shorter if engine.costs.sustains(chunk, job.fps)), job.chunk)
+    chosen = next((chunk for chunk in shorter if engine.costs.sustains(chunk, job.fps, besides)), job.chunk)
     if not engine.costs.sustains(chosen, job.fps):
         log.warning(
             "This machine needs %.2g s to compute %.2g s of speech, too long: frames will be left out.",

@@ -70,8 +70,8 @@ class Gallery:
             )
         return found
 
-    def rehearse(self, warm_up: Callable[[Avatar], None]) -> None:
-        """Warm up with the first avatar that can be shown; those before it are not offered.
+    def rehearse(self, warm_up: Callable[[Avatar], None]) -> Avatar:
+        """Warm up with the first avatar that can be shown, and give it; those before it are not offered.
 
         Args:
             warm_up: Makes faces of it.
@@ -84,7 +84,7 @@ class Gallery:
         for home in self.usable():
             edition = home.edition
             try:
-                self._try(home.name, warm_up)
+                avatar = self._try(home.name, warm_up)
             except MuseTalkError as error:
                 first = first or error
                 broken[home.name] = edition, error.message
@@ -92,14 +92,15 @@ class Gallery:
             for name, (_, reason) in broken.items():
                 log.warning("Avatar %s is not offered: %s", name, reason)
             self._broken = broken
-            return
+            return avatar
         assert first is not None  # noqa: S101 - there is one that was tried
         raise first
 
-    def _try(self, name: str, warm_up: Callable[[Avatar], None]) -> None:
+    def _try(self, name: str, warm_up: Callable[[Avatar], None]) -> Avatar:
         face = self.faces.take(name)
         try:
             warm_up(face.avatar)
+            return face.avatar
         finally:
             self.faces.give_back(face)
 

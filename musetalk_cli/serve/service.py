@@ -23,8 +23,9 @@ from musetalk_cli.live.observe import Outcome
 from musetalk_cli.live.policy import StreamPolicy
 from musetalk_cli.measure.gpu import GpuUse
 from musetalk_cli.nets.bundle import open_bundle
-from musetalk_cli.run.job import choose_chunk, make_engine, open_stream
+from musetalk_cli.run.job import make_engine, open_stream
 from musetalk_cli.serve.broadcast import Broadcast
+from musetalk_cli.serve.capacity import settle
 from musetalk_cli.serve.faces import Face
 from musetalk_cli.serve.gallery import Gallery
 from musetalk_cli.serve.metrics import Meters, State
@@ -57,6 +58,7 @@ class Service:
     Attributes:
         config: How the service runs.
         speakers: Who may speak at once; measured as the service starts.
+        most_sessions: Sessions that there may be at once; so too, where it was not asked for.
         meters: What is counted over all sessions.
         gallery: The avatars.
     """
@@ -71,7 +73,7 @@ class Service:
     ) -> None:
         self.config = config
         self._make = make or (lambda: make_engine(open_bundle(run), job, self._clock, live=True))
-        self.speakers = Speakers(1)
+        self.speakers, self.most_sessions = Speakers(1), 1
         self.meters = Meters()
         self._run = run
         self._job = job
@@ -104,12 +106,11 @@ class Service:
         try:
             self.gallery.usable()  # before the networks are loaded for nothing
             engine = self._make()
-            self.gallery.rehearse(engine.warm_up)
-            choose_chunk(engine)
-            costs, job = engine.costs, engine.job
-            self.speakers = Speakers(max(1, costs.speakers(job.chunk, job.fps)))
+            avatar = self.gallery.rehearse(engine.warm_up)
+            capacity = settle(engine, avatar, self.config.max_sessions)
+            self.speakers, self.most_sessions = Speakers(capacity.speakers), capacity.sessions
             loop = DeviceLoop(engine, self._clock)
-            self._loop, self._job = loop, job
+            self._loop, self._job = loop, engine.job
             self._engine = engine  # the last of them: it says that all are there
             told()
             loop.run(self._ended)
@@ -147,11 +148,6 @@ class Service:
             raise RefusedError("The service is about to end.", "Use another one, or try again in a minute.")
 
     # -- sessions ----------------------------------------------------------------------------------------
-
-    @property
-    def most_sessions(self) -> int:
-        """Sessions that there may be at once."""
-        return self.config.sessions_for(self.speakers.most)
 
     @property
     def sessions(self) -> list[ServedSession]:

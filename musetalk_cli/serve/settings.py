@@ -11,8 +11,6 @@ from musetalk_cli.errors import InputError
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 2160
 DEFAULT_PORTS = {"http": 80, "https": 443}
 """Ports that no origin names."""
-SESSIONS_PER_SPEAKER = 4
-"""Sessions for each speaker, where none is said: in a conversation each side is silent most of the time."""
 SHORTEST_TOKEN = 16
 """Characters of a token at the least, so that it cannot be guessed."""
 
@@ -95,10 +93,6 @@ class ServeConfig:
     drain_s: float = 30.0
     sessions_per_client: int = 8
     ice_servers: tuple[IceServer, ...] = ()
-
-    def sessions_for(self, speakers: int) -> int:
-        """Sessions that there may be at once where so many may speak."""
-        return self.max_sessions or SESSIONS_PER_SPEAKER * speakers
 
 
 def is_loopback(host: str) -> bool:
