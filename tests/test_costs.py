@@ -72,7 +72,7 @@ def test_what_is_needed_besides_makes_the_chunk_longer_and_is_no_reason_to_warn(
     costs = Costs(0.05, {2: 0.04, 13: 0.15})
     engine = engine_of(costs, auto_chunk=True)
     engine.bundle = replace(engine.bundle, card=replace(engine.bundle.card, cpu_batch=13))
-    choose_chunk(engine, 0.2)
+    choose_chunk(engine, 0.25)
     assert engine.job.chunk == Fraction("0.3"), "0.16 without"
     engine = engine_of(costs, auto_chunk=True)
     choose_chunk(engine, 0.7)
