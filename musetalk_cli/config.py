@@ -17,6 +17,7 @@ from musetalk_cli.timeline import DEFAULT_FPS, Alignment
 DeviceName = Literal["auto", "cuda", "cpu"]
 PrecisionName = Literal["auto", "fp32", "fp16", "bf16"]
 ImageOpsName = Literal["auto", "gpu", "cpu"]
+VaeName = Literal["own", "taesd"]
 WhenLate = Literal["auto", "drop", "wait"]
 
 DEFAULT_MODEL = "v15"
@@ -148,6 +149,7 @@ class RunConfig:
             the avatar was made for (`run/defaults.py`), and v1.5 where there is no avatar.
         device: Which device to compute on.
         precision: Number format of the networks.
+        vae: What makes the pictures of faces: the model's own VAE, or a tiny one, whose mouths are softer.
     """
 
     models: DataFolder = field(default_factory=lambda: default_folder("models"))
@@ -155,6 +157,7 @@ class RunConfig:
     model: str | None = None
     device: DeviceName = "auto"
     precision: PrecisionName = "auto"
+    vae: VaeName = "own"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,15 @@ from lives import speech, write_sound
 
 from musetalk_cli.avatar.layout import LatentsFormat
 from musetalk_cli.bench.options import BenchOptions, LiveOptions, PreparingOptions, ResponseOptions
-from musetalk_cli.config import DeviceName, ImageOpsName, JobConfig, PrecisionName, RunConfig, WhenLate
+from musetalk_cli.config import (
+    DeviceName,
+    ImageOpsName,
+    JobConfig,
+    PrecisionName,
+    RunConfig,
+    VaeName,
+    WhenLate,
+)
 from musetalk_cli.errors import InputError
 from musetalk_cli.face.settings import MaskMode
 from musetalk_cli.media.selection import Selection
@@ -49,6 +57,7 @@ CHOICES = {
         "--image-ops": ("image_ops", ImageOpsName),
         "--device": ("device", DeviceName),
         "--precision": ("precision", PrecisionName),
+        "--vae": ("vae", VaeName),
     },
     "realtime --avatar demo --audio speech.wav": {"--when-late": ("when_late", WhenLate)},
     "prepare-avatar clip.avi --name anna": {
@@ -101,7 +110,13 @@ def test_what_is_left_out_is_what_the_settings_say(settings, command):
     for expected in SETTINGS[command]:
         assert [one for one in found if type(one) is type(expected)] == [expected]
     (run,) = [one for one in found if isinstance(one, RunConfig)]
-    assert (run.model, run.device, run.precision) == (None, RunConfig().device, RunConfig().precision)
+    left_out = RunConfig()
+    assert (run.model, run.device, run.precision, run.vae) == (
+        None,
+        left_out.device,
+        left_out.precision,
+        left_out.vae,
+    )
 
 
 @pytest.mark.parametrize(("command", "option", "field", "value"), VALUES)

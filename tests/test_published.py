@@ -25,7 +25,7 @@ from musetalk_cli.nets.published import (
 LISTED = {
     *("model", "file", "path", "state", "bytes", "published_bytes", "sha256", "licence", "repository"),
 }
-NAMES = ["v15", "v1", "dwpose", "face-parsing"]
+NAMES = ["v15", "v1", "taesd", "dwpose", "face-parsing"]
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_another_name_that_is_accepted_is_not_fetched_again(hub, tmp_path):
 def test_an_unknown_name_lists_the_valid_ones(name, tmp_path):
     with pytest.raises(ModelError) as caught:
         download(name, tmp_path)
-    assert caught.value.hint == "Choose one of v15, v1, dwpose, face-parsing."
+    assert caught.value.hint == "Choose one of v15, v1, taesd, dwpose, face-parsing."
 
 
 def test_the_table_needs_no_torch():
@@ -164,9 +164,10 @@ def test_list_shows_models_and_tools(musetalk, tmp_path):
         assert words in table
 
 
-def test_help_names_the_tools(musetalk):
+def test_help_names_all_that_is_published(musetalk):
     for command in ("download", "verify"):
-        assert "dwpose|face-parsing" in musetalk("models", command, "--help")[1]
+        told = musetalk("models", command, "--help")[1]
+        assert all(name in told for name in PUBLISHED)
 
 
 @pytest.mark.parametrize("name", ["dwpose", "face-parsing"])

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
 from pretended.cuda import pretended_gpu
-from pretended.full_size import full_size
+from pretended.full_size import full_size, tiny_decoder
 
 from musetalk_cli.nets.audio_encoder import AudioEncoder, EncodeRequest
 from musetalk_cli.nets.generator import Generator
@@ -104,6 +104,8 @@ def main() -> None:
             vae = run(lambda: generator.faces(latents[:, :4]))  # noqa: B023
             row("UNet", batch, unet)
             row("VAE", batch, vae)
+        tiny = Generator(replace(bundle, decoder=tiny_decoder(bundle.dtype)))
+        row("taesd in its place", batch, run(lambda: tiny.faces(latents[:, :4])))
     if options.operators:
         for stage, count in (("UNet", unet), ("VAE", vae)):
             operators(stage, batches[-1], count)

@@ -169,7 +169,7 @@ class _Stages:
 
     def _weight_bytes(self) -> int:
         """What a batch reads of the weights, at the least."""
-        nets = (self._bundle.unet, self._bundle.vae.decoder)
+        nets = (self._bundle.unet, self._bundle.drawing.decoder)
         return sum(weight.nbytes for net in nets for weight in net.parameters())
 
     def _image_steps(self, path: StepByStep, faces: Tensor, budget_s: float) -> dict[str, float]:

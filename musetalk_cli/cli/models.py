@@ -25,7 +25,7 @@ app = typer.Typer(help="See, fetch, check and convert model weights.", no_args_i
 @app.command("list")
 @common_options()
 def list_(common: Common) -> None:
-    """List the published models and tools of preparation: which files are there, their sizes and licences."""
+    """List what is published: which of its files are here, their sizes and licences."""
     from musetalk_cli.nets.proof import look
     from musetalk_cli.nets.published import PUBLISHED
 
@@ -71,12 +71,12 @@ def _size(seen: Seen) -> str:
 def download(
     common: Common,
     name: Annotated[
-        str, typer.Argument(metavar="v15|v1|dwpose|face-parsing", help="Published model or tool.")
+        str, typer.Argument(metavar="NAME", help="One of v15, v1, taesd, dwpose, face-parsing.")
     ] = DEFAULT_MODEL,
 ) -> None:
-    """Fetch what is missing or damaged of a published model or of a tool of preparation."""
+    """Fetch what is missing or damaged of a published model, decoder or tool of preparation."""
     from musetalk_cli.nets.fetching import download as fetch
-    from musetalk_cli.nets.published import TOOLS
+    from musetalk_cli.nets.published import LAYOUTS
 
     root = common.run.models.path
     with staged_progress(name) as told:
@@ -86,7 +86,7 @@ def download(
         return
     for file in fetched.files:
         say(f"fetched {file}")
-    put(f"{'Tool' if name in TOOLS else 'Model'} {name} is complete in {root}.")
+    put(f"{'Model' if name in LAYOUTS else 'Tool'} {name} is complete in {root}.")
 
 
 @app.command()
@@ -96,14 +96,15 @@ def verify(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="v15|v1|demo|dwpose|face-parsing|PATH", help="Model or tool to load and check."
+            metavar="NAME|PATH",
+            help="One of v15, v1, demo, taesd, dwpose, face-parsing, or a model's folder.",
         ),
     ] = DEFAULT_MODEL,
 ) -> None:
     """Hold every file of a model or tool to its SHA-256, then load it tensor by tensor."""
-    from musetalk_cli.nets.published import TOOLS
+    from musetalk_cli.nets.published import DECODERS, TOOLS
 
-    if name in TOOLS:
+    if name in {**DECODERS, **TOOLS}:
         _verify_tool(common, name)
     else:
         _verify_model(common, name)
@@ -135,15 +136,20 @@ def _verify_model(common: Common, name: str) -> None:
 
 def _verify_tool(common: Common, name: str) -> None:
     from musetalk_cli.nets.device import resolve_device
-    from musetalk_cli.nets.published import DWPOSE, TOOLS, require
+    from musetalk_cli.nets.published import DECODERS, DWPOSE, PUBLISHED, require
 
     files = require(name, common.run.models.path)
-    proofs = _proven(name, TOOLS[name], common.run.models.path, published=True)
+    proofs = _proven(name, PUBLISHED[name], common.run.models.path, published=True)
     device = resolve_device(common.run.device)
     if name == DWPOSE:
         from musetalk_cli.face.dwpose import Dwpose
 
         Dwpose(files[0], device.type)
+    elif name in DECODERS:
+        from musetalk_cli.nets.device import resolve_dtype
+        from musetalk_cli.nets.tiny_decoder import load_published
+
+        load_published(name, common.run.models.path, device, resolve_dtype(common.run.precision, device))
     else:
         from musetalk_cli.face.parsing import FaceParser
 

@@ -20,6 +20,7 @@ from musetalk_cli.config import (
     DeviceName,
     PrecisionName,
     RunConfig,
+    VaeName,
     default_folder,
 )
 from musetalk_cli.text import PROGRESS, printable, redacted
@@ -41,6 +42,14 @@ AvatarsDir = Annotated[
 ]
 DeviceOption = Annotated[DeviceName, _common("--device", help="Where to compute.")]
 PrecisionOption = Annotated[PrecisionName, _common("--precision", help="Number format of the networks.")]
+VaeOption = Annotated[
+    VaeName,
+    _common(
+        "--vae",
+        help="What makes the pictures of faces: the model's own VAE, or taesd, which takes a small part of "
+        "the time and makes a softer mouth.",
+    ),
+]
 Json = Annotated[bool, _common("--json", help="Print the result as one JSON object.")]
 Verbose = Annotated[
     bool, _common("--verbose", "-v", help="Say where every setting came from; show tracebacks.")
@@ -99,6 +108,7 @@ def common_options(
             "model": (_model_option(model), None),
             "device": (DeviceOption, _RUN.device),
             "precision": (PrecisionOption, _RUN.precision),
+            **({"vae": (VaeOption, _RUN.vae)} if job else {}),
             **({"as_json": (Json, False)} if json else {}),
             "verbose": (Verbose, False),
         }
@@ -141,6 +151,7 @@ def _common_of(ctx: typer.Context, values: dict[str, Any]) -> Common:
         model=values["model"],
         device=values["device"],
         precision=values["precision"],
+        vae=values.get("vae", _RUN.vae),
     )
     log.debug("models: %s (%s)", run.models.path, run.models.origin)
     log.debug("avatars: %s (%s)", run.avatars.path, run.avatars.origin)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from musetalk_cli.config import DEFAULT_MODEL, RunConfig
+from musetalk_cli.config import DEFAULT_MODEL, RunConfig, VaeName
 from musetalk_cli.errors import ModelError
 from musetalk_cli.nets import modules, random_v15
 from musetalk_cli.nets.device import conv_layout, keep_freed_memory, resolve_device, resolve_dtype
 from musetalk_cli.nets.files import NO_CARD, RANDOM, BundleFiles, Card, family, others_by_size, resolve
 from musetalk_cli.nets.loading import ENCODER_RULES, UNET_RULES, VAE_RULES, load_weights
+from musetalk_cli.nets.tiny_decoder import load_tiny_decoder
 from musetalk_cli.text import PROGRESS
 from musetalk_cli.timeline import ROWS_PER_WINDOW, SAMPLE_RATE
 from musetalk_cli.types import FACE_SIZE, LATENT_SIZE
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
     from transformers import WhisperFeatureExtractor
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
@@ -47,6 +48,7 @@ class Bundle:
         dtype: Their number format.
         random: True where the weights are random numbers.
         card: What the bundle says of itself.
+        decoder: Latents `[B, 4, 32, 32]` to faces in the VAE's place; None is the VAE.
     """
 
     name: str
@@ -59,6 +61,12 @@ class Bundle:
     dtype: torch.dtype
     random: bool = False
     card: Card = NO_CARD
+    decoder: AutoencoderTiny | None = None
+
+    @property
+    def drawing(self) -> AutoencoderKL | AutoencoderTiny:
+        """What makes the pictures of faces."""
+        return self.vae if self.decoder is None else self.decoder
 
     @property
     def family(self) -> str:
@@ -115,7 +123,7 @@ def open_bundle(run: RunConfig) -> Bundle:
         ModelError: There is no such model, or its files are missing, broken or do not fit together.
     """
     model, device, dtype = settled(run)
-    return load_bundle(model, run.models.path, device, dtype)
+    return load_bundle(model, run.models.path, device, dtype, run.vae)
 
 
 def open_face_network(run: RunConfig) -> FaceNetwork:
@@ -160,7 +168,9 @@ def settled(run: RunConfig) -> tuple[str, torch.device, torch.dtype]:
     return model, device, dtype
 
 
-def load_bundle(model: str, models_dir: Path, device: torch.device, dtype: torch.dtype) -> Bundle:
+def load_bundle(
+    model: str, models_dir: Path, device: torch.device, dtype: torch.dtype, vae: VaeName = "own"
+) -> Bundle:
     """Load a model.
 
     Args:
@@ -168,20 +178,22 @@ def load_bundle(model: str, models_dir: Path, device: torch.device, dtype: torch
         models_dir: The models folder.
         device: Where the networks shall be.
         dtype: Their number format.
+        vae: What makes the pictures of faces.
 
     Raises:
         ModelError: There is no such model, or its files are missing, broken or do not fit together.
     """
     if model == RANDOM:
-        unet, vae, encoder, extractor = random_v15.build(device, dtype)
-        bundle = Bundle(model, "v15", unet, vae, encoder, extractor, device, dtype, random=True)
+        bundle = Bundle(model, "v15", *random_v15.build(device, dtype), device, dtype, random=True)
         log.warning(_RANDOM_SAID, model)
     else:
         files = resolve(model, models_dir)
         if others := others_by_size(files):
             log.log(PROGRESS, _OTHERS_SAID, model, ", ".join(others))
         bundle = load_files(files, device, dtype)
-    _set_up(device, dtype, bundle.unet, bundle.vae)
+    if vae != "own":
+        bundle = replace(bundle, decoder=load_tiny_decoder(vae, models_dir, bundle))
+    _set_up(device, dtype, bundle.unet, bundle.vae, *([] if bundle.decoder is None else [bundle.decoder]))
     return bundle
 
 

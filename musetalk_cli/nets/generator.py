@@ -48,8 +48,8 @@ class Generator:
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
-        self._unet, self._vae = fold(bundle.unet), fold(bundle.vae)
-        self._scale: float = bundle.vae.config.scaling_factor
+        self._unet, self._vae = fold(bundle.unet), fold(bundle.drawing)
+        self._scale: float = bundle.drawing.config.scaling_factor
         self._tokens = (ROWS_PER_FRAME * bundle.layers, bundle.token_width)
         self._table = position_table(*self._tokens).to(bundle.device)
         self._timestep = torch.zeros((), dtype=torch.int64, device=bundle.device)
@@ -115,11 +115,12 @@ class Generator:
     def exact(self) -> Generator:
         """The same with a copy of the networks in fp32."""
         device, layout = self._bundle.device, conv_layout(self._bundle.device, torch.float32)
-        unet, vae = (
-            copy.deepcopy(network).to(device, torch.float32, memory_format=layout)
-            for network in (self._bundle.unet, self._bundle.vae)
-        )
-        return Generator(replace(self._bundle, unet=unet, vae=vae, dtype=torch.float32))
+        networks = {
+            name: copy.deepcopy(network).to(device, torch.float32, memory_format=layout)
+            for name in ("unet", "vae", "decoder")
+            if (network := getattr(self._bundle, name)) is not None
+        }
+        return Generator(replace(self._bundle, dtype=torch.float32, **networks))
 
 
 class FaceEncoder:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
@@ -27,6 +27,8 @@ LIMITS = {
     "chunk_length": 30,
     "cross_attention_dim": 8192,
     "d_model": 8192,
+    "decoder_block_out_channels": 8192,
+    "encoder_block_out_channels": 8192,
     "encoder_attention_heads": 256,
     "encoder_ffn_dim": 65536,
     "encoder_layers": 64,
@@ -38,11 +40,14 @@ LIMITS = {
     "max_source_positions": 65536,
     "n_fft": 16384,
     "norm_num_groups": 1024,
+    "num_decoder_blocks": 64,
+    "num_encoder_blocks": 64,
     "num_mel_bins": 256,
     "out_channels": 64,
     "sample_size": 8192,
     "sampling_rate": 192_000,
     "transformer_layers_per_block": 16,
+    "upsampling_scaling_factor": 16,
 }
 """Largest value of each setting that decides how much is built; the smallest is 1."""
 
@@ -99,6 +104,17 @@ def build_unet(config: Config, path: Path) -> UNet2DConditionModel:
 def build_vae(config: Config, path: Path) -> AutoencoderKL:
     """A VAE on the current default device; its scaling factor is the class's unless `config` states one."""
     return _build(lambda: AutoencoderKL.from_config(config), path)
+
+
+def build_tiny_decoder(config: Config, path: Path) -> AutoencoderTiny:
+    """A tiny VAE without its encoder, on the current default device."""
+
+    def make() -> AutoencoderTiny:
+        vae = AutoencoderTiny.from_config(config)
+        del vae.encoder
+        return vae
+
+    return _build(make, path)
 
 
 def build_encoder(config: Config, path: Path) -> WhisperEncoder:

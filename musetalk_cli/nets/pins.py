@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 MUSETALK, VAE, WHISPER = "TMElyralab/MuseTalk", "stabilityai/sd-vae-ft-mse", "openai/whisper-tiny"
 DWPOSE_HUB, FACE_PARSING_HUB = "yzd-v/DWPose", "jonathandinu/face-parsing"
+TAESD_HUB = "madebyollin/taesd"
 LATEST = "main"
 """The revision of a repository of which none is known."""
 
@@ -95,6 +96,7 @@ _LICENCES = {
     VAE: "MIT",
     WHISPER: "Apache-2.0",
     DWPOSE_HUB: "Apache-2.0",
+    TAESD_HUB: "MIT",
 }
 
 

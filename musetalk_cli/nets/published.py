@@ -96,11 +96,22 @@ TOOLS: dict[str, tuple[Part, ...]] = {
 }
 """What prepares avatars, by name: the face's landmarks, and the parsing of its regions."""
 
+TAESD = "taesd"
+
+DECODERS: dict[str, tuple[Part, ...]] = {
+    TAESD: tuple(
+        Part(TAESD, (name,), pins.TAESD_HUB, (name,))
+        for name in ("config.json", "diffusion_pytorch_model.safetensors")
+    )
+}
+"""What may make the pictures of faces in place of a model's own VAE, by name: configuration and weights."""
+
 PUBLISHED: dict[str, tuple[Part, ...]] = {
     **{name: tuple(layout.parts().values()) for name, layout in LAYOUTS.items()},
+    **DECODERS,
     **TOOLS,
 }
-"""The files of everything that can be fetched, by name: the models, then the tools of preparation."""
+"""The files of everything that can be fetched, by name: models, decoders, then tools of preparation."""
 
 
 def complete(models_dir: Path) -> list[str]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from musetalk_cli.nets import modules
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
     from transformers import WhisperFeatureExtractor
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
@@ -72,6 +72,20 @@ def encoder_config() -> Config:
     }
 
 
+def tiny_decoder_config() -> Config:
+    """The published configuration of TAESD, in numbers."""
+    return {
+        "act_fn": "relu",
+        "decoder_block_out_channels": [64, 64, 64, 64],
+        "in_channels": 3,
+        "latent_channels": 4,
+        "num_decoder_blocks": [3, 3, 3, 1],
+        "out_channels": 3,
+        "scaling_factor": 1.0,
+        "upsampling_scaling_factor": 2,
+    }
+
+
 def build(
     device: torch.device, dtype: torch.dtype
 ) -> tuple[UNet2DConditionModel, AutoencoderKL, WhisperEncoder, WhisperFeatureExtractor]:
@@ -86,6 +100,11 @@ def build(
 def build_vae(device: torch.device, dtype: torch.dtype) -> AutoencoderKL:
     """The VAE alone."""
     return Pool(device, dtype).fill(lambda: modules.build_vae(vae_config(), NOWHERE))
+
+
+def build_tiny_decoder(device: torch.device, dtype: torch.dtype) -> AutoencoderTiny:
+    """The tiny decoder alone."""
+    return Pool(device, dtype).fill(lambda: modules.build_tiny_decoder(tiny_decoder_config(), NOWHERE))
 
 
 class Pool:

@@ -235,6 +235,7 @@ def settings(engine: Engine, job: JobConfig, avatar_name: str) -> dict[str, str 
         "avatar": avatar_name,
         "model": engine.bundle.name,
         "random_weights": engine.bundle.random,
+        "vae": "own" if engine.bundle.decoder is None else "taesd",
         "precision": str(engine.bundle.dtype).removeprefix("torch."),
         "image_ops": engine.images.path,
         "sharpen": "off" if job.sharpen is None else str(job.sharpen),

@@ -25,7 +25,7 @@ class Kept:
             DeviceError: The device is not there.
             ModelError: There is no such model, or its files are missing, broken or do not fit together.
         """
-        key = (run.model, run.models.path, run.device, run.precision)
+        key = (run.model, run.models.path, run.device, run.precision, run.vae)
         if self._bundle is None or self._bundle[0] != key:
             self._bundle = None
             self._bundle = (key, open_bundle(run))

@@ -11,6 +11,7 @@ from musetalk_cli.config import RunConfig
 from musetalk_cli.errors import InputError
 from musetalk_cli.media.digest import digest_of
 from musetalk_cli.nets.files import RANDOM, resolve
+from musetalk_cli.nets.published import require
 from musetalk_cli.run.batch.job import BatchJob
 
 _VERSION = 1
@@ -66,5 +67,6 @@ def _of_model(run: RunConfig) -> str:
         return model
     found = resolve(model, run.models.path)
     files = [found.unet_config, found.unet_weights, found.vae_config, found.vae_weights]
+    files += [] if run.vae == "own" else require(run.vae, run.models.path)
     files += [found.whisper_config, found.whisper_preprocessor, found.whisper_weights]
     return _of([repr(found.card), *(digest_of([path]) for path in files)])

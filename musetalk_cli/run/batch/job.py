@@ -49,6 +49,7 @@ class BatchJob:
             "image_ops": job.image_ops,
             "batch_sizes": None if job.batch_sizes is None else list(job.batch_sizes),
             "precision": self.run.precision,
+            "vae": self.run.vae,
         }
 
     def to_json(self) -> Json:
@@ -82,6 +83,7 @@ class BatchJob:
                 data["model"],
                 data["device"],
                 given["precision"],
+                given["vae"],
             ),
             JobConfig(
                 fps=Fraction(given["fps"]),
