@@ -41,6 +41,19 @@ class OutputError(MuseTalkError):
     """A result cannot be written."""
 
 
+def is_device_lost(error: BaseException) -> bool:
+    """True where CUDA has failed with more than want of memory: every later call fails then, whatever it is.
+
+    Told by what CUDA and its libraries say, so that nobody has to load PyTorch to ask.
+    """
+    said = str(error).lower()
+    return (
+        isinstance(error, RuntimeError)
+        and ("cuda error" in said or "cudnn error" in said)
+        and "out of memory" not in said
+    )
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, to stand in a sentence: without its full stop.
 

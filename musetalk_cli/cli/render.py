@@ -250,6 +250,7 @@ def show_report(report: Report) -> None:
     put(
         f"utterances {report.utterances}, stalls {report.stalls}, short of look-ahead {report.short_frames}, "
         f"late {report.late_frames}, dropped {report.dropped_frames}, fallbacks {report.fallbacks}, "
+        f"batches halved {report.batch_halvings}, "
         f"faces broken {report.broken_frames}, made again {report.remade_frames}, "
         f"without model work {report.idle_frames} ({100 * report.idle_share:.1f} %), "
         f"held for slow outputs {report.held_frames}, sound lost {report.lost_sound_s:.2f} s, "

@@ -7,10 +7,8 @@ starts a thread: whoever calls `step` is the clock of the device.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -18,22 +16,25 @@ import torch
 from torch import Tensor
 
 from musetalk_cli.config import JobConfig
-from musetalk_cli.engine.compositor import CpuPath, Fetch, ImagePath
+from musetalk_cli.engine.compositor import CpuPath, ImagePath
 from musetalk_cli.engine.costs import Costs, Filling
+from musetalk_cli.engine.faces import FaceMaker
+from musetalk_cli.engine.failures import alone, told
+from musetalk_cli.engine.flights import Flights
 from musetalk_cli.engine.fused import image_path
 from musetalk_cli.engine.hearing import Hearing
 from musetalk_cli.engine.hops import HopGrid, HopPlanner
-from musetalk_cli.engine.image_steps import ImageSteps, SourceFrame
+from musetalk_cli.engine.image_steps import ImageSteps
 from musetalk_cli.engine.rehearsal import Rehearsal
 from musetalk_cli.engine.repair import Repair
-from musetalk_cli.engine.scheduler import Batch, Scheduler
+from musetalk_cli.engine.scheduler import Scheduler
 from musetalk_cli.engine.session import Session, SessionOptions
 from musetalk_cli.engine.windows import Encode, FeatureStream
 from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.nets.audio_encoder import AudioEncoder, EncodeRequest
 from musetalk_cli.nets.generator import Generator
 from musetalk_cli.timeline import ROWS_PER_SECOND, Timeline, ceil_div
-from musetalk_cli.types import FrameRequest, Image, StreamFormat
+from musetalk_cli.types import StreamFormat
 
 if TYPE_CHECKING:
     from musetalk_cli.avatar.data import Avatar
@@ -47,22 +48,6 @@ LIVE_BATCHES_ON_CPU = (2, 4, 8)
 """Smaller batches of a live stream, at the start of an utterance; then as large as a file's."""
 FLIGHTS_ON_CUDA = 2
 """Batches on their way while the host works: one less than there are pinned slots, so none is overwritten."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Flight:
-    """A batch on its way to the host.
-
-    Attributes:
-        batch: The requests, those for pass-through frames among them.
-        made: Those that the networks make, with their source frames.
-        fetch: Waits for the patches of these, in their order, and for the marks of `ImagePath.compose`; None
-            where there are none.
-    """
-
-    batch: Batch
-    made: Sequence[tuple[FrameRequest, SourceFrame]]
-    fetch: Fetch | None
 
 
 class Engine:
@@ -79,11 +64,10 @@ class Engine:
 
     Attributes:
         costs: What this machine needs, as far as it was measured.
-        batch_sizes: Sizes a batch may have, ascending.
         window_rows: Rows of the encoder's window.
         images: What the device holds of avatars, and the image steps.
         repair: What is done about faces that are not numbers.
-        filling: How full its batches were.
+        faces: What makes faces in batches.
         most_flights: Batches that may be on their way to the host at once.
     """
 
@@ -99,7 +83,6 @@ class Engine:
         live: bool = False,
     ) -> None:
         self.costs = Costs()
-        self.filling = Filling()
         self.bundle = bundle
         self.job = job
         self.stats = stats
@@ -108,14 +91,26 @@ class Engine:
         self.window_rows = ceil_div((job.window or bundle.card.window_s) * ROWS_PER_SECOND, 1)
         self._encode = encode or AudioEncoder(bundle)
         self._generator = generator or Generator(bundle)
+        self.faces = FaceMaker(self._generator, stats)
         self.repair = Repair(bundle, self._generator)
         on_device = job.image_ops == "gpu" or (job.image_ops == "auto" and self._on_cuda)
         slots = FLIGHTS_ON_CUDA + 1
         by_job = image_path(bundle.device, slots, job.sharpen) if on_device else CpuPath()
         self.images = ImageSteps(images or by_job, bundle.device, bundle.dtype, job.sharpen, stats)
         self._settle_sizes()
+        self._scheduler = Scheduler(self.faces.sizes, self._batch_seconds)
         self.most_flights = FLIGHTS_ON_CUDA if self._on_cuda else 1
-        self._flights: deque[_Flight] = deque()
+        self._flights = Flights(self.faces, self.images, self.repair, stats)
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Sizes a batch may have, ascending."""
+        return self.faces.sizes
+
+    @property
+    def filling(self) -> Filling:
+        """How full its batches were."""
+        return self.faces.filling
 
     @property
     def sessions(self) -> tuple[Session, ...]:
@@ -126,14 +121,14 @@ class Engine:
         """Settle the length of a chunk, and with it the batch sizes; before any session is opened."""
         self.job = replace(self.job, chunk=chunk, auto_chunk=False)
         self._settle_sizes()
+        self._scheduler.take_sizes(self.faces.sizes)
 
     def _settle_sizes(self) -> None:
         job = self.job
         # One shape for a file on a CPU, no larger than a chunk: a frame has the same bits in any company.
         whole = min(self.bundle.card.cpu_batch, ceil_div(job.chunk * job.fps, 1))
         smaller = [size for size in LIVE_BATCHES_ON_CPU if self._live and size < whole]
-        self.batch_sizes = job.batch_sizes or (BATCHES_ON_CUDA if self._on_cuda else (*smaller, whole))
-        self._scheduler = Scheduler(self.batch_sizes, self._batch_seconds)
+        self.faces.take_sizes(job.batch_sizes or (BATCHES_ON_CUDA if self._on_cuda else (*smaller, whole)))
 
     def _batch_seconds(self, size: int) -> float:
         """How long a step with a batch of so many may take."""
@@ -181,30 +176,35 @@ class Engine:
         if self._scheduler.remove(session):
             self.images.release(session.avatar)
 
-    @contextmanager
-    def _alone(self, session: Session) -> Iterator[None]:
-        """What a session fails with is its own: it takes no part any more, and the others go on."""
-        try:
-            yield
-        except Exception as error:
-            session.failure = session.failure or error
-
     @torch.inference_mode()
     def warm_up(self, avatar: Avatar) -> None:
         """Do what a stream will do, so that its first chunk is like the others, and measure what it needs.
 
+        Batch sizes that the device has no memory for are left out from then on.
+
         Raises:
             ModelError: The networks make no face of this avatar.
+            DeviceError: There is no memory for the smallest batch, or the device has failed.
         """
         rehearsal = Rehearsal(
-            self.bundle, self._encode, self._generator, self.images, self.repair, self.stats.clock
+            self.bundle, self._encode, self.faces, self.images, self.repair, self.stats.clock
         )
-        self.images.hold(avatar)
-        try:
-            self.costs = rehearsal.measure(avatar, self.batch_sizes, self.window_rows, live=self._live)
-        finally:
-            self.images.release(avatar)
+        sizes = self.batch_sizes
+        with told():
+            self.images.hold(avatar)
+            try:
+                self.costs = rehearsal.measure(avatar, sizes, self.window_rows, live=self._live)
+            finally:
+                self.images.release(avatar)
+        most = max(self.costs.batches)
+        if most < sizes[-1]:
+            self.faces.limit(most)
+            self._scheduler.take_sizes(self.faces.sizes)
+            log.warning(
+                "The device has no memory for a batch of %d frames: a batch has at most %d.", sizes[-1], most
+            )
         self.stats.clear()
+        self.faces.filling = Filling()
 
     @torch.inference_mode()
     def step(self) -> bool:
@@ -215,28 +215,34 @@ class Engine:
 
         Raises:
             ModelError: The networks make no face of an avatar, and have made none before.
+            DeviceError: The device has failed, or its memory does not suffice.
         """
+        with told():
+            return self._step()
+
+    def _step(self) -> bool:
         # first of all, so that nothing is made of what was interrupted or cannot be in time
         now = self.stats.clock.now()
         for session in self._scheduler:
-            with self._alone(session):
+            with alone(session):
                 session.settle()
                 session.hold_late(now)
         self._scheduler.admit()
         hops: list[tuple[Session, list[EncodeRequest]]] = []
         while (due := self._scheduler.next_hop(to_fill=bool(hops))) is not None:
-            with self._alone(due):
+            with alone(due):
                 hops.append((due, due.advance(now)))
         self._encode_hops(hops)
         batch = self._scheduler.take_batch()
         if batch:
-            self._launch(batch)
+            self._flights.start(batch)
+            self._scheduler.take_sizes(self.faces.sizes)
         # one batch comes down while the device works on the next, if there is one and nobody waits already
         starved = any(session.is_starved for session in self._scheduler)
         most_flights = 1 if starved else self.most_flights
         landed = bool(self._flights) and (not batch or len(self._flights) >= most_flights)
         if landed:
-            self._land(self._flights.popleft())
+            self._flights.land()
         self.stats.collect()
         return bool(hops) or bool(batch) or landed
 
@@ -249,46 +255,5 @@ class Engine:
                 rows = iter(self._encode(asked))
         for session, requests in hops:
             heard = [next(rows) for _ in requests]
-            with self._alone(session):
+            with alone(session):
                 session.understand(heard)
-
-    def _launch(self, batch: Batch) -> None:
-        made = [
-            (request, SourceFrame(session.avatar, request.source))
-            for session, request in batch
-            if request.fate.is_made
-        ]
-        self._flights.append(_Flight(batch, made, self._make(made) if made else None))
-
-    def _make(self, made: Sequence[tuple[FrameRequest, SourceFrame]]) -> Fetch:
-        """Start what gives the patches of frames that the networks make."""
-        sources = [source for _, source in made]
-        tokens = self._pad(torch.stack([request.tokens for request, _ in made if request.tokens is not None]))
-        latents = self._pad(self.images.latents(sources))
-        self.filling.batches += 1
-        self.filling.frames += len(made)
-        self.filling.rows += len(tokens)
-        with self.stats.device_span("unet"):
-            predicted = self._generator.unet(tokens, latents)
-        with self.stats.device_span("vae"):
-            faces, finite = self._generator.faces(predicted)
-        return self.images.run(sources, faces[: len(made)], finite[: len(made)])
-
-    def _pad(self, rows: Tensor) -> Tensor:
-        """Repeat the last row up to the next batch size, so that the networks see few shapes."""
-        size = next(size for size in self.batch_sizes if size >= len(rows))
-        return (
-            rows
-            if size == len(rows)
-            else torch.cat([rows, rows[-1:].expand(size - len(rows), *rows.shape[1:])])
-        )
-
-    def _land(self, flight: _Flight) -> None:
-        patches: Iterator[Image | None] = iter(())
-        if flight.fetch is not None:
-            patches = iter(self.repair.mend(flight.made, flight.fetch(), self.images))
-        with self.stats.span("paste"):
-            for session, request in flight.batch:
-                patch = next(patches) if request.fate.is_made else None
-                with self._alone(session):
-                    session.assemble(request, patch, self.stats.clock.now())

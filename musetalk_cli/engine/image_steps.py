@@ -131,9 +131,9 @@ class ImageSteps:
         sent = self._uploads.pack([host.contiguous().view(torch.uint8).numpy()])
         return sent[: host.nbytes].view(self._dtype).view(host.shape)
 
-    def latents(self, sources: Sequence[SourceFrame]) -> Tensor:
-        """The latents `[B, 8, 32, 32]` of source frames of avatars that are held."""
-        return torch.stack([self._residents[avatar].latents[number] for avatar, number in sources])
+    def latents(self, sources: Sequence[SourceFrame]) -> list[Tensor]:
+        """The latents `[8, 32, 32]` of source frames of avatars that are held."""
+        return [self._residents[avatar].latents[number] for avatar, number in sources]
 
     def run(self, sources: Sequence[SourceFrame], faces: Tensor, finite: Tensor) -> Fetch:
         """Put faces into source frames; where the device has no memory for that, use the CPU from then on.

@@ -11,11 +11,11 @@ import torch
 
 from musetalk_cli.clock import Clock
 from musetalk_cli.engine.costs import Costs
+from musetalk_cli.engine.faces import FaceMaker
 from musetalk_cli.engine.image_steps import ImageSteps, SourceFrame
 from musetalk_cli.engine.repair import Repair
 from musetalk_cli.engine.windows import Encode
 from musetalk_cli.nets.audio_encoder import EncodeRequest
-from musetalk_cli.nets.generator import Generator
 from musetalk_cli.timeline import ROWS_PER_FRAME, ROWS_PER_SECOND, SAMPLE_RATE
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Rehearsal:
     Args:
         bundle: The networks.
         encode: What gives the rows of windows.
-        generator: What makes faces.
+        faces: What makes faces in batches.
         images: What the device holds of avatars, and the image steps.
         repair: What is done about faces that are not numbers.
         clock: Where time comes from.
@@ -42,14 +42,14 @@ class Rehearsal:
         self,
         bundle: Bundle,
         encode: Encode,
-        generator: Generator,
+        faces: FaceMaker,
         images: ImageSteps,
         repair: Repair,
         clock: Clock,
     ) -> None:
         self._bundle = bundle
         self._encode = encode
-        self._generator = generator
+        self._faces = faces
         self._images = images
         self._repair = repair
         self._clock = clock
@@ -57,6 +57,8 @@ class Rehearsal:
 
     def measure(self, avatar: Avatar, sizes: Sequence[int], window_rows: int, *, live: bool) -> Costs:
         """Make every batch size on CUDA, the first and the last elsewhere: a new shape costs little there.
+
+        On CUDA sizes that the device has no memory for are left out.
 
         Args:
             avatar: Whose faces are made.
@@ -66,28 +68,41 @@ class Rehearsal:
 
         Raises:
             ModelError: The networks make no face of this avatar.
+            OutOfMemoryError: The device has no memory for the smallest size.
         """
         second = np.zeros(SAMPLE_RATE, np.float32)
         request = EncodeRequest(second, range(ROWS_PER_SECOND), window_rows)
-        sizes = sizes if self._on_cuda else sorted({sizes[0], sizes[-1]})
         self._encode([request])
-        for size in sizes if self._on_cuda else sizes[:1]:
-            self._make(avatar, size)
+        sizes = self._fitting(avatar, sizes if self._on_cuda else sorted({sizes[0], sizes[-1]}))
         trials = TRIALS if live else 1
         hop = self._shortest(lambda: self._encode([request]), trials)
         return Costs(hop, {size: self._shortest(partial(self._make, avatar, size), trials) for size in sizes})
 
+    def _fitting(self, avatar: Avatar, sizes: Sequence[int]) -> Sequence[int]:
+        """Those sizes that the device has memory for, each made once on CUDA; elsewhere the first is made."""
+        for number, size in enumerate(sizes if self._on_cuda else sizes[:1]):
+            try:
+                self._make(avatar, size)
+            except torch.OutOfMemoryError:
+                if not number:
+                    raise
+            else:
+                continue
+            torch.cuda.empty_cache()
+            return sizes[:number]
+        return sizes
+
     def _make(self, avatar: Avatar, size: int) -> None:
         """Make a batch of one frame of an avatar, so many times."""
         source = next(number for number, patch in enumerate(avatar.patches) if patch is not None)
-        latents = self._images.latents([SourceFrame(avatar, source)])
-        tokens = latents.new_zeros(1, ROWS_PER_FRAME * self._bundle.layers, self._bundle.token_width)
-        predicted = self._generator.unet(tokens.expand(size, -1, -1), latents.expand(size, -1, -1, -1))
-        faces = self._generator.faces(predicted)
-        *_, marks = self._images.run([SourceFrame(avatar, source)] * size, *faces)()
+        sources = [SourceFrame(avatar, source)] * size
+        latents = self._images.latents(sources)
+        tokens = latents[0].new_zeros(ROWS_PER_FRAME * self._bundle.layers, self._bundle.token_width)
+        faces, finite = self._faces.make([tokens] * size, latents)
+        *_, marks = self._images.run(sources, faces, finite)()
         self._repair.note(marks)
         if not marks.all():
-            self._repair.check(avatar, tokens[0])
+            self._repair.check(avatar, tokens)
 
     def _shortest(self, work: Callable[[], object], trials: int) -> float:
         """Seconds that some work takes: whatever else the machine does, it does not always."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from musetalk_cli.engine.image_steps import ImageSteps, SourceFrame
 from musetalk_cli.errors import ModelError
 from musetalk_cli.nets.generator import Generator
+from musetalk_cli.nets.modules import quiet
 from musetalk_cli.types import FrameRequest, Image
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+KEPT_BATCHES = 250
+"""Batches without need of them after which the networks in fp32 are forgotten: some ten seconds."""
 PROBES = 4
 """Source frames that are tried before the networks, and not one frame's latents, count as broken."""
 
@@ -28,7 +31,8 @@ PROBES = 4
 class Repair:
     """Makes faces again in fp32, where a half format ran over; each of the two endings is said once.
 
-    The networks in fp32 are a copy, made when it is first needed and kept: what overflows once does so again.
+    The networks in fp32 are a copy, twice as large as those in half. It is made when it is needed and kept
+    for `KEPT_BATCHES`, since what overflows once does so again.
 
     Args:
         bundle: The networks.
@@ -45,7 +49,17 @@ class Repair:
         self._bundle = bundle
         self._generator = generator
         self._exact: Generator | None = None
+        self._unused = 0
         self._made = False
+
+    @property
+    def holds_copy(self) -> bool:
+        """True while the networks in fp32 are in memory."""
+        return self._exact is not None
+
+    def forget(self) -> None:
+        """Free the memory of the networks in fp32; they are copied again when they are needed."""
+        self._exact = None
 
     def note(self, marks: Image) -> None:
         """Take note of faces that were made: from the first on, one that is none is not the networks' fault.
@@ -72,6 +86,9 @@ class Repair:
         patches: list[Image | None] = [*fetched[:-1]]
         marks = fetched[-1]
         self.note(marks)
+        self._unused += 1
+        if self._unused > KEPT_BATCHES:
+            self.forget()
         for number in map(int, np.flatnonzero(marks == 0)):
             request, source = made[number]
             assert request.tokens is not None  # noqa: S101 - only such requests are made
@@ -133,10 +150,15 @@ class Repair:
     def _in_fp32(self, tokens: Tensor, avatar: Avatar, source: int) -> Tensor | None:
         if self._bundle.dtype == torch.float32:
             return None
+        self._unused = 0
         try:
-            self._exact = self._exact or self._generator.exact()
-        except torch.cuda.OutOfMemoryError:  # no room for the copy: the face is lost, the stream is not
+            with quiet():
+                self._exact = self._exact or self._generator.exact()
+            latents = avatar.latents[source : source + 1].to(self._bundle.device)
+            face, finite = self._exact.faces(self._exact.unet(tokens[None], latents))
+        except (
+            torch.OutOfMemoryError
+        ):  # no room for the copy or its work: the face is lost, the stream is not
+            self.forget()
             return None
-        latents = avatar.latents[source : source + 1].to(self._bundle.device)
-        face, finite = self._exact.faces(self._exact.unet(tokens[None], latents))
         return face if bool(finite.all()) else None

@@ -58,13 +58,17 @@ class Scheduler:
     def __init__(self, sizes: Sequence[int], seconds: Callable[[int], float] = lambda _: 0.0) -> None:
         self._seconds = seconds
         self._rows: tuple[_Row, ...] = ()
-        self._sizes = tuple(sizes)
-        self._room = self._sizes[-1]
+        self.take_sizes(sizes)
         self._served = 0.0
 
     def __iter__(self) -> Iterator[Session]:
         """The sessions, in the order they came."""
         return (row.session for row in self._rows)
+
+    def take_sizes(self, sizes: Sequence[int]) -> None:
+        """Take batches of other sizes from now on."""
+        self._sizes = tuple(sizes)
+        self._room = self._sizes[-1]
 
     def add(self, session: Session) -> None:
         """Let a session take part."""

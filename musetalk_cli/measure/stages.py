@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from musetalk_cli.clock import Clock, MonotonicClock
+from musetalk_cli.errors import is_device_lost
 from musetalk_cli.measure.trace import Anchor, DeviceTrack, Trace
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ class StageStats:
 
     def collect(self) -> None:
         """Read the event pairs the device has finished, without waiting for it."""
-        with self._lock:
+        with self._lock, self._unless_lost():
             while self._pending and self._pending[0].end.query():  # type: ignore[no-untyped-call]
                 stage, start, end, anchor = self._pending.pop(0)
                 self._figures_of(stage).append(start.elapsed_time(end) / 1e3)
@@ -181,8 +182,9 @@ class StageStats:
 
     def summary(self, order: Sequence[str]) -> dict[str, StageSummary]:
         """Every stage seen so far, those named in `order` first."""
-        if self._pending:
-            self._pending[-1].end.synchronize()
+        with self._lock, self._unless_lost():
+            if self._pending:
+                self._pending[-1].end.synchronize()
         self.collect()
         with self._lock:
             names = [name for name in order if name in self._figures]
@@ -191,6 +193,16 @@ class StageStats:
                 name: StageSummary(figures.count, figures.percentiles(), figures.total * 1e3)
                 for name, figures in ((name, self._figures[name]) for name in names)
             }
+
+    @contextmanager
+    def _unless_lost(self) -> Iterator[None]:
+        """What a device did that has failed since is not told; what was read before is kept."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not is_device_lost(error):
+                raise
+            self._pending.clear()
 
     def _figures_of(self, stage: str) -> Figures:
         if stage not in self._figures:

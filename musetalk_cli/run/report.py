@@ -12,7 +12,7 @@ import torch
 
 from musetalk_cli import __version__
 from musetalk_cli.engine.engine import Engine
-from musetalk_cli.errors import MuseTalkError, describe
+from musetalk_cli.errors import MuseTalkError, describe, is_device_lost
 from musetalk_cli.live.observe import Outcome
 from musetalk_cli.measure.stages import Percentiles, StageSummary
 from musetalk_cli.nets.device import describe_device
@@ -55,6 +55,7 @@ class Report:
         idle_share: The share of frames so saved, 0..1.
         lost_sound_s: Seconds of sound that came and could not be kept.
         fallbacks: How often the device's image path was given up.
+        batch_halvings: How often the largest batch was halved, since the device had no memory for it: 0 or 1.
         broken_frames: Frames that show the source frame, since the face made for them is not a number.
         remade_frames: Faces that were not a number in the networks' format, and were made again in fp32.
         interrupted: True where the run was stopped early.
@@ -89,6 +90,7 @@ class Report:
     idle_share: float
     lost_sound_s: float
     fallbacks: int
+    batch_halvings: int
     broken_frames: int
     remade_frames: int
     interrupted: bool
@@ -124,8 +126,7 @@ def make_report(
     duration_s = outcome.samples / outcome.sample_rate
     work = max(outcome.wall_s - outcome.waiting_s, 1e-9)
     latencies = outcome.latencies
-    device = engine.bundle.device
-    on_cuda = device.type == "cuda"
+    peak_device_bytes, device = device_facts(engine.bundle.device)
     return Report(
         frames=outcome.frames,
         fps=fps,
@@ -148,14 +149,15 @@ def make_report(
         idle_share=outcome.idle / outcome.frames if outcome.frames else 0.0,
         lost_sound_s=outcome.lost_samples / outcome.sample_rate,
         fallbacks=engine.images.fallbacks,
+        batch_halvings=engine.faces.halvings,
         broken_frames=outcome.broken,
         remade_frames=engine.repair.remade,
         interrupted=outcome.interrupted,
         failures=[_told(failure) for failure in outcome.failures],
         peak_host_bytes=peak_host_bytes(),
-        peak_device_bytes=torch.cuda.max_memory_allocated(device) if on_cuda else None,
+        peak_device_bytes=peak_device_bytes,
         stages=engine.stats.summary(STAGES),
-        device=describe_device(device),
+        device=device,
         versions=versions(),
         settings=settings,
     )
@@ -168,6 +170,18 @@ def _told(failure: BaseException) -> MuseTalkError:
     told = MuseTalkError(f"Unforeseen: {describe(failure)}.")
     told.__cause__ = failure
     return told
+
+
+def device_facts(device: torch.device) -> tuple[int | None, str]:
+    """Largest size of tensors on a device, None on a CPU, and its name; one that has failed tells neither."""
+    if device.type != "cuda":
+        return None, describe_device(device)
+    try:
+        return torch.cuda.max_memory_allocated(device), describe_device(device)
+    except RuntimeError as error:
+        if not is_device_lost(error):
+            raise
+        return None, f"{device} (failed)"
 
 
 def peak_host_bytes() -> int:

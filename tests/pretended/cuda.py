@@ -36,9 +36,11 @@ class Event:
         self.mark = None
 
     def record(self, stream=None):
+        OnDevice.gpu.check()
         self.mark = OnDevice.gpu.mark((stream or current_stream()).line)
 
     def query(self):
+        OnDevice.gpu.check()
         return self.mark is None or OnDevice.gpu.has_passed(self.mark)
 
     def synchronize(self):
@@ -76,6 +78,10 @@ def _stands_in():
     def set_mode(mode):
         OnDevice.gpu.forbids_waits = mode in {2, "error"}
 
+    def empty_cache():
+        OnDevice.gpu.check()
+        OnDevice.gpu.emptied += 1
+
     return {
         "_lazy_init": lambda: None,
         "is_available": lambda: True,
@@ -90,6 +96,7 @@ def _stands_in():
         ),
         "get_sync_debug_mode": lambda: 2 * OnDevice.gpu.forbids_waits,
         "set_sync_debug_mode": set_mode,
+        "empty_cache": empty_cache,
         "max_memory_allocated": lambda device=None: 0,
         "reset_peak_memory_stats": lambda device=None: None,
     }

@@ -79,6 +79,8 @@ class Device:
         launches: Operators that a real device would run, by name; views and allocations are none.
         forbids_waits: Whether what waits without being asked to raises.
         observer: Is told every launch, if there is one.
+        emptied: How often memory that nothing uses was given back.
+        lives: Launches until it fails for good, as after an illegal access to memory; None is never.
     """
 
     def __init__(self, pace, inside):
@@ -88,14 +90,25 @@ class Device:
         self.launches = Counter()
         self.forbids_waits = False
         self.observer = None
+        self.emptied = 0
+        self.lives = None
         self._lock = threading.RLock()
         self._queues = defaultdict(deque)
         self._given = Counter()
         self._pinned = {}
         self._local = threading.local()
 
+    def check(self):
+        """Raise where it has failed, as whatever a program calls then."""
+        if self.lives is not None and self.lives <= 0:
+            raise torch.AcceleratorError(
+                "CUDA error: an illegal memory access was encountered\nit may have been reported late"
+            )
+
     def launch(self, name, read, written):
         """Count an operator: its name, and the host's tensors that it reads and writes."""
+        self.lives = None if self.lives is None else self.lives - 1
+        self.check()
         self.launches[name] += 1
         if self.observer is not None:
             self.observer(name, read, written)
@@ -137,6 +150,7 @@ class Device:
 
     def wait(self, kind, *marks, implied=True):
         """Wait until it has passed marks, or all of this thread's line; `implied` where nobody asked to."""
+        self.check()
         place = caller()
         if self.forbids_waits and implied:
             raise SynchronizingError(f"called a synchronizing CUDA operation: {kind} in {place}")

@@ -50,11 +50,11 @@ class CountingStats(StageStats):
         self.launches.setdefault(stage, []).append(OnDevice.gpu.launches.total() - before)
 
 
-def make_engine(bundle, job=JOB, images=None):
+def make_engine(bundle, job=JOB, **parts):
     """An engine, and on a GPU what it launches is counted."""
     on_gpu = bundle.device.type == "cuda"
     stats = CountingStats(bundle.device) if on_gpu else StageStats(MonotonicClock())
-    return Engine(bundle, job if on_gpu else replace(job, image_ops="cpu"), stats, images=images)
+    return Engine(bundle, job if on_gpu else replace(job, image_ops="cpu"), stats, **parts)
 
 
 def speak(engine, *avatars, seconds=SECONDS):

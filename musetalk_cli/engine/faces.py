@@ -1,0 +1,94 @@
+"""Batches of faces: padded to few sizes, so that the networks see few shapes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from musetalk_cli.engine.costs import Filling
+from musetalk_cli.measure.stages import StageStats
+from musetalk_cli.nets.generator import Generator
+
+log = logging.getLogger(__name__)
+
+
+class FaceMaker:
+    """Makes faces with the networks, in batches of few sizes.
+
+    Args:
+        generator: UNet and VAE.
+        stats: Where stage times go.
+
+    Attributes:
+        sizes: Sizes a batch may have, ascending.
+        filling: How full the batches were.
+        halvings: How often the largest size was halved for want of memory: 0 or 1.
+    """
+
+    def __init__(self, generator: Generator, stats: StageStats) -> None:
+        self.sizes: tuple[int, ...] = ()
+        self.filling = Filling()
+        self.halvings = 0
+        self._generator = generator
+        self._stats = stats
+        self._most: int | None = None
+
+    def take_sizes(self, sizes: Sequence[int]) -> None:
+        """Settle the sizes, those left out that are known to need more memory than there is."""
+        most = self._most
+        self.sizes = tuple(sizes)
+        if most is not None and sizes[-1] > most:
+            self.sizes = (*(size for size in sizes if size < most), most)
+
+    def limit(self, most: int) -> None:
+        """Make no larger batches from now on; the sizes become fewer, and so many frames are one of them."""
+        self._most = most
+        self.take_sizes(self.sizes)
+
+    def halve(self, error: torch.OutOfMemoryError) -> None:
+        """Make batches of half the size from now on, once.
+
+        Args:
+            error: What the device said of a batch that it had no memory for.
+
+        Raises:
+            OutOfMemoryError: The largest size was halved before, or is one.
+        """
+        largest = self.sizes[-1]
+        if self.halvings or largest == 1:
+            raise error
+        self.halvings += 1
+        self.limit(-(-largest // 2))
+        log.warning(
+            "The device has no memory for a batch of %d frames: from now on a batch has at most %d.",
+            largest,
+            self.sizes[-1],
+        )
+
+    def make(self, tokens: Sequence[Tensor], latents: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Start to make the faces of a batch, which is padded with its last frame.
+
+        Args:
+            tokens: `[tokens, width]` of each frame, on the device.
+            latents: `[8, 32, 32]` of each.
+
+        Returns:
+            uint8 `[B, 256, 256, 3]` and bool `[B]`, as `Generator.faces` gives them, without the padding.
+        """
+        count = len(tokens)
+        size = next(size for size in self.sizes if size >= count)
+        self.filling.batches += 1
+        self.filling.frames += count
+        self.filling.rows += size
+        padded = [*range(count), *[count - 1] * (size - count)]
+        with self._stats.device_span("unet"):
+            predicted = self._generator.unet(
+                torch.stack([tokens[number] for number in padded]),
+                torch.stack([latents[number] for number in padded]),
+            )
+        with self._stats.device_span("vae"):
+            faces, finite = self._generator.faces(predicted)
+        return faces[:count], finite[:count]

@@ -1,0 +1,45 @@
+"""Whose a failure inside the engine is: one session's, or the device's and so everybody's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from musetalk_cli.engine.session import Session
+from musetalk_cli.errors import DeviceError, first_line, is_device_lost
+
+
+@contextmanager
+def alone(session: Session) -> Iterator[None]:
+    """What a session fails with is its own: it takes no part any more, and the others go on."""
+    try:
+        yield
+    except Exception as error:
+        if is_device_lost(error):
+            raise
+        session.failure = session.failure or error
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """What is not a mistake but the device's own failure is told as one that the user can act on.
+
+    Raises:
+        DeviceError: The device has failed, or its memory does not suffice.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(
+            f"The device has not enough memory: {first_line(error)}.",
+            "Use a smaller --batch-size or --precision fp16, and close what else uses the device.",
+        ) from error
+    except RuntimeError as error:
+        if not is_device_lost(error):
+            raise
+        raise DeviceError(
+            f"The device has failed: {first_line(error)}.",
+            "Start again. Where it comes back `dmesg` may tell why, and --device cpu does without it.",
+        ) from error

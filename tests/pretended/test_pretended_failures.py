@@ -1,0 +1,239 @@
+"""What becomes of a run whose device has not enough memory, makes what is no number, or fails for good."""
+
+import json
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from lives import speech, write_sound
+
+from musetalk_cli.engine.repair import KEPT_BATCHES
+from musetalk_cli.errors import DeviceError
+from musetalk_cli.nets.generator import Generator
+from pretended.speaking import JOB, apart, make_engine, speak
+
+NO_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB"
+
+
+class Small(Generator):
+    """Networks on a device that has memory for so many frames at once."""
+
+    def __init__(self, bundle, most, stage):
+        super().__init__(bundle)
+        self.most = most
+        self.stage = stage
+        self.tried = []
+
+    def _need(self, stage, count):
+        if stage == self.stage:
+            self.tried.append(count)
+            if count > self.most:
+                raise torch.OutOfMemoryError(NO_MEMORY)
+
+    def unet(self, tokens, latents):
+        self._need("unet", len(tokens))
+        return super().unet(tokens, latents)
+
+    def faces(self, latents):
+        self._need("vae", len(latents))
+        return super().faces(latents)
+
+
+@pytest.fixture(scope="module")
+def expected(on_cpu, avatars):
+    """What all avatars say on the CPU, in fp32."""
+    return speak(make_engine(on_cpu), *avatars)
+
+
+def said(caplog):
+    return [record.getMessage() for record in caplog.records if "memory" in record.getMessage()]
+
+
+@pytest.mark.parametrize("stage", [pytest.param("unet", marks=pytest.mark.slow), "vae"])
+def test_a_batch_that_is_too_large_is_done_in_two_and_none_is_as_large_again(
+    gpu, on_gpu, avatars, expected, caplog, stage
+):
+    networks = Small(on_gpu(), 3, stage)
+    engine = make_engine(on_gpu(), replace(JOB, batch_sizes=(2, 5)), generator=networks)
+    spoken = speak(engine, *avatars)
+    assert apart(spoken, expected) <= 1
+    assert engine.batch_sizes == (2, 3)
+    assert [count for count in networks.tried if count > 3] == [5], "tried once"
+    assert (engine.faces.halvings, engine.images.fallbacks, gpu.emptied) == (1, 0, 1)
+    assert said(caplog) == [
+        "The device has no memory for a batch of 5 frames: from now on a batch has at most 3."
+    ]
+
+
+def test_what_is_on_its_way_is_landed_before_a_batch_is_done_again(gpu, on_gpu, avatars, expected):
+    """The largest batch comes third, when two others hold memory."""
+    engine = make_engine(on_gpu(), generator=Small(on_gpu(), 4, "unet"))
+    networks = engine.faces._generator  # noqa: SLF001 - to make the memory smaller while it speaks
+    left = iter([4, 4, 2])
+    need = networks._need  # noqa: SLF001
+
+    def shrinks(stage, count):
+        if stage == "unet":
+            networks.most = next(left, 2)
+        need(stage, count)
+
+    networks._need = shrinks  # noqa: SLF001
+    assert apart(speak(engine, *avatars), expected) <= 1
+    assert engine.faces.halvings == 1
+
+
+@pytest.mark.parametrize("sizes", [(8,), (1,)])
+def test_a_second_time_is_a_failure_with_a_hint(gpu, on_gpu, avatars, sizes):
+    engine = make_engine(
+        on_gpu(), replace(JOB, batch_sizes=sizes), generator=Small(on_gpu(), 2 * (sizes[0] > 1), "vae")
+    )
+    with pytest.raises(DeviceError, match=r"not enough memory: CUDA out of memory") as raised:
+        speak(engine, *avatars)
+    assert "--batch-size" in raised.value.hint
+    assert "--precision" in raised.value.hint
+    assert isinstance(raised.value.__cause__, torch.OutOfMemoryError)
+
+
+def test_a_warm_up_leaves_out_the_sizes_that_are_too_large(gpu, on_gpu, avatars, expected, caplog):
+    job = replace(JOB, batch_sizes=(1, 3, 5, 7))
+    engine = make_engine(on_gpu(), job, generator=Small(on_gpu(), 4, "vae"))
+    engine.warm_up(avatars[0])
+    assert engine.batch_sizes == (1, 3)
+    engine.take_chunk(job.chunk)
+    assert engine.batch_sizes == (1, 3), "and they stay so"
+    assert said(caplog) == ["The device has no memory for a batch of 7 frames: a batch has at most 3."]
+    assert apart(speak(engine, *avatars), expected) <= 1
+    assert engine.faces.halvings == 0
+
+
+def test_a_warm_up_without_memory_for_any_size_is_a_failure_with_a_hint(gpu, on_gpu, avatars):
+    engine = make_engine(on_gpu(), replace(JOB, batch_sizes=(2, 4)), generator=Small(on_gpu(), 1, "unet"))
+    with pytest.raises(DeviceError, match="not enough memory") as raised:
+        engine.warm_up(avatars[0])
+    assert "--batch-size" in raised.value.hint
+    assert not engine.images.holds(avatars[0])
+
+
+# -- faces that are no numbers -----------------------------------------------------------------------------
+
+
+def broken_at(avatar, number, value):
+    latents = avatar.latents.clone()
+    latents[number] = value
+    return replace(avatar, latents=latents)
+
+
+def test_a_face_that_is_no_number_in_fp32_either_is_never_shown(gpu, on_gpu, on_cpu, avatars):
+    """In batches that two sessions share, of which one alone is broken."""
+    plain = speak(make_engine(on_gpu(torch.float16)), *avatars, seconds=0.3)
+    broken = broken_at(avatars[0], 1, 3e38)
+    spoken = speak(make_engine(on_gpu(torch.float16)), broken, avatars[1], seconds=0.3)
+    repair = spoken.engine.repair
+    assert repair.remade == 0
+    shown = [np.array_equal(image, broken.frames[1]) for image in spoken.frames[0]]
+    assert repair.lost == sum(shown) > 1
+    whole = [[image for image, is_source in zip(frames, shown, strict=True) if not is_source]
+             for frames in (spoken.frames[0], plain.frames[0])]  # fmt: skip
+    for ours, theirs in zip([*whole[0], *spoken.frames[1]], [*whole[1], *plain.frames[1]], strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["exact", pytest.param("unet", marks=pytest.mark.slow), pytest.param("faces", marks=pytest.mark.slow)],
+)
+def test_a_face_for_which_there_is_no_memory_in_fp32_is_lost_and_the_stream_is_not(
+    gpu, on_gpu, avatars, monkeypatch, place
+):
+    engine = make_engine(on_gpu(torch.float16))
+    exact = engine.faces._generator.exact  # noqa: SLF001 - the networks in fp32
+
+    def without(*_):
+        raise torch.OutOfMemoryError(NO_MEMORY)
+
+    def made():
+        networks = exact()
+        monkeypatch.setattr(networks, place, without)
+        return networks
+
+    monkeypatch.setattr(engine.faces._generator, "exact", without if place == "exact" else made)  # noqa: SLF001
+    spoken = speak(engine, broken_at(avatars[0], 1, 1e5), seconds=0.3)
+    assert engine.repair.lost == sum(np.array_equal(one, avatars[0].frames[1]) for one in spoken.frames[0])
+    assert engine.repair.lost > 1
+    assert (engine.repair.remade, engine.faces.halvings) == (0, 0)
+
+
+def test_the_networks_in_fp32_are_one_copy_and_go_when_they_are_not_needed(gpu, on_gpu, avatars, monkeypatch):
+    engine = make_engine(on_gpu(torch.float16))
+    exact, made = engine.faces._generator.exact, []  # noqa: SLF001 - the networks in fp32
+    monkeypatch.setattr(engine.faces._generator, "exact", lambda: made.append(exact()) or made[-1])  # noqa: SLF001
+    speak(engine, broken_at(avatars[0], 1, 1e5), seconds=0.3)
+    assert len(made) == 1
+    assert engine.repair.holds_copy
+    marks = [np.zeros((2, 2, 3), np.uint8), np.ones(1, np.uint8)]
+    held = []
+    for _ in range(KEPT_BATCHES + 1):
+        engine.repair.mend([], marks, engine.images)
+        held.append(engine.repair.holds_copy)
+    assert held[0]
+    assert not held[-1]
+    assert held == sorted(held, reverse=True)
+
+
+# -- a device that fails for good --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def speaking(musetalk, models, avatars_dir, tmp_path):
+    """Runs a command that speaks on the GPU."""
+    sound = write_sound(tmp_path / "in.wav", speech(1.2))
+    chosen = ["--avatar", "synthetic", "--avatars-dir", avatars_dir, "--model", models, "--audio", sound]
+    return lambda command, *options: musetalk(command, *chosen, "--device", "cuda", *options)
+
+
+def read_frames(path):
+    """Every frame of a video."""
+    video, frames = cv2.VideoCapture(str(path)), []
+    while (read := video.read())[0]:
+        frames.append(read[1])
+    return frames
+
+
+def launches_of(gpu, speaking, *command):
+    """How many launches a command takes that nothing fails in."""
+    code, _, err = speaking(*command)
+    assert code == 0, err
+    found = gpu.launches.total()
+    gpu.launches.clear()
+    return found
+
+
+def test_a_live_stream_completes_its_files_when_the_device_fails_for_good(gpu, speaking, tmp_path):
+    command = ["realtime", "--no-pace", "--batch-size", "4", "--json", "--output"]
+    whole = launches_of(gpu, speaking, *command, tmp_path / "whole.mp4")
+    gpu.lives = int(0.9 * whole)
+    code, out, err = speaking(*command, tmp_path / "cut.mp4")
+    assert gpu.lives <= 0
+    assert code == 1
+    assert "Traceback" not in err
+    told = " ".join(err.split())
+    assert told.count("The device has failed: CUDA error: an illegal memory access was encountered.") == 1
+    report = json.loads(out)
+    assert 0 < report["frames"] < 30
+    assert report["failures"] == [
+        "The device has failed: CUDA error: an illegal memory access was encountered."
+    ]
+    assert len(read_frames(tmp_path / "cut.mp4")) == report["frames"]
+
+
+@pytest.mark.slow
+def test_a_recording_leaves_nothing_when_the_device_fails_for_good(gpu, speaking, tmp_path):
+    command = ["generate", "--batch-size", "4", "--output"]
+    gpu.lives = int(0.9 * launches_of(gpu, speaking, *command, tmp_path / "whole.mp4"))
+    code, out, err = speaking(*command, tmp_path / "cut.mp4")
+    assert (code, out) == (1, "")
+    assert "Traceback" not in err
+    assert "The device has failed: CUDA error: an illegal memory" in " ".join(err.split())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.wav", "whole.mp4"]
