@@ -28,11 +28,11 @@ def avatar():
 class Device:
     """A scheduler and the sessions it decides between; finishes what it is told to make."""
 
-    def __init__(self, bundle, avatar, sizes=(ROOM,), seconds=lambda _: 0.0):
+    def __init__(self, bundle, avatar, sizes=(ROOM,), seconds=lambda _: 0.0, **first):
         self.hear = deaf(bundle)
         self.engine = Engine(bundle, JOB, StageStats(FakeClock(0.0)), encode=self.hear)
         self.avatar = avatar
-        self.scheduler = Scheduler(sizes, seconds)
+        self.scheduler = Scheduler(sizes, seconds, **first)
         self.held_up = set()
 
     def open(self, fps=25, seconds=0.0, hop=Fraction(30), loud=0.1, **options):
@@ -172,6 +172,22 @@ def test_the_one_that_has_least_to_show_decides_for_all(live_device):
     first.shown_later = 20
     served = Counter(live_device.batch())
     assert served == {first: 2, second: 2}
+
+
+def test_as_many_first_frames_as_a_device_makes_at_once_are_made_of_each(tiny_bundle, avatar):
+    device = Device(tiny_bundle, avatar, (1, 4, 8, 16), lambda size: 0.01 * size, first_frames=4)
+    first, second = device.open(25, 4, live=True), device.open(25, 4, live=True)
+    assert Counter(device.batch()) == {first: 4, second: 4}
+
+
+def test_frames_on_their_way_count_as_those_that_are_there(live_device):
+    speaks = live_device.open(25, 4, live=True)
+    sizes = []
+    for _ in range(3):
+        live_device.scheduler.admit()
+        sizes.append(len(live_device.scheduler.take_batch()))
+    assert sizes == [2, 8, 8]
+    assert speaks.untaken == 0
 
 
 def test_a_live_stream_that_is_silent_holds_no_batch_small(live_device):

@@ -27,7 +27,7 @@ from musetalk_cli.engine.hops import HopGrid, HopPlanner
 from musetalk_cli.engine.image_steps import ImageSteps
 from musetalk_cli.engine.rehearsal import Rehearsal
 from musetalk_cli.engine.repair import Repair
-from musetalk_cli.engine.scheduler import Scheduler
+from musetalk_cli.engine.scheduler import FIRST_FRAMES, Scheduler
 from musetalk_cli.engine.session import Session, SessionOptions
 from musetalk_cli.engine.windows import Encode, FeatureStream
 from musetalk_cli.measure.stages import StageStats
@@ -42,8 +42,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BATCHES_ON_CUDA = (1, 4, 8, 13, 16)
-"""Few shapes; 13 frames are the larger chunk of 0.5 s at 25 fps."""
+BATCHES_ON_CUDA = (1, 4, 9, 13, 16)
+"""Few shapes; 13 frames are the larger chunk of 0.5 s at 25 fps, and 9 what is left after its first 4."""
+FIRST_FRAMES_ON_CUDA = 4
+"""Frames of a session that land before the rest of its chunk, where somebody waits for one."""
 LIVE_BATCHES_ON_CPU = (2, 4, 8)
 """Smaller batches of a live stream, at the start of an utterance; then as large as a file's."""
 FLIGHTS_ON_CUDA = 2
@@ -98,9 +100,11 @@ class Engine:
         by_job = image_path(bundle.device, slots, job.sharpen) if on_device else CpuPath()
         self.images = ImageSteps(images or by_job, bundle.device, bundle.dtype, job.sharpen, stats)
         self._settle_sizes()
-        self._scheduler = Scheduler(self.faces.sizes, self._batch_seconds)
+        first = FIRST_FRAMES_ON_CUDA if self._on_cuda else FIRST_FRAMES
+        self._scheduler = Scheduler(self.faces.sizes, self._batch_seconds, first)
         self.most_flights = FLIGHTS_ON_CUDA if self._on_cuda else 1
-        self._flights = Flights(self.faces, self.images, self.repair, stats)
+        device = bundle.device if self._on_cuda else None
+        self._flights = Flights(self.faces, self.images, self.repair, stats, device)
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
@@ -221,7 +225,8 @@ class Engine:
             return self._step()
 
     def _step(self) -> bool:
-        # first of all, so that nothing is made of what was interrupted or cannot be in time
+        landed = self._flights.land_passed()
+        # before anything is made, so that nothing is made of what was interrupted or cannot be in time
         now = self.stats.clock.now()
         for session in self._scheduler:
             with alone(session):
@@ -237,14 +242,13 @@ class Engine:
         if batch:
             self._flights.start(batch)
             self._scheduler.take_sizes(self.faces.sizes)
-        # one batch comes down while the device works on the next, if there is one and nobody waits already
-        starved = any(session.is_starved for session in self._scheduler)
-        most_flights = 1 if starved else self.most_flights
-        landed = bool(self._flights) and (not batch or len(self._flights) >= most_flights)
-        if landed:
+        landed += self._flights.land_passed()
+        # the oldest comes down while the device works on the next, if there is one
+        if len(self._flights) >= (self.most_flights if batch else 1):
             self._flights.land()
+            landed += 1
         self.stats.collect()
-        return bool(hops) or bool(batch) or landed
+        return bool(hops) or bool(batch) or landed > 0
 
     def _encode_hops(self, hops: Sequence[tuple[Session, Sequence[EncodeRequest]]]) -> None:
         """Encode what sessions ask for, all of them at once."""

@@ -27,11 +27,13 @@ class _Flight:
         made: Those that the networks make, with their source frames.
         fetch: Waits for the patches of these, in their order, and for the marks after them; None where there
             are none.
+        passed: Recorded after all of its work; None where the device does everything at once.
     """
 
     batch: Batch
     made: Sequence[tuple[FrameRequest, SourceFrame]]
     fetch: Fetch | None
+    passed: torch.cuda.Event | None
 
 
 class Flights:
@@ -42,9 +44,18 @@ class Flights:
         images: What puts them into frames.
         repair: What is done about those that are not numbers.
         stats: Where stage times go.
+        device: A CUDA device, or None.
     """
 
-    def __init__(self, faces: FaceMaker, images: ImageSteps, repair: Repair, stats: StageStats) -> None:
+    def __init__(
+        self,
+        faces: FaceMaker,
+        images: ImageSteps,
+        repair: Repair,
+        stats: StageStats,
+        device: torch.device | None,
+    ) -> None:
+        self._device = device
         self._faces = faces
         self._images = images
         self._repair = repair
@@ -82,11 +93,33 @@ class Flights:
             if request.fate.is_made
         ]
         if not made:
-            return _Flight(batch, made, None)
+            return _Flight(batch, made, None, None)
         sources = [source for _, source in made]
         tokens = [request.tokens for request, _ in made if request.tokens is not None]
         faces, finite = self._faces.make(tokens, self._images.latents(sources))
-        return _Flight(batch, made, self._images.run(sources, faces, finite))
+        fetch = self._images.run(sources, faces, finite)
+        passed = None
+        if self._device is not None:
+            passed = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            passed.record(torch.cuda.current_stream(self._device))
+        return _Flight(batch, made, fetch, passed)
+
+    def land_passed(self) -> int:
+        """Land those that the device has passed, without waiting for it; how many these were.
+
+        The oldest goes first, so frames keep their order.
+        """
+        landed = 0
+        while self._flights and self._has_passed(self._flights[0]):
+            self.land()
+            landed += 1
+        return landed
+
+    @staticmethod
+    def _has_passed(flight: _Flight) -> bool:
+        if flight.passed is None:
+            return flight.fetch is None
+        return bool(flight.passed.query())  # type: ignore[no-untyped-call]
 
     def land(self) -> None:
         """Wait for the oldest, and make the frames of its sessions; there must be one.

@@ -13,7 +13,7 @@ from musetalk_cli.types import Image
 
 
 class PinnedSlots:
-    """A fixed number of pinned host buffers, used in turn.
+    """A fixed number of pinned host buffers, used in turn; each is its batch's until that was fetched.
 
     Args:
         count: Buffers.
@@ -23,6 +23,7 @@ class PinnedSlots:
         self._buffers: list[Tensor | None] = [None] * count
         self._described: list[Tensor | None] = [None] * count
         self._events: list[torch.cuda.Event | None] = [None] * count
+        self._unread = [False] * count
         self._next = 0
 
     def upload(self, values: NDArray[np.int64], target: Tensor) -> None:
@@ -47,9 +48,18 @@ class PinnedSlots:
             previous.synchronize()
 
     def send(self, data: Tensor) -> Callable[[], Image]:
-        """Start copying uint8 `[n]` from the device; the returned call waits for it and gives a copy."""
+        """Start copying uint8 `[n]` from the device; the returned call waits for it and gives a copy.
+
+        Raises:
+            RuntimeError: Nobody has fetched what the slot holds.
+        """
         self._wait()
         index = self._next
+        if self._unread[index]:
+            raise RuntimeError(
+                f"More batches are on their way than there are pinned slots: {len(self._unread)}."
+            )
+        self._unread[index] = True
         self._next = (index + 1) % len(self._buffers)
         buffer = self._buffers[index]
         if buffer is None or buffer.numel() < data.numel():
@@ -65,6 +75,7 @@ class PinnedSlots:
         def fetch() -> Image:
             event.synchronize()
             image: Image = view.numpy().copy()  # the slot is used again
+            self._unread[index] = False
             return image
 
         return fetch

@@ -18,7 +18,7 @@ from musetalk_cli.types import FrameRequest
 BATCHES_FINISHED = 2
 """Largest batches of finished frames a session holds before it is passed over."""
 FIRST_FRAMES = 2
-"""Frames of a session that are made at once where somebody waits for one."""
+"""Frames of a session that are made at once where somebody waits for one, on a CPU."""
 FREE_FRAMES = 4
 """Largest batches of frames that one step may deliver, where most of them need no model work."""
 
@@ -53,10 +53,17 @@ class Scheduler:
     Args:
         sizes: Frames that a batch may have, ascending.
         seconds: How long a step with a batch of so many takes, as far as it was measured.
+        first_frames: Frames of a session that are made at once where somebody waits for one.
     """
 
-    def __init__(self, sizes: Sequence[int], seconds: Callable[[int], float] = lambda _: 0.0) -> None:
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        seconds: Callable[[int], float] = lambda _: 0.0,
+        first_frames: int = FIRST_FRAMES,
+    ) -> None:
         self._seconds = seconds
+        self._first_frames = first_frames
         self._rows: tuple[_Row, ...] = ()
         self.take_sizes(sizes)
         self._served = 0.0
@@ -109,10 +116,10 @@ class Scheduler:
     def _most(self, rows: Sequence[_Row]) -> int:
         """Frames of the next batch: as many as are made before a session has nothing left to show.
 
-        Where one has nothing now, its first frames are made at once: `FIRST_FRAMES` of each session.
+        Where one has nothing now, the first frames of each session are made at once.
         """
         spare = min((row.session.spare_s for row in rows), default=math.inf)
-        first = FIRST_FRAMES * len(rows)
+        first = self._first_frames * len(rows)
         fits = [size for size in self._sizes if size <= first or self._seconds(size) <= spare]
         return max(fits, default=self._sizes[0])
 

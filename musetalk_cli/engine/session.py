@@ -116,19 +116,15 @@ class Session:
     def spare_s(self) -> float:
         """Seconds until nothing is left to be shown; infinite where nobody waits for a frame to be made.
 
-        So too where nothing is left in the middle of an utterance: small batches cost more for each frame,
-        and with them a device that is behind would stay so.
+        Frames on their way count as those that are finished. It is infinite too where nothing is left in the
+        middle of an utterance: small batches cost more for each frame, and a device behind would stay so.
         """
         if not self._options.live or not self._is_to_be_made:
             return math.inf
+        ahead = self.shown_later + len(self._finished) + self._open_frames - self.waiting
         said = self._waiting[0].utterance if self._waiting else None
-        is_behind = not self._ahead and said is not None and said == self._said
-        return math.inf if is_behind else self._ahead * self._period
-
-    @property
-    def _ahead(self) -> int:
-        """Finished frames that wait to be shown."""
-        return self.shown_later + len(self._finished)
+        is_behind = not ahead and said is not None and said == self._said
+        return math.inf if is_behind else ahead * self._period
 
     @property
     def _is_to_be_made(self) -> bool:
@@ -136,11 +132,6 @@ class Session:
         return (hop is not None and not hop.is_silent) or any(
             request.fate.is_made for request in self._waiting
         )
-
-    @property
-    def is_starved(self) -> bool:
-        """True where somebody waits for a frame, and none is finished."""
-        return self._options.live and not self._ahead
 
     @property
     def is_done(self) -> bool:

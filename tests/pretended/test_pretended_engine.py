@@ -8,6 +8,7 @@ import torch
 
 from musetalk_cli.config import Sharpen
 from musetalk_cli.engine.compositor import GpuPath
+from musetalk_cli.engine.flights import Flights
 from musetalk_cli.engine.image_steps import ImageSteps
 from musetalk_cli.ops.tables import reflected
 from musetalk_cli.ops.torch_ops import gpu_image_blending
@@ -85,10 +86,28 @@ def test_an_event_that_is_not_waited_for_spoils_frames(gpu, on_gpu, avatars, exp
     assert apart(speak(make_engine(on_gpu()), *avatars), expected) > 50
 
 
+class Forgets(dict):
+    """Holds that nothing waits to be fetched."""
+
+    def __getitem__(self, slot):
+        return False
+
+
+def test_a_pinned_slot_is_not_used_again_before_its_patches_were_fetched(gpu, on_gpu, avatars):
+    with pytest.raises(RuntimeError, match="More batches are on their way than there are pinned slots: 1"):
+        speak(make_engine(on_gpu(), images=GpuPath(torch.device("cuda"), 1)), *avatars)
+
+
 @pytest.mark.parametrize("pace", [Pace.EARLY, pytest.param(Pace.LATE, marks=pytest.mark.slow)])
-def test_a_pinned_slot_used_again_too_early_spoils_frames(guard_folder, on_gpu, avatars, expected, pace):
+def test_a_pinned_slot_used_again_too_early_spoils_frames(
+    guard_folder, on_gpu, avatars, expected, pace, monkeypatch
+):
+    """With what refuses it taken away, and batches landed as late as they may."""
     with pretended_gpu(guard_folder, pace):
-        spoken = speak(make_engine(on_gpu(), images=GpuPath(torch.device("cuda"), 1)), *avatars)
+        path = GpuPath(torch.device("cuda"), 1)
+        monkeypatch.setattr(path._pinned, "_unread", Forgets())  # noqa: SLF001 - the rule that is broken
+        monkeypatch.setattr(Flights, "land_passed", lambda flights: 0)
+        spoken = speak(make_engine(on_gpu(), images=path), *avatars)
     assert apart(spoken, expected) > 10
 
 
