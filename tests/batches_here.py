@@ -10,8 +10,11 @@ class Here:
 
     places, device = 1, "this process"
 
-    def __init__(self, seats=()):
+    def __init__(self):
         self._kept, self._events = Kept(), []
+
+    def ready(self, place):
+        return True
 
     def begin(self, place, task):
         self._events.append(Ended(place, do_job(task, self._kept)))
@@ -25,4 +28,4 @@ class Here:
 
 
 def run_batches_here(monkeypatch):
-    monkeypatch.setattr("musetalk_cli.run.batch.local.LocalPool", Here)
+    monkeypatch.setattr("musetalk_cli.run.batch.pools.pool_maker", lambda *_: Here)

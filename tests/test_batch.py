@@ -287,7 +287,7 @@ def test_an_interrupted_command_ends_with_130_and_its_results(musetalk, argument
         yield advance
 
     monkeypatch.setattr("musetalk_cli.cli.batch.batch_progress", interrupting)
-    monkeypatch.setattr("musetalk_cli.run.batch.local.LocalPool", lambda seats: stand_ins(1))
+    monkeypatch.setattr("musetalk_cli.run.batch.pools.pool_maker", lambda *_: lambda: stand_ins(1))
     code, out, err = musetalk(*arguments)
     assert code == 130, err
     assert "made 1, failed 0, finished before 0, left 2;" in out

@@ -32,6 +32,7 @@ def batch(
     output_dir: given.OutputDir = None,
     pattern: given.Pattern = given.PATTERN,
     workers: given.Workers = None,
+    ray: given.Ray = None,
     results: given.ResultsFile = None,
     resume: given.Resume = False,
     dry_run: given.DryRun = False,
@@ -50,14 +51,13 @@ def batch(
     if dry_run:
         _list(common, jobs, todo)
         return
-    from musetalk_cli.run.batch.local import LocalPool
-    from musetalk_cli.run.batch.seats import find_seats
+    from musetalk_cli.run.batch import pools
 
-    seats = find_seats(common.run, workers, len(todo))
+    make_pool = pools.pool_maker(common.run, workers, ray, len(todo))
     with stop_on_signals() as handle, batch_progress() as advance:
         report = run_batch(
             todo,
-            lambda: LocalPool(seats),
+            make_pool,
             place,
             skipped=len(jobs) - len(todo),
             handle=handle,

@@ -43,6 +43,15 @@ Workers = Annotated[
         show_default="one for each GPU, or for every two cores",
     ),
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="auto|ADDRESS",
+        help="Work on a Ray cluster, with an actor for each GPU: the one that runs here, or at HOST:PORT.",
+        show_default="processes on this machine",
+    ),
+]
 ResultsFile = Annotated[
     Path | None,
     typer.Option(

@@ -73,6 +73,10 @@ class LocalPool:
         """The process of each place that has one."""
         return {place: worker.pid for place, worker in self._workers.items()}
 
+    def ready(self, place: int) -> bool:
+        """True for every place: a worker starts with its first job."""
+        return place < self.places
+
     def begin(self, place: int, task: Json) -> None:
         """Give a job to the worker of a place, starting it where there is none."""
         if place not in self._workers:

@@ -79,8 +79,11 @@ class Pool(Protocol):
     places: int
     device: str
 
+    def ready(self, place: int) -> bool:
+        """True where a job may be given to a place that has none."""
+
     def begin(self, place: int, task: Json) -> None:
-        """Give a job to the worker of a place that has none, starting a worker where there is none."""
+        """Give a job to a place that is ready and has none."""
 
     def wait(self, timeout_s: float) -> list[Event]:
         """What happened since; waits for the first of it, and no longer than this."""

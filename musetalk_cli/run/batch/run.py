@@ -150,7 +150,8 @@ class _Batch:
     def _give(self) -> None:
         """Give every place that is free its next job."""
         for place in range(self._pool.places):
-            attempt = self._dispatch.begin(place, time.monotonic())
+            ready = self._pool.ready(place)
+            attempt = self._dispatch.begin(place, time.monotonic()) if ready else None
             if attempt is None:
                 continue
             try:
@@ -192,6 +193,8 @@ class _Batch:
         elif attempt is not None:
             self._sums.retried += 1
             log.warning("%s: its worker %s It is tried again.", attempt.job.output, event.reason)
+        else:
+            log.warning("A worker without a job %s", event.reason)
 
     def _end(self, attempt: Attempt, inputs: dict[str, str], answer: Json) -> None:
         """Keep how a job ended, on the disk before anything else."""

@@ -28,14 +28,23 @@ def find_seats(run: RunConfig, workers: int | None, jobs: int) -> list[Seat]:
         DeviceError: The device is not there.
         InputError: There cannot be so many workers.
     """
-    if workers is not None and not 1 <= workers <= MOST_WORKERS:
-        raise InputError(f"--workers {workers} is outside 1..{MOST_WORKERS}.", "Leave it out.")
+    check_workers(workers)
     gpus = _gpus() if resolve_device(run.device).type == "cuda" else []
     cores = _cores()
     count = workers or len(gpus) or max(1, cores // CORES_EACH)
     count = max(1, min(count, jobs))
     threads = max(1, cores // count)
     return [Seat(gpus[number % len(gpus)] if gpus else None, threads) for number in range(count)]
+
+
+def check_workers(workers: int | None) -> None:
+    """Refuse a number of workers that no machine takes; None is what suits.
+
+    Raises:
+        InputError: It is outside 1..256.
+    """
+    if workers is not None and not 1 <= workers <= MOST_WORKERS:
+        raise InputError(f"--workers {workers} is outside 1..{MOST_WORKERS}.", "Leave it out.")
 
 
 def _gpus() -> list[str]:

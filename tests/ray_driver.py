@@ -1,0 +1,72 @@
+"""Starts a Ray cluster, or a batch on one; each in a process of its own, as Ray has many threads.
+
+ray_driver.py cluster CORES          prints its address; ends with its input
+ray_driver.py batch ADDRESS MODELS AVATARS FOLDER kill|tell
+"""
+
+import json
+import os
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from batches import jobs_of
+from lives import speech, write_sound
+
+NAMES = "abcdef"
+SECONDS = 2
+
+
+def say(text):
+    sys.__stdout__.write(text + "\n")
+    sys.__stdout__.flush()
+
+
+def the_jobs(models, avatars, folder):
+    jobs = jobs_of(models, avatars, folder, dict.fromkeys(NAMES, ""))
+    for job in jobs:
+        write_sound(job.audio, speech(SECONDS))
+    return jobs
+
+
+def cluster(cores):
+    import ray
+
+    place = {"object_store_memory": 80 << 20, "include_dashboard": False, "log_to_driver": False}
+    context = ray.init(address="local", num_cpus=int(cores), logging_level="ERROR", **place)
+    say(context.address_info["gcs_address"])
+    sys.stdin.read()
+    ray.shutdown()
+
+
+def batch(address, models, avatars, folder, deed):
+    from musetalk_cli.config import RunConfig
+    from musetalk_cli.run.batch.cluster import RayPool, connect, find_share
+    from musetalk_cli.run.batch.dispatch import Retry
+    from musetalk_cli.run.batch.run import plan, run_batch
+
+    jobs = the_jobs(Path(models), Path(avatars), Path(folder))
+    results = Path(folder) / "r.jsonl"
+    todo = plan(jobs, results, resume=True)
+    connect(address)
+    pools, killed = [], []
+
+    def pool():
+        pools.append(RayPool(find_share(RunConfig(device="cpu"), 2, len(todo))))
+        return pools[0]
+
+    def tell(standing):
+        if deed == "kill" and standing.ended == 1 and not killed:
+            killed.append(min(pools[0].pids.values()))
+            os.kill(killed[0], signal.SIGKILL)
+        if deed == "tell" and standing.ended == 2:
+            say("now")
+
+    retry = Retry(tries=2, first_s=0)
+    report = run_batch(todo, pool, results, skipped=len(jobs) - len(todo), retry=retry, progress=tell)
+    say(json.dumps(asdict(report)))
+
+
+if __name__ == "__main__":
+    {"cluster": cluster, "batch": batch}[sys.argv[1]](*sys.argv[2:])
