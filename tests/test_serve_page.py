@@ -160,6 +160,28 @@ def test_a_viewer_that_was_lost_comes_back_to_its_session(visit, demo):
     assert [each.id for each in demo.service.sessions] == [told["session"]]
 
 
+@pytest.mark.slow
+def test_a_connection_that_stands_while_nothing_comes_is_noticed_and_can_be_made_anew(visit, demo):
+    here = visit(demo.url)
+    here.connect()
+    (session,) = demo.service.sessions
+    notice = here.page.locator("#notice")
+    session.broadcast.write = lambda frame: None
+    assert here.notice.startswith("No picture has come for some seconds, though the connection stands.")
+    del session.broadcast.write
+    notice.wait_for(state="hidden")
+    assert here.page.locator("#state[data-state=live]").is_visible()
+    session.broadcast.write = lambda frame: None
+    notice.wait_for()
+    here.press("notice-action")
+    here.until("reconnecting")
+    del session.broadcast.write
+    here.until("live")
+    assert len(here.watch(3, MOUTH)) == 3
+    assert [each.id for each in demo.service.sessions] == [session.id]
+    assert here.complaints == []
+
+
 def test_a_session_that_was_ended_is_not_waited_for(visit, demo):
     here = visit(demo.url)
     here.connect()

@@ -7,6 +7,7 @@ import { guard, isGateOpen } from "./gate.js";
 import { Level } from "./levels.js";
 import { openMicrophone } from "./microphone.js";
 import { notify, setText } from "./notice.js";
+import { STANDS } from "./peer.js";
 import { Session } from "./session.js";
 
 const SECOND_MS = 1_000;
@@ -140,13 +141,14 @@ async function connect(track = null) {
   session = new Session(api, name, service?.ice_servers ?? []);
   session.onstate = onState;
   session.onstream = onStream;
-  session.onnotice = (refusal) => notify(refusal, session.state === "over" ? RETRY : null);
+  session.onnotice = (refusal) => notify(refusal, session.state === "over" ? RETRY : refusal === STANDS ? RENEW : null);
   refused = null;
   onState("connecting");
   await session.start(track);
 }
 
 const RETRY = { name: "Try again", run: () => connect() };
+const RENEW = { name: "Connect anew", run: () => session.renew() };
 
 async function toggleMicrophone() {
   if (session?.microphone && isLive()) {

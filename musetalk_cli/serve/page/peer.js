@@ -5,6 +5,8 @@ import { Refusal } from "./api.js";
 const GATHERING_MS = 2_000; // a STUN server that does not answer would hold the offer up for half a minute
 const SLOW_MS = 10_000;
 const GIVE_UP_MS = 30_000;
+const LOOK_MS = 1_000;
+const STANDS_LOOKS = 5; // in a row without a new picture; by looks and not by time, which passes in a sleeping computer
 
 export const NO_WAY = new Refusal(
   0,
@@ -15,6 +17,12 @@ const NO_PICTURE = new Refusal(
   0,
   "The connection stands, but no picture comes.",
   "This browser may not decode H.264. Try another browser.",
+);
+
+export const STANDS = new Refusal(
+  0,
+  "No picture has come for some seconds, though the connection stands.",
+  "The service or the network may be overloaded. Wait for it, or connect anew.",
 );
 
 function gathered(connection) {
@@ -38,6 +46,10 @@ export class Peer {
   /** Called when the connection broke, after it stood: with true where it may still come back by itself. */
   onbroken = () => {};
   onmended = () => {};
+
+  /** Called with false when no picture comes any more though the connection stands, and with true once one does. */
+  onpictures = () => {};
+  #looking = null;
 
   constructor(iceServers) {
     this.#connection = new RTCPeerConnection({ iceServers });
@@ -75,6 +87,27 @@ export class Peer {
     await arrived;
     this.#connection.addEventListener("connectionstatechange", () => this.#watch());
     this.#watch();
+    this.#lookForPictures();
+  }
+
+  /** The service sends pictures in silence, too. */
+  #lookForPictures() {
+    let before = -1;
+    let same = 0;
+    this.#looking = setInterval(async () => {
+      const decoded = await this.#decoded();
+      const stood = same >= STANDS_LOOKS;
+      same = decoded === before ? same + 1 : 0;
+      before = decoded;
+      const stands = same >= STANDS_LOOKS;
+      if (stood !== stands) this.onpictures(stood);
+    }, LOOK_MS);
+  }
+
+  /** How many pictures were decoded. */
+  async #decoded() {
+    const stats = [...(await this.#connection.getStats()).values()];
+    return stats.find((each) => each.type === "inbound-rtp" && each.kind === "video")?.framesDecoded ?? 0;
   }
 
   #arrival(onslow) {
@@ -119,7 +152,8 @@ export class Peer {
   }
 
   close() {
-    this.onbroken = this.onmended = () => {};
+    this.onbroken = this.onmended = this.onpictures = () => {};
+    clearInterval(this.#looking);
     this.#connection.close();
     this.#settle(NO_WAY);
   }

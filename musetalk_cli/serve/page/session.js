@@ -1,12 +1,19 @@
 /** One session with the service: its connection, coming back to it, the microphone and what is spoken. */
 
 import { Refusal } from "./api.js";
-import { Peer } from "./peer.js";
+import { Peer, STANDS } from "./peer.js";
 
 const MEND_MS = 2_000; // a network that changes is back in this time, or a new connection is needed
 const BACK_OFF_S = [0, 1, 2, 4, 8, 8]; // the service keeps a session that nobody watches for a quarter of a minute
 const PREPARING_MS = 60_000; // the first session of an avatar waits until that is loaded
+const SLOW_MS = 10_000;
 const MOST_BYTES = 64 * 2 ** 20;
+
+const PREPARING = new Refusal(
+  0,
+  "The service is still getting the avatar ready.",
+  "A large one takes a while the first time. If it takes a minute, the page stops waiting.",
+);
 
 const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
 
@@ -74,9 +81,11 @@ export class Session {
   async #connect(track) {
     const peer = new Peer(this.#iceServers);
     this.#negotiating = peer;
+    const slow = setTimeout(() => this.onnotice(PREPARING), SLOW_MS);
     try {
       const json = { sdp: await peer.offer(track), avatar: this.avatar, session: this.id };
       const answer = await this.#api.read("/v1/offer", { method: "POST", json, timeout: PREPARING_MS });
+      clearTimeout(slow);
       this.id = answer.session;
       peer.viewer = answer.viewer;
       if (this.state === "over") {
@@ -88,6 +97,7 @@ export class Session {
       this.#abandon(peer);
       throw error;
     } finally {
+      clearTimeout(slow);
       this.#negotiating = null;
     }
     this.#use(peer);
@@ -98,6 +108,7 @@ export class Session {
     this.#peer = peer;
     peer.onbroken = (mayMend) => this.#broken(mayMend);
     peer.onmended = () => this.#mended();
+    peer.onpictures = (come) => this.state === "live" && this.onnotice(come ? null : STANDS);
     this.onstream(peer.stream);
     this.onnotice(null);
     this.#enter("live");
@@ -107,6 +118,11 @@ export class Session {
   #abandon(peer) {
     peer.close();
     if (peer.viewer) this.leave(peer.viewer);
+  }
+
+  /** Put a new connection in the place of one on which nothing comes. */
+  renew() {
+    this.#broken(false);
   }
 
   #broken(mayMend) {
