@@ -108,6 +108,29 @@ def test_silence_goes_on_at_the_frame_rate_where_the_device_works_for_others(rou
     assert max(settled) <= late[0] - begun + begun + 1e-6
 
 
+@pytest.mark.parametrize("round_s", [0.04, 0.1, 0.15, 0.4])
+def test_a_microphone_in_silence_keeps_the_frame_rate_where_the_device_works_for_others(round_s):
+    """Its sound comes all the time, and it has a turn once in a round."""
+    live, block = Heard(), np.full((RATE // 50, 1), 1e-4, np.float32)
+    sent, shown = 0, []
+    while live.clock.time < 112:
+        while 100 + (sent + 1) / 50 <= live.clock.time:
+            sent += 1
+            live.intake.put(live.session.epoch, AudioBlock(block, 100 + sent / 50))
+        live.intake.note()
+        live.intake.hear(round_s)
+        live.clock.time += round_s
+        while live.engine.step():
+            while live.session.untaken:
+                frame = live.session.take()
+                shown.append(live.schedule.due(frame).at)
+                live.frames.append(frame)
+    assert len(live.frames) == pytest.approx(12 * 25, abs=25 * (1 + 2 * round_s))
+    assert live.sound[RATE:].all(), "once it flows, no silence takes the place of what comes"
+    if 2 * round_s <= CHUNK:  # else the sound comes too late for it
+        assert np.diff(shown[len(shown) // 2 :]).max() < 2 / 25, "and evenly"
+
+
 @pytest.mark.parametrize("delivery", [Delivery.SENT, Delivery.PLAYED, Delivery.RECORDED])
 def test_elsewhere_sound_is_waited_for(delivery):
     live = Heard(delivery)

@@ -135,6 +135,8 @@ class HopPlanner:
         self._fade.listen(samples)
         self._total += len(samples)
         self._decide()
+        if self._restarts and self._due is not None and self._due.is_silent:
+            self._due = None  # more of the silence may be due with it
 
     def close(self) -> None:
         """End the utterance: what is listened to next is silence in the place of sound that did not come."""

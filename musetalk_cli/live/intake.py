@@ -124,8 +124,8 @@ class Intake:
         """Let the session hear what its next hop needs; False once the sound has ended.
 
         Args:
-            round_s: Seconds until this is asked again, where the device works for others: silence takes its
-                place so much earlier.
+            round_s: Seconds until this is asked again, where the device works for others: silence is heard,
+                or takes the place of what does not come, so much earlier.
 
         Raises:
             BaseException: What the intake was closed with.
@@ -133,15 +133,16 @@ class Intake:
         if self._begun is None:
             self._begun = self._clock.now()
         self.wake_at = math.inf
-        while self._session.hop_ready() is None:
-            if self._waits_for_its_time():
+        while self._session.hop_ready() is None or self._rests_on(round_s):
+            if self._waits_for_its_time(round_s):
                 break
             try:
                 block = self._pull()
             except HandoffClosed:
                 return False
             if block is None:
-                self._go_on_without(round_s)
+                if self._session.hop_ready() is None:
+                    self._go_on_without(round_s)
                 break
             self._segment_ended = block.ends
             with self._stats.span("audio"):
@@ -164,7 +165,35 @@ class Intake:
             self._forget_clock()
         return None
 
-    def _waits_for_its_time(self) -> bool:
+    def _rests_on(self, round_s: float) -> bool:
+        """True where nothing is said in the hop that is due, and the time of the next frame has come as well.
+
+        In a round there is one turn, so all such frames are planned in it.
+        """
+        hearing = self._session.hearing
+        hop = hearing.due()
+        if hop is None or not hop.is_silent or len(hop.frames) >= self._most_silent:
+            return False
+        if not self._policy.goes_on or not self._queue.waiting or hearing.is_speaking:
+            return False
+        frame = hop.frames.stop
+        return self._time_has_come(frame, round_s) and not self._is_too_soon(frame, round_s)
+
+    def _is_too_soon(self, frame: int, round_s: float) -> bool:
+        """True where a silent frame is due before its sound is heard, and turns are rare."""
+        schedule = self._schedule
+        if schedule is None or round_s <= schedule.period:
+            return False
+        soonest, due = schedule.soonest(frame), schedule.expected(frame)
+        return soonest is not None and due is not None and soonest - due >= schedule.period
+
+    def _time_has_come(self, frame: int, round_s: float) -> bool:
+        """True where a frame can be shown by the source's clock, or could be before it is finished."""
+        soonest = None if self._schedule is None else self._schedule.soonest(frame)
+        # one round until this is asked again, and one until what is then planned is finished
+        return soonest is not None and self._clock.now() >= soonest - 2 * round_s
+
+    def _waits_for_its_time(self, round_s: float) -> bool:
         """True where sound is there and its first frame cannot be shown yet: silence goes on in front of it.
 
         So an utterance is heard at its beginning, and what its delay takes is silence that moves.
@@ -176,10 +205,11 @@ class Intake:
             return False
         frame, now = hearing.next_frame, self._clock.now()
         soonest, due = schedule.soonest(frame), schedule.expected(frame)
-        if soonest is None or due is None or now >= soonest:
+        too_soon = self._is_too_soon(frame, round_s)
+        if soonest is None or due is None or (self._time_has_come(frame, round_s) and not too_soon):
             return False
         at = due - min(schedule.period, schedule.reserve)
-        if now < at or soonest - now <= schedule.period:
+        if (now < at or soonest - now <= schedule.period) and not too_soon:
             self.wake_at = min(at, soonest) if now < at else soonest
             return True
         if missing := hearing.missing(frame):
