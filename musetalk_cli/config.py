@@ -14,7 +14,7 @@ import platformdirs
 from musetalk_cli.errors import InputError
 from musetalk_cli.timeline import DEFAULT_FPS, Alignment
 
-DeviceName = Literal["auto", "cuda", "cpu"]
+DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 PrecisionName = Literal["auto", "fp32", "fp16", "bf16"]
 ImageOpsName = Literal["auto", "gpu", "cpu"]
 VaeName = Literal["own", "taesd"]

@@ -1,10 +1,18 @@
 import pytest
 import torch
 
+from musetalk_cli.errors import DeviceError
 from musetalk_cli.nets import device as module
-from musetalk_cli.nets.device import computes_in_bf16, conv_layout, resolve_dtype
+from musetalk_cli.nets.device import (
+    computes_in_bf16,
+    conv_layout,
+    describe_device,
+    resolve_device,
+    resolve_dtype,
+    wait_for,
+)
 
-CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
 PLAIN_X86 = "processor\t: 0\nmodel name\t: A\nflags\t\t: fpu sse avx512f avx512_vnni\nbugs\t\t: none\n"
 BF16_X86 = "flags\t\t: fpu avx512f avx512_bf16 avx512_vnni\n"
 
@@ -37,6 +45,8 @@ def test_bf16_is_told_by_the_processors_flags(cpuinfo, expected):
         ("fp32", CPU, "bf16", BF16_X86, torch.float32),
         ("bf16", CPU, "fp32", PLAIN_X86, torch.bfloat16),
         ("fp16", CPU, "bf16", BF16_X86, torch.float16),
+        ("auto", MPS, "bf16", BF16_X86, torch.float32),
+        ("fp16", MPS, "bf16", BF16_X86, torch.float16),
     ],
 )
 def test_the_precision_is_what_was_asked_for_or_suits(name, device, on_cpu, cpuinfo, expected, monkeypatch):
@@ -47,6 +57,43 @@ def test_the_precision_is_what_was_asked_for_or_suits(name, device, on_cpu, cpui
 def test_channels_last_is_for_cuda_and_for_bf16():
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         assert conv_layout(CUDA, dtype) == torch.channels_last
+        assert conv_layout(MPS, dtype) == torch.contiguous_format
     assert conv_layout(CPU, torch.bfloat16) == torch.channels_last
     for dtype in (torch.float32, torch.float16):
         assert conv_layout(CPU, dtype) == torch.contiguous_format
+
+
+@pytest.fixture
+def metal(monkeypatch):
+    """Says whether PyTorch has Metal, and whether there is a GPU for it."""
+
+    def say(built, available):
+        monkeypatch.setattr(torch.backends.mps, "is_built", lambda: built)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: available)
+
+    return say
+
+
+def test_metal_is_taken_where_it_is_and_asked_for(metal, monkeypatch):
+    metal(built=True, available=True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_device("mps") == MPS
+    assert resolve_device("auto") == CPU
+    monkeypatch.setattr(module, "_processor", lambda: "Apple M4")
+    assert describe_device(MPS) == "the GPU of Apple M4"
+    waited = []
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: waited.append("mps"))
+    wait_for(MPS)
+    wait_for(CPU)
+    assert waited == ["mps"]
+
+
+@pytest.mark.parametrize(("built", "reason"), [(False, "is built without Metal"), (True, "no GPU of Apple")])
+def test_metal_that_is_not_there_is_refused(built, reason, metal, musetalk):
+    metal(built=built, available=False)
+    with pytest.raises(DeviceError, match=reason):
+        resolve_device("mps")
+    code, out, err = musetalk("models", "verify", "demo", "--device", "mps")
+    assert (code, out) == (1, "")
+    assert reason in err
+    assert len(err.splitlines()) == 2

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from musetalk_cli.nets.device import wait_for
+
 WARM_UPS = 2
 
 
@@ -31,16 +33,11 @@ def median_s(work: Callable[[], object], device: torch.device, budget_s: float) 
 
 
 def _once(work: Callable[[], object], device: torch.device) -> float:
-    _wait(device)
+    wait_for(device)
     start = time.perf_counter()
     work()
-    _wait(device)
+    wait_for(device)
     return time.perf_counter() - start
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 @dataclass(frozen=True, slots=True)

@@ -261,7 +261,7 @@ class GpuPath(StepByStep):
         shapes = [tuple(patch.shape) for patch in patches]
         flat = torch.cat([patch.flatten() for patch in patches])
         if self._pinned is None:
-            return lambda: split(flat.numpy(), shapes)
+            return lambda: split(flat.cpu().numpy(), shapes)
         fetch = self._pinned.send(flat)
         return lambda: split(fetch(), shapes)
 

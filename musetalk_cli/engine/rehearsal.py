@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from musetalk_cli.clock import Clock
 from musetalk_cli.engine.costs import Costs
@@ -16,6 +15,7 @@ from musetalk_cli.engine.image_steps import ImageSteps, SourceFrame
 from musetalk_cli.engine.repair import Repair
 from musetalk_cli.engine.windows import Encode
 from musetalk_cli.nets.audio_encoder import EncodeRequest
+from musetalk_cli.nets.device import wait_for
 from musetalk_cli.timeline import ROWS_PER_FRAME, ROWS_PER_SECOND, SAMPLE_RATE
 
 if TYPE_CHECKING:
@@ -114,6 +114,5 @@ class Rehearsal:
     def _seconds(self, work: Callable[[], object]) -> float:
         begun = self._clock.now()
         work()
-        if self._on_cuda:
-            torch.cuda.synchronize(self._bundle.device)
+        wait_for(self._bundle.device)
         return self._clock.now() - begun

@@ -22,6 +22,7 @@ from musetalk_cli.budget import check_budget
 from musetalk_cli.errors import ModelError, OutputError
 from musetalk_cli.nets import record
 from musetalk_cli.nets.bundle import load_files
+from musetalk_cli.nets.device import wait_for
 from musetalk_cli.nets.files import BundleFiles, resolve
 from musetalk_cli.nets.loading import named_tensors
 from musetalk_cli.nets.proof import digest_of
@@ -93,8 +94,7 @@ def _with(files: BundleFiles, changed: Mapping[str, Path]) -> BundleFiles:
 def _seconds_to_load(files: BundleFiles, device: torch.device, dtype: torch.dtype) -> float:
     start = time.perf_counter()
     load_files(files, device, dtype)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    wait_for(device)
     return time.perf_counter() - start
 
 
