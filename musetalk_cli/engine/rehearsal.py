@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from musetalk_cli.clock import Clock
 from musetalk_cli.engine.costs import Costs
