@@ -39,7 +39,8 @@ settings.load_profile("default")
 
 
 _ONE_THREAD = {
-    *("test_bench", "test_bench_live", "test_bench_prepare", "test_bench_response"),
+    *("test_bench", "test_bench_live", "test_bench_prepare", "test_bench_response", "test_bench_soak"),
+    "test_bench_whole",
     *("test_cli_prepare", "test_cli_realtime", "test_cli_speaker", "test_demo", "test_device_loop"),
     *(
         "test_doc_commands",

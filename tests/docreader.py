@@ -30,7 +30,7 @@ FRAMES = 5
 """Frames after which somebody has seen enough of a stream without an end."""
 SPOKEN_S = 0.4
 INPUTS = ("--audio", "--idle", "--landmarks", "-i")
-OUTPUTS = ("--output", "-o", "--preview", "--json", "--frames-dir")
+OUTPUTS = ("--output", "-o", "--preview", "--json", "--frames-dir", "--profile")
 RUNTIME = "/run/user/1000/"
 
 

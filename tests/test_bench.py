@@ -6,8 +6,9 @@ import time
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
-from musetalk_cli.bench.measure import Roofline, count_flops, measure_roofline, median_s
+from musetalk_cli.bench.measure import Reached, Roofline, count_flops, measure_roofline, median_s
 from musetalk_cli.bench.synthetic import synthetic_avatar, synthetic_sound
 from musetalk_cli.errors import InputError
 
@@ -32,16 +33,51 @@ def test_flops_of_a_matrix_product():
     assert count_flops(lambda: one @ one.T) == 2 * 8 * 16 * 8
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_flops_of_attention_are_counted_on_a_cpu(dtype):
+    query, key = torch.ones(2, 8, 64, 40, dtype=dtype), torch.ones(2, 8, 50, 40, dtype=dtype)
+    with torch.inference_mode():
+        counted = count_flops(lambda: scaled_dot_product_attention(query, key, key))
+    assert counted == 2 * (2 * 8) * 64 * 50 * (40 + 40)
+
+
 def test_the_roofline_is_of_this_machine():
     roofline = measure_roofline(CPU, torch.float32, 0.0)
     assert 1e-3 < roofline.tflops < 1e3
     assert 0.1 < roofline.gbytes_per_s < 1e5
+    assert roofline.link_gbytes_per_s is None
 
 
 def test_the_roofline_is_the_slower_of_computing_and_reading():
     roofline = Roofline(tflops=2.0, gbytes_per_s=4.0)
     assert roofline.seconds(6e12, 4e9) == pytest.approx(3.0)
     assert roofline.seconds(6e12, 40e9) == pytest.approx(10.0)
+
+
+@pytest.mark.parametrize(
+    ("flops", "moved", "linked", "reached"),
+    [
+        (6e12, 4e9, 0, Reached("matrix", 1.0, 0.5)),
+        (6e12, 40e9, 0, Reached("memory", 40 / 6, 10 / 6)),
+        (0, 4e9, 0, Reached("memory", 4 / 6, 1 / 6)),
+        (0, 4e9, 1.5e9, Reached("link", 0.25, 0.5)),
+        (0, 0, 0, None),
+    ],
+)
+def test_what_is_reached_is_that_of_the_longest_limit(flops, moved, linked, reached):
+    roofline = Roofline(tflops=2.0, gbytes_per_s=4.0, link_gbytes_per_s=0.5)
+    found = roofline.reached(6.0, flops, moved, linked)
+    if reached is None:
+        assert found is None
+    else:
+        assert (found.bound, found.rate, found.share) == pytest.approx(
+            (reached.bound, reached.rate, reached.share)
+        )
+
+
+def test_without_a_way_to_the_host_nothing_is_limited_by_it():
+    reached = Roofline(tflops=2.0, gbytes_per_s=4.0).reached(1.0, 0, 2e9, 100e9)
+    assert (reached.bound, reached.share) == ("memory", 0.5)
 
 
 def test_the_synthetic_avatar_is_one():
@@ -69,6 +105,7 @@ def test_without_a_model_the_published_weights_are_measured_else_the_demo(
 ):
     monkeypatch.setattr("musetalk_cli.nets.embedded.places", lambda: (tiny_installation,))
     small = ["--device", "cpu", "--batch-size", "1", "--seconds", "0.1", "--chunk", "0.1", "--budget", "0"]
+    small += ["--no-baseline"]
     small += ["--frame-size", "128x128", "--face-size", "64", "--avatar-frames", "1", "--fps", "10"]
     for folder, model, said in (
         (
@@ -80,29 +117,6 @@ def test_without_a_model_the_published_weights_are_measured_else_the_demo(
     ):
         code, out, err = musetalk("bench", *small, "--models-dir", folder, "--json", "-", "-v")
         assert code == 0, err
-        assert json.loads(out)["stream"]["settings"]["model"] == model
+        assert json.loads(out)["settings"]["model"] == model
         assert said in err.splitlines()
         assert f"model: {model} (" in err
-
-
-def test_bench_measures_every_stage_and_the_whole(musetalk, models, tmp_path, monkeypatch):
-    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "/nowhere")
-    command = f"bench --device cpu --model {models} --batch-size 1,2 --seconds 0.4 --chunk 0.2"
-    command += (
-        f" --budget 0 --frame-size 320x240 --face-size 96 --avatar-frames 4 --json {tmp_path / 'bench.json'}"
-    )
-    code, out, err = musetalk(*command.split())
-    assert code == 0, err
-    assert "frames/s" in out
-    figures = json.loads((tmp_path / "bench.json").read_text())
-    assert figures["command"].startswith("musetalk bench --device cpu")
-    assert [batch["size"] for batch in figures["batches"]] == [1, 2]
-    for batch in figures["batches"]:
-        assert set(batch["gpu_ms"]) == set(batch["cpu_ms"]) == {"resize", "sharpen", "blend", "download"}
-        assert batch["speed_up"] == pytest.approx(
-            sum(batch["cpu_ms"].values()) / sum(batch["gpu_ms"].values())
-        )
-        seconds = (batch["unet_ms"] + batch["vae_ms"]) / 1e3
-        assert batch["roofline_share"] == pytest.approx(batch["size"] / seconds / batch["roofline_fps"])
-    assert figures["stream"]["frames"] == 10
-    assert figures["stream"]["settings"]["random_weights"] is False

@@ -73,6 +73,7 @@ LONG = (
     "bench.preparing.bench_preparing",
     "bench.response.bench_response",
     "bench.response.bench_ideal",
+    "bench.soak.bench_soak",
     "serve.server.serve",
     "run.batch.run.run_batch",
 )

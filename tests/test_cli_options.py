@@ -10,7 +10,13 @@ from films import film
 from lives import speech, write_sound
 
 from musetalk_cli.avatar.layout import LatentsFormat
-from musetalk_cli.bench.options import BenchOptions, LiveOptions, PreparingOptions, ResponseOptions
+from musetalk_cli.bench.options import (
+    BenchOptions,
+    LiveOptions,
+    PreparingOptions,
+    ResponseOptions,
+    SoakOptions,
+)
 from musetalk_cli.config import (
     DeviceName,
     ImageOpsName,
@@ -36,6 +42,7 @@ WORK = {
     "bench": "bench.run.bench",
     "bench realtime": "bench.live.bench_live",
     "bench response": "bench.response.bench_response",
+    "bench soak": "bench.soak.bench_soak",
     "bench prepare": "bench.preparing.bench_preparing",
     "serve": "serve.server.serve",
 }
@@ -48,6 +55,7 @@ SETTINGS = {
     "bench": [JobConfig(), BenchOptions()],
     "bench realtime": [JobConfig(), LiveOptions()],
     "bench response": [JobConfig(), ResponseOptions()],
+    "bench soak": [JobConfig(auto_chunk=True), SoakOptions()],
     "bench prepare": [PreparingOptions()],
     "serve": [JobConfig(auto_chunk=True), ServeConfig()],
 }

@@ -26,7 +26,7 @@ from soundcards import PlayingDevice
 from test_cli_arguments import COMMANDS
 from workers import run_workers_here
 
-from musetalk_cli.bench import live, preparing, response, run
+from musetalk_cli.bench import live, preparing, response, run, soak
 from musetalk_cli.nets import pins, random_v15
 from musetalk_cli.nets.published import PUBLISHED
 
@@ -150,8 +150,11 @@ def short(monkeypatch):
 
         monkeypatch.setattr(module, name, briefly)
 
-    shortened(run, "bench", seconds=0.2, budget_s=0.0, avatar_frames=2)
+    few = {"width": 320, "height": 240, "face": 96, "avatar_frames": 2}
+    shortened(run, "bench", seconds=0.2, budget_s=0.0, baseline=False, tolerance=1e9, **few)
+    shortened(run, "bench", batch_sizes=(1,))
     shortened(live, "bench_live", seconds=0.5, chunks=(Fraction(1, 5),), avatar_frames=2)
+    shortened(soak, "bench_soak", seconds=1.0, sessions=1, avatar_frames=2)
     answered = {"utterances": 1, "pause_s": 0.5, "chunks": (Fraction(1, 5),), "sendings": ("burst",)}
     shortened(response, "bench_response", **answered, avatar_frames=2)
     shortened(preparing, "bench_preparing", frames=(2,))

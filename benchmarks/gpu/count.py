@@ -11,68 +11,24 @@ kernels for one, and keep in its cache what another reads next.
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
 from pretended.cuda import pretended_gpu
 from pretended.full_size import full_size, tiny_decoder
 
+from musetalk_cli.measure.work import PRODUCTS, Work
 from musetalk_cli.nets.audio_encoder import AudioEncoder, EncodeRequest
 from musetalk_cli.nets.generator import Generator
 from musetalk_cli.timeline import SAMPLE_RATE
-
-PRODUCTS = ("convolution", "mm", "addmm", "bmm", "baddbmm", "scaled_dot_product_attention")
-"""Operators that are sums of products; the arithmetic of all others is not counted."""
-
-
-@dataclass
-class Count:
-    """What was launched.
-
-    Attributes:
-        launches: Operators, by name.
-        flops: Floating-point operations of sums of products, by name; a product and a sum are two.
-        bytes: Read and written, by name.
-    """
-
-    launches: Counter[str] = field(default_factory=Counter)
-    flops: Counter[str] = field(default_factory=Counter)
-    bytes: Counter[str] = field(default_factory=Counter)
-
-    def __call__(self, name: str, read: Sequence[Tensor], written: Sequence[Tensor]) -> None:
-        """Take one operator."""
-        self.launches[name] += 1
-        self.flops[name] += flops(name, read, written)
-        self.bytes[name] += sum(map(occupied, (*read, *written)))
-
-
-def flops(name: str, read: Sequence[Tensor], written: Sequence[Tensor]) -> int:
-    """Twice the products that are summed; 0 for an operator that is no sum of products."""
-    if name == "convolution":
-        return 2 * written[0].numel() * math.prod(read[1].shape[1:])
-    if name == "scaled_dot_product_attention":
-        query, key, value = read[:3]
-        return 2 * query[..., 0].numel() * key.shape[-2] * (key.shape[-1] + value.shape[-1])
-    if name in PRODUCTS:
-        return 2 * written[0].numel() * read[-1].shape[-2]
-    return 0
-
-
-def occupied(tensor: Tensor) -> int:
-    """Bytes of a tensor's elements; those that an expanded dimension repeats are there once."""
-    sizes = zip(tensor.shape, tensor.stride(), strict=True)
-    return math.prod(size for size, stride in sizes if stride) * tensor.element_size()
 
 
 def main() -> None:
@@ -90,8 +46,8 @@ def main() -> None:
         bundle = full_size()
         generator, encode = Generator(bundle), AudioEncoder(bundle)
 
-        def run(work: Callable[[], object]) -> Count:
-            gpu.observer = Count()
+        def run(work: Callable[[], object]) -> Work:
+            gpu.observer = Work()
             work()
             return gpu.observer
 
@@ -111,24 +67,22 @@ def main() -> None:
             operators(stage, batches[-1], count)
 
 
-def row(stage: str, batch: int, count: Count) -> None:
+def row(stage: str, batch: int, count: Work) -> None:
     """Print what one stage of a batch does."""
-    everything = count.bytes.total()
-    outside = everything - sum(count.bytes[name] for name in PRODUCTS)
+    outside = sum(launch.bytes for launch in count.launches if launch.name not in PRODUCTS)
     figures = [
-        f"{count.launches.total()}",
-        f"{count.flops.total() / batch / 1e9:.1f}",
-        *(f"{size / batch / 1e6:.0f}" for size in (everything, outside)),
+        f"{len(count.launches)}",
+        f"{count.flops / batch / 1e9:.1f}",
+        *(f"{size / batch / 1e6:.0f}" for size in (count.bytes, outside)),
     ]
     print("|", " | ".join((stage, str(batch), *figures)), "|")
 
 
-def operators(stage: str, batch: int, count: Count) -> None:
+def operators(stage: str, batch: int, count: Work) -> None:
     """Print the operators of a stage, those with most bytes first."""
     print(f"\n| {stage}, batch {batch} | launches | GFLOP a frame | MB a frame |\n|---|---|---|---|")
-    for name, total in count.bytes.most_common():
-        gflop, megabytes = count.flops[name] / batch / 1e9, total / batch / 1e6
-        print(f"| {name} | {count.launches[name]} | {gflop:.2f} | {megabytes:.2f} |")
+    for name, (launches, flops, moved) in count.by_name().items():
+        print(f"| {name} | {launches} | {flops / batch / 1e9:.2f} | {moved / batch / 1e6:.2f} |")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -12,6 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from musetalk_cli.nets.device import wait_for
 
 WARM_UPS = 2
+Bound = Literal["matrix", "memory", "link"]
+"""What limits some work at the least: arithmetic, the device's memory, or the way to host memory."""
 
 
 def median_s(work: Callable[[], object], device: torch.device, budget_s: float) -> float:
@@ -41,24 +44,62 @@ def _once(work: Callable[[], object], device: torch.device) -> float:
 
 
 @dataclass(frozen=True, slots=True)
+class Reached:
+    """What a stage reached of what the hardware can.
+
+    Attributes:
+        bound: What limits it.
+        rate: 10^12 operations a second where that is arithmetic, else 10^9 bytes a second.
+        share: Of the hardware's best in the same run, 0..1.
+    """
+
+    bound: Bound
+    rate: float
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
 class Roofline:
     """What the hardware did at best in this run.
 
     Attributes:
         tflops: 10^12 floating point operations a second, in one large matrix product.
         gbytes_per_s: 10^9 bytes a second read and written, in one large copy.
+        link_gbytes_per_s: 10^9 bytes a second from the device to pinned host memory; None on a CPU, where
+            nothing has to go there.
     """
 
     tflops: float
     gbytes_per_s: float
+    link_gbytes_per_s: float | None = None
 
-    def seconds(self, flops: float, read: float) -> float:
-        """The least time for so many operations that must read so many bytes."""
-        return max(flops / (self.tflops * 1e12), read / (self.gbytes_per_s * 1e9))
+    def seconds(self, flops: float, moved: float) -> float:
+        """The least time for so many operations that must read and write so many bytes."""
+        return max(flops / (self.tflops * 1e12), moved / (self.gbytes_per_s * 1e9))
+
+    def reached(self, seconds: float, flops: float, moved: float, linked: float = 0.0) -> Reached | None:
+        """What work that took so long reached of it; None where it had nothing to do.
+
+        Args:
+            seconds: How long it took.
+            flops: Its floating point operations.
+            moved: Bytes that it must read and write.
+            linked: Bytes that it must bring to host memory.
+        """
+        matrix, memory = flops / (self.tflops * 1e12), moved / (self.gbytes_per_s * 1e9)
+        link = linked / (self.link_gbytes_per_s * 1e9) if self.link_gbytes_per_s else 0.0
+        least = max(matrix, memory, link)
+        if least <= 0 or seconds <= 0:
+            return None
+        if least == matrix:
+            return Reached("matrix", flops / seconds / 1e12, least / seconds)
+        if least == memory:
+            return Reached("memory", moved / seconds / 1e9, least / seconds)
+        return Reached("link", linked / seconds / 1e9, least / seconds)
 
 
 def measure_roofline(device: torch.device, dtype: torch.dtype, budget_s: float) -> Roofline:
-    """Time one large matrix product in the networks' number format, and one large copy."""
+    """Time one large matrix product in the networks' number format, one large copy, and one to the host."""
     on_cuda = device.type == "cuda"
     side = 8192 if on_cuda else 2048
     one = torch.randn(side, side, device=device).to(dtype)
@@ -66,11 +107,27 @@ def measure_roofline(device: torch.device, dtype: torch.dtype, budget_s: float) 
     data = torch.ones((1 << 30) if on_cuda else (1 << 27), dtype=torch.uint8, device=device)
     target = torch.empty_like(data)
     copy_s = median_s(lambda: target.copy_(data), device, budget_s)
-    return Roofline(2 * side**3 / product_s / 1e12, 2 * data.numel() / copy_s / 1e9)
+    link = None
+    if on_cuda:
+        some = data[: 1 << 28]
+        pinned = torch.empty(some.shape, dtype=torch.uint8, pin_memory=True)
+        link_s = median_s(lambda: pinned.copy_(some, non_blocking=True), device, budget_s)
+        link = some.numel() / link_s / 1e9
+    return Roofline(2 * side**3 / product_s / 1e12, 2 * data.numel() / copy_s / 1e9, link)
 
 
 def count_flops(work: Callable[[], object]) -> int:
-    """Floating point operations of the matrix products and convolutions in a call."""
-    with FlopCounterMode(display=False) as counter:
+    """Floating point operations of the matrix products, convolutions and attention in a call."""
+    with FlopCounterMode(display=False, custom_mapping=_ON_CPU) as counter:
         work()
     return int(counter.get_total_flops())
+
+
+def _attention(query: Any, key: Any, value: Any, *_: object, **__: object) -> int:  # noqa: ANN401 - shapes
+    """Attention is a product of queries and keys, and one of that and the values; shapes `[B, H, N, D]`."""
+    batch, heads, rows, depth = query
+    return int(2 * batch * heads * rows * key[-2] * (depth + value[-1]))
+
+
+_ON_CPU = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}  # noqa: SLF001
+"""Fused attention of a CPU, which PyTorch's counter does not know."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Literal
 
+from musetalk_cli.bench.compare import TOLERANCE
+from musetalk_cli.bench.hardware import GpuName
 from musetalk_cli.config import check_batch_size
 from musetalk_cli.errors import InputError
 from musetalk_cli.run.prepare_outputs import DetectorName, ParserName
@@ -39,12 +42,25 @@ class BenchOptions(SyntheticOptions):
     """What is measured.
 
     Attributes:
-        seconds: Seconds of sound of the whole stream; None is 10 on a GPU and 1 on a CPU.
+        chunks: Seconds of sound per chunk, a stream for each; None is 0.1, 0.2 and 0.5 on a GPU, and 0.5 on a
+            CPU.
+        seconds: Seconds of sound of each stream; None is 10 on a GPU and 1 on a CPU.
         budget_s: Seconds spent on each single figure; a slower call is measured once.
+        baseline: Measure the published order of work too.
+        predict: A GPU whose times are predicted besides, or None.
+        profile: A folder for a recording of some batches, or None.
+        compare: Figures of an earlier run to compare with, or None.
+        tolerance: Part by which a figure may be worse than the earlier one.
     """
 
+    chunks: tuple[Fraction, ...] | None = None
     seconds: float | None = None
     budget_s: float = 2.0
+    baseline: bool = True
+    predict: GpuName | None = None
+    profile: Path | None = None
+    compare: Path | None = None
+    tolerance: float = TOLERANCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +74,20 @@ class LiveOptions(SyntheticOptions):
 
     chunks: tuple[Fraction, ...] = (Fraction(1, 10), Fraction(1, 5), Fraction(1, 2))
     seconds: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class SoakOptions(SyntheticOptions):
+    """What is measured.
+
+    Attributes:
+        sessions: Streams that speak at once; None is as many as the machine sustains by its warm-up, which
+            keeps a fifth of the time free.
+        seconds: How long they speak, on the wall clock.
+    """
+
+    sessions: int | None = None
+    seconds: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)

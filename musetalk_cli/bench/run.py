@@ -1,97 +1,105 @@
-"""The benchmark: each stage by batch size, both image paths, the hardware's best, and a whole stream."""
+"""The benchmark: each stage by batch size, the image paths, the hardware's best, and streams by chunk."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from musetalk_cli.avatar.data import Avatar
-from musetalk_cli.bench.measure import Roofline, count_flops, measure_roofline, median_s
+from musetalk_cli.bench.batch import BatchResult
+from musetalk_cli.bench.chunks import ChunkResult, measure_chunk
+from musetalk_cli.bench.compare import FORMAT, Comparison, compare, read_earlier
+from musetalk_cli.bench.measure import Roofline, measure_roofline
 from musetalk_cli.bench.options import BenchOptions
-from musetalk_cli.bench.stream import open_synthetic, speak_synthetic
-from musetalk_cli.bench.synthetic import SyntheticSource, synthetic_sound
+from musetalk_cli.bench.predict import Prediction, predict
+from musetalk_cli.bench.profiling import Profile, check_folder, record
+from musetalk_cli.bench.published import PublishedFrames
+from musetalk_cli.bench.stages import Stages
+from musetalk_cli.bench.stream import open_synthetic
 from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import JobConfig, RunConfig
-from musetalk_cli.engine.compositor import CpuPath, GpuPath, StepByStep
 from musetalk_cli.engine.engine import Engine
-from musetalk_cli.live.control import ControlHandle
-from musetalk_cli.nets.audio_encoder import AudioEncoder, EncodeRequest
-from musetalk_cli.nets.generator import Generator
-from musetalk_cli.run.job import make_engine
-from musetalk_cli.run.report import Report
-from musetalk_cli.timeline import ROWS_PER_FRAME, ROWS_PER_SECOND, SAMPLE_RATE
-
-IMAGE_STEPS = ("resize", "sharpen", "blend", "download")
+from musetalk_cli.nets.device import describe_device
+from musetalk_cli.run.job import make_engine, settings
+from musetalk_cli.run.report import versions
 
 Notice = Callable[[str], None]
 """Told what is measured next."""
 
 
 @dataclass(frozen=True, slots=True)
-class BatchResult:
-    """One batch size, in milliseconds for the whole batch.
-
-    Attributes:
-        size: Frames in the batch.
-        unet_ms: The UNet.
-        vae_ms: The VAE's decoder, up to uint8 faces.
-        gpu_ms: Each image step on tensors on the device, up to patches in host memory.
-        cpu_ms: Each image step in OpenCV and numpy, the copy of the faces included.
-        frames_per_s: Frames a second with the faster image path.
-        roofline_fps: Frames a second of UNet and VAE at the rates of the matrix product and the copy.
-        roofline_share: What UNet and VAE reached of that.
-    """
-
-    size: int
-    unet_ms: float
-    vae_ms: float
-    gpu_ms: dict[str, float]
-    cpu_ms: dict[str, float]
-    frames_per_s: float
-    roofline_fps: float
-    roofline_share: float
-
-    @property
-    def speed_up(self) -> float:
-        """How many times faster the image steps are on the device."""
-        return sum(self.cpu_ms.values()) / sum(self.gpu_ms.values())
-
-
-@dataclass(frozen=True, slots=True)
 class BenchResult:
-    """Everything that was measured.
+    """Everything that was measured, and apart from it what was predicted.
 
     Attributes:
         roofline: What the hardware did at best.
-        gflop_per_frame: UNet and VAE decoder for one frame, in 10^9 operations.
+        gflop: By network, in 10^9 operations: `features` for one window, `unet` and `vae` for one frame.
         features_ms: One encoder window, of which a second is needed.
         batches: One entry per batch size.
-        stream: Report of the whole stream, chunk by chunk, as fast as it goes.
+        chunks: One entry per length of chunk.
         random_weights: True where the weights are random numbers.
+        conditions: Hardware, model and settings, by name: what has to be the same to compare two runs.
+        settings: What the run was asked for, and what was chosen.
+        prediction: What a GPU that is not here would take, or None.
+        profile: What was recorded, or None.
+        comparison: Beside an earlier run, or None.
     """
 
     roofline: Roofline
-    gflop_per_frame: float
+    gflop: dict[str, float]
     features_ms: float
     batches: list[BatchResult]
-    stream: Report
+    chunks: list[ChunkResult]
     random_weights: bool
+    conditions: dict[str, str]
+    settings: dict[str, str | float | bool | None]
+    prediction: Prediction | None = None
+    profile: Profile | None = None
+    comparison: Comparison | None = None
+
+    @property
+    def gflop_per_frame(self) -> float:
+        """UNet and VAE decoder for one frame, in 10^9 operations."""
+        return self.gflop["unet"] + self.gflop["vae"]
+
+    def figures(self) -> dict[str, float]:
+        """What `--compare` compares: medians, by a name that ends with the unit."""
+        found = {"features, ms": self.features_ms}
+        for batch in self.batches:
+            at = f"batch of {batch.size}"
+            image_ms = min(sum(steps.values()) for steps in batch.image_ms.values())
+            found |= {f"UNet, {at}, ms": batch.unet_ms, f"VAE, {at}, ms": batch.vae_ms}
+            found |= {f"image steps, {at}, ms": image_ms, f"{at}, frames/s": batch.frames_per_s}
+        for chunk in self.chunks:
+            report, at = chunk.report, f"chunk of {chunk.report.chunk_s:g} s"
+            found[f"first frame, {at}, ms"] = report.first_frame_ms.p50
+            found[f"last frame, {at}, ms"] = report.last_frame_ms.p50
+            found[f"stream, {at}, frames/s"] = report.throughput_fps
+        return found
 
     def as_json(self) -> dict[str, object]:
-        """A dictionary of plain values."""
-        batches = [dataclasses.asdict(batch) | {"speed_up": batch.speed_up} for batch in self.batches]
+        """A dictionary of plain values; what was predicted stands under `predicted` and nowhere else."""
+        parts = {"predicted": self.prediction, "profile": self.profile, "comparison": self.comparison}
         return {
+            "format": FORMAT,
+            "conditions": self.conditions,
+            "settings": self.settings,
+            "versions": versions(),
+            "random_weights": self.random_weights,
             "roofline": dataclasses.asdict(self.roofline),
+            "gflop": self.gflop,
             "gflop_per_frame": self.gflop_per_frame,
             "features_ms": self.features_ms,
-            "batches": batches,
-            "stream": self.stream.as_json(),
-            "random_weights": self.random_weights,
+            "batches": [batch.as_json() for batch in self.batches],
+            "chunks": [chunk.as_json() for chunk in self.chunks],
+            "figures": self.figures(),
+            **{name: part.as_json() for name, part in parts.items() if part is not None},
         }
 
 
@@ -101,97 +109,102 @@ def bench(run: RunConfig, job: JobConfig, options: BenchOptions, notice: Notice)
 
     Args:
         run: Which networks, on which device; without a model the published one that is there, else the demo.
-        job: Frame rate, chunk, batch sizes and sharpening; a batch of 1 is measured besides.
-        options: Sizes of the synthetic input, and how long to measure.
+        job: Frame rate, batch sizes and sharpening; a batch of 1 is measured besides.
+        options: Sizes of the synthetic input, lengths of chunk, how long to measure, and what else to do.
         notice: Told what comes next.
 
     Raises:
-        MuseTalkError: The device is not there, the model cannot be loaded, or the sizes do not fit.
+        MuseTalkError: The device is not there, the model cannot be loaded, the sizes do not fit, a folder or
+            an earlier run cannot be used, or that one cannot be compared with this.
     """
+    earlier = None if options.compare is None else read_earlier(options.compare)
+    if options.profile is not None:
+        check_folder(options.profile)
     bundle, avatar = open_synthetic(run, options, notice)
+    chunks = sorted(options.chunks or default_chunks(bundle.device))
+    job = dataclasses.replace(job, chunk=chunks[-1])
     engine = make_engine(bundle, job, MonotonicClock(), live=False)
-    device, dtype = engine.bundle.device, engine.bundle.dtype
+    conditions = _conditions(engine, options)
+    if earlier is not None:
+        earlier.check(conditions)
+    result = _measure(engine, avatar, chunks, options, conditions, notice)
+    if options.predict is not None:
+        notice(f"counting what a GPU of type {options.predict} would have to do")
+        prediction = predict(options.predict, bundle, avatar, job, engine.window_rows)
+        result = dataclasses.replace(result, prediction=prediction)
+    if earlier is not None:
+        comparison = compare(earlier, result.figures(), options.tolerance)
+        result = dataclasses.replace(result, comparison=comparison)
+    return result
+
+
+def default_chunks(device: torch.device) -> tuple[Fraction, ...]:
+    """Lengths of chunk that are measured where none is named; on a CPU one takes minutes already."""
+    longest = Fraction(1, 2)
+    return (longest,) if device.type == "cpu" else (Fraction(1, 10), Fraction(1, 5), longest)
+
+
+def _measure(
+    engine: Engine,
+    avatar: Avatar,
+    chunks: Sequence[Fraction],
+    options: BenchOptions,
+    conditions: dict[str, str],
+    notice: Notice,
+) -> BenchResult:
+    device, bundle = engine.bundle.device, engine.bundle
     notice("measuring the hardware")
-    roofline = measure_roofline(device, dtype, options.budget_s)
-    stages = _Stages(engine, avatar)
-    gflop = count_flops(lambda: stages.decode(stages.unet(1))) / 1e9
+    roofline = measure_roofline(device, bundle.dtype, options.budget_s)
+    published = PublishedFrames(avatar) if options.baseline else None
+    stages = Stages(engine, avatar, roofline, options.budget_s, published)
     notice("measuring the features")
-    second = EncodeRequest(np.zeros(SAMPLE_RATE, np.float32), range(ROWS_PER_SECOND), engine.window_rows)
-    encode = AudioEncoder(engine.bundle)
-    features_s = median_s(lambda: encode([second]), device, options.budget_s)
+    features_ms = stages.features_s * 1e3
     batches = []
     for size in sorted({1, *engine.batch_sizes}):
         notice(f"measuring batches of {size}")
-        batches.append(stages.measure(size, options.budget_s, gflop, roofline))
+        batches.append(stages.measure(size))
+    profile = None if options.profile is None else _profile(stages, engine, options.profile, notice)
     seconds = options.seconds or (10.0 if device.type == "cuda" else 1.0)
-    notice(f"speaking {seconds:g} s in chunks of {float(job.chunk):g} s")
-    stream = _stream(engine, avatar, seconds)
-    return BenchResult(roofline, gflop, features_s * 1e3, batches, stream, engine.bundle.random)
-
-
-class _Stages:
-    """The stages of one engine's bundle on one avatar, callable one by one."""
-
-    def __init__(self, engine: Engine, avatar: Avatar) -> None:
-        self._bundle = engine.bundle
-        self._sharpen = engine.job.sharpen
-        self._avatar = avatar
-        self._generator = Generator(engine.bundle)
-        self._latents = avatar.latents.to(self._bundle.device, self._bundle.dtype)
-        self._tokens = torch.zeros(
-            1, ROWS_PER_FRAME * self._bundle.layers, self._bundle.token_width, device=self._bundle.device
+    results = []
+    for chunk in chunks:
+        notice(f"speaking {seconds:g} s in chunks of {float(chunk):g} s")
+        shorter = make_engine(
+            bundle, dataclasses.replace(engine.job, chunk=chunk), engine.stats.clock, live=False
         )
-
-    def unet(self, size: int) -> Tensor:
-        """Predicted latents of a batch."""
-        index = torch.arange(size, device=self._latents.device) % len(self._latents)
-        return self._generator.unet(self._tokens.expand(size, -1, -1), self._latents[index])
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """Faces of predicted latents."""
-        return self._generator.decode(latents)
-
-    def measure(self, size: int, budget_s: float, gflop: float, roofline: Roofline) -> BatchResult:
-        """Time every stage at one batch size."""
-        device = self._bundle.device
-        predicted = self.unet(size)
-        faces = self.decode(predicted)
-        unet_s = median_s(lambda: self.unet(size), device, budget_s)
-        vae_s = median_s(lambda: self.decode(predicted), device, budget_s)
-        gpu_ms = self._image_steps(GpuPath(device, sharpen=self._sharpen), faces, budget_s)
-        cpu_ms = self._image_steps(CpuPath(), faces, budget_s)
-        best_s = min(sum(gpu_ms.values()), sum(cpu_ms.values())) / 1e3
-        model_s, ideal_s = unet_s + vae_s, roofline.seconds(gflop * 1e9 * size, self._weight_bytes())
-        frames_per_s = size / (model_s + best_s)
-        return BatchResult(
-            size, unet_s * 1e3, vae_s * 1e3, gpu_ms, cpu_ms, frames_per_s, size / ideal_s, ideal_s / model_s
-        )
-
-    def _weight_bytes(self) -> int:
-        """What a batch reads of the weights, at the least."""
-        nets = (self._bundle.unet, self._bundle.drawing.decoder)
-        return sum(weight.nbytes for net in nets for weight in net.parameters())
-
-    def _image_steps(self, path: StepByStep, faces: Tensor, budget_s: float) -> dict[str, float]:
-        placed = [target for target in path.place(self._avatar) if target is not None]
-        targets = [placed[number % len(placed)] for number in range(len(faces))]
-        resized = path.resize(faces, targets)
-        sharp = resized if self._sharpen is None else path.sharpen(resized, self._sharpen)
-        patches = path.blend(sharp, targets)
-        steps: dict[str, Callable[[], object]] = {
-            "resize": lambda: path.resize(faces, targets),
-            "sharpen": lambda: self._sharpen and path.sharpen(resized, self._sharpen),
-            "blend": lambda: path.blend(sharp, targets),
-            "download": lambda: [fetched.size for fetched in path.download(patches)()],
-        }
-        return {name: median_s(steps[name], faces.device, budget_s) * 1e3 for name in IMAGE_STEPS}
-
-
-def _stream(engine: Engine, avatar: Avatar, seconds: float) -> Report:
-    """Speak a synthetic sound through the engine's own run loop, after a warm-up."""
-    if engine.bundle.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(engine.bundle.device)
-    source = SyntheticSource(
-        synthetic_sound(seconds), int(engine.job.chunk * SAMPLE_RATE), engine.stats.clock
+        results.append(measure_chunk(shorter, avatar, seconds, stages, published, options.budget_s))
+    gflop = {name: flops / 1e9 for name, flops in stages.flops.items()}
+    told = settings(engine, engine.job, avatar.meta.name)
+    return BenchResult(
+        roofline,
+        gflop,
+        features_ms,
+        batches,
+        results,
+        bundle.random,
+        conditions,
+        told,
+        profile=profile,
     )
-    return speak_synthetic(engine, avatar, source, ControlHandle())
+
+
+def _profile(stages: Stages, engine: Engine, folder: Path, notice: Notice) -> Profile:
+    size = engine.batch_sizes[-1]
+    notice(f"recording batches of {size}")
+    return record(partial(stages.whole, size), size, engine.bundle.device, folder)
+
+
+def _conditions(engine: Engine, options: BenchOptions) -> dict[str, str]:
+    """What has to be the same for two runs to say something about each other."""
+    bundle, job = engine.bundle, engine.job
+    return {
+        "device": describe_device(bundle.device),
+        "model": bundle.name,
+        "face decoder": "own" if bundle.decoder is None else "taesd",
+        "precision": str(bundle.dtype).removeprefix("torch."),
+        "frame size": f"{options.width}x{options.height}",
+        "face size": str(options.face),
+        "number of avatar frames": str(options.avatar_frames),
+        "sharpening": "off" if job.sharpen is None else str(job.sharpen),
+        "frame rate": str(job.fps),
+        "encoder window": f"{engine.window_rows} rows",
+    }

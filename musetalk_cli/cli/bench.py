@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
+from musetalk_cli.bench.hardware import GpuName
 from musetalk_cli.bench.options import BenchOptions
-from musetalk_cli.cli import bench_prepare, bench_realtime, bench_response
+from musetalk_cli.cli import bench_prepare, bench_realtime, bench_response, bench_soak
 from musetalk_cli.cli.bench_options import (
     AvatarFrames,
+    Baseline,
     FaceSize,
     FrameSize,
     JsonFile,
@@ -20,20 +24,66 @@ from musetalk_cli.cli.bench_options import (
     size_text,
     write_json,
 )
+from musetalk_cli.cli.bench_tables import show_bench
 from musetalk_cli.cli.options import Common, common_options
-from musetalk_cli.cli.render import print_table, put, say, show_report
+from musetalk_cli.cli.render import say
 from musetalk_cli.config import JobConfig
-
-if TYPE_CHECKING:
-    from musetalk_cli.bench.run import BenchResult
-
+from musetalk_cli.timeline import CHUNK_LIMITS, parse_chunk
 
 DEFAULTS = BenchOptions()
+Chunks = Annotated[
+    str | None,
+    typer.Option(
+        "--chunk",
+        metavar="SECONDS[,SECONDS...]",
+        help=f"Lengths of a chunk, {CHUNK_LIMITS}, a stream for each.",
+        show_default="0.1,0.2,0.5, on a CPU 0.5",
+    ),
+]
+Seconds = Annotated[
+    float | None,
+    typer.Option(
+        "--seconds", min=0.1, max=3600, help="Length of each stream.", show_default="10, on a CPU 1"
+    ),
+]
+Budget = Annotated[float, typer.Option("--budget", min=0, help="Seconds to spend on each figure.")]
+Predict = Annotated[
+    GpuName | None,
+    typer.Option(
+        "--predict",
+        help="Predict besides, by a model and no measurement, what this GPU would take.",
+        show_default="none",
+    ),
+]
+ProfileDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--profile",
+        metavar="DIR",
+        help="Record batches of the largest size: a trace for Chrome's or Perfetto's viewer, and the "
+        "operators that take most.",
+        show_default="none",
+    ),
+]
+Earlier = Annotated[
+    Path | None,
+    typer.Option(
+        "--compare",
+        metavar="OLD.json",
+        help="Compare with what --json wrote earlier, on the same hardware with the same model and "
+        "settings. The exit code is 1 where a median is worse by more than --tolerance.",
+        show_default="none",
+    ),
+]
+Tolerance = Annotated[
+    float, typer.Option("--tolerance", metavar="PERCENT", min=0, max=1000, help="By how much with --compare.")
+]
 
 app = typer.Typer()
 app.command("prepare")(bench_prepare.prepare)
 app.command("realtime")(bench_realtime.realtime)
 app.command("response")(bench_response.response)
+app.command("soak")(bench_soak.soak)
 
 
 def _where_nothing_follows(callback: Callable[..., None]) -> Callable[..., None]:
@@ -57,70 +107,50 @@ def _where_nothing_follows(callback: Callable[..., None]) -> Callable[..., None]
 @common_options(
     json=False,
     model="the published weights, else demo",
-    job=("fps", "alignment", "chunk", "batch_size", "sharpen"),
+    job=("fps", "alignment", "batch_size", "sharpen"),
 )
 def bench(
     common: Common,
     job: JobConfig,
+    chunk: Chunks = None,
     json: JsonFile = None,
     frame_size: FrameSize = size_text(DEFAULTS),
     face_size: FaceSize = DEFAULTS.face,
     avatar_frames: AvatarFrames = DEFAULTS.avatar_frames,
-    seconds: Annotated[
-        float | None,
-        typer.Option(
-            "--seconds", min=0.1, max=3600, help="Length of the whole stream.", show_default="10, on a CPU 1"
-        ),
-    ] = DEFAULTS.seconds,
-    budget: Annotated[
-        float, typer.Option("--budget", min=0, help="Seconds to spend on each figure.")
-    ] = DEFAULTS.budget_s,
+    seconds: Seconds = DEFAULTS.seconds,
+    budget: Budget = DEFAULTS.budget_s,
+    baseline: Baseline = DEFAULTS.baseline,
+    predict: Predict = DEFAULTS.predict,
+    profile: ProfileDir = DEFAULTS.profile,
+    compare: Earlier = DEFAULTS.compare,
+    tolerance: Tolerance = 100 * DEFAULTS.tolerance,
 ) -> None:
     """Time every stage and the whole on synthetic input. What random weights make is only good for timing."""
     width, height = parse_size(frame_size)
+    chunks = None if chunk is None else tuple(parse_chunk(part.strip()) for part in chunk.split(","))
     check_json(json)
+    if profile is not None:
+        # what the profiler says of itself on stderr; its library reads this as it is loaded
+        os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     from musetalk_cli.bench.run import bench as run
 
-    result = run(
-        common.run,
-        job,
-        BenchOptions(
-            seconds, budget, width=width, height=height, face=face_size, avatar_frames=avatar_frames
-        ),
-        say,
+    options = BenchOptions(
+        chunks,
+        seconds,
+        budget,
+        baseline,
+        predict,
+        profile,
+        compare,
+        tolerance / 100,
+        width=width,
+        height=height,
+        face=face_size,
+        avatar_frames=avatar_frames,
     )
+    result = run(common.run, job, options, say)
     if json != "-":
-        _show(result)
+        show_bench(result)
     write_json(json, result.as_json())
-
-
-def _show(result: BenchResult) -> None:
-    roofline = result.roofline
-    path = "GPU" if result.stream.peak_device_bytes is not None else "tensor"
-    rows = [
-        [
-            str(batch.size),
-            f"{batch.unet_ms:.1f}",
-            f"{batch.vae_ms:.1f}",
-            f"{sum(batch.gpu_ms.values()):.2f}",
-            f"{sum(batch.cpu_ms.values()):.2f}",
-            f"{batch.speed_up:.2f}",
-            f"{batch.frames_per_s:.2f}",
-            f"{batch.roofline_fps:.2f}",
-            f"{100 * batch.roofline_share:.0f} %",
-        ]
-        for batch in result.batches
-    ]
-    columns = ["batch", "UNet ms", "VAE ms", f"image {path} ms", "image CPU ms", f"CPU/{path}"]
-    print_table("By batch size", [*columns, "frames/s", "roofline frames/s", "reached"], rows)
-    steps = [
-        [str(batch.size), name, f"{batch.gpu_ms[name]:.2f}", f"{batch.cpu_ms[name]:.2f}"]
-        for batch in result.batches
-        for name in batch.gpu_ms
-    ]
-    print_table("Image steps, the whole batch", ["batch", "step", f"{path} path ms", "CPU path ms"], steps)
-    peaks = (
-        f"one large matrix product {roofline.tflops:.2f} TFLOP/s, one copy {roofline.gbytes_per_s:.1f} GB/s"
-    )
-    put(f"{result.gflop_per_frame:.0f} GFLOP a frame; {peaks}; features {result.features_ms:.1f} ms a window")
-    show_report(result.stream)
+    if result.comparison is not None:
+        result.comparison.check()

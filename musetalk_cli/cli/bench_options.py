@@ -22,6 +22,10 @@ FaceSize = Annotated[int, typer.Option("--face-size", help="Rows of the syntheti
 AvatarFrames = Annotated[
     int, typer.Option("--avatar-frames", min=1, max=2000, help="Forward frames of the synthetic avatar.")
 ]
+Baseline = Annotated[
+    bool,
+    typer.Option("--baseline/--no-baseline", help="Measure the published order of work too, to compare."),
+]
 
 
 def size_text(options: SyntheticOptions | PreparingOptions) -> str:

@@ -8,7 +8,15 @@ import typer
 
 from musetalk_cli.bench.options import PreparingOptions
 from musetalk_cli.cli import prepare_options as given
-from musetalk_cli.cli.bench_options import FrameSize, JsonFile, check_json, parse_size, size_text, write_json
+from musetalk_cli.cli.bench_options import (
+    Baseline,
+    FrameSize,
+    JsonFile,
+    check_json,
+    parse_size,
+    size_text,
+    write_json,
+)
 from musetalk_cli.cli.options import Common, common_options
 from musetalk_cli.cli.render import mebibytes, print_table, put, say
 from musetalk_cli.errors import InputError
@@ -21,10 +29,6 @@ DEFAULTS = PreparingOptions()
 
 Frames = Annotated[
     str, typer.Option("--frames", metavar="N[,N...]", help="Frames of the clip, one run for each number.")
-]
-Baseline = Annotated[
-    bool,
-    typer.Option("--baseline/--no-baseline", help="Measure the published order of work too, to compare."),
 ]
 
 

@@ -124,7 +124,7 @@ def _show(result: ResponseResult) -> None:
         rows.append(
             [
                 f"{outcome.latencies.chunk_s:g} s, {run.sending}",
-                *(f"{each.p50:.0f} / {each.p95:.0f}" for each in latencies),
+                *(f"{each.p50:.0f} / {each.p95:.0f} / {each.p99:.0f}" for each in latencies),
                 f"{run.whole} of {run.sent}",
                 str(outcome.stalls),
                 str(outcome.dropped),
@@ -134,7 +134,7 @@ def _show(result: ResponseResult) -> None:
         )
     columns = ["chunk", "response", "sent to shown", "delay", "whole", "stalls", "left out", "short"]
     title = "Response, a device that takes no time" if result.ideal else "Response"
-    print_table(f"{title}, p50 / p95 in ms", [*columns, "real-time factor"], rows)
+    print_table(f"{title}, p50 / p95 / p99 in ms", [*columns, "real-time factor"], rows)
     last = next((run.report for run in reversed(result.runs) if run.report is not None), None)
     if last is not None:
         put(

@@ -1,0 +1,106 @@
+"""`musetalk bench soak`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from musetalk_cli.bench.options import SoakOptions
+from musetalk_cli.cli.bench_options import (
+    AvatarFrames,
+    FaceSize,
+    FrameSize,
+    JsonFile,
+    check_json,
+    parse_size,
+    size_text,
+    write_json,
+)
+from musetalk_cli.cli.interrupt import stop_on_signals
+from musetalk_cli.cli.options import Common, common_options
+from musetalk_cli.cli.render import mebibytes, print_table, put, say
+from musetalk_cli.config import JobConfig
+
+if TYPE_CHECKING:
+    from musetalk_cli.bench.soak import SoakResult
+
+DEFAULTS = SoakOptions()
+
+Sessions = Annotated[
+    int | None,
+    typer.Option(
+        "--sessions",
+        min=1,
+        max=1000,
+        help="Streams that speak at once.",
+        show_default="what the machine sustains, with a fifth of the time to spare",
+    ),
+]
+Seconds = Annotated[float, typer.Option("--seconds", min=1, max=86_400, help="How long they speak.")]
+
+
+@common_options(
+    json=False,
+    model="the published weights, else demo",
+    job=("fps", "alignment", "live_chunk", "context", "window", "batch_size", "sharpen"),
+)
+def soak(
+    common: Common,
+    sessions: Sessions = DEFAULTS.sessions,
+    seconds: Seconds = DEFAULTS.seconds,
+    *,
+    job: JobConfig,
+    frame_size: FrameSize = size_text(DEFAULTS),
+    face_size: FaceSize = DEFAULTS.face,
+    avatar_frames: AvatarFrames = DEFAULTS.avatar_frames,
+    json: JsonFile = None,
+) -> None:
+    """Let many live streams speak at once against the wall clock: late frames, latencies, growing memory."""
+    width, height = parse_size(frame_size)
+    check_json(json)
+    from musetalk_cli.bench.soak import bench_soak
+
+    measured = SoakOptions(
+        sessions, seconds, width=width, height=height, face=face_size, avatar_frames=avatar_frames
+    )
+    with stop_on_signals() as handle:
+        result = bench_soak(common.run, job, measured, say, handle)
+        interrupted = handle.stop.is_set()
+    if json != "-":
+        _show(result)
+    write_json(json, result.as_json())
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+def _show(result: SoakResult) -> None:
+    times = (result.first_frame_ms, result.last_frame_ms, result.mouth_to_eye_ms)
+    row = [
+        f"{result.sessions} of {result.capacity}",
+        f"{result.chunk_s:g} s",
+        *(f"{each.p50:.0f} / {each.p95:.0f} / {each.p99:.0f}" for each in times),
+        f"{result.missed} of {result.frames}",
+        str(result.dropped),
+        str(result.stalls),
+        f"{100 * result.busy_share:.0f} %",
+    ]
+    columns = [
+        "sessions",
+        "chunk",
+        "first frame",
+        "last frame",
+        "mouth to eye",
+        "missed",
+        "left out",
+        "stalls",
+    ]
+    title = f"{result.seconds:g} s, of the worst session p50 / p95 / p99 in ms"
+    print_table(title, [*columns, "device busy"], [row])
+    put(
+        f"{result.device}, {result.settings['precision']}, model {result.settings['model']}; memory grew by "
+        f"{mebibytes(result.grown_bytes)}; peak {mebibytes(result.peak_host_bytes)} host, "
+        f"{mebibytes(result.peak_device_bytes)} device"
+    )
+    for failure in result.failures:
+        put(f"failed: {failure}")
