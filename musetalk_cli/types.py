@@ -283,12 +283,7 @@ class Sink(Protocol):
 
 @runtime_checkable
 class HeardSink(Sink, Protocol):
-    """A sink that somebody hears, which takes its time: pictures elsewhere wait for it.
-
-    Attributes:
-        delay_s: Seconds from the time at which a frame is written to the time at which it is heard.
-        breaks: How often the sound was broken off, since frames or the processor came too late.
-    """
+    """A sink that somebody hears, which takes its time: pictures elsewhere wait for it."""
 
     @property
     def delay_s(self) -> float:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from fractions import Fraction
 from functools import partial
 
@@ -30,8 +29,8 @@ from musetalk_cli.serve.faces import Face
 from musetalk_cli.serve.gallery import Gallery
 from musetalk_cli.serve.metrics import Meters, State
 from musetalk_cli.serve.naming import new_id
-from musetalk_cli.serve.places import check_rate, check_room
-from musetalk_cli.serve.refusals import NotFoundError, RefusedError
+from musetalk_cli.serve.places import Places, check_rate
+from musetalk_cli.serve.refusals import RefusedError
 from musetalk_cli.serve.served import Parts, ServedSession
 from musetalk_cli.serve.settings import ServeConfig
 from musetalk_cli.serve.speakers import Speakers
@@ -81,12 +80,7 @@ class Service:
         self.gallery = Gallery(run, job, config.memory)
         self._engine: Engine | None = None
         self._loop: DeviceLoop | None = None
-        self._sessions: dict[str, ServedSession] = {}
-        # clients whose sessions are being opened, each as often
-        self._opening: list[str] = []
-        self._lock = threading.Lock()
-        self._none_left = threading.Condition(self._lock)
-        self._draining = False
+        self._places = Places(config.sessions_per_client)
         self._ended = threading.Event()
         self._failure: BaseException | None = None
         self._device: threading.Thread | None = None
@@ -144,7 +138,7 @@ class Service:
             RefusedError: It is not ready, has failed, or ends.
         """
         _ = self.engine
-        if self._draining:
+        if self._places.closed:
             raise RefusedError("The service is about to end.", "Use another one, or try again in a minute.")
 
     # -- sessions ----------------------------------------------------------------------------------------
@@ -152,7 +146,7 @@ class Service:
     @property
     def sessions(self) -> list[ServedSession]:
         """Those that run."""
-        return list(self._sessions.values())
+        return self._places.sessions
 
     def session(self, name: str) -> ServedSession:
         """A session by its identifier.
@@ -160,10 +154,7 @@ class Service:
         Raises:
             NotFoundError: There is none, or it has ended.
         """
-        session = self._sessions.get(name)
-        if session is None:
-            raise NotFoundError("There is no such session.", "It may have ended; begin a new one.")
-        return session
+        return self._places.session(name)
 
     def open(
         self,
@@ -193,34 +184,18 @@ class Service:
         self.check_ready()
         check_rate(fps, self._job.fps)
         name = self.gallery.home_of(avatar).name
-        self._reserve(client)
+        try:
+            self._places.reserve(client, self.most_sessions)
+        except RefusedError:
+            self.meters.refused.labels("session").inc()
+            raise
         try:
             session = self._open(name, client, fps, sample_rate, channels)
         except BaseException:
-            self._opened(client, None)
+            self._places.give_up(client)
             raise
         session.log.info("%s for %s begins", name, client)
         return session
-
-    def _reserve(self, client: str) -> None:
-        with self._lock:
-            clients = [each.client for each in self._sessions.values()] + self._opening
-            try:
-                check_room(clients, client, self.most_sessions, self.config.sessions_per_client)
-            except RefusedError:
-                self.meters.refused.labels("session").inc()
-                raise
-            self._opening.append(client)
-
-    def _opened(self, client: str, session: ServedSession | None) -> None:
-        """A session is there, or could not be had."""
-        with self._lock:
-            self._opening.remove(client)
-            if session is not None:
-                self._sessions[session.id] = session
-                if self._draining:  # since it was looked at
-                    session.stop()
-            self._none_left.notify_all()
 
     def _open(
         self, avatar: str, client: str, fps: Fraction | None, sample_rate: int, channels: int
@@ -249,27 +224,26 @@ class Service:
             self.gallery.faces.give_back(face)
             raise
         # nothing has ended it yet: nobody knows its name, and the device does nothing for it
-        self._opened(client, session)
+        self._places.take(session)
         loop.add(stream)
         return session
 
     def _forget(self, face: Face, session: ServedSession, outcome: Outcome | None) -> None:
         """A session has ended; told by its own thread."""
         self.gallery.faces.give_back(face)
-        with self._lock:
-            # both at once, so that no figure counts it twice or not at all
-            self._sessions.pop(session.id, None)
+
+        def count() -> None:
             if outcome is not None:
                 self.meters.ended(outcome.latencies.late, outcome.stalls)
             elif session.snapshot is not None:
                 self.meters.ended(session.snapshot.late, session.snapshot.stalls)
-            self._none_left.notify_all()
+
+        self._places.leave(session, count)
         session.log.info("ended")
 
     def state(self, gpu: GpuUse | None) -> State:
         """What is read for the metrics at a moment."""
-        with self._lock:
-            sessions = self.sessions
+        with self._places.still() as sessions:
             late, stalls = self.meters.totals(each.snapshot for each in sessions)
         filling = Filling() if self._engine is None else self._engine.filling
         return State(
@@ -291,27 +265,21 @@ class Service:
 
     def drain(self) -> None:
         """Begin no session any more, let those that run end by a deadline, and end the device's work."""
-        with self._lock:
-            self._draining = True
+        self._places.close()
         for session in self.sessions:
             session.finisher()
-        self._wait(self.config.drain_s)
+        self._places.wait(self.config.drain_s)
         self.end()
 
     def end(self) -> None:
         """End every session at once, and the device's work."""
-        with self._lock:
-            self._draining = True
+        self._places.close()
         for session in self.sessions:
             session.stop()
-        self._wait(5.0)
+        self._places.wait(5.0)
         self._ended.set()
         if self._loop is not None:
             self._loop.wake()
         # while networks are loaded there is nothing to be waited for
         if self._device is not None and self._loop is not None:
             self._device.join(30.0)
-
-    def _wait(self, seconds: float) -> None:
-        with self._none_left, suppress(KeyboardInterrupt):
-            self._none_left.wait_for(lambda: not self._sessions and not self._opening, seconds)
