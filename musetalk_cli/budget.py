@@ -33,8 +33,15 @@ def memory_budget() -> int:
         InputError: The variable is no size.
     """
     text = os.environ.get(VARIABLE)
-    if not text:
-        return min(int(_machine() * DEFAULT_SHARE), DEFAULT_MOST)
+    return parse_budget(text) if text else min(int(machine_memory() * DEFAULT_SHARE), DEFAULT_MOST)
+
+
+def parse_budget(text: str) -> int:
+    """Bytes from a text like `24G` or `800M`.
+
+    Raises:
+        InputError: It is no size.
+    """
     found = _SIZE.fullmatch(text.strip())
     if found is None or not int(found[1]):
         raise InputError(f"{VARIABLE}={text} is no amount of memory.", "Write it like 24G or 800M.")
@@ -80,8 +87,8 @@ def out_of_memory() -> MuseTalkError:
     )
 
 
-def _machine() -> int:
-    """Bytes of memory that this process can have at all: the machine's, or its container's."""
+def machine_memory() -> int:
+    """Bytes of memory that this process can have at all: those of the machine, or of its container."""
     found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for path in _CGROUP:
         try:

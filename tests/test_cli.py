@@ -25,6 +25,7 @@ COMMANDS = [
     ["prepare-avatar"],
     ["avatars"],
     *(["avatars", name] for name in ("list", "show", "import", "verify", "remove")),
+    ["doctor"],
     ["models"],
     *(["models", name] for name in ("list", "download", "verify", "convert")),
 ]

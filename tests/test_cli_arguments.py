@@ -75,6 +75,7 @@ LONG = (
     "bench.response.bench_ideal",
     "bench.soak.bench_soak",
     "serve.server.serve",
+    "doctor.measure.measure",
     "run.batch.run.run_batch",
 )
 """What takes minutes, however small, or has no end."""

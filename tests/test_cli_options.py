@@ -45,6 +45,7 @@ WORK = {
     "bench soak": "bench.soak.bench_soak",
     "bench prepare": "bench.preparing.bench_preparing",
     "serve": "serve.server.serve",
+    "doctor": "doctor.checks.all_checks",
 }
 """What each command calls, once it has read its options."""
 SETTINGS = {
@@ -58,6 +59,7 @@ SETTINGS = {
     "bench soak": [JobConfig(auto_chunk=True), SoakOptions()],
     "bench prepare": [PreparingOptions()],
     "serve": [JobConfig(auto_chunk=True), ServeConfig()],
+    "doctor": [],
 }
 CHOICES = {
     "generate --avatar demo --audio speech.wav --output out.mp4": {

@@ -27,6 +27,7 @@ from test_cli_arguments import COMMANDS
 from workers import run_workers_here
 
 from musetalk_cli.bench import live, preparing, response, run, soak
+from musetalk_cli.doctor import measure
 from musetalk_cli.nets import pins, random_v15
 from musetalk_cli.nets.published import PUBLISHED
 
@@ -158,6 +159,7 @@ def short(monkeypatch):
     answered = {"utterances": 1, "pause_s": 0.5, "chunks": (Fraction(1, 5),), "sendings": ("burst",)}
     shortened(response, "bench_response", **answered, avatar_frames=2)
     shortened(preparing, "bench_preparing", frames=(2,))
+    monkeypatch.setattr(measure, "UTTERANCES", 1)
     run_workers_here(monkeypatch)
     run_batches_here(monkeypatch)
 

@@ -138,7 +138,7 @@ def bench_response(
         choose_chunk(engine)
         seconds = float(engine.job.chunk)
         notice(f"{_what(script, sending)}, in chunks of {seconds:g} s, {script.end_s:.0f} s")
-        runs.append(_speak(engine, avatar, script, sending, handle))
+        runs.append(speak_script(engine, avatar, script, sending, handle))
     return ResponseResult(runs, options.pause_s, bundle.random, ideal=False)
 
 
@@ -168,9 +168,18 @@ def _what(script: Script, sending: Sending) -> str:
     return f"utterances {'in bursts' if sending == 'burst' else 'as spoken'}: {len(script.starts)}"
 
 
-def _speak(
+def speak_script(
     engine: Engine, avatar: Avatar, script: Script, sending: Sending, handle: ControlHandle
 ) -> ResponseRun:
+    """Say a script to a stream that listens, and watch it.
+
+    Args:
+        engine: What makes the frames; it has warmed up, and its chunk is chosen.
+        avatar: Who speaks.
+        script: What is said, and when.
+        sending: How the sound is sent.
+        handle: Ends it early, from outside.
+    """
     clock, job = engine.stats.clock, engine.job
     source = ListenSource("127.0.0.1:0", SAMPLE_RATE, 1, clock)
     sender = Sender(source.address, script, sending, clock, source.close)

@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 
 from musetalk_cli import __version__
 from musetalk_cli.budget import is_out_of_memory, out_of_memory
-from musetalk_cli.cli import avatars, batch, bench, generate, models, prepare, realtime, serve
+from musetalk_cli.cli import avatars, batch, bench, doctor, generate, models, prepare, realtime, serve
 from musetalk_cli.cli.interrupt import INTERRUPTED
 from musetalk_cli.cli.realtime_options import RealtimeCommand
 from musetalk_cli.cli.render import put, show_error, unwritten
@@ -82,6 +82,7 @@ app.command("generate")(generate.generate)
 app.command("batch")(batch.batch)
 app.command("realtime", cls=RealtimeCommand)(realtime.realtime)
 app.command("serve")(serve.serve)
+app.command("doctor")(doctor.doctor)
 app.add_typer(bench.app, name="bench")
 app.add_typer(models.app, name="models")
 

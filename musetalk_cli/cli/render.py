@@ -75,12 +75,12 @@ def put(text: str, keep: str = "") -> None:
     Raises:
         OutputError: It cannot be written.
     """
-    with _writing():
+    with writing():
         print(printable(text, keep))  # noqa: T201 - the one place that does
 
 
 @contextmanager
-def _writing() -> Iterator[None]:
+def writing() -> Iterator[None]:
     """Turn what a full or broken standard output raises into one sentence.
 
     Raises:
@@ -117,7 +117,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         table.add_column(name, justify="right" if figures else "left", overflow="fold")
     for row in rows:
         table.add_row(*(escape(printable(cell, keep="\n")) for cell in row))
-    with _writing():
+    with writing():
         console().print(table)
 
 

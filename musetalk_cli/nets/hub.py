@@ -208,14 +208,29 @@ def hub_of_environment() -> Hub:
     Raises:
         InputError: `HF_ENDPOINT` is no address of a server.
     """
-    endpoint = (os.environ.get("HF_ENDPOINT") or PUBLIC).rstrip("/")
-    parts = urlsplit(endpoint)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:
+    endpoint = checked_endpoint(os.environ.get("HF_ENDPOINT") or PUBLIC)
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+    return Hub(endpoint, os.environ.get("HF_TOKEN", "").strip() or None, offline)
+
+
+def checked_endpoint(text: str) -> str:
+    """The address of a hub, without a slash at its end.
+
+    Raises:
+        InputError: It is no address of a server.
+    """
+    endpoint = text.rstrip("/")
+    try:
+        parts = urlsplit(endpoint)
+        usable = parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.username)
+        usable = usable and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = False
+    if not usable:
         raise InputError(
             f"HF_ENDPOINT={endpoint} is no address of a hub.", f"Write it like {PUBLIC}, or leave it out."
         )
-    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
-    return Hub(endpoint, os.environ.get("HF_TOKEN", "").strip() or None, offline)
+    return endpoint
 
 
 def address(endpoint: str, file: HubFile, revision: str) -> str:

@@ -64,7 +64,7 @@ class DisplaySink:
         self._failure: OutputError | None = None
         self._lock = threading.RLock()
         self._ear = threading.Thread(target=self._hear, name="window", daemon=True)
-        _check_screen()
+        check_screen()
 
     def open(self, stream: StreamFormat) -> None:
         """Open the window, black.
@@ -206,7 +206,7 @@ def _readable(stream: IO[bytes], seconds: float) -> bool:
 _SCREEN_HINT = "Run it in a desktop session, or without a window."
 
 
-def _check_screen() -> None:
+def check_screen() -> None:
     """Make sure that a window can be opened.
 
     Raises:

@@ -1,0 +1,128 @@
+"""Models and avatars: what is there, what is missing, what cannot be right, told by sizes and manifests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from musetalk_cli.avatar.lookup import Home, find_all
+from musetalk_cli.avatar.names import quoted
+from musetalk_cli.avatar.pictures import file_problems
+from musetalk_cli.avatar.store import latents_format, load_meta
+from musetalk_cli.avatar.workspace import list_unfinished
+from musetalk_cli.doctor.findings import Finding
+from musetalk_cli.errors import AvatarError, ModelError
+from musetalk_cli.nets.embedded import DEMO
+from musetalk_cli.nets.files import MODELS, NO_CARD, RANDOM, read_card, resolve
+from musetalk_cli.nets.proof import Seen, look
+from musetalk_cli.nets.published import DWPOSE, FACE_PARSING, LAYOUTS, PUBLISHED, complete
+
+MOST_NAMES = 5
+"""Names that stand in a line."""
+_WITHOUT = {
+    "v15": "photographed faces need it",
+    FACE_PARSING: "masks follow the outline of the landmarks",
+    DWPOSE: "OpenCV's cascade finds faces, from the front only",
+}
+
+
+def check_models(models_dir: Path, model: str | None) -> Iterator[Finding]:
+    """What is there of every published model and tool, of the demo, and of a model that was named.
+
+    Args:
+        models_dir: The models folder.
+        model: The model that was chosen, or None.
+    """
+    own = read_card(models_dir) != NO_CARD
+    for name in PUBLISHED:
+        yield from _check_published(name, look(name, models_dir), models_dir, own=own)
+    yield _check_named(DEMO, models_dir)
+    if model is not None and model not in {DEMO, RANDOM, *PUBLISHED}:
+        yield _check_named(model, models_dir)
+
+
+def _check_published(name: str, files: list[Seen], models_dir: Path, *, own: bool) -> Iterator[Finding]:
+    title, fetch = f"model {name}" if name in LAYOUTS else f"tool {name}", f"musetalk models download {name}"
+    # what other models have too says nothing of this one
+    shared = {part for other, parts in PUBLISHED.items() if other != name for part in parts}
+    begun = any(seen.path is not None for seen in files if seen.part not in shared)
+    missing = [seen.file for seen in files if seen.look == "missing"]
+    others = [seen for seen in files if seen.look == "other size" and not own]
+    if not begun and name != "v15" and name in LAYOUTS:
+        return
+    if others and begun:
+        listed = _listed([f"{seen.file} ({seen.size} bytes, not {seen.pin.bytes})" for seen in others])
+        fix = f"{fetch} (networks of your own belong into a folder that --model names)"
+        yield Finding(title, "problem", f"Not the published files: {listed}.", fix)
+    elif missing and begun:
+        yield Finding(title, "problem", f"Incomplete in {models_dir}: no {_listed(missing)}.", fetch)
+    elif missing:
+        without = _WITHOUT.get(name)
+        status, said = (
+            ("warning", f": {without}") if name in LAYOUTS else ("ok", f": {without}" if without else "")
+        )
+        yield Finding(title, status, f"Not here{said}.", fetch)  # type: ignore[arg-type]
+    else:
+        detail = f"Complete in {models_dir}, by size; `musetalk models verify {name}` reads it."
+        yield Finding(title, "ok", detail)
+
+
+def _check_named(name: str, models_dir: Path) -> Finding:
+    try:
+        files = resolve(name, models_dir)
+    except ModelError as error:
+        return Finding(f"model {name}", "warning" if name == DEMO else "problem", error.message, error.hint)
+    return Finding(f"model {name}", "ok", f"Complete in {files.unet_config.parents[1]}.")
+
+
+def check_avatars(avatars_dir: Path, models_dir: Path) -> Iterator[Finding]:
+    """What is there, what is broken by its description and the files it names, and what has no model."""
+    sound: list[str] = []
+    for home in find_all(avatars_dir):
+        try:
+            wrong = _wrong_with(home, models_dir)
+        except AvatarError as error:
+            fix = error.hint or f"musetalk avatars verify {quoted(home.name)}"
+            wrong = Finding(f"avatar {home.name}", "problem", error.message, fix)
+        if wrong is None:
+            sound.append(home.name)
+        else:
+            yield wrong
+    if unfinished := list_unfinished(avatars_dir):
+        fix = "The same prepare-avatar command goes on; `musetalk avatars remove NAME` deletes it."
+        yield Finding("avatars", "warning", f"Not finished: {_listed(unfinished)}.", fix)
+    if sound:
+        yield Finding("avatars", "ok", f"{len(sound)} can speak: {_listed(sound)}.")
+    else:
+        fix = "musetalk prepare-avatar clip.mp4 --name anna"
+        yield Finding("avatars", "warning", f"None in {avatars_dir} can speak.", fix)
+
+
+def _wrong_with(home: Home, models_dir: Path) -> Finding | None:
+    """What is wrong with an avatar, as far as one can see without decoding its pictures.
+
+    Raises:
+        AvatarError: Its description or its latents are broken.
+    """
+    title = f"avatar {home.name}"
+    meta = load_meta(home.avatars_dir, home.name)
+    latents_format(home.avatars_dir, home.name)
+    problem = next(file_problems(home.folder, meta), None)
+    if problem is not None:
+        fix = f"Prepare or import it again; musetalk avatars verify {quoted(home.name)} says more."
+        return Finding(title, "problem", problem, fix)
+    version, family = str(meta.model["version"]), meta.model.get("name")
+    if family in {None, version} and version in MODELS and version not in complete(models_dir):
+        detail = f"It was made for {version}, which is not complete in {models_dir}."
+        return Finding(title, "warning", detail, f"musetalk models download {version}")
+    return None
+
+
+def bytes_to_fetch(models_dir: Path, name: str = "v15") -> int:
+    """Bytes of a published model that are not there yet, as far as they are known."""
+    return sum(seen.pin.bytes or 0 for seen in look(name, models_dir) if seen.look != "here")
+
+
+def _listed(names: list[str]) -> str:
+    rest = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {rest} more" if rest > 0 else "")

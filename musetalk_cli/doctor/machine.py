@@ -1,0 +1,140 @@
+"""Room on the disks, memory, and cores: what this machine has, and what of it is free."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from musetalk_cli.budget import gibibytes, machine_memory
+from musetalk_cli.doctor.findings import Finding
+
+LITTLE_DISK, NO_DISK = 1 << 30, 100 << 20
+LITTLE_MEMORY, NO_MEMORY = 2 << 30, 512 << 20
+BUSY = 0.75
+"""The share of the machine's cores that others may keep busy."""
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True, slots=True)
+class CoreFacts:
+    """Cores, and who uses them.
+
+    Attributes:
+        machine: Cores of the machine.
+        allowed: Cores that this process may run on.
+        quota: Cores' worth of time that its container may take, or None.
+        load: Programs that ran or wanted to, the mean of the last minute; None where nobody says.
+    """
+
+    machine: int
+    allowed: int
+    quota: float | None
+    load: float | None
+
+
+def check_disk(places: Mapping[str, tuple[Path, int]], to_fetch: int) -> Iterator[Finding]:
+    """Whether there is room.
+
+    Args:
+        places: What lies where, and the free bytes there.
+        to_fetch: Bytes of v1.5 that are not in the models folder yet.
+    """
+    for what, (path, free) in places.items():
+        name, detail = f"disk, {what}", f"{gibibytes(free)} free in {path}."
+        if free < NO_DISK:
+            yield Finding(name, "problem", detail, "Free some space there.")
+        elif what == "models" and free < to_fetch:
+            detail = f"{detail[:-1]}, and the rest of v15 takes {gibibytes(to_fetch)}."
+            yield Finding(
+                name, "warning", detail, "Free some space, or choose another disk with --models-dir."
+            )
+        elif free < LITTLE_DISK:
+            yield Finding(name, "warning", detail, "Free some space there.")
+        else:
+            yield Finding(name, "ok", detail)
+
+
+def free_at(path: Path) -> tuple[Path, int]:
+    """A folder, or the one above it that is there, and the free bytes of its disk.
+
+    Raises:
+        OSError: Nobody can say.
+    """
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path, shutil.disk_usage(path).free
+
+
+def check_memory(total: int, available: int | None) -> Finding:
+    """Whether there is memory for the networks.
+
+    Args:
+        total: Bytes that this process may have at all: the machine's, or its container's.
+        available: Bytes that are free now; None where nobody says.
+    """
+    if available is None:
+        return Finding("memory", "ok", f"{gibibytes(total)}.")
+    detail = f"{gibibytes(available)} of {gibibytes(total)} are free."
+    if available < NO_MEMORY:
+        return Finding("memory", "problem", detail, "Close other programs.")
+    if available < LITTLE_MEMORY:
+        fix = "Close other programs; v1.5 alone has weights of 3.4 GB in fp32, half in fp16."
+        return Finding("memory", "warning", detail, fix)
+    return Finding("memory", "ok", detail)
+
+
+def find_memory() -> tuple[int, int | None]:
+    """Bytes this process may have at all, and bytes that are free of them."""
+    total, free = machine_memory(), None
+    try:
+        lines = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines())
+        free = int(lines["MemAvailable"].split()[0]) << 10
+    except (OSError, KeyError, ValueError):
+        return total, None
+    try:
+        most, used = (int((_CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
+        free = min(free, max(0, most - used))
+    except (OSError, ValueError):  # no container, or one without a limit
+        pass
+    return total, min(free, total)
+
+
+def check_cores(facts: CoreFacts) -> Finding:
+    """Whether other programs leave this one its cores."""
+    own = min(float(facts.allowed), facts.quota or facts.allowed)
+    detail = f"{own:g} of {facts.machine}" if own < facts.machine else f"{facts.machine}"
+    detail += " core" if detail == "1" else " cores"
+    if facts.load is None:
+        return Finding("cores", "ok", f"{detail}.")
+    detail += f"; a load of {facts.load:.1f} in the last minute."
+    if facts.load > BUSY * facts.machine:
+        fix = "Close other programs: what is spoken live may stall beside them."
+        return Finding("cores", "warning", detail, fix)
+    return Finding("cores", "ok", detail)
+
+
+def find_cores() -> CoreFacts:
+    """Ask the system."""
+    machine = os.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else machine
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    return CoreFacts(machine, allowed, _quota(), load)
+
+
+def _quota() -> float | None:
+    """Cores' worth of time that the container may take (cgroup v2, else v1)."""
+    try:
+        most, period = (_CGROUP / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            most, period = (
+                (_CGROUP / "cpu" / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period")
+            )
+        except OSError:
+            return None
+    return int(most) / int(period) if most.isdecimal() and period.isdecimal() and int(period) else None
