@@ -98,6 +98,11 @@ def torch_facts(**changes):
 GPU_FAULTS = {
     "fits": ({}, "ok", r"sm_90\), driver 580"),
     "no GPU at all": ({"gpus": (), "devices": (), "available": False}, "ok", "the CPU computes"),
+    "a Mac": (
+        {"gpus": (), "devices": (), "available": False, "cuda": None, "mps": True},
+        "ok",
+        "of this Mac",
+    ),
     "for the CPU": (
         {"cuda": None, "available": False, "devices": ()},
         "warning",
@@ -308,6 +313,7 @@ def test_models_that_are_missing_half_there_and_of_another_size(embedded, tmp_pa
     statuses = said(check_models(tmp_path, None))
     assert statuses == {
         "model v15": "warning",
+        "tool taesd": "ok",
         "tool dwpose": "ok",
         "tool face-parsing": "ok",
         "model demo": "ok",

@@ -44,6 +44,7 @@ class TorchFacts:
         trial: What went wrong as each GPU computed something small; None where nothing did.
         gpus: The GPUs of the driver.
         driver_cuda: The newest CUDA that the driver knows, or None where it does not say.
+        mps: It can use the GPU of a Mac.
     """
 
     version: str | None
@@ -55,6 +56,7 @@ class TorchFacts:
     trial: str | None = None
     gpus: tuple[Gpu, ...] = ()
     driver_cuda: Version | None = None
+    mps: bool = False
 
 
 def check_python(version: tuple[int, ...], bits: int) -> Finding:
@@ -89,7 +91,9 @@ def check_torch(facts: TorchFacts) -> Iterator[Finding]:
 
 def _check_gpus(facts: TorchFacts) -> Iterator[Finding]:
     names = ", ".join(gpu.name for gpu in facts.gpus)
-    if not facts.gpus and not facts.devices:
+    if facts.mps:
+        yield Finding("GPU", "ok", "PyTorch can use the GPU of this Mac.")
+    elif not facts.gpus and not facts.devices:
         yield Finding("GPU", "ok", "No NVIDIA GPU was found; the CPU computes.")
     elif facts.cuda is None:
         detail = f"{names} is there, and this PyTorch is built for the CPU."

@@ -15,13 +15,14 @@ from musetalk_cli.errors import AvatarError, ModelError
 from musetalk_cli.nets.embedded import DEMO
 from musetalk_cli.nets.files import MODELS, NO_CARD, RANDOM, read_card, resolve
 from musetalk_cli.nets.proof import Seen, look
-from musetalk_cli.nets.published import DWPOSE, FACE_PARSING, LAYOUTS, PUBLISHED, complete
+from musetalk_cli.nets.published import DWPOSE, FACE_PARSING, LAYOUTS, PUBLISHED, TAESD, complete
 
 MOST_NAMES = 5
 """Names that stand in a line."""
 _WITHOUT = {
     "v15": "photographed faces need it",
     FACE_PARSING: "masks follow the outline of the landmarks",
+    TAESD: "--vae taesd needs it",
     DWPOSE: "OpenCV's cascade finds faces, from the front only",
 }
 

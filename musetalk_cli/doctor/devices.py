@@ -32,6 +32,7 @@ def find_torch() -> TorchFacts:
         _trial(count),
         gpus,
         driver_cuda,
+        torch.backends.mps.is_available(),
     )
 
 
