@@ -13,6 +13,7 @@ from torch import Tensor
 from musetalk_cli.errors import InputError
 from musetalk_cli.nets.device import conv_layout
 from musetalk_cli.nets.folding import fold
+from musetalk_cli.nets.fusion import fuse
 from musetalk_cli.timeline import ROWS_PER_FRAME
 from musetalk_cli.types import FACE_SIZE
 
@@ -49,6 +50,7 @@ class Generator:
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
         self._unet, self._vae = fold(bundle.unet), fold(bundle.drawing)
+        fuse(self._unet, self._vae)
         self._scale: float = bundle.drawing.config.scaling_factor
         self._tokens = (ROWS_PER_FRAME * bundle.layers, bundle.token_width)
         self._table = position_table(*self._tokens).to(bundle.device)

@@ -49,9 +49,19 @@ def interpreted(name):
 
 
 @contextlib.contextmanager
-def with_triton():
-    """The pretended GPU launches the product's kernels."""
+def with_triton(*, norms=False):
+    """The pretended GPU launches the product's kernels.
+
+    Args:
+        norms: Those of the networks too, which take the interpreter long.
+    """
     kernels = interpreted("musetalk_cli.ops.compose_kernels")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("musetalk_cli.ops.triton_ops.kernels", lambda: kernels)
+        if norms:
+            of_networks = interpreted("musetalk_cli.ops.norm_kernels")
+            patch.setattr("musetalk_cli.ops.norms.kernels", lambda: of_networks)
+            patch.setattr("musetalk_cli.nets.fusion.TRIALS", ((32, 2),))
+            if OnDevice.gpu.inside != CPU:  # nothing has numbers there, and a trial none to compare
+                patch.setattr("musetalk_cli.nets.fusion._try", lambda *_: None)
         yield

@@ -7,7 +7,7 @@ may be several kernels. Where more are meant, `MUSETALK_RENEW_LAUNCHES=1` writes
 import importlib.util
 import json
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,9 @@ CUDA = torch.device("cuda")
 def counted(guard_folder):
     """Launches by stage."""
     found = count_networks(guard_folder)
+    if importlib.util.find_spec("triton") is not None:
+        fused = count_networks(guard_folder, fused=True)
+        found |= {f"{stage}, fused": fused[stage] for stage in ("unet", "vae")}
     for name, sizes in SIZES.items():
         found |= {f"{stage}, {name}": count for stage, count in count_images(guard_folder, sizes).items()}
     if importlib.util.find_spec("triton") is not None:
@@ -45,9 +48,10 @@ def counted(guard_folder):
     return found
 
 
-def count_networks(folder):
+def count_networks(folder, fused=False):
     """The full-size networks in fp16, without their numbers."""
-    with pretended_gpu(folder, inside=torch.device("meta")) as gpu:
+    kernels = with_triton(norms=True) if fused else nullcontext()
+    with pretended_gpu(folder, inside=torch.device("meta")) as gpu, kernels:
         bundle = full_size()
         encode, generator = AudioEncoder(bundle), Generator(bundle)
         request = EncodeRequest(np.zeros(SAMPLE_RATE, np.float32), range(50))
@@ -108,7 +112,7 @@ def count(gpu, work):
     return gpu.launches.total() - before
 
 
-STAGES = ["features", "unet", "vae"]
+STAGES = ["features", "unet", "vae", "unet, fused", "vae, fused"]
 STAGES += [f"{stage}, {name}" for name in SIZES for stage in ("resize", "sharpen", "blend", "download")]
 STAGES += [f"{stage}, {name}" for name in SIZES for stage in ("compose", "download after compose")]
 
@@ -117,7 +121,7 @@ STAGES += [f"{stage}, {name}" for name in SIZES for stage in ("compose", "downlo
 def test_no_stage_launches_more_than_the_table_says(counted, stage):
     table = json.loads(TABLE.read_text())
     assert table["batch"] == BATCH
-    if "compose" in stage:
+    if "compose" in stage or "fused" in stage:
         pytest.importorskip("triton", reason="no Triton here: pip install 'musetalk-cli[dev]'")
     assert counted[stage] <= table["launches"][stage], (
         f"{stage} launches {counted[stage]} operators for a batch of {BATCH}, and {table['launches'][stage]} "
