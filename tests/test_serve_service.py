@@ -269,6 +269,19 @@ def test_the_end_of_a_segment_is_told_though_it_comes_after_its_last_frame_and_l
         assert sum(len(frame.request.ends) for frame in watcher.frames) == 2
 
 
+def test_who_was_refused_may_ask_again_after_an_interrupt(coloured_run):
+    with service_of(coloured_run, JOB, speakers=1, max_sessions=1) as service:
+        session, _ = watched(service, "red")
+        service.speakers.claim("somebody")
+        session.hear(speech(0.1)[:, None])
+        assert "All places are taken" in session.refused
+        service.speakers.release("somebody")
+        session.interrupt()
+        session.hear(speech(0.1)[:, None])
+        assert service.speakers.now == 1
+        assert session.refused is None
+
+
 def test_a_file_that_comes_when_its_session_has_ended_takes_no_place(coloured_run):
     with service_of(coloured_run, JOB, speakers=1, max_sessions=1) as service:
         session, watcher = watched(service, "red")
