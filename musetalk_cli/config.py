@@ -138,6 +138,11 @@ def default_folder(name: str) -> DataFolder:
     return DataFolder(Path(platformdirs.user_data_dir("musetalk")) / name, "user data folder")
 
 
+def cache_folder() -> Path:
+    """Where avatars are kept that were prepared on the way, in the user's cache folder."""
+    return Path(platformdirs.user_cache_dir("musetalk")) / "avatars"
+
+
 @dataclass(frozen=True, slots=True)
 class RunConfig:
     """Where things are and what computes: the options every command shares.

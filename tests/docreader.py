@@ -29,7 +29,7 @@ from musetalk_cli.serve.settings import DEFAULT_PORT
 FRAMES = 5
 """Frames after which somebody has seen enough of a stream without an end."""
 SPOKEN_S = 0.4
-INPUTS = ("--audio", "--idle", "--landmarks", "-i")
+INPUTS = ("--audio", "--source", "--idle", "--landmarks", "-i")
 OUTPUTS = ("--output", "-o", "--preview", "--json", "--frames-dir", "--profile")
 RUNTIME = "/run/user/1000/"
 
@@ -155,7 +155,7 @@ class Reader:
         self._bring(known)
         if words[1] == "batch":
             self._bring_manifest(words[2])
-        if "anna" in words or words[1:3] in (["models", "verify"], ["models", "convert"]):
+        if {"anna", "--source"} & set(words) or words[1:3] in (["models", "verify"], ["models", "convert"]):
             for part in ("musetalkV15", "sd-vae", "whisper"):
                 if not (self.place / "models" / part).exists():
                     (self.place / "models" / part).symlink_to(self._models / part)

@@ -133,13 +133,13 @@ def test_what_a_worker_says_is_told_once_and_noise_is_passed_over(make, run, cap
 def test_what_is_finished_is_skipped_and_the_rest_done(make, run, tmp_path):
     """A video that was changed, removed, or is of another sound is made again, and so is a failed one."""
     results = tmp_path / "r.jsonl"
-    jobs = make(same="one", changed="two", gone="three", cut="four", bad="fail")
+    jobs = make(same="one", changed="two", gone="three", damaged="four", bad="fail")
     run(jobs)
     assert plan(jobs, results, resume=False) == jobs
     assert plan(jobs, results, resume=True) == [jobs[4]]
     jobs[1].audio.write_text("another sound")
     jobs[2].output.unlink()
-    jobs[3].output.write_text("fou")
+    jobs[3].output.write_text("five")
     assert plan(jobs, results, resume=True) == jobs[1:]
     report = run(plan(jobs, results, resume=True), skipped=1)
     assert (report.jobs, report.done, report.failed, report.skipped) == (5, 3, 1, 1)
@@ -183,6 +183,15 @@ def test_the_second_interrupt_ends_what_is_begun_and_leaves_nothing(make, tmp_pa
     assert not started()
     assert lines(tmp_path / "r.jsonl") == []
     assert not list(tmp_path.glob("*.mp4"))
+
+
+def test_a_signal_for_the_terminals_programs_reaches_no_worker(make):
+    """Each has a session of its own; the driver says what is to be done about Ctrl-C."""
+    pool = stand_ins(1)
+    pool.begin(0, make(a="wait")[0].to_json())
+    assert pool.wait(LIMIT_S)
+    assert os.getsid(pool.pids[0]) != os.getsid(0)
+    pool.close()
 
 
 DRIVER = """

@@ -122,6 +122,21 @@ def test_a_model_is_a_name_or_a_path_from_the_manifest(read, place, installation
     assert [job.run.model for job in jobs] == ["demo", str(place / "nets")]
 
 
+@pytest.mark.parametrize("given", [set(), {"fps", "silence"}])
+def test_a_source_speaks_at_its_own_rate_with_every_frame_made(read, place, given, monkeypatch):
+    (place / "clip of anna.mp4").write_bytes(b"film")
+    (place / "nets").mkdir()
+    monkeypatch.setattr("musetalk_cli.run.batch.manifest.resolve", lambda *_: None)
+    head = "source,audio,output,fps,model\n"
+    lines = "clip of anna.mp4,clips/a.wav,out/{avatar}.mp4,,\nclip of anna.mp4,clips/a.wav,b.mp4,30,nets\n"
+    one, other = read(head + lines, given=frozenset(given))
+    assert (one.source, one.output.name) == (place / "clip of anna.mp4", "clip of anna.mp4")
+    assert (one.own_rate, other.own_rate) == (not given, False)
+    assert one.job.silence == (JobConfig().silence if given else None)
+    assert (other.job.fps, one.run.model, other.run.model) == (30, "v15", str(place / "nets"))
+    assert one.group[1:] == other.group[1:] == ("source", str(place / "clip of anna.mp4"))
+
+
 BAD = {
     "anna,clips/a.wav,out/a.mp4": "There is no avatar anna",
     "demo,clips/z.wav,out/a.mp4": "there is no sound at",
@@ -175,6 +190,9 @@ def test_every_bad_line_is_named_at_once(read, place):
         ('{"avatar": "demo", "audio": true, "output": "out/a.mp4"}', "neither text nor a number"),
         ("[1]", "no object"),
         ("nonsense", "is not JSON"),
+        ('{"audio": "clips/a.wav", "output": "out/a.mp4"}', "avatar is missing"),
+        ('{"avatar": "demo", "source": "x.mp4", "audio": "clips/a.wav"}', "an avatar and a source"),
+        ('{"source": "x.mp4", "audio": "clips/a.wav", "output": "a.mp4"}', "There is no video or image"),
     ],
 )
 def test_a_bad_line_of_json_is_named(read, content, said):
@@ -193,6 +211,7 @@ def test_a_bad_line_of_json_is_named(read, content, said):
         ("list.csv", "avatar,audio,colour\n", "has a column 'colour'"),
         ("list.csv", "avatar,audio,audio\n", "twice"),
         ("list.csv", "audio,output\n", "has no column avatar"),
+        ("list.csv", "source,output\n", "has no column audio"),
         ("list.csv", 'avatar,audio\ndemo,"clips/a.wav\n', "is not CSV from line 2"),
         ("list.csv", "avatar,audio\n\xe9".encode("latin-1"), "see line 2"),
         ("list.csv", "avatar,audio".encode("utf-16"), "UTF-16"),
@@ -243,3 +262,7 @@ def test_a_job_is_the_same_after_a_worker_has_read_it():
     for one in (job, JobConfig()):
         whole = BatchJob("line 2", "数字人", Path("/a \udc80.wav"), Path("/o.mp4"), run, one)
         assert BatchJob.from_json(json.loads(json.dumps(whole.to_json()))) == whole
+        of_source = replace(whole, source=Path("/clip.mp4"))
+        assert BatchJob.from_json(json.loads(json.dumps(of_source.to_json()))) == of_source
+    own = replace(whole, source=Path("/clip.mp4"), own_rate=True)
+    assert BatchJob.from_json(json.loads(json.dumps(own.to_json()))) == own

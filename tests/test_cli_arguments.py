@@ -110,6 +110,7 @@ def place(tiny_installation, inputs, monkeypatch, tmp_path):
     for name in ("MUSETALK_MODELS", "MUSETALK_AVATARS", "DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with Path(os.devnull).open() as empty:
         monkeypatch.setattr(sys, "stdin", empty)
         yield place

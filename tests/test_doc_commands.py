@@ -102,6 +102,7 @@ def clone(installation, models, files, tmp_path, monkeypatch):
     monkeypatch.setattr("musetalk_cli.nets.embedded.places", lambda: (place,))
     for name in ("MUSETALK_MODELS", "MUSETALK_AVATARS", "DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(place)
     return place
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from musetalk_cli.cli.avatars_cache import clear_cache, list_cache
 from musetalk_cli.cli.options import Common, Overwrite, common_options
 from musetalk_cli.cli.render import mebibytes, print_json, print_table, put, say
 from musetalk_cli.errors import AvatarError
@@ -26,13 +27,19 @@ MAX_DEPTH = 4
 
 app = typer.Typer(help="See and manage prepared avatars.", no_args_is_help=True)
 
+Cache = Annotated[
+    bool, typer.Option("--cache", help="Of what `generate --source` has prepared, in the user's cache.")
+]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the avatar.")]
 
 
 @app.command("list")
 @common_options()
-def list_(common: Common) -> None:
+def list_(common: Common, cache: Cache = False) -> None:
     """List the avatars: those of the folder, and those that came with the program."""
+    if cache:
+        list_cache(common)
+        return
     from musetalk_cli.avatar.lookup import find_all
     from musetalk_cli.avatar.store import load_meta
     from musetalk_cli.avatar.workspace import list_unfinished
@@ -258,8 +265,19 @@ def verify(common: Common, name: Name) -> None:
 
 @app.command()
 @common_options()
-def remove(common: Common, name: Name) -> None:
+def remove(
+    common: Common,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Name of the avatar; with --cache all without it.")
+    ] = None,
+    cache: Cache = False,
+) -> None:
     """Delete an avatar and what an interrupted preparation left of it; the program's own are kept."""
+    if cache:
+        clear_cache(common, name)
+        return
+    if name is None:
+        raise typer.BadParameter("NAME is missing.")
     from musetalk_cli.avatar.lookup import check_removable
     from musetalk_cli.avatar.names import find_folder
     from musetalk_cli.avatar.store import remove as delete

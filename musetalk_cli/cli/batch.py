@@ -78,7 +78,7 @@ def _read(
     from musetalk_cli.run.batch.rows import ManifestError
 
     try:
-        return read_manifest(manifest, BatchDefaults(common.run, job, output_dir, pattern))
+        return read_manifest(manifest, BatchDefaults(common.run, job, output_dir, pattern, common.given))
     except ManifestError as error:
         _name(error.problems)
         raise

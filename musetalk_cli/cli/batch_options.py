@@ -14,8 +14,8 @@ Manifest = Annotated[
     Path,
     typer.Argument(
         metavar="MANIFEST",
-        help="Jobs as .csv, .jsonl or .toml: avatar, audio, output of each, and fps, sharpen, model "
-        "where they differ. Paths begin at its folder; audio may be a pattern, like clips/*.wav.",
+        help="Jobs as .csv, .jsonl or .toml: avatar or source, audio, output of each, and fps, sharpen, "
+        "model where they differ. Paths begin at its folder; audio may be a pattern, like clips/*.wav.",
     ),
 ]
 OutputDir = Annotated[

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from musetalk_cli.cli.choice import SAMPLE_SHOWN, AvatarOption, choose
 from musetalk_cli.cli.interrupt import stop_on_signals
 from musetalk_cli.cli.options import Common, common_options
-from musetalk_cli.cli.render import end_run, progress
+from musetalk_cli.cli.render import Advance, end_run, progress, step_progress
 from musetalk_cli.config import JobConfig
+
+if TYPE_CHECKING:
+    from musetalk_cli.preparation.run import Step
 
 
 @common_options(job=("fps", "alignment", "silence", "sharpen", "image_ops", "batch_size"))
 def generate(
     common: Common,
     avatar: AvatarOption = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--source",
+            help="Video, image or folder of images whose face speaks, in place of an avatar: prepared once, "
+            "and kept under the user's cache. The result has its frame rate, and every frame is made.",
+        ),
+    ] = None,
     audio: Annotated[
         Path | None,
         typer.Option(
@@ -37,12 +51,65 @@ def generate(
     *,
     job: JobConfig,
 ) -> None:
-    """Make an avatar speak a recording, and write a video, pictures or both."""
+    """Make an avatar, or the face in a video, speak a recording, and write a video, pictures or both."""
     if output is None and frames_dir is None:
         raise typer.BadParameter("pass --output, --frames-dir or both: there is nowhere to write to.")
+    if source is not None:
+        _dub(common, job, source, avatar, audio, output, frames_dir)
+        return
     choice = choose(common.run, avatar, None if audio is None else str(audio))
     from musetalk_cli.run.generate import generate as run
 
     with stop_on_signals() as handle, progress("speaking") as advance:
         report = run(common.run, job, choice.avatar, Path(choice.audio), output, frames_dir, handle, advance)
     end_run(report, as_json=common.json)
+
+
+def _dub(
+    common: Common,
+    job: JobConfig,
+    source: Path,
+    avatar: str | None,
+    audio: Path | None,
+    output: Path | None,
+    frames_dir: Path | None,
+) -> None:
+    """Prepare the face of a video where that was not done yet, and let it speak."""
+    if avatar is not None:
+        raise typer.BadParameter("pass --avatar or --source, not both.")
+    if audio is None:
+        raise typer.BadParameter("--audio is missing. Pass the sound to speak.")
+    from musetalk_cli.run.dub import dub
+
+    job = job if "silence" in common.given else replace(job, silence=None)
+    fps = job.fps if "fps" in common.given else None
+    with stop_on_signals() as handle, _in_turn() as (preparing, advance):
+        report = dub(
+            common.run,
+            job,
+            source,
+            audio,
+            output,
+            frames_dir,
+            fps=fps,
+            handle=handle,
+            preparing=preparing,
+            progress=advance,
+        )
+    end_run(report, as_json=common.json)
+
+
+@contextmanager
+def _in_turn() -> Iterator[tuple[Callable[[Step], None], Callable[[int, int], None]]]:
+    """Shows a preparation, and after it the frames that are made."""
+    with ExitStack() as shown:
+        steps = shown.enter_context(step_progress())
+        frames: list[Advance] = []
+
+        def advance(done: int, total: int) -> None:
+            if not frames:
+                shown.close()
+                frames.append(shown.enter_context(progress("speaking")))
+            frames[0](done, total)
+
+        yield steps, advance

@@ -69,10 +69,12 @@ class Common:
     Attributes:
         run: Where things are and what computes.
         json: Print one JSON object in place of tables.
+        given: Names of the arguments that somebody chose, on the command line or in the environment.
     """
 
     run: RunConfig = field(default_factory=RunConfig)
     json: bool = False
+    given: frozenset[str] = frozenset()
 
 
 def common_options(
@@ -161,7 +163,8 @@ def _common_of(ctx: typer.Context, values: dict[str, Any]) -> Common:
         left_open = value is None and name in _DECIDED_LATER
         if name not in {"models_dir", "avatars_dir"} and not left_open:
             log.debug("%s: %s (%s)", name, value, _origin(ctx, name))
-    return Common(run, values.get("as_json", False))
+    given = frozenset(name for name in ctx.params if _origin(ctx, name) != "default")
+    return Common(run, values.get("as_json", False), given)
 
 
 def _place(ctx: typer.Context, option: str, given: Path | None, name: str) -> DataFolder:

@@ -25,7 +25,7 @@ Encode = Callable[[Image], "Tensor"]
 Parse = Callable[[Sequence[Image]], Image]
 """uint8 `[height, width, 3]` BGR crops to uint8 `[B, 512, 512]` BiSeNet labels."""
 
-_VERSION = 2
+VERSION = 2
 """Of the arithmetic: raised where the same inputs give another result."""
 
 LANDMARKS_CUTOFF_HZ = 3.0
@@ -97,7 +97,7 @@ def resume_key(
             )
         landmarks = digested.hexdigest()
     return {
-        "version": _VERSION,
+        "version": VERSION,
         "source": digest,
         "selection": selected(source.selection),
         "idle": idle,

@@ -36,6 +36,8 @@ def generate(
     handle: ControlHandle | None = None,
     progress: FileProgress | None = None,
     kept: Kept | None = None,
+    *,
+    rests: bool = True,
 ) -> Report:
     """Make an avatar speak a recording.
 
@@ -50,6 +52,7 @@ def generate(
         handle: What ends the run early from outside; what was made so far is completed.
         progress: Told a few times a second, and at the end.
         kept: What the job before this one has loaded, and the next one will find; None loads everything.
+        rests: In silence the clip stays within its frames at rest, where it has some; else it goes on.
 
     Raises:
         InputError: Neither output is given, or the sound cannot be used.
@@ -80,4 +83,5 @@ def generate(
         None if progress is None else lambda snapshot: progress(snapshot.frames, total),
         kept=kept,
         offline=True,
+        rests=rests,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from fractions import Fraction
 
 from musetalk_cli.avatar.data import Avatar
@@ -88,6 +89,7 @@ def run_job(
     kept: Kept | None = None,
     *,
     offline: bool,
+    rests: bool = True,
 ) -> Report:
     """Make an avatar speak what a source says.
 
@@ -105,6 +107,7 @@ def run_job(
         kept: What the job before this one has loaded, and the next one will find; None loads everything.
         offline: No frame can be late, and none is left out. In a stream everything is done once before the
             sound starts, so that its first chunk is like the others.
+        rests: In silence the clip stays within its frames at rest, where it has some; else it goes on.
 
     Raises:
         MuseTalkError: Something named in its message cannot be used.
@@ -112,6 +115,8 @@ def run_job(
     with closing(source):
         kept = kept or Kept()
         avatar = kept.avatar(run, avatar_name)
+        if not rests:
+            avatar = replace(avatar, meta=replace(avatar.meta, rest_frames=()))
         policy = StreamPolicy.of_recording()
         if not offline:
             policy = StreamPolicy.of_stream(source, sinks, job.when_late, job.chunk)

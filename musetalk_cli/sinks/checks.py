@@ -63,18 +63,24 @@ def check_writable(folder: Path, what: str) -> None:
         trial.remove()
 
 
-def check_not_input(path: Path, audio: Path, option: str = "--output") -> None:
-    """Make sure that a result does not replace the sound it is made from.
+def check_not_input(path: Path, given: Path, option: str = "--output", what: str = "the sound") -> None:
+    """Make sure that a result does not replace what it is made from.
+
+    Args:
+        path: The result.
+        given: A file that it is made from.
+        option: What asked for the result.
+        what: What the file is, for the message.
 
     Raises:
         OutputError: It would.
     """
     try:
-        same = path.exists() and audio.exists() and path.samefile(audio)
+        same = path.exists() and given.exists() and path.samefile(given)
     except OSError:  # a name that no file can have: whoever opens it says so
         same = False
     if same:
-        raise OutputError(f"{option} {path} is the sound itself.", "Choose another name for the result.")
+        raise OutputError(f"{option} {path} is {what} itself.", "Choose another name for the result.")
 
 
 def write_whole(path: Path, data: bytes, option: str) -> None:

@@ -13,6 +13,7 @@ from musetalk_cli.media.digest import digest_of
 from musetalk_cli.nets.files import RANDOM, resolve
 from musetalk_cli.nets.published import require
 from musetalk_cli.run.batch.job import BatchJob
+from musetalk_cli.run.source_key import source_key
 
 _VERSION = 1
 """Raised where the same inputs and settings give another video."""
@@ -33,7 +34,7 @@ class Fingerprints:
         audio = digest_of([job.audio])
         avatar_key, model_key = job.group[1:], ("model", job.group[0], str(job.run.models.path))
         if avatar_key not in self._known:
-            self._known[avatar_key] = _of_folder(find_avatar(job.run.avatars.path, job.avatar).folder)
+            self._known[avatar_key] = _of_face(job)
         if model_key not in self._known:
             self._known[model_key] = _of_model(job.run)
         return {"audio": audio, "avatar": self._known[avatar_key], "model": self._known[model_key]}
@@ -45,6 +46,13 @@ class Fingerprints:
 
 def _of(value: object) -> str:
     return hashlib.sha256(strict_json.dump(value, sort_keys=True).encode()).hexdigest()
+
+
+def _of_face(job: BatchJob) -> str:
+    """Of an avatar's files, or of a source and of how it is prepared."""
+    if job.source is not None:
+        return source_key(job.run, job.source)
+    return _of_folder(find_avatar(job.run.avatars.path, job.avatar).folder)
 
 
 def _of_folder(folder: Path) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from musetalk_cli.config import DataFolder, JobConfig, RunConfig, Sharpen, SilenceLevel
+from musetalk_cli.timeline import DEFAULT_FPS
 
 Json = dict[str, Any]
 
@@ -19,11 +20,13 @@ class BatchJob:
 
     Attributes:
         place: Where the manifest asks for it, like `line 3`.
-        avatar: Name of the avatar.
+        avatar: Name of the avatar; of a source that speaks in its place, the name of its file.
         audio: The sound to speak.
         output: The video to write.
         run: Where things are and what computes, as `defaults.settle` gave it.
         job: How the face is made to speak.
+        source: Video, image or folder of images whose face speaks; None where the avatar does.
+        own_rate: The result has the frame rate of the source, in place of the job's.
     """
 
     place: str
@@ -32,17 +35,21 @@ class BatchJob:
     output: Path
     run: RunConfig
     job: JobConfig
+    source: Path | None = None
+    own_rate: bool = False
 
     @property
     def group(self) -> tuple[str, str, str]:
         """What is the same for all jobs that share what a worker keeps loaded."""
+        if self.source is not None:
+            return (str(self.run.model), "source", str(self.source))
         return (str(self.run.model), str(self.run.avatars.path), self.avatar)
 
     def settings(self) -> Json:
         """What decides how the video looks, beside its inputs: plain values."""
         job = self.job
         return {
-            "fps": str(job.fps),
+            "fps": "source" if self.own_rate else str(job.fps),
             "alignment": job.alignment,
             "silence": None if job.silence is None else list(astuple(job.silence)),
             "sharpen": None if job.sharpen is None else list(astuple(job.sharpen)),
@@ -58,6 +65,7 @@ class BatchJob:
         return {
             "place": self.place,
             "avatar": self.avatar,
+            "source": None if self.source is None else str(self.source),
             "audio": str(self.audio),
             "output": str(self.output),
             "models_dir": str(run.models.path),
@@ -72,6 +80,7 @@ class BatchJob:
         """What `to_json` gave, which no stranger writes."""
         given = data["settings"]
         sizes = given["batch_sizes"]
+        own_rate = given["fps"] == "source"
         return cls(
             data["place"],
             data["avatar"],
@@ -86,11 +95,13 @@ class BatchJob:
                 given["vae"],
             ),
             JobConfig(
-                fps=Fraction(given["fps"]),
+                fps=DEFAULT_FPS if own_rate else Fraction(given["fps"]),
                 alignment=given["alignment"],
                 silence=None if given["silence"] is None else SilenceLevel(*given["silence"]),
                 sharpen=None if given["sharpen"] is None else Sharpen(*given["sharpen"]),
                 image_ops=given["image_ops"],
                 batch_sizes=None if sizes is None else tuple(sizes),
             ),
+            None if data["source"] is None else Path(data["source"]),
+            own_rate,
         )

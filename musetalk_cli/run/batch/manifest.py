@@ -9,10 +9,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from musetalk_cli.config import DataFolder, JobConfig, RunConfig, parse_sharpen
+from musetalk_cli.config import DEFAULT_MODEL, DataFolder, JobConfig, RunConfig, parse_sharpen
 from musetalk_cli.errors import InputError, MuseTalkError
+from musetalk_cli.media.video import source_files
 from musetalk_cli.nets.embedded import DEMO
-from musetalk_cli.nets.files import RANDOM
+from musetalk_cli.nets.files import RANDOM, resolve
 from musetalk_cli.nets.published import LAYOUTS
 from musetalk_cli.run.batch.job import BatchJob
 from musetalk_cli.run.batch.places import OutputPlaces
@@ -32,12 +33,14 @@ class BatchDefaults:
         job: How the face is made to speak.
         output_dir: Where outputs go, made if it is not there; None is the folder of the manifest.
         pattern: What an output is called there, with `{stem}` of the audio and `{avatar}`.
+        given: What of `job` somebody chose: for a source, the rate is else its own, and every frame is made.
     """
 
     run: RunConfig
     job: JobConfig
     output_dir: Path | None = None
     pattern: str = "{stem}.mp4"
+    given: frozenset[str] = frozenset()
 
 
 def read_manifest(path: Path, defaults: BatchDefaults) -> list[BatchJob]:
@@ -64,7 +67,8 @@ def read_manifest(path: Path, defaults: BatchDefaults) -> list[BatchJob]:
             problems[row.place] = error.message
         if len(jobs) > MAX_JOBS:
             raise ManifestError(f"{path} asks for more than {MAX_JOBS} jobs.", "Split it.")
-    places = OutputPlaces(path, defaults.output_dir, {job.audio for job in jobs})
+    inputs = {job.audio for job in jobs} | {job.source for job in jobs if job.source is not None}
+    places = OutputPlaces(path, defaults.output_dir, inputs)
     problems |= places.problems(jobs)
     if problems:
         lines = "one line" if len(problems) == 1 else f"{len(problems)} lines"
@@ -82,7 +86,7 @@ class _Reader:
     def __init__(self, base: Path, defaults: BatchDefaults) -> None:
         self._base = base
         self._defaults = defaults
-        self._settled: dict[tuple[str | None, str], RunConfig | MuseTalkError] = {}
+        self._settled: dict[tuple[str | None, str | None], RunConfig | MuseTalkError] = {}
 
     def jobs(self, row: Row) -> list[BatchJob]:
         """The jobs of a row: one for each sound.
@@ -90,18 +94,26 @@ class _Reader:
         Raises:
             MuseTalkError: The row cannot be used.
         """
-        avatar = row.values["avatar"]
+        avatar, source = row.values.get("avatar"), self._source(row.values.get("source"))
         run = self._run(row.values.get("model"), avatar)
-        job = self._job(row)
+        job, own_rate = self._job(row)
+        name = avatar or (source.stem if source is not None else "")
         sounds = self._sounds(row.values["audio"])
-        outputs = [self._output(row, sound, avatar) for sound in sounds]
+        outputs = [self._output(row, sound, name) for sound in sounds]
         return [
-            BatchJob(row.place, avatar, sound, output, run, job)
+            BatchJob(row.place, name, sound, output, run, job, source, own_rate)
             for sound, output in zip(sounds, outputs, strict=True)
         ]
 
-    def _run(self, model: str | None, avatar: str) -> RunConfig:
-        """Where an avatar and its networks are, looked up once for each pair."""
+    def _source(self, text: str | None) -> Path | None:
+        if text is None:
+            return None
+        source = self._base / text
+        source_files(source)
+        return source
+
+    def _run(self, model: str | None, avatar: str | None) -> RunConfig:
+        """Where an avatar and its networks are, or those for a source; looked up once for each pair."""
         key = (model, avatar)
         if key not in self._settled:
             run = self._defaults.run
@@ -111,7 +123,7 @@ class _Reader:
             elif run.model is not None:
                 run = replace(run, model=_model(run.model, Path.cwd()))
             try:
-                self._settled[key] = settle(run, avatar)
+                self._settled[key] = _with_model(run) if avatar is None else settle(run, avatar)
             except MuseTalkError as error:
                 self._settled[key] = error
         found = self._settled[key]
@@ -119,15 +131,19 @@ class _Reader:
             raise found
         return found
 
-    def _job(self, row: Row) -> JobConfig:
+    def _job(self, row: Row) -> tuple[JobConfig, bool]:
+        """How the face is made to speak, and whether at the rate of its source."""
         changed: dict[str, Any] = {}
+        of_source, given = "source" in row.values, self._defaults.given
+        if of_source and "silence" not in given:
+            changed["silence"] = None
         for name, read in (("fps", parse_fps), ("sharpen", parse_sharpen)):
             if (text := row.values.get(name)) is not None:
                 try:
                     changed[name] = read(text)
                 except InputError as error:
                     raise InputError(error.message.replace(f"--{name}", name), error.hint) from None
-        return replace(self._defaults.job, **changed)
+        return replace(self._defaults.job, **changed), of_source and not {"fps"} & {*changed, *given}
 
     def _sounds(self, text: str) -> list[Path]:
         """The sound of that name, or all that fit the pattern, sorted."""
@@ -178,6 +194,18 @@ def _named(pattern: str, words: dict[str, str]) -> str:
 
 def _absolute(folder: DataFolder) -> DataFolder:
     return replace(folder, path=folder.path.absolute())
+
+
+def _with_model(run: RunConfig) -> RunConfig:
+    """With the model that prepares a source where none was chosen.
+
+    Raises:
+        ModelError: It is not there.
+    """
+    model = run.model or DEFAULT_MODEL
+    if model != RANDOM:
+        resolve(model, run.models.path)
+    return replace(run, model=model)
 
 
 def _model(model: str, base: Path) -> str:

@@ -6,7 +6,7 @@ import csv
 import io
 import sys
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,8 +24,9 @@ MANIFEST_BYTES = 16 << 20
 """The largest manifest that is read."""
 MAX_JOBS = 100_000
 """Jobs of one manifest, after its patterns are resolved."""
-REQUIRED = ("avatar", "audio")
-COLUMNS = (*REQUIRED, "output", "fps", "sharpen", "model")
+FACES = ("avatar", "source")
+"""Who speaks: one of them."""
+COLUMNS = (*FACES, "audio", "output", "fps", "sharpen", "model")
 """What a job may say."""
 TABLE = "job"
 """Name of the tables of a manifest in TOML."""
@@ -128,10 +129,8 @@ def _read_csv(path: Path, text: str) -> Rows:
             raise ManifestError(f"{path} has a column {name or 'without a name'!r}.", _COLUMNS_ARE)
         if names.count(name) > 1:
             raise ManifestError(f"{path} has the column {name} twice.", "Remove one of them.")
-    if missing := [name for name in REQUIRED if name not in names]:
-        raise ManifestError(
-            f"{path} has no column {missing[0]}.", f"{_COLUMNS_ARE} Its first line names them."
-        )
+    if (missing := _missing(names)) is not None:
+        raise ManifestError(f"{path} has no column {missing}.", f"{_COLUMNS_ARE} Its first line names them.")
     found = Rows()
     for line, fields in records:
         if len(fields) > len(names):
@@ -230,6 +229,15 @@ def _texts(values: Mapping[str, Any]) -> dict[str, str]:
             raise InputError(f"{name} holds a control character: {text[:40]!r}.")
         if text:
             texts[name] = text
-    if missing := [name for name in REQUIRED if name not in texts]:
-        raise InputError(f"{missing[0]} is missing.")
+    if (missing := _missing(texts)) is not None:
+        raise InputError(f"{missing} is missing.")
+    if all(name in texts for name in FACES):
+        raise InputError("it has an avatar and a source: one of them speaks.")
     return texts
+
+
+def _missing(names: Collection[str]) -> str | None:
+    """What a job needs and these names lack, or None."""
+    if not any(name in names for name in FACES):
+        return FACES[0]
+    return None if "audio" in names else "audio"

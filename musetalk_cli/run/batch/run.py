@@ -204,6 +204,7 @@ class _Batch:
                 "output": str(job.output),
                 "state": answer["state"],
                 "avatar": job.avatar,
+                "source": None if job.source is None else str(job.source),
                 "audio": str(job.audio),
                 "model": job.run.model,
                 "key": self._prints.key(job, inputs),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import torch
 
@@ -13,7 +12,8 @@ from musetalk_cli.media.digest import digest_of
 from musetalk_cli.run.batch.job import BatchJob, Json
 from musetalk_cli.run.batch.pool import LOST
 from musetalk_cli.run.batch.results import DONE, FAILED
-from musetalk_cli.run.generate import generate
+from musetalk_cli.run.dub import dub
+from musetalk_cli.run.generate import FileProgress, generate
 from musetalk_cli.run.kept import Kept
 from musetalk_cli.run.report import Report
 
@@ -32,7 +32,7 @@ def set_threads(threads: int) -> None:
     cv2.setNumThreads(threads)
 
 
-def do_job(data: Json, kept: Kept, progress: Callable[[int, int], None] | None = None) -> Json:
+def do_job(data: Json, kept: Kept, progress: FileProgress | None = None) -> Json:
     """Make one video.
 
     Args:
@@ -47,13 +47,20 @@ def do_job(data: Json, kept: Kept, progress: Callable[[int, int], None] | None =
     started = time.monotonic()
     job = BatchJob.from_json(data)
     try:
-        report = generate(job.run, job.job, job.avatar, job.audio, job.output, progress=progress, kept=kept)
+        report = _speak(job, progress, kept)
         return _done(job, report, time.monotonic() - started)
     except Exception as error:
         seconds = round(time.monotonic() - started, 3)
         told = _told(error)
         state = LOST if _is_infrastructure(error) else FAILED
         return {"state": state, "error": told.message, "hint": told.hint, "seconds": seconds}
+
+
+def _speak(job: BatchJob, progress: FileProgress | None, kept: Kept) -> Report:
+    if job.source is None:
+        return generate(job.run, job.job, job.avatar, job.audio, job.output, progress=progress, kept=kept)
+    fps = None if job.own_rate else job.job.fps
+    return dub(job.run, job.job, job.source, job.audio, job.output, fps=fps, progress=progress, kept=kept)
 
 
 def _done(job: BatchJob, report: Report, seconds: float) -> Json:

@@ -1,0 +1,142 @@
+"""A video and a sound into a video: the face is prepared once, and found again under the user's cache."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+from musetalk_cli.avatar.names import find_folder
+from musetalk_cli.avatar.store import load_meta
+from musetalk_cli.config import DEFAULT_MODEL, DataFolder, JobConfig, RunConfig, cache_folder
+from musetalk_cli.errors import InputError, OutputError
+from musetalk_cli.live.control import ControlHandle
+from musetalk_cli.media.audio import probe_sound
+from musetalk_cli.media.video import source_files
+from musetalk_cli.preparation.inputs import PictureSource
+from musetalk_cli.preparation.run import Progress
+from musetalk_cli.run.generate import FileProgress, generate
+from musetalk_cli.run.kept import Kept
+from musetalk_cli.run.prepare import prepare
+from musetalk_cli.run.report import Report
+from musetalk_cli.run.source_key import source_key
+from musetalk_cli.sinks import FramesSink, VideoSink, check_not_input
+from musetalk_cli.timeline import FPS_LIMITS, FPS_RANGE
+
+_NAME_DIGITS = 32
+
+
+def dub(
+    run: RunConfig,
+    job: JobConfig,
+    source: Path,
+    audio: Path,
+    output: Path | None = None,
+    frames_dir: Path | None = None,
+    *,
+    fps: Fraction | None = None,
+    handle: ControlHandle | None = None,
+    preparing: Progress | None = None,
+    progress: FileProgress | None = None,
+    kept: Kept | None = None,
+) -> Report:
+    """Make the person in a video speak a recording.
+
+    The clip plays forward in its own time, also where nothing is said, and runs back only where the sound is
+    longer.
+
+    Args:
+        run: Where things are and what computes; without a model it is v1.5.
+        job: As for `generate`; its `fps` does not matter. With `silence` the clip's own mouth is shown in
+            silence, and without it every frame is made, as the published code does.
+        source: Video, image or folder of images with the face.
+        audio: Any file with an audio stream.
+        output: Video to write, or None.
+        frames_dir: Folder for lossless pictures, or None.
+        fps: Frames per second of the result; None is those of the clip.
+        handle: What ends the run early from outside; what was made so far is completed.
+        preparing: Told of every frame that is prepared.
+        progress: Told of the frames that are made.
+        kept: What the job before this one has loaded, and the next one will find.
+
+    Raises:
+        InputError: Neither output is given, or source or sound cannot be used.
+        MuseTalkError: Model, device or output cannot be used.
+    """
+    _check(source, audio, output, frames_dir)
+    run, name = find_or_prepare(run, source, preparing)
+    job = replace(job, fps=fps or _own_rate(load_meta(run.avatars.path, name).fps, source))
+    return generate(run, job, name, audio, output, frames_dir, handle, progress, kept, rests=False)
+
+
+def find_or_prepare(run: RunConfig, source: Path, progress: Progress | None = None) -> tuple[RunConfig, str]:
+    """The avatar of a source in the cache, prepared where it is not there.
+
+    Whoever wants the same one meanwhile waits for it.
+
+    Args:
+        run: Where things are and what computes; without a model it is v1.5.
+        source: Video, image or folder of images.
+        progress: Told of every frame that is prepared.
+
+    Returns:
+        The same with the model, and with the cache as the folder of avatars; and the avatar's name there.
+
+    Raises:
+        MuseTalkError: The source cannot be prepared, or the cache cannot be written.
+    """
+    cache = cache_folder()
+    run = replace(run, model=run.model or DEFAULT_MODEL)
+    name = source_key(run, source)[:_NAME_DIGITS]
+    run = replace(run, avatars=DataFolder(cache, "cache"))
+    with _alone(cache, name):
+        if find_folder(cache, name) is None:
+            prepare(run, PictureSource(source), name, progress=progress)
+    return run, name
+
+
+def _check(source: Path, audio: Path, output: Path | None, frames_dir: Path | None) -> None:
+    """Refuse what cannot be used before the face is prepared, which may take minutes.
+
+    Raises:
+        MuseTalkError: The sound or an output cannot be used.
+    """
+    source_files(source)
+    probe_sound(audio)
+    if output is not None:
+        check_not_input(output, audio)
+        check_not_input(output, source, what="the source")
+        VideoSink(output)
+    if frames_dir is not None:
+        FramesSink(frames_dir)
+
+
+def _own_rate(fps: Fraction, source: Path) -> Fraction:
+    if not FPS_RANGE[0] <= fps <= FPS_RANGE[1]:
+        raise InputError(f"{source} has {float(fps):g} frames a second.", f"Choose --fps in {FPS_LIMITS}.")
+    return fps
+
+
+@contextmanager
+def _alone(cache: Path, name: str) -> Iterator[None]:
+    """Hold what is called `name` in the cache; who else wants it waits.
+
+    Raises:
+        OutputError: The cache cannot be written.
+    """
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        lock = os.open(cache / f".{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise OutputError(
+            f"{cache} cannot be written: {error.strerror}.", "Set XDG_CACHE_HOME to a folder that can."
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)

@@ -1,0 +1,205 @@
+"""A video and a sound into a video: prepared once, found again, played forward in its own time."""
+
+import json
+import shutil
+import threading
+from fractions import Fraction
+
+import cv2
+import numpy as np
+import pytest
+from batches_here import run_batches_here
+from face_graphs import write_dwpose
+from films import film
+from lives import LIMIT_S, read_back, speech, write_sound
+
+from musetalk_cli.avatar.store import list_avatars, load_meta
+from musetalk_cli.config import DataFolder, RunConfig, cache_folder
+from musetalk_cli.run import dub as dubbing
+
+SIZE, FRAMES, FPS = (320, 240), 6, 10
+FACE = (90, 255, 90)
+
+
+def disc_frame(number):
+    """A green disc, which the tests' DWPose takes for a face, on noise of its own."""
+    frame = np.random.default_rng(number).integers(0, 30, (SIZE[1], SIZE[0], 3)).astype(np.uint8)
+    return cv2.circle(frame, (150, 110), 40, FACE, -1)
+
+
+@pytest.fixture(scope="module")
+def models(models, tmp_path_factory):
+    """The tiny networks, with a DWPose that takes a green disc for a face."""
+    folder = tmp_path_factory.mktemp("with-dwpose")
+    shutil.copytree(models, folder, dirs_exist_ok=True)
+    (folder / "dwpose").mkdir()
+    write_dwpose(folder / "dwpose" / "dw-ll_ucoco_384.onnx", {}, face=FACE)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path):
+    """The user's cache is a folder of the test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return cache_folder()
+
+
+@pytest.fixture
+def clip(tmp_path):
+    return film(tmp_path / "clip.avi", map(disc_frame, range(FRAMES)), FPS)
+
+
+@pytest.fixture
+def generate(musetalk, models, clip, tmp_path):
+    """Runs `generate --source`; gives code, report and stderr."""
+
+    def call(seconds, *more, source=clip):
+        sound = write_sound(tmp_path / "speech.wav", speech(seconds))
+        arguments = ["--source", source, "--audio", sound, "--model", models, "--models-dir", models]
+        arguments += ["--sharpen", "off", "--device", "cpu", "--json", *more]
+        code, out, err = musetalk("generate", *arguments)
+        return code, json.loads(out) if out else None, err
+
+    return call
+
+
+def shown(folder):
+    """Which frame of the clip each picture is, told by its noise outside the face."""
+    clip = [disc_frame(number)[:40].astype(int) for number in range(FRAMES)]
+    pictures = [cv2.imread(str(path))[:40] for path in sorted(folder.iterdir())]
+    return [int(np.argmin([np.abs(picture - frame).mean() for frame in clip])) for picture in pictures]
+
+
+def test_the_clip_plays_forward_and_back_where_the_sound_is_longer(generate, clip, tmp_path):
+    code, report, err = generate(0.9, "--frames-dir", tmp_path / "out")
+    assert code == 0, err
+    assert shown(tmp_path / "out") == [0, 1, 2, 3, 4, 5, 5, 4, 3]
+    assert (report["fps"], report["frames"], report["idle_frames"]) == (FPS, 9, 0)
+    assert report["settings"]["silence"] == "off"
+
+
+def test_the_clip_keeps_its_time_at_another_rate_and_in_silence(generate, tmp_path, cache):
+    """Also where the mouth is closed in some frames, on which an avatar rests."""
+    assert generate(0.2, "--output", tmp_path / "first.mp4")[0] == 0
+    (name,) = list_avatars(cache)
+    description = json.loads((cache / name / "avatar.json").read_text())
+    (cache / name / "avatar.json").write_text(json.dumps(description | {"rest_frames": [0, 1, 2, 3]}))
+    write = ["--frames-dir", tmp_path / "out", "--fps", "20", "--silence", "-45dB"]
+    sound = write_sound(tmp_path / "silence.wav", np.zeros(16_000 * 6 // 10))
+    code, report, err = generate(0.6, *write, "--audio", sound)
+    assert code == 0, err
+    assert shown(tmp_path / "out") == [number // 2 for number in range(12)]
+    assert report["idle_frames"] == 12
+
+
+def test_what_is_prepared_is_found_again_by_its_content(generate, clip, cache, tmp_path, monkeypatch):
+    prepared = []
+    real = dubbing.prepare
+    monkeypatch.setattr(dubbing, "prepare", lambda *a, **k: (prepared.append(a[1].path), real(*a, **k)))
+    copy = shutil.copy(clip, tmp_path / "the same.avi")
+    for source in (clip, copy):
+        assert generate(0.3, "--output", tmp_path / "out.mp4", source=source)[0] == 0
+    assert prepared == [clip]
+    assert len(read_back(tmp_path / "out.mp4").times) == 3
+    other = film(tmp_path / "other.avi", map(disc_frame, range(1, 4)), FPS)
+    assert generate(0.3, "--output", tmp_path / "out.mp4", source=other)[0] == 0
+    assert prepared == [clip, other]
+    assert len(list_avatars(cache)) == 2
+    assert {load_meta(cache, name).fps for name in list_avatars(cache)} == {Fraction(FPS)}
+
+
+def test_the_cache_is_listed_and_cleared(generate, musetalk, cache, tmp_path):
+    assert musetalk("avatars", "list", "--cache")[1] == ""
+    assert generate(0.2, "--output", tmp_path / "out.mp4")[0] == 0
+    code, out, _ = musetalk("avatars", "list", "--cache", "--json")
+    (entry,) = json.loads(out)
+    assert (code, entry["source"], entry["frames"], entry["fps"]) == (0, "clip.avi", FRAMES, FPS)
+    assert entry["bytes"] > SIZE[0] * SIZE[1]
+    assert "clip.avi" in musetalk("avatars", "list", "--cache")[1]
+    (cache / f".{'0' * 32}.partial").mkdir()
+    code, out, err = musetalk("avatars", "remove", "--cache", "nobody")
+    assert (code, out) == (1, "")
+    assert "nobody" in err
+    code, out, _ = musetalk("avatars", "remove", "--cache", "--json")
+    assert (code, json.loads(out)) == (0, {"removed": sorted(["0" * 32, entry["name"]])})
+    assert not list(cache.iterdir())
+    code, _, err = musetalk("avatars", "remove")
+    assert code == 2
+    assert "NAME is missing" in err
+
+
+def test_two_who_want_the_same_prepare_it_once(models, clip, monkeypatch):
+    """The second one waits for the first, and finds what it made."""
+    entered, go, made = threading.Event(), threading.Event(), []
+    real = dubbing.prepare
+
+    def slowly(*arguments, **options):
+        made.append(1)
+        entered.set()
+        assert go.wait(LIMIT_S)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(dubbing, "prepare", slowly)
+    run = RunConfig(DataFolder(models, "flag"), model=str(models), device="cpu")
+    found = []
+    threads = [
+        threading.Thread(target=lambda: found.append(dubbing.find_or_prepare(run, clip)[1])) for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    assert entered.wait(LIMIT_S)
+    go.set()
+    for thread in threads:
+        thread.join(LIMIT_S)
+    assert made == [1]
+    assert len(found) == 2
+    assert len(set(found)) == 1
+
+
+def test_a_batch_takes_sources(musetalk, models, clip, tmp_path, cache, monkeypatch):
+    run_batches_here(monkeypatch)
+    for name in "ab":
+        write_sound(tmp_path / f"{name}.wav", speech(0.4))
+    (tmp_path / "list.csv").write_text(
+        "source,audio,output,fps\nclip.avi,a.wav,a.mp4,\nclip.avi,b.wav,b.mp4,20\n"
+    )
+    arguments = ["batch", tmp_path / "list.csv", "--model", models, "--models-dir", models]
+    code, out, err = musetalk(*arguments, "--sharpen", "off", "--device", "cpu", "--json")
+    assert code == 0, err
+    assert json.loads(out)["done"] == 2
+    assert [len(read_back(tmp_path / f"{name}.mp4").times) for name in "ab"] == [4, 8]
+    assert len(list_avatars(cache)) == 1
+    assert musetalk(*arguments, "--sharpen", "off", "--resume", "--dry-run")[1].count("skip") == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "said"),
+    [
+        (["--avatar", "anna", "--output", "out.mp4"], 2, "not both"),
+        (["--output", "out.avi"], 1, "which is not written"),
+        (["--output", "clip.avi"], 1, "--output clip.avi is the source itself"),
+        (["--output", "out.mp4", "--audio", "clip.avi"], 1, "clip.avi"),
+        (["--output", "out.mp4", "--source", "nothing.mp4"], 1, "There is no video or image"),
+        (["--output", "out.mp4", "--model", "v15"], 1, "is incomplete"),
+    ],
+)
+def test_what_cannot_be_used_is_one_sentence_before_any_preparation(
+    generate, cache, tmp_path, monkeypatch, more, code, said
+):
+    monkeypatch.chdir(tmp_path)
+    found, _, err = generate(0.2, "--models-dir", tmp_path, *more)
+    assert found == code
+    assert said in err
+    assert not cache.exists() or not list_avatars(cache)
+
+
+def test_the_key_depends_on_content_networks_and_options(models, clip, tmp_path):
+    run = RunConfig(DataFolder(models, "flag"), DataFolder(tmp_path, "flag"), str(models))
+    key = dubbing.source_key(run, clip)
+    assert dubbing.source_key(run, shutil.copy(clip, tmp_path / "copy.avi")) == key
+    from dataclasses import replace
+
+    assert dubbing.source_key(replace(run, precision="fp16"), clip) != key
+    bare = shutil.copytree(models, tmp_path / "bare")
+    shutil.rmtree(bare / "dwpose")
+    assert dubbing.source_key(replace(run, models=DataFolder(bare, "flag")), clip) != key
