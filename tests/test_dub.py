@@ -92,19 +92,18 @@ def test_the_clip_keeps_its_time_at_another_rate_and_in_silence(generate, tmp_pa
     assert report["idle_frames"] == 12
 
 
-def test_what_is_prepared_is_found_again_by_its_content(generate, clip, cache, tmp_path, monkeypatch):
+def test_what_is_prepared_is_found_again_by_its_content(models, clip, cache, tmp_path, monkeypatch):
     prepared = []
     real = dubbing.prepare
     monkeypatch.setattr(dubbing, "prepare", lambda *a, **k: (prepared.append(a[1].path), real(*a, **k)))
-    copy = shutil.copy(clip, tmp_path / "the same.avi")
-    for source in (clip, copy):
-        assert generate(0.3, "--output", tmp_path / "out.mp4", source=source)[0] == 0
-    assert prepared == [clip]
-    assert len(read_back(tmp_path / "out.mp4").times) == 3
+    run = RunConfig(DataFolder(models, "flag"), model=str(models), device="cpu")
+    copy = tmp_path / "the same.avi"
+    shutil.copy(clip, copy)
     other = film(tmp_path / "other.avi", map(disc_frame, range(1, 4)), FPS)
-    assert generate(0.3, "--output", tmp_path / "out.mp4", source=other)[0] == 0
+    names = [dubbing.find_or_prepare(run, source)[1] for source in (clip, copy, other, clip)]
     assert prepared == [clip, other]
-    assert len(list_avatars(cache)) == 2
+    assert names[0] == names[1] == names[3] != names[2]
+    assert {load_meta(cache, name).frames for name in list_avatars(cache)} == {FRAMES, 3}
     assert {load_meta(cache, name).fps for name in list_avatars(cache)} == {Fraction(FPS)}
 
 
