@@ -190,11 +190,17 @@ def _blur(image: Array, sigma: float) -> Array:
 def _unsharp(image: Array, amount: float, sigma: float, threshold: float) -> Array:
     """Sharpen `[H, W, C]`."""
     x = image.astype(np.float64 if image.dtype == np.float64 else np.float32)
-    detail = x - _blur(x, sigma)
+    blurred = _blur(x, sigma)
+    detail = np.subtract(x, blurred, out=blurred)
+    if image.dtype == np.uint8:
+        # x is in 0..255, so clipping all of it is clipping what is sharpened
+        detail *= np.abs(detail) >= threshold
+        detail *= amount
+        detail += x
+        np.clip(detail, 0, 255, out=detail)
+        return np.rint(detail, out=detail).astype(np.uint8)
     sharp = np.clip(x + amount * detail, 0, 255)
     result: Array = np.where(np.abs(detail) < threshold, x, sharp)
-    if image.dtype == np.uint8:
-        np.rint(result, out=result)
     return result.astype(image.dtype, copy=False)
 
 
