@@ -180,6 +180,7 @@ class JobConfig:
         window: Seconds of the encoder's window; None is what the card of the model says.
         sharpen: Unsharp mask after the resize, or None.
         image_ops: Where resize, sharpen and blend run.
+        graphs: On CUDA a warm-up captures the networks' work for each batch size, to be launched at once.
         batch_sizes: Sizes a batch may have, ascending; a batch is padded up to the next one. None is what
             suits the device.
         silence: The level below which the sound is silent, and no frame is made; None makes every frame.
@@ -198,6 +199,7 @@ class JobConfig:
     window: Fraction | None = None
     sharpen: Sharpen | None = Sharpen()
     image_ops: ImageOpsName = "auto"
+    graphs: bool = True
     batch_sizes: tuple[int, ...] | None = None
     silence: SilenceLevel | None = SilenceLevel()
     idle_avatar: str | None = None

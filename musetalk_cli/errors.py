@@ -37,6 +37,10 @@ class DeviceError(MuseTalkError):
     """The wanted device is not there or failed."""
 
 
+class DeviceLostError(DeviceError):
+    """The device has failed, and this process can do nothing more on it."""
+
+
 class OutputError(MuseTalkError):
     """A result cannot be written."""
 

@@ -137,6 +137,13 @@ def test_every_value_of_a_choice_arrives_as_it_was_written(settings, command, op
     assert arrived == value
 
 
+@pytest.mark.parametrize("command", ["realtime --avatar demo --audio speech.wav", "serve", "bench realtime"])
+@pytest.mark.parametrize("given", [[], ["--no-graphs"]])
+def test_graphs_are_used_unless_they_are_forbidden(settings, command, given):
+    (job,) = [one for one in settings(command, *given) if isinstance(one, JobConfig)]
+    assert job.graphs is not bool(given)
+
+
 @pytest.mark.parametrize("text", ["on", "off"])
 def test_smoothing_is_a_choice_of_two(settings, text):
     found = settings("prepare-avatar clip.avi --name anna", "--smooth", text)

@@ -1,5 +1,6 @@
 """Many streams of the real engine on one device loop: none holds up, ends or slows another."""
 
+import math
 import threading
 from fractions import Fraction
 
@@ -24,7 +25,7 @@ from runs import (
 
 from musetalk_cli.bench.synthetic import synthetic_avatar
 from musetalk_cli.engine.compositor import CpuPath
-from musetalk_cli.errors import InputError, OutputError
+from musetalk_cli.errors import DeviceLostError, InputError, OutputError
 from musetalk_cli.live.device_loop import ROUNDS, DeviceLoop
 from musetalk_cli.timeline import Timeline
 
@@ -176,6 +177,26 @@ class Breaks(CpuPath):
         if self.left < 0:
             raise self.failure
         return super().blend(faces, targets)
+
+
+@pytest.mark.parametrize(
+    ("error", "failures"),
+    [
+        (RuntimeError("shapes differ"), 1),
+        (torch.AcceleratorError("CUDA error: unspecified launch failure\nand more lines"), math.inf),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), math.inf),
+        (torch.OutOfMemoryError("CUDA out of memory."), 1),
+    ],
+)
+def test_a_loop_knows_whether_its_device_can_come_back(tiny_bundle, error, failures):
+    house, sink = House(tiny_bundle, images=Breaks(error, 1)), Sink()
+    house.add(Source(0, endless=True), sink)
+    house.start()
+    [told] = house.runs[0].stream.join().failures
+    house.end()
+    assert house.loop.failures == failures
+    assert isinstance(told, DeviceLostError) is (failures == math.inf)
+    assert sink.calls[-1] == "finish"
 
 
 def test_a_failure_of_the_engine_reaches_every_stream(tiny_bundle):

@@ -107,7 +107,7 @@ def _where_nothing_follows(callback: Callable[..., None]) -> Callable[..., None]
 @common_options(
     json=False,
     model="the published weights, else demo",
-    job=("fps", "alignment", "batch_size", "sharpen"),
+    job=("fps", "alignment", "no_graphs", "batch_size", "sharpen"),
 )
 def bench(
     common: Common,

@@ -47,7 +47,7 @@ Seconds = Annotated[float, typer.Option("--seconds", min=1, max=86_400, help="Le
 @common_options(
     json=False,
     model="the published weights, else demo",
-    job=("fps", "alignment", "context", "window", "batch_size", "sharpen"),
+    job=("fps", "alignment", "context", "window", "no_graphs", "batch_size", "sharpen"),
 )
 def realtime(
     common: Common,

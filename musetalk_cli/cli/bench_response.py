@@ -59,7 +59,7 @@ Ideal = Annotated[
 @common_options(
     json=False,
     model="the published weights, else demo",
-    job=("fps", "alignment", "context", "window", "batch_size", "sharpen"),
+    job=("fps", "alignment", "context", "window", "no_graphs", "batch_size", "sharpen"),
 )
 def response(
     common: Common,

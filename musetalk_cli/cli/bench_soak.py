@@ -43,7 +43,7 @@ Seconds = Annotated[float, typer.Option("--seconds", min=1, max=86_400, help="Ho
 @common_options(
     json=False,
     model="the published weights, else demo",
-    job=("fps", "alignment", "live_chunk", "context", "window", "batch_size", "sharpen"),
+    job=("fps", "alignment", "live_chunk", "context", "window", "no_graphs", "batch_size", "sharpen"),
 )
 def soak(
     common: Common,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -72,6 +73,10 @@ ImageOpsOption = Annotated[
 ]
 BatchSize = Annotated[
     str, typer.Option("--batch-size", metavar="auto|N[,N...]", help="Sizes that a batch of frames may have.")
+]
+NoGraphs = Annotated[
+    bool,
+    typer.Option("--no-graphs", help="On a GPU launch each operation singly: without CUDA graphs."),
 ]
 Chunk = Annotated[
     str,
@@ -162,8 +167,8 @@ class JobOption:
 
     field: str
     kind: object
-    default: str | None
-    read: Callable[[str], object] = str
+    default: str | bool | None
+    read: Callable[[Any], object] = str
 
 
 # what has another form on the command line
@@ -186,6 +191,7 @@ OPTIONS = {
     "when_late": JobOption("when_late", WhenLateOption, JOB.when_late),
     "sharpen": JobOption("sharpen", SharpenOption, SHARPEN, parse_sharpen),
     "image_ops": JobOption("image_ops", ImageOpsOption, JOB.image_ops),
+    "no_graphs": JobOption("graphs", NoGraphs, not JOB.graphs, operator.not_),
     "batch_size": JobOption("batch_sizes", BatchSize, BATCH_SIZE, parse_batch_sizes),
 }
 """By the name of a command's argument."""
@@ -200,7 +206,7 @@ def parameters(names: Sequence[str]) -> list[inspect.Parameter]:
     ]
 
 
-def read(written: Mapping[str, str | None]) -> JobConfig:
+def read(written: Mapping[str, str | bool | None]) -> JobConfig:
     """The job that options make, by their names in `OPTIONS`.
 
     Raises:

@@ -105,6 +105,7 @@ LogJson = Annotated[bool, typer.Option("--log-json", help="Write the log as one 
         "silence",
         "sharpen",
         "image_ops",
+        "no_graphs",
         "batch_size",
     ),
     model="the published weights that are there, else demo",

@@ -33,6 +33,7 @@ from musetalk_cli.engine.windows import Encode, FeatureStream
 from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.nets.audio_encoder import AudioEncoder, EncodeRequest
 from musetalk_cli.nets.generator import Generator
+from musetalk_cli.text import PROGRESS
 from musetalk_cli.timeline import ROWS_PER_SECOND, Timeline, ceil_div
 from musetalk_cli.types import StreamFormat
 
@@ -66,6 +67,7 @@ class Engine:
 
     Attributes:
         costs: What this machine needs, as far as it was measured.
+        warm_up_s: Seconds that the warm-up took; 0 without one.
         window_rows: Rows of the encoder's window.
         images: What the device holds of avatars, and the image steps.
         repair: What is done about faces that are not numbers.
@@ -85,6 +87,7 @@ class Engine:
         live: bool = False,
     ) -> None:
         self.costs = Costs()
+        self.warm_up_s = 0.0
         self.bundle = bundle
         self.job = job
         self.stats = stats
@@ -160,6 +163,9 @@ class Engine:
             sample_rate: Samples per second of the sound that will come.
             channels: Channels of the sound that will come.
             options: How it treats silence and time; without, every frame is made.
+
+        Raises:
+            DeviceError: The device has failed, or has no memory for the avatar.
         """
         options = options or SessionOptions()
         stream = StreamFormat(avatar.meta.width, avatar.meta.height, fps, sample_rate, channels)
@@ -171,7 +177,8 @@ class Engine:
         hearing = Hearing(timeline, features, planner, sample_rate, channels)
         session = Session(avatar, hearing, timeline, stream, options)
         # in this order: a session that takes part may be stepped at once, and no step is to copy an avatar
-        self.images.hold(avatar)
+        with told():
+            self.images.hold(avatar)
         self._scheduler.add(session)
         return session
 
@@ -190,14 +197,19 @@ class Engine:
             ModelError: The networks make no face of this avatar.
             DeviceError: There is no memory for the smallest batch, or the device has failed.
         """
+        begun, sizes = self.stats.clock.now(), self.batch_sizes
+        if self._on_cuda:
+            log.log(PROGRESS, "Warming up with batches of %s frames.", ", ".join(map(str, sizes)))
         rehearsal = Rehearsal(
             self.bundle, self._encode, self.faces, self.images, self.repair, self.stats.clock
         )
-        sizes = self.batch_sizes
+        graphs = self.job.graphs and self._on_cuda
         with told():
             self.images.hold(avatar)
             try:
-                self.costs = rehearsal.measure(avatar, sizes, self.window_rows, live=self._live)
+                self.costs = rehearsal.measure(
+                    avatar, sizes, self.window_rows, live=self._live, graphs=graphs
+                )
             finally:
                 self.images.release(avatar)
         most = max(self.costs.batches)
@@ -209,6 +221,9 @@ class Engine:
             )
         self.stats.clear()
         self.faces.filling = Filling()
+        self.warm_up_s = self.stats.clock.now() - begun
+        if self._on_cuda:
+            log.log(PROGRESS, "Warmed up in %.1f s.", self.warm_up_s)
 
     @torch.inference_mode()
     def step(self) -> bool:

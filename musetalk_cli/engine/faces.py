@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from musetalk_cli.engine.costs import Filling
+from musetalk_cli.engine.graphs import GraphedNetworks, Recorder
+from musetalk_cli.errors import first_line
 from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.nets.generator import Generator
 
@@ -35,6 +37,12 @@ class FaceMaker:
         self._generator = generator
         self._stats = stats
         self._most: int | None = None
+        self._graphed: dict[int, GraphedNetworks] = {}
+
+    @property
+    def graphed(self) -> tuple[int, ...]:
+        """Sizes for which there are CUDA graphs, ascending."""
+        return tuple(sorted(self._graphed))
 
     def take_sizes(self, sizes: Sequence[int]) -> None:
         """Settle the sizes, those left out that are known to need more memory than there is."""
@@ -47,6 +55,8 @@ class FaceMaker:
         """Make no larger batches from now on; the sizes become fewer, and so many frames are one of them."""
         self._most = most
         self.take_sizes(self.sizes)
+        # larger ones hold the memory that lacks
+        self._graphed = {size: graphed for size, graphed in self._graphed.items() if size in self.sizes}
 
     def halve(self, error: torch.OutOfMemoryError) -> None:
         """Make batches of half the size from now on, once.
@@ -76,7 +86,8 @@ class FaceMaker:
             latents: `[8, 32, 32]` of each.
 
         Returns:
-            uint8 `[B, 256, 256, 3]` and bool `[B]`, as `Generator.faces` gives them, without the padding.
+            uint8 `[B, 256, 256, 3]` and bool `[B]`, as `Generator.faces` gives them, without the padding. A
+            graph's are overwritten by the next batch: what reads them is to be given to the device before.
         """
         count = len(tokens)
         size = next(size for size in self.sizes if size >= count)
@@ -84,11 +95,37 @@ class FaceMaker:
         self.filling.frames += count
         self.filling.rows += size
         padded = [*range(count), *[count - 1] * (size - count)]
-        with self._stats.device_span("unet"):
-            predicted = self._generator.unet(
-                torch.stack([tokens[number] for number in padded]),
-                torch.stack([latents[number] for number in padded]),
-            )
-        with self._stats.device_span("vae"):
-            faces, finite = self._generator.faces(predicted)
+        told, known = [tokens[number] for number in padded], [latents[number] for number in padded]
+        span, graphed = self._stats.device_span, self._graphed.get(size)
+        if graphed is not None:
+            with span("unet"):
+                graphed.unet(told, known)
+            with span("vae"):
+                faces, finite = graphed.faces()
+        else:
+            with span("unet"):
+                predicted = self._generator.unet(torch.stack(told), torch.stack(known))
+            with span("vae"):
+                faces, finite = self._generator.faces(predicted)
         return faces[:count], finite[:count]
+
+    def capture(self, tokens: Tensor, latents: Tensor, sizes: Sequence[int]) -> None:
+        """Capture graphs for batches of some sizes, which were made before; where that fails there is none.
+
+        Args:
+            tokens: `[tokens, width]` of a frame, on a CUDA device.
+            latents: `[8, 32, 32]` of it.
+            sizes: Which sizes.
+        """
+        recorder = Recorder(tokens.device)
+        # the largest first: the others find room in its memory
+        for size in sorted(sizes, reverse=True):
+            try:
+                self._graphed[size] = GraphedNetworks(recorder, self._generator, tokens, latents, size)
+            except RuntimeError as error:
+                log.warning(
+                    "No CUDA graph for batches of %d frames, whose work is launched singly: %s",
+                    size,
+                    first_line(error),
+                )
+                return

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from musetalk_cli.engine.session import Session
-from musetalk_cli.errors import DeviceError, first_line, is_device_lost
+from musetalk_cli.errors import DeviceError, DeviceLostError, first_line, is_device_lost
 
 
 @contextmanager
@@ -27,7 +27,8 @@ def told() -> Iterator[None]:
     """What is not a mistake but the device's own failure is told as one that the user can act on.
 
     Raises:
-        DeviceError: The device has failed, or its memory does not suffice.
+        DeviceError: Its memory does not suffice.
+        DeviceLostError: It has failed.
     """
     try:
         yield
@@ -39,7 +40,7 @@ def told() -> Iterator[None]:
     except RuntimeError as error:
         if not is_device_lost(error):
             raise
-        raise DeviceError(
+        raise DeviceLostError(
             f"The device has failed: {first_line(error)}.",
             "Start again. Where it comes back `dmesg` may tell why, and --device cpu does without it.",
         ) from error

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from musetalk_cli.clock import Clock
 from musetalk_cli.engine.costs import Costs
@@ -56,7 +58,9 @@ class Rehearsal:
         self._clock = clock
         self._on_cuda = bundle.device.type == "cuda"
 
-    def measure(self, avatar: Avatar, sizes: Sequence[int], window_rows: int, *, live: bool) -> Costs:
+    def measure(
+        self, avatar: Avatar, sizes: Sequence[int], window_rows: int, *, live: bool, graphs: bool
+    ) -> Costs:
         """Make every batch size on CUDA, the first and the last elsewhere: a new shape costs little there.
 
         On CUDA sizes that the device has no memory for are left out.
@@ -66,6 +70,7 @@ class Rehearsal:
             sizes: Sizes a batch may have, ascending.
             window_rows: Rows of the encoder's window.
             live: Each is timed several times, and the shortest counts.
+            graphs: Capture CUDA graphs of the sizes; on CUDA alone.
 
         Raises:
             ModelError: The networks make no face of this avatar.
@@ -74,7 +79,11 @@ class Rehearsal:
         second = np.zeros(SAMPLE_RATE, np.float32)
         request = EncodeRequest(second, range(ROWS_PER_SECOND), window_rows)
         self._encode([request])
-        sizes = self._fitting(avatar, sizes if self._on_cuda else sorted({sizes[0], sizes[-1]}))
+        with _measured_convolutions():
+            sizes = self._fitting(avatar, sizes if self._on_cuda else sorted({sizes[0], sizes[-1]}))
+            if graphs:
+                _, tokens, latents = self._frame(avatar)
+                self._faces.capture(tokens, latents, sizes)
         trials = TRIALS if live else 1
         hop = self._shortest(lambda: self._encode([request]), trials)
         return Costs(hop, {size: self._shortest(partial(self._make, avatar, size), trials) for size in sizes})
@@ -93,14 +102,22 @@ class Rehearsal:
             return sizes[:number]
         return sizes
 
+    def _frame(self, avatar: Avatar) -> tuple[SourceFrame, Tensor, Tensor]:
+        """A frame of an avatar with a face, and its tokens and latents on the device."""
+        number = next(number for number, patch in enumerate(avatar.patches) if patch is not None)
+        source = SourceFrame(avatar, number)
+        [latents] = self._images.latents([source])
+        # as the encoder gives them, in fp32
+        tokens = torch.zeros(
+            ROWS_PER_FRAME * self._bundle.layers, self._bundle.token_width, device=latents.device
+        )
+        return source, tokens, latents
+
     def _make(self, avatar: Avatar, size: int) -> None:
         """Make a batch of one frame of an avatar, so many times."""
-        source = next(number for number, patch in enumerate(avatar.patches) if patch is not None)
-        sources = [SourceFrame(avatar, source)] * size
-        latents = self._images.latents(sources)
-        tokens = latents[0].new_zeros(ROWS_PER_FRAME * self._bundle.layers, self._bundle.token_width)
-        faces, finite = self._faces.make([tokens] * size, latents)
-        *_, marks = self._images.run(sources, faces, finite)()
+        source, tokens, latents = self._frame(avatar)
+        faces, finite = self._faces.make([tokens] * size, [latents] * size)
+        *_, marks = self._images.run([source] * size, faces, finite)()
         self._repair.note(marks)
         if not marks.all():
             self._repair.check(avatar, tokens)
@@ -117,3 +134,14 @@ class Rehearsal:
         work()
         wait_for(self._bundle.device)
         return self._clock.now() - begun
+
+
+@contextmanager
+def _measured_convolutions() -> Iterator[None]:
+    """Let cuDNN measure which of its convolutions is fastest for each shape that is new, and remember it."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before

@@ -15,6 +15,7 @@ from typing import Protocol
 from musetalk_cli.clock import Clock
 from musetalk_cli.engine.engine import Engine
 from musetalk_cli.engine.session import Session
+from musetalk_cli.errors import DeviceLostError
 
 ROUNDS = 8
 """Rounds of the loop whose longest is what a stream may have to wait for its turn."""
@@ -53,7 +54,8 @@ class DeviceLoop:
         clock: Where time comes from.
 
     Attributes:
-        failures: How often the device failed since it last did what was to be done.
+        failures: How often the device failed since it last did what was to be done; infinite where it never
+            will again.
     """
 
     def __init__(self, engine: Engine, clock: Clock) -> None:
@@ -62,7 +64,7 @@ class DeviceLoop:
         self._seats: tuple[Seat, ...] = ()
         self._lock = threading.Lock()
         self._wake = threading.Event()
-        self.failures = 0
+        self.failures: float = 0
         self._rounds: deque[float] = deque(maxlen=ROUNDS)
 
     @property
@@ -108,7 +110,7 @@ class DeviceLoop:
                 self._rounds.append(0.0)
                 self._rest()
         except BaseException as error:
-            self.failures += 1
+            self.failures = math.inf if isinstance(error, DeviceLostError) else self.failures + 1
             for seat in self._seats:
                 self._leave(seat)
                 seat.fail(error)

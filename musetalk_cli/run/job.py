@@ -247,6 +247,7 @@ def settings(engine: Engine, job: JobConfig, avatar_name: str) -> dict[str, str 
         "context_s": None if job.context is None else float(job.context),
         "window_s": engine.window_rows / ROWS_PER_SECOND,
         "batch_sizes": ",".join(str(size) for size in engine.batch_sizes),
+        "graphs": ",".join(str(size) for size in engine.faces.graphed) or "off",
         "fps": str(Fraction(job.fps)),
         "alignment": job.alignment,
         "silence": "off" if job.silence is None else str(job.silence),

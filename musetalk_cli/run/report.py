@@ -55,6 +55,7 @@ class Report:
         idle_share: The share of frames so saved, 0..1.
         lost_sound_s: Seconds of sound that came and could not be kept.
         fallbacks: How often the device's image path was given up.
+        warm_up_s: Seconds in which everything was done once before the sound began; 0 for a recording.
         batch_halvings: How often the largest batch was halved, since the device had no memory for it: 0 or 1.
         broken_frames: Frames that show the source frame, since the face made for them is not a number.
         remade_frames: Faces that were not a number in the networks' format, and were made again in fp32.
@@ -90,6 +91,7 @@ class Report:
     idle_share: float
     lost_sound_s: float
     fallbacks: int
+    warm_up_s: float
     batch_halvings: int
     broken_frames: int
     remade_frames: int
@@ -149,6 +151,7 @@ def make_report(
         idle_share=outcome.idle / outcome.frames if outcome.frames else 0.0,
         lost_sound_s=outcome.lost_samples / outcome.sample_rate,
         fallbacks=engine.images.fallbacks,
+        warm_up_s=engine.warm_up_s,
         batch_halvings=engine.faces.halvings,
         broken_frames=outcome.broken,
         remade_frames=engine.repair.remade,

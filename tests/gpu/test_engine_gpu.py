@@ -13,18 +13,23 @@ from musetalk_cli.bench.synthetic import synthetic_avatar
 from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import JobConfig
 from musetalk_cli.engine.engine import Engine
+from musetalk_cli.engine.faces import FaceMaker
+from musetalk_cli.engine.uploads import Uploads, places_of
 from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.nets.bundle import load_bundle
+from musetalk_cli.nets.generator import Generator
 from musetalk_cli.timeline import mirrored
 
 pytestmark = pytest.mark.gpu
 JOB = JobConfig(sharpen=None)
 
 
-def frames_of(bundle, job, sound, *avatars):
+def frames_of(bundle, job, sound, *avatars, warm=False):
     """Speak with every avatar through one engine at once."""
     device = bundle.device if bundle.device.type == "cuda" else None
     engine = Engine(bundle, job, StageStats(MonotonicClock(), device))
+    if warm:
+        engine.warm_up(avatars[0])
     sessions = [engine.open(avatar, Fraction(25), Fraction(1, 2), None, 16_000, 1) for avatar in avatars]
     for session in sessions:
         session.hear(sound[:, None], 0.0)
@@ -103,3 +108,50 @@ def test_a_warm_up_covers_every_batch_size(cuda_bundle, golden_avatar):
     engine = Engine(bundle, JobConfig(), StageStats(MonotonicClock(), bundle.device))
     engine.warm_up(golden_avatar)
     assert engine.images.fallbacks == 0
+    assert engine.faces.graphed == engine.batch_sizes
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_graphs_give_what_single_launches_give(cuda_bundle, dtype):
+    """Also where batches of several sizes take turns, which share their memory; within one level."""
+    bundle = cuda_bundle(dtype)
+    random = torch.Generator().manual_seed(0)
+    tokens = torch.randn(13, 10 * bundle.layers, bundle.token_width, generator=random).cuda()
+    latents = torch.randn(13, 8, 32, 32, generator=random).to("cuda", dtype)
+    graphed, single = (FaceMaker(Generator(bundle), StageStats()) for _ in range(2))
+    with torch.inference_mode():
+        for faces in (graphed, single):
+            faces.take_sizes((1, 4, 13))
+            for size in faces.sizes:
+                faces.make([tokens[0]] * size, [latents[0]] * size)
+        graphed.capture(tokens[0], latents[0], graphed.sizes)
+        assert graphed.graphed == (1, 4, 13)
+        for count in (1, 13, 3, 4, 13, 1):
+            ours, marks = (made.cpu() for made in graphed.make([*tokens[:count]], [*latents[:count]]))
+            theirs, _ = single.make([*tokens[:count]], [*latents[:count]])
+            assert len(ours) == count
+            assert marks.all()
+            assert (ours.int() - theirs.cpu().int()).abs().max() <= 1
+
+
+def test_frames_of_graphs_are_those_of_single_launches(cuda_bundle, golden_avatar, golden_sound):
+    bundle, job, taken = cuda_bundle(torch.float32), replace(JOB, batch_sizes=(1, 4)), []
+    for graphs in (True, False):
+        [frames], engine = frames_of(
+            bundle, replace(job, graphs=graphs), golden_sound, golden_avatar, warm=True
+        )
+        assert bool(engine.faces.graphed) is graphs
+        taken.append(frames)
+    for one, other in zip(*taken, strict=True):
+        assert np.abs(one.astype(int) - other).max() <= 1
+
+
+def test_what_is_uploaded_is_whole_while_the_device_is_busy():
+    random = np.random.default_rng(0)
+    arrays = [random.integers(0, 256, size, np.uint8) for size in (9_000_001, 7, 5_000_000)]
+    busy = torch.randn(2048, 2048, device="cuda")
+    for _ in range(20):
+        busy = busy @ busy.T / 2048
+    packed = Uploads(torch.device("cuda"), 1 << 20).pack(arrays).cpu().numpy()
+    for at, array in zip(places_of(arrays)[0], arrays, strict=True):
+        assert np.array_equal(packed[at : at + len(array)], array)

@@ -6,7 +6,7 @@ import threading
 import pytest
 import torch
 
-from . import guard
+from . import graphs, guard
 from .device import Device, Pace
 from .tensors import CPU, Calls, Everywhere, OnDevice
 
@@ -97,6 +97,7 @@ def _stands_in():
         "get_sync_debug_mode": lambda: 2 * OnDevice.gpu.forbids_waits,
         "set_sync_debug_mode": set_mode,
         "empty_cache": empty_cache,
+        **graphs.stands_in(lambda: OnDevice.gpu),
         "max_memory_allocated": lambda device=None: 0,
         "reset_peak_memory_stats": lambda device=None: None,
     }

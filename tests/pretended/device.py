@@ -98,6 +98,15 @@ class Device:
         self._pinned = {}
         self._local = threading.local()
 
+    @property
+    def tape(self):
+        """What this thread captures, if it does."""
+        return getattr(self._local, "tape", None)
+
+    @tape.setter
+    def tape(self, tape):
+        self._local.tape = tape
+
     def check(self):
         """Raise where it has failed, as whatever a program calls then."""
         if self.lives is not None and self.lives <= 0:
@@ -106,7 +115,9 @@ class Device:
             )
 
     def launch(self, name, read, written):
-        """Count an operator: its name, and the host's tensors that it reads and writes."""
+        """Count an operator: its name, and the host's tensors that it reads and writes; none in a capture."""
+        if self.tape is not None:
+            return
         self.lives = None if self.lives is None else self.lives - 1
         self.check()
         self.launches[name] += 1
@@ -135,6 +146,7 @@ class Device:
         return mark.given <= self._given[mark.line] - len(self._queues[mark.line])
 
     def _enqueue(self, line, way, work):
+        assert self.tape is None, "copies between host and device are not captured here"
         with self._lock:
             self._queues[line].append((way, work))
             self._given[line] += 1
@@ -151,6 +163,8 @@ class Device:
     def wait(self, kind, *marks, implied=True):
         """Wait until it has passed marks, or all of this thread's line; `implied` where nobody asked to."""
         self.check()
+        if self.tape is not None:
+            raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
         place = caller()
         if self.forbids_waits and implied:
             raise SynchronizingError(f"called a synchronizing CUDA operation: {kind} in {place}")

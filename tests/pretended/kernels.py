@@ -26,9 +26,15 @@ class Kernel:
                         f"Pointer argument (at {place}) cannot be accessed from Triton (cpu tensor?)"
                     )
             OnDevice.gpu.launch(self.name, [one.inside for one in tensors], [])
-            if OnDevice.gpu.inside == CPU:
-                inside = [one.inside if isinstance(one, OnDevice) else one for one in arguments]
-                self._interpreted[grid](*inside, **options)
+            inside = [one.inside if isinstance(one, OnDevice) else one for one in arguments]
+
+            def work():
+                if OnDevice.gpu.inside == CPU:
+                    self._interpreted[grid](*inside, **options)
+
+            work()
+            if OnDevice.gpu.tape is not None:
+                OnDevice.gpu.tape.note(work, [one.inside for one in tensors], [])
 
         return launch
 

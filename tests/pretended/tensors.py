@@ -124,8 +124,10 @@ def operate(gpu, func, args, kwargs):
 def _make(gpu, func, name, args, kwargs):
     """An operator without a tensor of the device: it makes one, or pins memory, or is the host's."""
     if is_cuda(kwargs.get("device")):
-        made = func(*args, **{**kwargs, "device": gpu.inside})
+        kwargs = {**kwargs, "device": gpu.inside}
+        made = func(*args, **kwargs)
         _count(gpu, func, name, [], [made])
+        _note(gpu, func, name, args, kwargs, [], [made])
         return OnDevice(made)
     if name == "_pin_memory":
         return gpu.pin(args[0].clone())
@@ -139,6 +141,20 @@ def _count(gpu, func, name, read, written):
         gpu.launch(name, read, written)
 
 
+def _note(gpu, func, name, args, kwargs, read, made):
+    """Put an operator on the tape of a capture, if there is one; a view sees what is made in its place."""
+    if gpu.tape is None or func.is_view:
+        return
+
+    def again():
+        if name not in LAUNCHES_NOTHING:
+            for old, new in zip(made, _tensors_of([func(*args, **kwargs)]), strict=True):
+                if old is not new:
+                    old.copy_(new)
+
+    gpu.tape.note(again, read, made)
+
+
 def _copy(gpu, target, source, non_blocking=False):
     """Copy within the device, or between it and the host."""
     up, down = isinstance(target, OnDevice), isinstance(source, OnDevice)
@@ -147,6 +163,8 @@ def _copy(gpu, target, source, non_blocking=False):
         gpu.launch("copy_", [outside], [inside])
     if up == down:
         inside.copy_(outside)
+        if gpu.tape is not None:
+            gpu.tape.note(lambda: inside.copy_(outside), [outside, inside], [])
     elif non_blocking and gpu.is_pinned(source if up else target):
         (gpu.copy_up if up else gpu.copy_down)(inside, outside)
     else:
@@ -197,11 +215,11 @@ def _compute(gpu, func, name, tensors, args, kwargs):
             return leaf
         return shells[id(leaf)] if id(leaf) in shells else OnDevice(leaf)
 
-    result = func(
-        *_each(open_shell, args), **{key: _each(open_shell, value) for key, value in kwargs.items()}
-    )
-    result = _in_layout(name, tensors, result)
-    _count(gpu, func, name, [_each(open_shell, tensor) for tensor in tensors], _tensors_of([result]))
+    opened = _each(open_shell, args), {key: _each(open_shell, value) for key, value in kwargs.items()}
+    result = _in_layout(name, tensors, func(*opened[0], **opened[1]))
+    read, made = [_each(open_shell, tensor) for tensor in tensors], _tensors_of([result])
+    _count(gpu, func, name, read, made)
+    _note(gpu, func, name, *opened, read, made)
     if torch.Tag.inplace_view in func.tags:
         with no_dispatch():  # the shell takes the new shape too
             func(*args, **kwargs)

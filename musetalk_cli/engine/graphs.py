@@ -1,0 +1,86 @@
+"""UNet and VAE of one batch size as CUDA graphs: a thousand launches become two.
+
+A graph reads and writes where it was captured: what a batch needs is copied in first, and what comes out is
+there until any graph is replayed again. All of it is given to one stream, whose work passes in order, so what
+reads the faces has only to be given to the device before the next replay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from musetalk_cli.nets.generator import Generator
+
+Made = TypeVar("Made")
+
+
+class Recorder:
+    """Captures graphs that share their memory, on one stream aside.
+
+    Args:
+        device: A CUDA device.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def capture(self, work: Callable[[], Made]) -> tuple[torch.cuda.CUDAGraph, Made]:
+        """A graph of some work, and what it gives: no numbers before the first replay.
+
+        The work is done once before, on the same stream: what libraries set up for a stream they set up then.
+
+        Raises:
+            RuntimeError: It cannot be captured.
+        """
+        self._aside.wait_stream(torch.cuda.current_stream(self._device))
+        graph = torch.cuda.CUDAGraph()
+        # around all of it: a capture that fails may not set the stream back
+        with torch.cuda.stream(self._aside):
+            work()
+            # what other threads ask of the device meanwhile, like an upload, spoils no capture
+            with torch.cuda.graph(
+                graph, pool=self._pool, stream=self._aside, capture_error_mode="thread_local"
+            ):
+                made = work()
+        torch.cuda.current_stream(self._device).wait_stream(self._aside)
+        return graph, made
+
+
+class GraphedNetworks:
+    """The networks for batches of one size.
+
+    Args:
+        recorder: Captures the graphs.
+        generator: UNet and VAE, which made a batch of this size before.
+        tokens: `[tokens, width]` of a frame, on the device; other frames' have the same shape and type.
+        latents: `[8, 32, 32]` of a frame.
+        size: Frames of a batch.
+
+    Raises:
+        RuntimeError: They cannot be captured.
+    """
+
+    def __init__(
+        self, recorder: Recorder, generator: Generator, tokens: Tensor, latents: Tensor, size: int
+    ) -> None:
+        self._tokens = tokens.new_zeros(size, *tokens.shape)
+        self._latents = latents.new_zeros(size, *latents.shape)
+        self._unet, predicted = recorder.capture(lambda: generator.unet(self._tokens, self._latents))
+        self._vae, self._made = recorder.capture(lambda: generator.faces(predicted))
+
+    def unet(self, tokens: Sequence[Tensor], latents: Sequence[Tensor]) -> None:
+        """Start the UNet on the frames of a batch, as many as it has."""
+        torch.stack(list(tokens), out=self._tokens)
+        torch.stack(list(latents), out=self._latents)
+        self._unet.replay()
+
+    def faces(self) -> tuple[Tensor, Tensor]:
+        """Start the VAE on what the UNet gives; as `Generator.faces`, until any graph is replayed again."""
+        self._vae.replay()
+        return self._made
