@@ -1,6 +1,6 @@
 """How far the mouth is from the sound in a browser that watches the demo.
 
-    python benchmarks/page_sync.py [--rounds 5] [--fps 25] [--json FILE]
+    python -m benchmarks.page_sync [--rounds 5] [--fps 25] [--json FILE]
 
 Chromium watches `musetalk serve` and has the sample spoken. In the page the opening of the mouth (the light
 of its region) is taken with the time at which each picture is seen, and the power of the sound as WebRTC
@@ -12,15 +12,9 @@ fits best says when the sample began for the eye and for the ear. The difference
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import re
-import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -31,6 +25,7 @@ import soundfile
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.demo_page import ROOT, chromium, demo_service
 from musetalk_cli.config import JobConfig, RunConfig
 from musetalk_cli.run.generate import generate
 
@@ -38,7 +33,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 HERE = Path(__file__).parent
-ROOT = HERE.parent
 SAMPLE = ROOT / "avatars" / "demo" / "sample.wav"
 MOUTH = (190, 350, 320, 440)
 """Of the demo."""
@@ -146,19 +140,6 @@ def measure(page: Page, truth: Truth) -> Sync:
     return Sync(1000 * (looked - heard), mouth_alike, sound_alike, len(pictures))
 
 
-@contextlib.contextmanager
-def service(fps: Fraction) -> Iterator[str]:
-    """`musetalk serve` with the demo, in a process of its own; its address."""
-    command = [sys.executable, "-m", "musetalk_cli", "serve", "--model", "demo", "--fps", str(fps)]
-    with subprocess.Popen([*command, "--port", "0"], stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
-        try:
-            addresses = (re.search(r"http://[\d.:]+\d", line) for line in process.stderr or ())
-            yield next(address[0] for address in addresses if address)
-        finally:
-            process.terminate()
-            process.communicate()
-
-
 def main() -> None:
     """Measure, and print what came out."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -166,11 +147,8 @@ def main() -> None:
     parser.add_argument("--fps", type=Fraction, default=Fraction(25))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    from playwright.sync_api import sync_playwright
-
     truth = truth_of(RunConfig(), JobConfig(fps=options.fps), "demo", SAMPLE, MOUTH)
-    with service(options.fps) as url, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+    with demo_service("--fps", str(options.fps)) as url, chromium() as browser:
         page = browser.new_page(bypass_csp=True)
         page.goto(url)
         page.locator("#connect:enabled").click()
@@ -181,7 +159,6 @@ def main() -> None:
             print(rounds[-1], flush=True)
             page.locator("#state[data-state=live]").wait_for(timeout=60_000)
         page.click("#stop")
-        browser.close()
     late = [each.mouth_after_sound_ms for each in rounds if min(each.mouth_alike, each.sound_alike) > FIT]
     print(f"{len(late)} of {len(rounds)} rounds fit; where few do, the machine was too busy")
     if late:

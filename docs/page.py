@@ -1,27 +1,22 @@
 """Makes the pictures of the service's page: the embedded avatar speaks its sample in a headless Chromium.
 
-python docs/page.py [--output docs]
+python -m docs.page [--output docs]
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import io
-import re
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from benchmarks.demo_page import chromium, demo_service
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-ROOT = Path(__file__).parents[1]
 COLOURS, ROUNDS = 256, 4
 OPEN = """
 async ([left, top, width, height]) => {
@@ -58,27 +53,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent)
     output: Path = parser.parse_args().output
-    from playwright.sync_api import sync_playwright
-
-    with _service() as url, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+    with demo_service() as url, chromium() as browser:
         for name in VIEWS:
             picture = _look(browser, url, name).quantize(COLOURS, kmeans=ROUNDS, dither=Image.Dither.NONE)
             picture.save(output / name, optimize=True)
             print(f"{output / name}: {(output / name).stat().st_size / 1e3:.0f} kB")
-        browser.close()
-
-
-@contextlib.contextmanager
-def _service() -> Iterator[str]:
-    command = [sys.executable, "-m", "musetalk_cli", "serve", "--model", "demo", "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
-        try:
-            addresses = (re.search(r"http://[\d.:]+\d", line) for line in process.stderr or ())
-            yield next(address[0] for address in addresses if address)
-        finally:
-            process.terminate()
-            process.communicate()
 
 
 def _look(browser: Browser, url: str, name: str) -> Image.Image:

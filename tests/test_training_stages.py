@@ -13,7 +13,7 @@ import torch
 
 from musetalk_cli.nets.bundle import load_bundle
 from musetalk_cli.nets.generator import position_table
-from training import bundle, evaluate, faces, listening, nets, picturing, sounds, speaking, visemes
+from training import bundle, evaluate, faces, listening, measures, nets, picturing, sounds, speaking, visemes
 from training.meter import Meter
 from training.schedule import Schedule
 
@@ -181,15 +181,15 @@ def test_the_meter_reads_mouths_it_was_not_made_of(clip):
 
 def test_a_late_mouth_has_a_lag_above_zero():
     truth = np.random.default_rng(0).random(200)
-    assert evaluate.best_lag(np.roll(truth, 3), truth) == 3
-    assert evaluate.best_lag(truth, truth) == 0
-    assert evaluate.best_lag(np.roll(truth, -2), truth) == -2
+    assert measures.best_lag(np.roll(truth, 3), truth) == 3
+    assert measures.best_lag(truth, truth) == 0
+    assert measures.best_lag(np.roll(truth, -2), truth) == -2
 
 
 def test_psnr_of_a_known_error():
     truth = np.full((2, 256, 256, 3), 100, np.uint8)
     centres = np.full((2, 2), 150, np.float32)
-    assert evaluate.mouth_psnr(truth + np.uint8(10), truth, centres) == pytest.approx(20 * np.log10(25.5))
+    assert measures.mouth_psnr(truth + np.uint8(10), truth, centres) == pytest.approx(20 * np.log10(25.5))
 
 
 def test_the_rate_rises_then_falls_to_a_hundredth():

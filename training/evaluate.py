@@ -25,10 +25,18 @@ from musetalk_cli.nets.generator import FaceEncoder, Generator
 from musetalk_cli.timeline import ROWS_PER_SECOND, Timeline
 from training import faces, sounds, visemes
 from training.face import Pose
+from training.measures import (
+    best_lag,
+    closing_frames,
+    correlation,
+    log_energy,
+    mean,
+    mouth_psnr,
+    quiet_frames,
+)
 from training.meter import Meter
 from training.motion import Moment, judged
 from training.people import PEOPLE, Person
-from training.picturing import MOUTH
 from training.speech import SAMPLE_RATE
 
 FRAMES = 300
@@ -36,10 +44,6 @@ CHUNK = Fraction(1, 2)
 BATCH = 12
 CLOSED = 0.05
 """Opening below which lips count as closed."""
-LAGS = 6
-"""Frames by which the generated mouth is shifted in search of a better fit."""
-QUIET_MARGIN = 5
-"""Frames that a silence must go on before and after a frame of it that is judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,71 +214,26 @@ def measure(
     clip, values, centres, latents = scene.clip, scene.values, scene.centres, scene.latents
     frames = len(values)
     found, ideal = (scene.meter.read(images, centres).clip(0, 1) for images in (generated, scene.truth))
-    quiet, closing = _quiet(values), _closing(clip.closures, frames)
+    quiet, closing = quiet_frames(values), closing_frames(clip.closures, frames)
     return Figures(
         voice=voice,
         person=scene.person.name,
-        opening=_correlation(found[:, 0], values[:, 0]),
-        width=_correlation(found[:, 1], values[:, 1]),
-        rounding=_correlation(found[:, 2], values[:, 2]),
-        loudness=_correlation(_log_energy(clip.samples, frames), values[:, 0]),
+        opening=correlation(found[:, 0], values[:, 0]),
+        width=correlation(found[:, 1], values[:, 1]),
+        rounding=correlation(found[:, 2], values[:, 2]),
+        loudness=correlation(log_energy(clip.samples, frames), values[:, 0]),
         lag=best_lag(found[:, 0], values[:, 0]),
         wide_open=float(np.quantile(found[:, 0], 0.95) / np.quantile(values[:, 0], 0.95)),
         mouth_psnr=mouth_psnr(generated, scene.truth, centres),
         ceiling_psnr=mouth_psnr(scene.again, scene.truth, centres),
         rest_psnr=mouth_psnr(scene.rest, scene.truth, centres),
-        closed=_mean(found[closing, 0]),
-        met=_mean((found[closing, 0] < CLOSED).astype(float)),
-        silent=_mean(found[quiet, 0]),
+        closed=mean(found[closing, 0]),
+        met=mean((found[closing, 0] < CLOSED).astype(float)),
+        silent=mean(found[quiet, 0]),
         flicker=_flicker(networks.speaking, latents[:1], tokens, quiet),
         quiet=len(quiet),
-        meter=min(_correlation(ideal[:, k], values[:, k]) for k in range(3)),
+        meter=min(correlation(ideal[:, k], values[:, k]) for k in range(3)),
     )
-
-
-def _correlation(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
-    return float(np.corrcoef(one, other)[0, 1])
-
-
-def _mean(values: NDArray[np.floating]) -> float | None:
-    return float(values.mean()) if len(values) else None
-
-
-def _log_energy(samples: NDArray[np.float32], frames: int) -> NDArray[np.float64]:
-    """Log of the RMS of 80 ms around the middle of each frame."""
-    power = np.convolve(samples**2, np.ones(1280) / 1280, "same")[320::640][:frames]
-    level: NDArray[np.float64] = np.log(np.sqrt(power) + 1e-3)
-    return level
-
-
-def best_lag(found: NDArray[np.floating], truth: NDArray[np.floating]) -> int:
-    """Frames by which `found` must be taken earlier to fit the truth best: more than 0 where it is late."""
-    inner = slice(LAGS, -LAGS)
-    return max(
-        range(-LAGS, LAGS + 1), key=lambda lag: _correlation(np.roll(found, -lag)[inner], truth[inner])
-    )
-
-
-def mouth_psnr(images: NDArray[np.uint8], truth: NDArray[np.uint8], centres: NDArray[np.float32]) -> float:
-    """Of the mouths' surroundings, dB."""
-    errors = []
-    for one, other, (x, y) in zip(images, truth, centres.astype(int), strict=True):
-        part = (slice(y - MOUTH[1], y + MOUTH[1]), slice(x - MOUTH[0], x + MOUTH[0]))
-        errors.append(((one[part].astype(float) - other[part]) ** 2).mean())
-    return float(10 * np.log10(255**2 / np.mean(errors)))
-
-
-def _quiet(values: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Frames inside silences."""
-    still = (np.abs(values - visemes.REST) < 0.01).all(1)
-    window = np.ones(2 * QUIET_MARGIN + 1)
-    return np.flatnonzero(np.convolve(still, window, "same") == len(window))
-
-
-def _closing(closures: NDArray[np.float32], frames: int) -> NDArray[np.int64]:
-    """Frames whose middle lies in a closure of the lips."""
-    middles = (np.arange(frames) + 0.5) / sounds.FRAME_RATE
-    return np.flatnonzero([bool(((closures[:, 0] <= t) & (t <= closures[:, 1])).any()) for t in middles])
 
 
 def _flicker(bundle: Bundle, latents: Tensor, tokens: Tensor, quiet: NDArray[np.int64]) -> float | None:
@@ -300,5 +259,5 @@ def against_energy(
     latents = _encode(networks.preparing, rest[None]).expand(count, -1, -1, -1)
     centre = faces.centre(person, Moment(Pose()))
     found = meter.read(speak(networks.speaking, latents, tokens), np.tile(centre, (count, 1)))[:, 0]
-    energy = _log_energy(samples, count)
-    return {"correlation": _correlation(found, energy), "lag": best_lag(found, energy)}
+    energy = log_energy(samples, count)
+    return {"correlation": correlation(found, energy), "lag": best_lag(found, energy)}
