@@ -27,9 +27,9 @@ demo-model: install ## Train the embedded networks and draw their avatars again 
 	cp -r build/avatars/demo build/avatars/demo2 avatars/
 
 # Processes of neighbouring tests, so that what a file prepares is mostly prepared once; who is done takes half of
-# what the other has left. A process for each core is enough: golden data are held to the default number of threads,
-# so none is set. Bytecode is kept whatever the environment says: each of these processes, and each program that a
-# test starts, would compile all modules again.
+# what the other has left. tests/conftest.py says how many: streams in real time mostly wait, so more than cores.
+# Bytecode is kept whatever the environment says: each of these processes, and each program that a test starts, would
+# compile all modules again.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n auto --dist worksteal
 
 test: install ## Run the tests but the slow ones (minutes; no GPU, no network)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import logging
 import os
@@ -38,41 +39,22 @@ for _profile, _examples in (("minute", 100), ("fuzz", 2000)):
 settings.load_profile("default")
 
 
-_ONE_THREAD = {
-    *("test_bench", "test_bench_live", "test_bench_prepare", "test_bench_response", "test_bench_soak"),
-    "test_bench_whole",
-    *("test_cli_prepare", "test_cli_realtime", "test_cli_speaker", "test_demo", "test_device_loop"),
-    *(
-        "test_doc_commands",
-        "test_hostile_metadata",
-        "test_long_run",
-        "test_preparation_resume",
-        "test_repair",
-    ),
-    *(
-        "test_pretended_commands",
-        "test_pretended_engine",
-        "test_pretended_fused",
-        "test_pretended_fusion",
-        "test_pretended_launches",
-    ),
-    *("test_serve_calls", "test_serve_http", "test_serve_service", "test_serve_watching"),
-    "test_serve_websocket",
-    *("test_session", "test_stream", "test_stream_failures", "test_training_stages"),
-}
-"""Files whose tests run small networks and hold nothing to golden data: its last bits depend on threads."""
+TRIALS = 2
+"""How often work is timed as an engine warms up: more often, and most of a short stream is its warm-up."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-    """Give torch the threads of a test's file before its fixtures are made.
+    """Give torch one thread before the fixtures of a test, and all of the machine where it is marked so.
 
     Threads of small networks mostly wait for each other, and test processes have the other cores.
     """
     if (torch := sys.modules.get("torch")) is None:
         return
     default = _default_threads()  # before the first change
-    torch.set_num_threads(1 if item.path.stem in _ONE_THREAD else default)
+    torch.set_num_threads(default if item.get_closest_marker("all_threads") else 1)
+    if (rehearsal := sys.modules.get("musetalk_cli.engine.rehearsal")) is not None:
+        rehearsal.TRIALS = TRIALS
 
 
 @functools.cache
@@ -80,6 +62,20 @@ def _default_threads():
     import torch
 
     return torch.get_num_threads()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """Half as many test processes again as cores, since tests of streams in real time mostly wait."""
+    cores = len(os.sched_getaffinity(0))
+    return cores + (cores + 1) // 2
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session):
+    """What was loaded stays: the garbage collector need not go through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

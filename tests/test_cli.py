@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from musetalk_cli.sinks import VideoSink
+from musetalk_cli.sinks import FramesSink, VideoSink
 
 COMMANDS = [
     [],
@@ -319,8 +319,37 @@ sys.exit(main())
 """The program, which writes a dot to a pipe for each picture that it wrote."""
 
 
-@pytest.mark.parametrize("kind", [signal.SIGINT, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
-def test_an_interrupt_completes_the_files(job, long_sound, tmp_path, kind):
+def assert_completed(code, out, err, folder):
+    """What an interrupt leaves of two outputs."""
+    assert code == 130, err
+    assert without_progress(err) == "", "nor do libraries say anything"
+    report = json.loads(out)
+    assert report["interrupted"] is True
+    assert 2 <= report["frames"] < 600
+    assert sorted(path.name for path in folder.iterdir()) == ["out", "out.mp4"]
+    assert len(list((folder / "out").iterdir())) == report["frames"]
+    assert count_frames(folder / "out.mp4") == report["frames"]
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGHUP])
+def test_an_interrupt_completes_the_files(musetalk, job, long_sound, tmp_path, monkeypatch, kind):
+    write, written = FramesSink.write, []
+
+    def interrupting(sink, frame):
+        write(sink, frame)
+        written.append(frame)
+        if len(written) == 2:
+            os.kill(os.getpid(), kind)
+
+    monkeypatch.setattr(FramesSink, "write", interrupting)
+    outputs = ["--output", tmp_path / "out.mp4", "--frames-dir", tmp_path / "out"]
+    result = musetalk("generate", *job, "--audio", long_sound, *outputs, "--json")
+    assert_completed(*result, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGHUP])
+def test_an_interrupt_of_the_program_completes_the_files(job, long_sound, tmp_path, kind):
     outputs = ["--output", tmp_path / "out.mp4", "--frames-dir", tmp_path / "out"]
     read_end, write_end = os.pipe()
     process = subprocess.Popen(
@@ -338,14 +367,7 @@ def test_an_interrupt_completes_the_files(job, long_sound, tmp_path, kind):
             assert pictures.read(1), process.communicate()
         process.send_signal(kind)
         out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert without_progress(err) == "", "nor do libraries say anything"
-    report = json.loads(out)
-    assert report["interrupted"] is True
-    assert 2 <= report["frames"] < 600
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.mp4"]
-    assert len(list((tmp_path / "out").iterdir())) == report["frames"]
-    assert count_frames(tmp_path / "out.mp4") == report["frames"]
+    assert_completed(process.returncode, out, err, tmp_path)
 
 
 def test_a_dead_encoder_is_one_sentence(musetalk, job, long_sound, tmp_path, monkeypatch):

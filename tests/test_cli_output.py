@@ -46,7 +46,10 @@ def test_a_closed_stderr_leaves_the_exit_code(tmp_path):
     assert subprocess.run(["sh", "-c", command, tmp_path], timeout=60, check=False).returncode == 1
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1:strict", "utf-8"])
+@pytest.mark.parametrize(
+    "encoding",
+    ["ascii", *(pytest.param(name, marks=pytest.mark.slow) for name in ("latin-1:strict", "utf-8"))],
+)
 def test_no_character_is_too_much_for_the_output(tmp_path, encoding):
     folder = os.fsencode(tmp_path) + b"/caf\xe9 \xe6\x95\xb0"
     environment = os.environ | {"PYTHONIOENCODING": encoding, "LC_ALL": "C"}

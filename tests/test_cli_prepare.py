@@ -375,7 +375,7 @@ def test_an_idle_clip_of_a_rate_that_cannot_be_had_is_refused_before_the_work(
 
 def test_the_first_frames_are_as_exact_as_the_others(prepare, models, tmp_path):
     """A small face is seen badly in the whole frame; it is looked at again from near."""
-    centres = [(500 + number, 400 + number % 2) for number in range(16)]
+    centres = [(500 + number, 400 + number % 2) for number in range(12)]
     frames = []
     for place in centres:
         frame = np.zeros((720, 1280, 3), np.uint8)

@@ -480,6 +480,7 @@ def child(*arguments, **pipes):
     """`musetalk realtime` as a process of its own; killed at the end if it is still there."""
     command = [sys.executable, "-m", "musetalk_cli", "realtime", *map(str, arguments)]
     kinds = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | pipes
+    kinds["env"] = os.environ | {"OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, bufsize=0, **kinds) as process:
         try:
             yield process

@@ -21,7 +21,7 @@ class Server:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("MUSETALK_")}
         self.process = subprocess.Popen(
             [*map(str, command)],
-            env=environment | ({"MUSETALK_TOKEN": token} if token else {}),
+            env=environment | {"OMP_NUM_THREADS": "1"} | ({"MUSETALK_TOKEN": token} if token else {}),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -193,7 +193,7 @@ def test_an_interrupt_is_heard_within_two_frames(musetalk, job, card, watched, t
         watched.then = interrupt
         sound = write_sound(tmp_path / "in.wav", speech(4))
         with at_the_latest(lambda: writer.write(b"stop\n")):
-            arguments = ["--control", read_end, "--audio", sound, "--speaker", "--json"]
+            arguments = ["--control", read_end, "--audio", sound, "--speaker", *AT_REST, "--json"]
             code, _, err = musetalk("realtime", *job, *arguments)
     assert code == 0, err
     heard, began = heard_by(card.streams[0])

@@ -23,7 +23,7 @@ from musetalk_cli.run.job import make_engine
 
 ROOT = Path(__file__).parents[1]
 MODEL, PEOPLE = ROOT / "models" / "demo", ROOT / "avatars"
-SECONDS = 2
+SECONDS = Fraction(8, 5)
 
 
 def size(folder: Path) -> int:
@@ -76,7 +76,7 @@ def spoken(request, tmp_path_factory):
 
     work = tmp_path_factory.mktemp("spoken")
     samples, rate = soundfile.read(PEOPLE / "demo" / "sample.wav", dtype="float32")
-    soundfile.write(work / "part.wav", samples[: SECONDS * rate], rate)
+    soundfile.write(work / "part.wav", samples[: int(SECONDS * rate)], rate)
     run = RunConfig(DataFolder(ROOT / "models", "flag"), DataFolder(PEOPLE, "flag"), device="cpu")
     generate(run, JobConfig(silence=None), request.param, work / "part.wav", frames_dir=work / "frames")
     frames = [read_image(path) for path in sorted((work / "frames").iterdir())]
@@ -94,7 +94,7 @@ def test_it_rests_in_silence_and_moves_with_the_sound(spoken):
     moved = np.array(
         [change(frame, avatar.frames[n], avatar.meta.boxes[n]) for n, frame in enumerate(frames)]
     )
-    loud = np.log(np.sqrt((samples[: SECONDS * 16000].reshape(-1, 640) ** 2).mean(1)) + 1e-3)
+    loud = np.log(np.sqrt((samples[: int(SECONDS * 16000)].reshape(-1, 640) ** 2).mean(1)) + 1e-3)
     assert len(frames) == SECONDS * 25
     assert moved[:8].max() < 0.6 * np.median(moved[15:]), "the sample begins with half a second of silence"
     assert np.corrcoef(moved, loud[: len(moved)])[0, 1] > 0.5
@@ -172,7 +172,7 @@ def test_the_lips_are_in_time_at_any_rate(still_face, words, trained, fps):
 
 def test_nothing_changes_outside_the_mask(spoken):
     frames, avatar, _ = spoken
-    for number in (0, 20, 45):
+    for number in (0, 20, 38):
         crop = avatar.meta.crop_boxes[number].clamp(avatar.meta.width, avatar.meta.height)
         outside = np.ones(frames[number].shape[:2], bool)
         outside[crop.slices()] = False

@@ -75,11 +75,12 @@ def assert_same_frames(ours, expected):
         assert mine.pts == theirs.pts
 
 
+@pytest.mark.all_threads
 def test_three_sessions_at_random_equal_each_alone(tiny_bundle, golden_avatar, other_avatar, golden_sound):
-    stereo = np.repeat(synthetic_sound(0.9), 2, axis=1) * [1, 0.5]
+    stereo = np.repeat(synthetic_sound(0.6), 2, axis=1) * [1, 0.5]
     jobs = [
-        (golden_avatar, Fraction(25), golden_sound[:14_000, None], 16_000),
-        (other_avatar, Fraction(30), synthetic_sound(0.8), 16_000),
+        (golden_avatar, Fraction(25), golden_sound[:9_000, None], 16_000),
+        (other_avatar, Fraction(30), synthetic_sound(0.6), 16_000),
         (golden_avatar, Fraction(30000, 1001), stereo.astype(np.float32), 22_050),
     ]
     alone = [speak_alone(tiny_bundle, JOB, *job) for job in jobs]
@@ -98,7 +99,7 @@ def test_three_sessions_at_random_equal_each_alone(tiny_bundle, golden_avatar, o
         take(sessions, taken)
         engine.stats.clock.time += random.random() / 10
     for ours, expected in zip(run_dry(engine, *sessions, taken=taken), alone, strict=True):
-        assert len(expected) > 15
+        assert len(expected) > 12
         assert_same_frames(ours, expected)
 
 
@@ -121,20 +122,20 @@ def test_no_session_starves(tiny_bundle, golden_avatar, other_avatar):
     """A session far ahead, and one that comes late with much to do, both go on getting frames."""
     engine = make_engine(tiny_bundle)
     first, second = open_session(engine, golden_avatar), open_session(engine, other_avatar)
-    first.hear(synthetic_sound(6), 0.0)
+    first.hear(synthetic_sound(3), 0.0)
     first.end_sound(0.0)
     ahead, early, late = [], [], []
-    for _ in range(12):
+    for _ in range(6):
         engine.step()
         take([first], [ahead])
-    second.hear(synthetic_sound(3), 0.0)
+    second.hear(synthetic_sound(1.5), 0.0)
     second.end_sound(0.0)
-    for _ in range(14):
+    for _ in range(8):
         engine.step()
         take([first, second], [early, late])
-    assert len(ahead) > 40
-    assert len(late) >= 20, "the late session gets its share from the first step on"
-    assert len(early) >= 20, "and does not get more for having come late"
+    assert len(ahead) > 20
+    assert len(late) >= 12, "the late session gets its share from the first step on"
+    assert len(early) >= 12, "and does not get more for having come late"
 
 
 def test_a_faster_session_gets_its_share(tiny_bundle, golden_avatar, other_avatar):
@@ -189,14 +190,14 @@ def test_short_hops_of_many_sessions_fill_the_batches(tiny_bundle, golden_avatar
 def test_a_session_that_was_held_up_gets_no_more_than_its_share(tiny_bundle, golden_avatar, other_avatar):
     engine = make_engine(tiny_bundle)
     held, other = open_session(engine, golden_avatar), open_session(engine, other_avatar)
-    say_all([held, other], 4)
+    say_all([held, other], 3)
     taken = [[], []]
-    for _ in range(16):
+    for _ in range(10):
         engine.step()
         take([other], taken[1:])
     bound = BATCHES_FINISHED * 4
     assert bound <= held.untaken < bound + 4
-    assert len(taken[1]) > 30
+    assert len(taken[1]) > 18
     take_all(held)
     taken = [[], []]
     for _ in range(4):

@@ -22,7 +22,8 @@ from musetalk_cli.sources import FileSource, PcmSource
 from musetalk_cli.timeline import mirrored
 from musetalk_cli.types import Fate
 
-AS_PUBLISHED = JobConfig(sharpen=None, silence=None, batch_sizes=(8,))
+AS_PUBLISHED = JobConfig(sharpen=None, silence=None, batch_sizes=(5,))
+"""Five batches are the 25 frames of the golden sound."""
 DATA = os.environ.get("MUSETALK_TEST_DATA")
 
 
@@ -43,6 +44,7 @@ def assert_equal_frames(ours: Path, upstream: Path):
         assert figure >= 60, f"{name}: {figure:.1f} dB"
 
 
+@pytest.mark.all_threads
 @pytest.mark.parametrize("image_ops", [pytest.param("cpu", marks=pytest.mark.slow), "gpu"])
 def test_generate_equals_upstream(golden, avatars_dir, tmp_path, image_ops):
     job = replace(AS_PUBLISHED, image_ops=image_ops)
@@ -57,10 +59,11 @@ def test_generate_equals_upstream(golden, avatars_dir, tmp_path, image_ops):
     assert report.frames == 25
     assert report.duration_s == pytest.approx(1.0)
     assert report.fallbacks == report.late_frames == report.dropped_frames == 0
-    assert report.stages["unet"].count == 4
+    assert report.stages["unet"].count == 5
     assert report.stages["sink"].count == 25
 
 
+@pytest.mark.all_threads
 @pytest.mark.skipif(not DATA, reason="MUSETALK_TEST_DATA does not name a folder with golden/footage")
 def test_generate_equals_upstream_on_real_frames(tmp_path):
     golden = Path(DATA) / "golden" / "footage"
@@ -80,6 +83,7 @@ def whole(path):
     return FileSource(path, MonotonicClock(), pace=False)
 
 
+@pytest.mark.all_threads
 def test_a_stream_in_one_chunk_equals_upstream(golden, avatars_dir):
     """The frames of a stream whose only chunk is the whole sound, taken on their way to the sink."""
     frames = []
@@ -108,7 +112,7 @@ def test_generate_rests_in_silence_and_without_it_makes_every_frame(
     avatars_dir, golden_avatar, models, musetalk, tmp_path
 ):
     """Speech, a second of breath, speech: by default the face is its source's there, as in a stream."""
-    sound = write_sound(tmp_path / "breath.wav", speech(0.6), breath(1.6), speech(0.6))
+    sound = write_sound(tmp_path / "breath.wav", speech(0.4), breath(1.0), speech(0.3))
     arguments = ["generate", "--avatars-dir", avatars_dir, "--model", models, "--avatar", "synthetic"]
     arguments += ["--audio", sound, "--sharpen", "off", "--json"]
     shown, reports = {}, {}
@@ -130,8 +134,8 @@ def test_generate_rests_in_silence_and_without_it_makes_every_frame(
 
     realtime(run_config(models, avatars_dir), JobConfig(), "synthetic", whole(sound), [Keep()])
     assert shown["gated"] == stream
-    assert shown["gated"][26:48] == [True] * 22, "0.3 s after the speech to just before the next"
-    assert not any(shown["gated"][3:22] + shown["gated"][55:])
+    assert shown["gated"][21:28] == [True] * 7, "0.3 s after the speech to just before the next"
+    assert not any(shown["gated"][3:17] + shown["gated"][35:])
     assert not any(shown["always"])
     assert reports["gated"]["idle_frames"] == sum(stream)
     assert reports["gated"]["settings"]["silence"] == "-45dB"
@@ -172,8 +176,9 @@ def test_the_alignment_is_an_option_and_is_reported(avatars_dir, models, musetal
     arguments = ["generate", "--avatars-dir", avatars_dir, "--model", models, "--avatar", "synthetic"]
     arguments += ["--audio", sound, "--json", "--frames-dir", tmp_path / "out"]
     last = {}
-    for fps in ("10", "25"):
-        for given in ([], ["--alignment", "frame"], ["--alignment", "published"]):
+    named = (["--alignment", "frame"], ["--alignment", "published"])
+    for fps, givens in (("10", ([], *named)), ("25", named)):
+        for given in givens:
             code, stdout, _ = musetalk(*arguments, "--fps", fps, *given)
             assert code == 0
             name = " ".join([fps, *given[1:]])
@@ -181,7 +186,6 @@ def test_the_alignment_is_an_option_and_is_reported(avatars_dir, models, musetal
             last[name] = cv2.imread(str(max((tmp_path / "out").iterdir())))
     assert np.array_equal(last["10"], last["10 frame"])
     assert not np.array_equal(last["10 frame"], last["10 published"])
-    assert np.array_equal(last["25"], last["25 frame"])
     assert np.array_equal(last["25 frame"], last["25 published"])
 
 

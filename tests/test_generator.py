@@ -65,6 +65,7 @@ def difference(faces, expected):
     return np.abs(faces.numpy().astype(int) - expected)
 
 
+@pytest.mark.all_threads
 def test_golden_faces(bundle, stored, latents):
     tokens = golden_tokens(bundle)
     # They are stored rounded to halves, and another processor adds in another order: near a tie a half may be
@@ -80,6 +81,7 @@ def test_golden_faces(bundle, stored, latents):
     assert np.count_nonzero(wrong) < 1e-3 * wrong.size
 
 
+@pytest.mark.all_threads
 def test_golden_faces_of_the_stored_tokens(bundle, stored, latents):
     """The stored tokens are rounded to float16, those behind the golden faces were not."""
     generator = Generator(bundle)
@@ -97,6 +99,7 @@ def test_a_face_does_not_depend_on_its_batch(bundle, stored, latents):
     assert difference(alone[0], together[1].numpy().astype(int)).max() <= 1
 
 
+@pytest.mark.all_threads
 def test_golden_latents(bundle, crops, latents):
     encoded = FaceEncoder(bundle)(crops)
     assert (encoded.dtype, encoded.device) == (torch.float32, CPU)

@@ -102,18 +102,19 @@ def ended(pid):
 
 
 @pytest.mark.parametrize(
-    ("rate", "fps", "channels"),
+    ("seconds", "rate", "fps", "channels"),
     [
-        (22_050, Fraction(30000, 1001), 2),
-        *(pytest.param(rate, Fraction(25), 1, marks=pytest.mark.slow) for rate in (16_000, 48_000)),
+        (20, 22_050, Fraction(30000, 1001), 2),
+        pytest.param(60, 22_050, Fraction(30000, 1001), 2, marks=pytest.mark.slow),
+        *(pytest.param(60, rate, Fraction(25), 1, marks=pytest.mark.slow) for rate in (16_000, 48_000)),
     ],
 )
-def test_a_minute_of_recording_keeps_picture_and_sound_together(tmp_path, rate, fps, channels):
+def test_a_recording_keeps_picture_and_sound_together_to_its_end(tmp_path, seconds, rate, fps, channels):
     stream = StreamFormat(64, 48, fps, rate, channels)
     path = tmp_path / "out.mp4"
-    write(RecordingSink(path), stream, 60, every_s=5)
-    check_together(path, stream, 60, every_s=5)
-    assert len(pictures(path)) == int(60 * fps)
+    write(RecordingSink(path), stream, seconds, every_s=5)
+    check_together(path, stream, seconds, every_s=5)
+    assert len(pictures(path)) == int(seconds * fps)
 
 
 @pytest.mark.parametrize("suffix", [".MOV", ".mkv", ".webm"])

@@ -139,10 +139,13 @@ def test_threads_that_wake_up_late_and_a_driver_that_is_not_exact_do_not_click()
     assert np.abs(np.diff(card.played[begun:, 0])).max() < 1.03 * steepest()
 
 
-@pytest.mark.parametrize("ppm", [200, pytest.param(-200, marks=pytest.mark.slow)])
-def test_a_card_that_runs_fast_or_slow_for_an_hour_is_followed_without_a_click(ppm):
+@pytest.mark.parametrize(
+    ("seconds", "ppm"),
+    [(900, 200), *(pytest.param(3600, ppm, marks=pytest.mark.slow) for ppm in (200, -200))],
+)
+def test_a_card_that_runs_fast_or_slow_is_followed_without_a_click(seconds, ppm):
     """A sine of 50 Hz is heard in its phase all the time: never 2 ms early or late, and soon not a half."""
-    seconds, fps, rate, hertz = 3600, 2, 1_000, 50
+    fps, rate, hertz = 2, 1_000, 50
     speaker = playback(rate, rate)
     card = Card(speaker, rate=rate, block_s=0.05, ppm=ppm)
     block = sine(1 / fps, hertz, rate)

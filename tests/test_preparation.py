@@ -77,7 +77,7 @@ def expected_box(number, margin=10):
     return add_margin(face_box(face.points, face.detection, frame=SIZE), margin, SIZE[1])
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.booleans(), min_size=8, max_size=8).filter(any), st.integers(1, 9))
 def test_lists_never_get_out_of_step(clip, tmp_path, there, batch_size):
     faces = [landmarks(number) if here else None for number, here in enumerate(there)]
@@ -104,7 +104,7 @@ def test_lists_never_get_out_of_step(clip, tmp_path, there, batch_size):
         np.testing.assert_array_equal(mask, outline)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.booleans(), min_size=8, max_size=8).filter(any), st.sampled_from([0.0, 0.04, 0.08, 10.0]))
 def test_short_gaps_are_filled_and_long_ones_pass_through(clip, tmp_path, there, max_gap):
     faces = [landmarks(number) if here else None for number, here in enumerate(there)]

@@ -70,6 +70,11 @@ def rests(rows):
     return moves(rows) < 3 and loudest(rows) < -55
 
 
+def comes_to_rest(visit):
+    """Soon: what a busy machine shows late comes before it."""
+    return any(rests(visit.watch(FPS // 2, MOUTH)) for _ in range(10))
+
+
 def test_an_avatar_is_chosen_and_seen_by_keyboard(visit, demo):
     here = visit(demo.url)
     page = here.page
@@ -105,7 +110,7 @@ def test_the_sample_is_spoken_and_the_mouth_rests_afterwards(visit, demo):
     assert loudest(spoken) > -35
     here.page.locator("#session-figures div:has-text('Response time') dd:has-text('ms')").wait_for()
     here.until("live")
-    assert rests(here.watch(FPS, MOUTH)[FPS // 2 :])
+    assert comes_to_rest(here)
     assert here.complaints == []
 
 
@@ -123,7 +128,7 @@ def test_escape_interrupts(visit, demo, tmp_path):
     assert here.notice.startswith("Another file is being spoken.")
     here.page.keyboard.press("Escape")
     here.until("live")
-    assert rests(here.watch(FPS, MOUTH)[FPS // 2 :])
+    assert comes_to_rest(here)
     here.press("sample")
     here.until("speaking")
     assert not here.page.locator("#notice").is_visible()

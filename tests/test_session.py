@@ -218,7 +218,7 @@ def test_an_interrupt_ends_an_utterance(tiny_bundle, avatar):
 
 def test_the_fade_is_inside_the_patch_and_between_both_pictures(tiny_bundle, avatar):
     """Each faded frame is held to the same frame of a stream that makes every frame of the same sound."""
-    sound = np.concatenate([quiet(1), speech(1), quiet(1)])
+    sound = np.concatenate([quiet(0.4), speech(0.6), quiet(0.8)])
     gated = Stream(tiny_bundle, avatar, silence=SilenceLevel(), encode=deaf(tiny_bundle))
     always = Stream(tiny_bundle, avatar, encode=deaf(tiny_bundle))
     gated.say(sound), always.say(sound)
@@ -305,13 +305,14 @@ def test_speech_after_an_interrupt_is_that_of_a_new_stream(tiny_bundle, avatar):
     """Frames after it equal those of a stream that heard silence before: the old words are forgotten."""
     interrupted = Stream(tiny_bundle, avatar, silence=SilenceLevel())
     silent = Stream(tiny_bundle, avatar, silence=SilenceLevel())
-    interrupted.say(speech(2))
+    interrupted.say(speech(1))
     interrupted.session.interrupt()
-    silent.say(np.zeros((2 * RATE, 1), np.float32))
+    silent.say(np.zeros((RATE, 1), np.float32))
     for stream in (interrupted, silent):
-        stream.say(np.concatenate([np.zeros((RATE, 1), np.float32), speech(1)]))
+        stream.say(np.concatenate([np.zeros((RATE * 3 // 5, 1), np.float32), speech(0.6)]))
     ours, theirs = interrupted.end(), silent.end()
-    for mine, other in zip(ours[55:], theirs[55:], strict=True):
+    assert len(ours) == 55
+    for mine, other in zip(ours[30:], theirs[30:], strict=True):
         assert mine.request.weight == other.request.weight
         assert np.array_equal(mine.image, other.image)
 
@@ -518,7 +519,7 @@ def test_the_frames_sound_partitions_the_input(avatar, fps, chunk, rate, seconds
 
 def test_half_a_second_at_25_fps_gives_12_and_13_frames_in_turn(tiny_bundle, avatar):
     stream = Stream(tiny_bundle, avatar, encode=deaf(tiny_bundle))
-    stream.say(synthetic_sound(3))
-    by_hop = [sum(frame.request.hop == hop for frame in stream.frames) for hop in range(6)]
+    stream.say(synthetic_sound(2))
+    by_hop = [sum(frame.request.hop == hop for frame in stream.frames) for hop in range(4)]
     assert by_hop[0] == 10
-    assert by_hop[1:] == [13, 12, 13, 12, 13]
+    assert by_hop[1:] == [13, 12, 13]

@@ -61,7 +61,6 @@ def test_every_frame_gets_its_rows_and_zeros_past_the_ends(fps, hop, context, wi
         assert np.array_equal(theirs.reshape(ROWS_PER_FRAME, 2)[:, 0].numpy(), expected)
 
 
-@settings(deadline=None, max_examples=60)
 @given(HOPS, CONTEXTS, WINDOWS, st.integers(1, 140), st.integers(0, 15_999), st.data())
 def test_windows_do_not_depend_on_the_cuts_and_fit_the_encoder(hop, context, window, hops, rest, data):
     """They hold the sound that they say, and side by side every row since the one asked for."""
@@ -154,6 +153,7 @@ def test_a_long_stream_holds_no_more_than_its_context():
     assert held <= 4 * (2 * 16_000 + 8000 + 320) + 10_000, "its context, and a second that was not copied yet"
 
 
+@pytest.mark.all_threads
 def test_tokens_equal_upstream(golden, golden_bundle, golden_sound):
     expected = np.load(golden / "tensors.npz")["audio_prompts"].astype(np.float32)
     frames, tokens = run(AudioEncoder(golden_bundle), golden_sound, Fraction(25), *OFFLINE)
