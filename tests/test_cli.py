@@ -34,9 +34,9 @@ HEAVY = ("torch", "cv2", "numpy", "diffusers", "transformers", "huggingface_hub"
 
 
 @pytest.fixture
-def job(golden, avatars_dir):
+def job(models, avatars_dir):
     """Arguments of a job that is as small as can be: a frame per second."""
-    common = ["--avatar", "synthetic", "--avatars-dir", avatars_dir, "--model", golden / "models"]
+    common = ["--avatar", "synthetic", "--avatars-dir", avatars_dir, "--model", models]
     return [*common, "--sharpen", "off", "--fps", "1", "--batch-size", "1"]
 
 
