@@ -44,6 +44,7 @@ def librarys(bundle, samples):
     return torch.stack(found.hidden_states, dim=2)[0].float()
 
 
+@pytest.mark.all_threads
 @pytest.mark.parametrize("name", ["golden_bundle", "whisper_tiny", "overflowing"])
 def test_the_rows_are_the_librarys(name, request):
     bundle = request.getfixturevalue(name)

@@ -43,8 +43,8 @@ def test_flops_of_attention_are_counted_on_a_cpu(dtype):
 
 def test_the_roofline_is_of_this_machine():
     roofline = measure_roofline(CPU, torch.float32, 0.0)
-    assert 1e-3 < roofline.tflops < 1e3
-    assert 0.1 < roofline.gbytes_per_s < 1e5
+    assert 0 < roofline.tflops < 1e3
+    assert 0 < roofline.gbytes_per_s < 1e5
     assert roofline.link_gbytes_per_s is None
 
 

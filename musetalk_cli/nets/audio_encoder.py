@@ -164,7 +164,7 @@ def _take(hidden: Tensor, rows: Tensor | None) -> Tensor:
     """Rows of hidden states `[B, N, width]`, numbered through all windows; None is all of them."""
     if rows is None:
         return hidden
-    return hidden.flatten(0, 1).index_select(0, rows.flatten()).view(*rows.shape, -1)
+    return hidden.flatten(0, 1).index_select(0, rows.flatten()).view(*rows.shape, hidden.shape[-1])
 
 
 def _run_layer(layer: WhisperEncoderLayer, hidden: Tensor, rows: Tensor | None) -> Tensor:
