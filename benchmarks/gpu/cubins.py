@@ -198,19 +198,23 @@ def main() -> None:
     if options.json:
         print(json.dumps([asdict(one) for one in found]))
         return
-    print(f"triton {triton.__version__}\n")
-    print("| kernel | for | GPU | warps | registers | spilled, B | shared, B | occupancy | instructions |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    for one in found:
-        figures = (
-            one.warps,
-            one.registers,
-            one.spilled,
-            one.shared,
-            f"{one.occupancy:.0%}",
-            one.instructions,
+    print(f"triton {triton.__version__}; registers, spilled bytes and occupancy for sm_{options.arch}\n")
+    print("| kernel | for | warps | shared, B | registers | spilled | occupancy | instructions |")
+    print("|---|---|---|---|---|---|---|---|")
+    for variant in wanted:
+        made = [one for one in found if (one.kernel, one.what) == (variant.kernel, variant.what)]
+        each = [
+            [one.registers for one in made],
+            [one.spilled for one in made],
+            [f"{one.occupancy:.0%}" for one in made],
+            [one.instructions for one in made],
+        ]
+        figures = [" / ".join(map(str, values)) for values in each]
+        print(
+            "|",
+            " | ".join((variant.kernel, variant.what, str(made[0].warps), str(made[0].shared), *figures)),
+            "|",
         )
-        print("|", " | ".join(map(str, (one.kernel, one.what, f"sm_{one.arch}", *figures))), "|")
 
 
 if __name__ == "__main__":
