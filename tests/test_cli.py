@@ -64,7 +64,9 @@ def assert_refused(result, words=""):
 
 
 def without_progress(err):
-    return re.sub(r"(?m)^(chunks of|.*: speaking;|speaking:) .*\n", "", err)
+    return re.sub(
+        r"(?m)^(chunks of|.*: speaking;|speaking:|Model \S+ has networks of its own,) .*\n", "", err
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: "-".join(command) or "top")
@@ -72,6 +74,18 @@ def test_help_is_there_for_every_command(musetalk, command):
     code, out, err = musetalk(*command, "--help")
     assert (code, err) == (0, "")
     assert "Usage: musetalk" in out
+
+
+@pytest.mark.parametrize(
+    ("typed", "at", "offered"),
+    [("musetalk mod", 1, ["models"]), ("musetalk models ", 2, ["list", "download", "verify", "convert"])],
+)
+def test_a_shell_completes_commands(musetalk, monkeypatch, typed, at, offered):
+    monkeypatch.setenv("_MUSETALK_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", typed)
+    monkeypatch.setenv("COMP_CWORD", str(at))
+    code, out, err = musetalk()
+    assert (code, out.split(), err) == (0, offered, "")
 
 
 def test_help_of_every_command_imports_nothing_heavy():

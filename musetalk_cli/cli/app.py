@@ -72,7 +72,6 @@ app = typer.Typer(
     cls=_Commands,
     help="Make a prepared face speak, in real time.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
