@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 
-from musetalk_cli.config import RunConfig
+from musetalk_cli.config import DeviceName, RunConfig
 from musetalk_cli.errors import InputError
-from musetalk_cli.nets.device import resolve_device
 from musetalk_cli.run.batch.local import Seat
 
 CORES_EACH = 2
@@ -29,7 +28,7 @@ def find_seats(run: RunConfig, workers: int | None, jobs: int) -> list[Seat]:
         InputError: There cannot be so many workers.
     """
     check_workers(workers)
-    gpus = _gpus() if resolve_device(run.device).type == "cuda" else []
+    gpus = [] if run.device == "cpu" else _gpus(run.device)
     cores = _cores()
     count = workers or len(gpus) or max(1, cores // CORES_EACH)
     count = max(1, min(count, jobs))
@@ -47,10 +46,19 @@ def check_workers(workers: int | None) -> None:
         raise InputError(f"--workers {workers} is outside 1..{MOST_WORKERS}.", "Leave it out.")
 
 
-def _gpus() -> list[str]:
-    """The GPUs of this process, as `CUDA_VISIBLE_DEVICES` calls them."""
+def _gpus(device: DeviceName) -> list[str]:
+    """The GPUs of this process, as `CUDA_VISIBLE_DEVICES` calls them; none where the CPU is to compute.
+
+    Raises:
+        DeviceError: CUDA is wanted and there is none.
+    """
+    # takes seconds to load, which a CPU alone can do without
     import torch
 
+    from musetalk_cli.nets.device import resolve_device
+
+    if resolve_device(device).type != "cuda":
+        return []
     count = torch.cuda.device_count()
     named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     return named[:count] if len(named) >= count else [str(number) for number in range(count)]

@@ -1,0 +1,155 @@
+"""Videos a minute: `musetalk batch` with 1 and 2 workers beside a plain loop, and what a second avatar costs.
+
+    python benchmarks/batch.py [--jobs 8] [--seconds 4] [--rounds 3] [--json FILE]
+
+Every way makes the same number of videos of the demo, each from its own stretch of the demo's sample. In
+every round all ways run, one after the other in an order that turns by one from round to round, so a machine
+whose speed drifts does so for all. What counts is the wall time of everything, with starting and loading:
+
+    loop            `musetalk generate` for each video, one after the other
+    one process     the same calls in one Python that keeps what it loads: what a worker can reach at best
+    1 worker, 2 workers     `musetalk batch --workers N`
+    two avatars     `musetalk batch --workers 1`, half of the videos with the avatar demo2
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import wave
+from collections.abc import Callable
+from pathlib import Path
+
+from musetalk_cli import __version__
+
+ROOT = Path(__file__).parents[1]
+MUSETALK = [sys.executable, "-m", "musetalk_cli"]
+SHARED = ["--models-dir", str(ROOT / "models"), "--avatars-dir", str(ROOT / "avatars"), "--device", "cpu"]
+ONE_PROCESS = """
+import sys
+from pathlib import Path
+from musetalk_cli.config import DataFolder, JobConfig, RunConfig
+from musetalk_cli.run.generate import generate
+from musetalk_cli.run.kept import Kept
+models, avatars, *sounds = sys.argv[1:]
+run = RunConfig(DataFolder(Path(models), "flag"), DataFolder(Path(avatars), "flag"), None, "cpu")
+kept = Kept()
+for sound in sounds:
+    generate(run, JobConfig(), "demo", Path(sound), Path(sound).with_suffix(".mp4"), kept=kept)
+"""
+Way = Callable[[list[Path]], None]
+
+
+def cut(folder: Path, count: int, seconds: float) -> list[Path]:
+    """Stretches of the demo's sample, from the beginning again where it ends."""
+    with wave.open(str(ROOT / "avatars" / "demo" / "sample.wav")) as sample:
+        form, data = sample.getparams(), sample.readframes(sample.getnframes())
+    size = int(seconds * form.framerate) * form.sampwidth * form.nchannels
+    found = []
+    for number in range(count):
+        begin = number * size % max(1, len(data) - size)
+        begin -= begin % (form.sampwidth * form.nchannels)
+        found.append(folder / f"{number:03d}.wav")
+        with wave.open(str(found[-1]), "wb") as part:
+            part.setparams(form)
+            part.writeframes(data[begin : begin + size])
+    return found
+
+
+def call(*command: str | Path) -> None:
+    """Run a command; what it says is shown only where it fails."""
+    words = [str(word) for word in command]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{command[:4]} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+
+
+def loop(sounds: list[Path]) -> None:
+    """A program for each video."""
+    for sound in sounds:
+        out = sound.with_suffix(".mp4")
+        call(*MUSETALK, "generate", "--avatar", "demo", "--audio", sound, "--output", out, *SHARED)
+
+
+def one_process(sounds: list[Path]) -> None:
+    """One program that keeps what it loads."""
+    call(sys.executable, "-c", ONE_PROCESS, ROOT / "models", ROOT / "avatars", *sounds)
+
+
+def batch(workers: int, avatars: tuple[str, ...] = ("demo",)) -> Way:
+    """A batch; each avatar gets the same share of the videos, in one row after the other."""
+
+    def run(sounds: list[Path]) -> None:
+        manifest = sounds[0].with_name("list.csv")
+        with manifest.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("avatar", "audio", "output"))
+            writer.writerows(
+                (avatars[number % len(avatars)], sound.name, f"{sound.stem}.mp4")
+                for number, sound in enumerate(sounds)
+            )
+        call(*MUSETALK, "batch", manifest, "--workers", str(workers), *SHARED)
+
+    return run
+
+
+WAYS: dict[str, Way] = {
+    "loop": loop,
+    "one process": one_process,
+    "1 worker": batch(1),
+    "2 workers": batch(2),
+    "two avatars": batch(1, ("demo", "demo2")),
+}
+
+
+def measure(jobs: int, seconds: float, rounds: int) -> dict[str, list[float]]:
+    """Wall seconds of each way in each round."""
+    taken: dict[str, list[float]] = {name: [] for name in WAYS}
+    names = list(WAYS)
+    for turn in range(rounds):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            with tempfile.TemporaryDirectory() as folder:
+                sounds = cut(Path(folder), jobs, seconds)
+                begun = time.perf_counter()
+                WAYS[name](sounds)
+                taken[name].append(time.perf_counter() - begun)
+            print(f"round {turn + 1}, {name}: {taken[name][-1]:.1f} s", file=sys.stderr)
+    return taken
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--jobs", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of sound in each video")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    taken = measure(given.jobs, given.seconds, given.rounds)
+    middle = {name: statistics.median(seconds) for name, seconds in taken.items()}
+    print(f"{given.jobs} videos of {given.seconds:g} s, {given.rounds} rounds; {os.cpu_count()} cores,")
+    print(
+        f"{platform.processor() or platform.machine()}, musetalk {__version__}, {platform.python_version()}\n"
+    )
+    print("| way | seconds, median (all) | videos a minute | of the loop's time | of one process's time |")
+    print("|---|---|---|---|---|")
+    for name, seconds in middle.items():
+        each = ", ".join(f"{one:.1f}" for one in taken[name])
+        ratios = f"{seconds / middle['loop']:.2f} | {seconds / middle['one process']:.2f}"
+        print(f"| {name} | {seconds:.1f} ({each}) | {60 * given.jobs / seconds:.1f} | {ratios} |")
+    if given.json is not None:
+        given.json.write_text(json.dumps({"given": vars(given) | {"json": None}, "seconds": taken}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
