@@ -38,7 +38,8 @@ for line in sys.stdin:
         sys.stdin.read()
         sys.exit(1)
     if content == b"chat":
-        tell("no JSON at all")
+        for noise in ("no JSON at all", "[1]", "5", "{}", '"text"'):
+            tell(noise)
         tell({"said": "The cascade is rough."})
     output.write_bytes(content)
     tell(

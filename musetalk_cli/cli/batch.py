@@ -53,7 +53,8 @@ def batch(
         return
     from musetalk_cli.run.batch import pools
 
-    make_pool = pools.pool_maker(common.run, workers, ray, len(todo))
+    # where nothing is to be done nobody has to be there to do it
+    make_pool = pools.pool_maker(common.run, workers, ray if todo else None, len(todo))
     with stop_on_signals() as handle, batch_progress() as advance:
         report = run_batch(
             todo,

@@ -209,7 +209,10 @@ class RayPool:
     def wait(self, timeout_s: float) -> list[Event]:
         """What happened; an actor that is gone comes again by itself, or another one in its place."""
         known = [*self._pings, *self._tasks]
-        done, _ = ray.wait(known, num_returns=1, timeout=timeout_s) if known else ([], [])
+        if not known:  # all places rest
+            time.sleep(timeout_s)
+            return []
+        done, _ = ray.wait(known, num_returns=1, timeout=timeout_s)
         if not done:
             return self._complain()
         events: list[Event] = []

@@ -86,7 +86,7 @@ class Dispatch:
         rests = self._losses[place] >= MAX_LOSSES or self._rests_until[place] > now
         if rests or place in self._at:
             return None
-        ready = {name: group for name, group in self._groups.items() if group and group[0].begin_at <= now}
+        ready = {name: group for name, group in self._groups.items() if group[0].begin_at <= now}
         if not ready:
             return None
         kept = self._kept[place]
@@ -94,6 +94,8 @@ class Dispatch:
         assert name is not None  # noqa: S101 - `ready` has no None
         self._kept[place] = name
         self._at[place] = self._groups[name].popleft()
+        if not self._groups[name]:  # so that a manifest with many avatars is not gone through at every turn
+            del self._groups[name]
         return self._at[place]
 
     def _need(self, name: tuple[str, ...]) -> float:
@@ -119,5 +121,5 @@ class Dispatch:
         if attempt.number >= self._retry.tries:
             return attempt
         again = replace(attempt, number=attempt.number + 1, begin_at=now + rest_s)
-        self._groups[attempt.job.group].appendleft(again)
+        self._groups.setdefault(attempt.job.group, deque()).appendleft(again)
         return None

@@ -30,6 +30,8 @@ POLL_S = 0.1
 END_S = 20.0
 """How long a worker may take to end."""
 _WORKER = "musetalk_cli.run.batch.worker"
+_KINDS = {"said", "frames", "state"}
+"""What a line of a worker holds one of; any other was printed by a library."""
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -194,6 +196,8 @@ class _Process:
         try:
             value = strict_json.parse(line)
         except JsonError:
+            return None
+        if not isinstance(value, dict) or not _KINDS & set(value):
             return None
         if "said" in value:
             return Said(self._place, value["said"])

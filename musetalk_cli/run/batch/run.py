@@ -134,7 +134,7 @@ class _Batch:
         while self._dispatch.busy or (self._dispatch.waiting and self._dispatch.usable and not self._stopped):
             if self._stopped and not told:
                 told = True
-                log.log(PROGRESS, "Stopping: %d jobs are finished first.", self._dispatch.busy)
+                log.log(PROGRESS, "Stopping: what is begun is finished first (%d).", self._dispatch.busy)
             if not self._stopped:
                 self._give()
             for event in self._pool.wait(POLL_S):
