@@ -45,7 +45,9 @@ def librarys(bundle, samples):
 
 
 @pytest.mark.all_threads
-@pytest.mark.parametrize("name", ["golden_bundle", "whisper_tiny", "overflowing"])
+@pytest.mark.parametrize(
+    "name", ["golden_bundle", pytest.param("whisper_tiny", marks=pytest.mark.slow), "overflowing"]
+)
 def test_the_rows_are_the_librarys(name, request):
     bundle = request.getfixturevalue(name)
     samples = sound(150_000)

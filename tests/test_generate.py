@@ -83,6 +83,7 @@ def whole(path):
     return FileSource(path, MonotonicClock(), pace=False)
 
 
+@pytest.mark.slow
 @pytest.mark.all_threads
 def test_a_stream_in_one_chunk_equals_upstream(golden, avatars_dir):
     """The frames of a stream whose only chunk is the whole sound, taken on their way to the sink."""
