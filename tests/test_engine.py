@@ -17,7 +17,7 @@ from musetalk_cli.errors import InputError
 from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.nets.audio_encoder import AudioEncoder
 from musetalk_cli.nets.files import Card
-from musetalk_cli.ops import torch_ops
+from musetalk_cli.ops import device_tables, torch_ops
 
 JOB = JobConfig(batch_sizes=(4,), image_ops="cpu")
 HALF = Fraction(1, 2)
@@ -319,3 +319,22 @@ def test_no_table_is_made_while_frames_are_made(tiny_bundle, sharpen, monkeypatc
     say_all([session], 0.4)
     assert len(run_dry(engine, session)[0]) == 10
     assert made == []
+
+
+def test_the_tables_of_an_avatar_stay_as_long_as_it_is_held(tiny_bundle, monkeypatch):
+    """Though others use more tables than are kept for nobody. 77 and 79 are sizes of this test alone."""
+    monkeypatch.setattr(device_tables, "TABLES", 1)
+    avatar, other = synthetic_avatar(160, 120, 77, 2), synthetic_avatar(160, 120, 79, 2)
+    engine = make_engine(tiny_bundle, replace(JOB, image_ops="gpu", sharpen=Sharpen(sigma=1.7)))
+    first, second = open_session(engine, avatar), open_session(engine, other)
+    made = []
+    for name in ("linear_taps", "reflected"):
+        make = getattr(torch_ops, name)
+        monkeypatch.setattr(torch_ops, name, lambda *given, make=make: made.append(given) or make(*given))
+    say_all([first, second], 0.4)
+    run_dry(engine, first, second)
+    assert made == []
+    engine.close(first)
+    engine.close(second)
+    open_session(engine, avatar)
+    assert made, "they went with it"

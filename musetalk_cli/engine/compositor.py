@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -21,6 +21,7 @@ from musetalk_cli.config import Sharpen
 from musetalk_cli.engine.pinned import PinnedSlots
 from musetalk_cli.engine.uploads import Uploads, places_of
 from musetalk_cli.ops import reference, torch_ops
+from musetalk_cli.ops.device_tables import kept_tables
 from musetalk_cli.types import FACE_SIZE, Box, Image
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Target:
         store: uint8 `[n]` on the device, of which body and mask are views; None on the host.
         body_at: Where the body begins in it, in bytes; without gaps, as the mask.
         mask_at: Where the mask begins.
+        tables: Keeps the index tables of the avatar's sizes on the device.
     """
 
     body: Picture
@@ -53,6 +55,7 @@ class Target:
     store: Tensor | None = None
     body_at: int = 0
     mask_at: int = 0
+    tables: Sequence[object] = ()
 
 
 class ImagePath(Protocol):
@@ -202,11 +205,12 @@ class GpuPath(StepByStep):
         targets = self._packed([target for target in CpuPath().place(avatar) if target is not None])
         blank = torch.zeros(1, FACE_SIZE, FACE_SIZE, 3, dtype=torch.uint8, device=self._device)
         sizes = {(target.face.width, target.face.height): target for target in targets}
-        for one in sizes.values():
-            resized = self.resize(blank, [one])
-            if self._sharpen is not None:
-                self.sharpen(resized, self._sharpen)
-        placed = iter(targets)
+        with kept_tables() as tables:
+            for one in sizes.values():
+                resized = self.resize(blank, [one])
+                if self._sharpen is not None:
+                    self.sharpen(resized, self._sharpen)
+        placed = (replace(target, tables=tables) for target in targets)
         return [None if patch is None else next(placed) for patch in avatar.patches]
 
     def _packed(self, targets: Sequence[Target]) -> list[Target]:
@@ -217,9 +221,10 @@ class GpuPath(StepByStep):
         views = [
             store[at : at + array.nbytes].view(array.shape) for at, array in zip(places, arrays, strict=True)
         ]
+        halves = zip(views[::2], views[1::2], places[::2], places[1::2], strict=True)
         return [
-            Target(views[2 * number], views[2 * number + 1], target.face, store, *places[2 * number :][:2])
-            for number, target in enumerate(targets)
+            Target(body, mask, target.face, store, body_at, mask_at)
+            for target, (body, mask, body_at, mask_at) in zip(targets, halves, strict=True)
         ]
 
     def resize(self, faces: Tensor, targets: Sequence[Target]) -> list[Tensor]:

@@ -13,12 +13,12 @@ convolution or a matrix product, which a device may round to fewer bits.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from musetalk_cli.errors import InputError
+from musetalk_cli.ops.device_tables import cached
 from musetalk_cli.ops.layout import (
     BHWC,
     Boxes,
@@ -44,8 +44,6 @@ from musetalk_cli.ops.tables import (
 from musetalk_cli.types import Box
 
 _DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
-TABLES = 4096
-"""Index tables kept on devices: a few for each size of face of the avatars in use, some KB each."""
 _Taps = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
@@ -251,7 +249,7 @@ def _mix(x: Tensor, dim: int, taps: _Taps) -> Tensor:
     return total + x.index_select(dim, right) * _along(second, x, dim)
 
 
-@lru_cache(maxsize=TABLES)
+@cached
 @torch.inference_mode(False)
 def _taps(src: int, dst: int, dtype: torch.dtype, whole_edges: bool, device: torch.device) -> _Taps:
     """The table of `linear_taps` on a device: both neighbours, then both weights in `dtype`."""
@@ -263,14 +261,14 @@ def _taps(src: int, dst: int, dtype: torch.dtype, whole_edges: bool, device: tor
     return left, right, first, second
 
 
-@lru_cache(maxsize=TABLES)
+@cached
 @torch.inference_mode(False)
 def _nearest(src: int, dst: int, device: torch.device) -> Tensor:
     """The table of `nearest_taps` on a device."""
     return torch.from_numpy(nearest_taps(src, dst)).to(device)
 
 
-@lru_cache(maxsize=TABLES)
+@cached
 @torch.inference_mode(False)
 def _reflected(size: int, radius: int, device: torch.device) -> Tensor:
     """The table of `reflected` on a device."""
