@@ -9,7 +9,7 @@ import pytest
 from lives import RATE, delay_of, speech
 from serving import FPS, JOB, TIMEOUT_S, service_of
 
-from musetalk_cli.errors import InputError
+from musetalk_cli.errors import DeviceLostError, InputError
 from musetalk_cli.live.stream import Stream
 from musetalk_cli.serve.broadcast import Wants
 from musetalk_cli.serve.refusals import NotFoundError, RefusedError
@@ -365,6 +365,20 @@ def test_a_device_that_fails_again_and_again_is_not_ready(coloured_run, monkeypa
             assert watcher.over.wait(TIMEOUT_S)
             while service.sessions:
                 threading.Event().wait(0.01)
+        _, watcher = watched(service, "red")
+        assert watcher.over.wait(TIMEOUT_S)
+        with pytest.raises(RefusedError, match="The device has failed"):
+            service.check_ready()
+
+
+def test_a_device_that_never_comes_back_is_not_ready_from_its_first_failure_on(coloured_run, monkeypatch):
+    with service_of(coloured_run, JOB, max_sessions=4) as service:
+
+        def lost():
+            raise DeviceLostError("The device has failed: CUDA error: an illegal memory access.")
+
+        service.check_ready()
+        monkeypatch.setattr(service.engine, "step", lost)
         _, watcher = watched(service, "red")
         assert watcher.over.wait(TIMEOUT_S)
         with pytest.raises(RefusedError, match="The device has failed"):

@@ -10,6 +10,7 @@ from musetalk_cli.bench.synthetic import synthetic_avatar
 from musetalk_cli.nets.bundle import load_bundle
 from pretended.cuda import pretended_gpu
 from pretended.fixtures import gpu, guard_folder, triton  # noqa: F401 - fixtures
+from pretended.speaking import make_engine, speak
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +23,12 @@ def avatars():
 def on_cpu(models):
     """The tiny networks on the CPU, in fp32."""
     return load_bundle(str(models), Path(), torch.device("cpu"), torch.float32)
+
+
+@pytest.fixture(scope="session")
+def expected(on_cpu, avatars):
+    """What all avatars say on the CPU, in fp32."""
+    return speak(make_engine(on_cpu), *avatars)
 
 
 @pytest.fixture(scope="session")

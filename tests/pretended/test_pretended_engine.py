@@ -20,12 +20,6 @@ from pretended.tensors import DeviceMismatchError
 SHARPENED = replace(JOB, sharpen=Sharpen())
 
 
-@pytest.fixture(scope="module")
-def expected(on_cpu, avatars):
-    """What all avatars say on the CPU, in fp32."""
-    return speak(make_engine(on_cpu), *avatars)
-
-
 @pytest.mark.parametrize(
     ("dtype", "pace", "levels"),
     [

@@ -41,12 +41,6 @@ class Small(Generator):
         return super().faces(latents)
 
 
-@pytest.fixture(scope="module")
-def expected(on_cpu, avatars):
-    """What all avatars say on the CPU, in fp32."""
-    return speak(make_engine(on_cpu), *avatars)
-
-
 def said(caplog):
     return [record.getMessage() for record in caplog.records if "memory" in record.getMessage()]
 

@@ -88,12 +88,6 @@ def OnMainLine():  # noqa: N802 - reads as what it is
 # -- the engine --------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def expected(on_cpu, avatars):
-    """What all avatars say on the CPU, in fp32."""
-    return speak(make_engine(on_cpu), *avatars)
-
-
 def warm_engine(on_gpu, avatars, dtype=torch.float32, **job):
     engine = make_engine(on_gpu(dtype), replace(JOB, batch_sizes=SIZES, **job))
     engine.warm_up(avatars[0])
@@ -156,7 +150,7 @@ class Unwilling(Generator):
         return super().faces(latents)
 
 
-@pytest.mark.parametrize(("frames", "left"), [(4, ()), (1, (4,))])
+@pytest.mark.parametrize(("frames", "left"), [(4, ()), pytest.param(1, (4,), marks=pytest.mark.slow)])
 def test_networks_that_cannot_be_captured_are_launched_singly_and_a_line_says_so(
     gpu, on_gpu, avatars, expected, monkeypatch, caplog, frames, left
 ):
