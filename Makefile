@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo demo-model test test-all fuzz test-gpu lint format type bench clean
+.PHONY: help install demo demo-model test test-all fuzz test-gpu gpu-report lint format type bench clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -59,6 +59,10 @@ type: install ## Check types
 
 bench: install ## Time every stage with the published weights, or the embedded ones
 	$(BIN)/musetalk bench --json benchmarks/latest.json
+
+# Not `install`, which needs the network: a bare machine measures with what it has.
+gpu-report: ## Measure all that needs a GPU, in at most 9 minutes: benchmarks/gpu/NAME.json, .md, .svg
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) benchmarks/gpu/report.py
 
 clean: ## Remove what make and the tools made
 	rm -rf $(VENV) demo.mp4 build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +13,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from musetalk_cli.nets.device import wait_for
 
 WARM_UPS = 2
+SIDES = (512, 1024, 2048, 4096, 8192)
+"""Rows and columns of the matrices, one of which is taken."""
+BYTES = (1 << 27, 1 << 28, 1 << 29, 1 << 30)
+"""Sizes of the copy, one of which is taken: none fits into a cache."""
+LONG_S = 0.05
+"""Seconds of a product or a copy that is long enough."""
 Bound = Literal["matrix", "memory", "link"]
 """What limits some work at the least: arithmetic, the device's memory, or the way to host memory."""
 
@@ -22,7 +28,7 @@ def median_s(work: Callable[[], object], device: torch.device, budget_s: float) 
 
     Called until the budget is spent, at least once; a first call longer than the budget is the figure.
     """
-    if device.type == "cuda":
+    if device.type != "cpu":
         _once(work, device)  # what a kernel's first use costs is not its speed
     first = _once(work, device)
     if first > budget_s:
@@ -100,20 +106,35 @@ class Roofline:
 
 def measure_roofline(device: torch.device, dtype: torch.dtype, budget_s: float) -> Roofline:
     """Time one large matrix product in the networks' number format, one large copy, and one to the host."""
-    on_cuda = device.type == "cuda"
-    side = 8192 if on_cuda else 2048
-    one = torch.randn(side, side, device=device).to(dtype)
-    product_s = median_s(lambda: one @ one, device, budget_s)
-    data = torch.ones((1 << 30) if on_cuda else (1 << 27), dtype=torch.uint8, device=device)
-    target = torch.empty_like(data)
-    copy_s = median_s(lambda: target.copy_(data), device, budget_s)
-    link = None
-    if on_cuda:
-        some = data[: 1 << 28]
-        pinned = torch.empty(some.shape, dtype=torch.uint8, pin_memory=True)
-        link_s = median_s(lambda: pinned.copy_(some, non_blocking=True), device, budget_s)
-        link = some.numel() / link_s / 1e9
-    return Roofline(2 * side**3 / product_s / 1e12, 2 * data.numel() / copy_s / 1e9, link)
+
+    def product(side: int) -> Callable[[], object]:
+        one = torch.randn(side, side, device=device).to(dtype)
+        return lambda: one @ one
+
+    def copy(size: int) -> Callable[[], object]:
+        data = torch.ones(size, dtype=torch.uint8, device=device)
+        target = torch.empty_like(data)
+        return lambda: target.copy_(data)
+
+    side = _large(product, device, SIDES)
+    size = _large(copy, device, BYTES)
+    product_s = median_s(product(side), device, budget_s)
+    copy_s = median_s(copy(size), device, budget_s)
+    link = _link(device, budget_s) if device.type == "cuda" else None
+    return Roofline(2 * side**3 / product_s / 1e12, 2 * size / copy_s / 1e9, link)
+
+
+def _large(make: Callable[[int], Callable[[], object]], device: torch.device, sizes: Sequence[int]) -> int:
+    """The first size that takes so long that starting it is nothing beside it, or the last."""
+    return next((size for size in sizes if median_s(make(size), device, 0.0) > LONG_S), sizes[-1])
+
+
+def _link(device: torch.device, budget_s: float) -> float:
+    """10^9 bytes a second from a device to pinned host memory."""
+    data = torch.ones(BYTES[1], dtype=torch.uint8, device=device)
+    pinned = torch.empty(data.shape, dtype=torch.uint8, pin_memory=True)
+    seconds = median_s(lambda: pinned.copy_(data, non_blocking=True), device, budget_s)
+    return data.numel() / seconds / 1e9
 
 
 def count_flops(work: Callable[[], object]) -> int:

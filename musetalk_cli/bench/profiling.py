@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, supported_activities
 
 from musetalk_cli import strict_json
 from musetalk_cli.errors import OutputError
+from musetalk_cli.nets.device import wait_for
 from musetalk_cli.sinks.checks import check_writable, refused, write_whole
 
 TRACE, TABLE = "trace.json", "operators.json"
@@ -89,14 +90,15 @@ def record(work: Callable[[], object], size: int, device: torch.device, folder: 
         OutputError: The files cannot be written, or the trace is too large.
     """
     on_cuda = device.type == "cuda"
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_cuda else [])]
+    known = supported_activities()  # type: ignore[no-untyped-call]
+    on_device = [ProfilerActivity.CUDA] if on_cuda and ProfilerActivity.CUDA in known else []
+    activities = [ProfilerActivity.CPU, *on_device]
     work()
     with profile(activities=activities) as recorded:
         for _ in range(BATCHES):
             work()
-        if on_cuda:
-            torch.cuda.synchronize(device)
-    result = Profile(folder / TRACE, BATCHES, size, _operators(recorded, on_cuda=on_cuda))
+        wait_for(device)
+    result = Profile(folder / TRACE, BATCHES, size, _operators(recorded, on_cuda=bool(on_device)))
     _write_trace(recorded, folder / TRACE)
     text = strict_json.dump(strict_json.finite(result.as_json()), indent=2) + "\n"
     write_whole(folder / TABLE, text.encode(), OPTION)

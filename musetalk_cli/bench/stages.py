@@ -61,6 +61,8 @@ class Stages:
         self._request = EncodeRequest(second, range(ROWS_PER_SECOND), engine.window_rows)
         device = self.bundle.device
         self._images = engine.images
+        on_device = engine.images.path == ON_GPU and device.type != "cpu"
+        self._fused = on_device and not isinstance(image_path(device, 1, engine.job.sharpen), StepByStep)
         self._images.hold(avatar)
         self._latents = avatar.latents.to(device, self.bundle.dtype)
         self._tokens = torch.zeros(
@@ -152,7 +154,7 @@ class Stages:
         name = TENSORS if device.type == "cpu" else ON_GPU
         tensors = GpuPath(device, sharpen=self._job.sharpen)
         found = {name: self._image_steps(tensors, faces), ON_CPU: self._image_steps(CpuPath(), faces)}
-        if not isinstance(image_path(device, 1, self._job.sharpen), StepByStep):
+        if self._fused:
             found[FUSED] = {"compose": self._seconds(lambda: self._compose(faces))}
         return found
 
