@@ -8,10 +8,12 @@ ARG BASE=nvidia/cuda:13.0.3-base-ubuntu24.04
 
 # hadolint ignore=DL3006
 FROM ${BASE} AS python
-# libgl1 and libglib2.0-0 are what OpenCV's wheel takes to be on every desktop
+# libgl1 and libglib2.0-0 are what OpenCV's wheel takes to be on every desktop; gcc, libc6-dev and python3-dev what
+# Triton builds its launcher with when the first kernel is needed
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends ca-certificates libgl1 libglib2.0-0 python3 python3-venv \
+    && apt-get install --yes --no-install-recommends ca-certificates gcc libc6-dev libgl1 libglib2.0-0 \
+        python3 python3-dev python3-venv \
     && rm -rf /var/lib/apt/lists/* \
     && python3 -m venv /opt/musetalk
 ENV PATH=/opt/musetalk/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1

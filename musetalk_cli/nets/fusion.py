@@ -83,7 +83,7 @@ def fuse(*networks: nn.Module) -> None:
     weight = next(networks[0].parameters(), None)
     if weight is None:  # what stands in for networks holds none
         return
-    if weight.device.type == "cuda" and weight.dtype in FARTHEST and _works(weight.device, weight.dtype):
+    if weight.device.type == "cuda" and weight.dtype in FARTHEST and works(weight.device, weight.dtype):
         for network in networks:
             replace(network)
 
@@ -117,7 +117,7 @@ def _without_bias(conv: nn.Conv2d) -> nn.Conv2d:
     return bare
 
 
-def _works(device: torch.device, dtype: torch.dtype) -> bool:
+def works(device: torch.device, dtype: torch.dtype) -> bool:
     """True where the kernels do on a device what they shall; said if not."""
     try:
         _try(device, dtype)

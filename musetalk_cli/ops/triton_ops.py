@@ -91,7 +91,9 @@ class Compositor:
         kernel = gaussian(sharpen.sigma, 4) if sharpen and blurs else (1.0,)
         self._radius = taps // 2
         self._weights = torch.tensor(kernel, dtype=torch.float32).to(device)
-        self._amount, self._threshold = (sharpen.amount, sharpen.threshold) if sharpen else (0.0, 0.0)
+        # a whole number would be of another type to the kernel
+        self._amount = float(sharpen.amount) if sharpen else 0.0
+        self._threshold = float(sharpen.threshold) if sharpen else 0.0
 
     def table(self, size: int, *, columns: bool) -> NDArray[np.int64]:
         """How a side of a face becomes one of another size, with what the blur needs beyond its edges.
