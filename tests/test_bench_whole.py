@@ -76,6 +76,7 @@ def _check_batch(batch, figures):
     assert list(batch["image_ms"]["cpu"]) == list(batch["image_ms"]["tensor"]) == STEPS
     sums = {path: sum(steps.values()) for path, steps in batch["image_ms"].items()}
     assert batch["speed_up"] == pytest.approx(sums["cpu"] / sums["tensor"])
+    assert batch["graph_ms"] is None
     networks_s = (batch["unet_ms"] + batch["vae_ms"]) / 1e3
     assert batch["roofline_share"] == pytest.approx(batch["size"] / networks_s / batch["roofline_fps"])
     made_s = networks_s + min(sums.values()) / 1e3

@@ -104,6 +104,7 @@ def batches(bench: Plain | None) -> list[str]:
             batch["size"],
             f"{batch['unet_ms']:.2f}",
             f"{batch['vae_ms']:.2f}",
+            "-" if batch["graph_ms"] is None else f"{batch['graph_ms']:.2f}",
             f"{image_ms(batch):.3f}",
             f"{batch['frames_per_s']:.1f}",
             batch["sessions"],
@@ -113,8 +114,8 @@ def batches(bench: Plain | None) -> list[str]:
         ]
         for batch in (bench or {"batches": ()})["batches"]
     ]
-    columns = ["batch", "UNet ms", "VAE ms", "image ms", "frames/s", "sessions", "published order"]
-    return table("By batch size, fp16", [*columns, "roofline frames/s", "reached"], rows)
+    columns = ["batch", "UNet ms", "VAE ms", "graphs ms", "image ms", "frames/s", "sessions"]
+    return table("By batch size, fp16", [*columns, "published order", "roofline frames/s", "reached"], rows)
 
 
 def stages(bench: Plain | None) -> list[str]:

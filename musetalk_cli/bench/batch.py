@@ -47,12 +47,14 @@ class BatchResult:
         size: Frames in the batch.
         unet_ms: The UNet.
         vae_ms: The VAE's decoder, up to uint8 faces.
+        graph_ms: Both as CUDA graphs, with their inputs' way into them; None where there are none.
         image_ms: Each image step, up to patches in host memory, by where it runs: `cpu` in OpenCV and numpy,
             the copy of the faces included; `gpu` as tensor operations on the GPU; `tensor` the same on a CPU.
             Of the last two one is not there. `fused` is there where the engine does all steps in one launch;
             `compose` is that and the way to the host.
         stages: All stages with the fastest image path, and one encoder window.
-        frames_per_s: Frames a second of UNet, VAE and the fastest image path.
+        frames_per_s: Frames a second of UNet and VAE, as graphs where that is faster, and the fastest image
+            path.
         sessions: How many may speak at once by that, each with its windows, and some time to spare.
         roofline_fps: Frames a second of UNet and VAE at the rates of the matrix product and the copy.
         roofline_share: What UNet and VAE reached of that.
@@ -62,6 +64,7 @@ class BatchResult:
     size: int
     unet_ms: float
     vae_ms: float
+    graph_ms: float | None
     image_ms: dict[str, dict[str, float]]
     stages: list[StageResult]
     frames_per_s: float
@@ -69,6 +72,11 @@ class BatchResult:
     roofline_fps: float
     roofline_share: float
     published_image_ms: float | None
+
+    @property
+    def networks_ms(self) -> float:
+        """UNet and VAE, as a stream launches them."""
+        return min(self.unet_ms + self.vae_ms, self.graph_ms or float("inf"))
 
     @property
     def device_path(self) -> str:

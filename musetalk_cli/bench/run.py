@@ -75,6 +75,8 @@ class BenchResult:
             at = f"batch of {batch.size}"
             image_ms = min(sum(steps.values()) for steps in batch.image_ms.values())
             found |= {f"UNet, {at}, ms": batch.unet_ms, f"VAE, {at}, ms": batch.vae_ms}
+            if batch.graph_ms is not None:
+                found[f"UNet and VAE as graphs, {at}, ms"] = batch.graph_ms
             found |= {f"image steps, {at}, ms": image_ms, f"{at}, frames/s": batch.frames_per_s}
         for chunk in self.chunks:
             report, at = chunk.report, f"chunk of {chunk.report.chunk_s:g} s"

@@ -52,6 +52,7 @@ def _show_batches(result: BenchResult) -> None:
                 str(batch.size),
                 f"{batch.unet_ms:.1f}",
                 f"{batch.vae_ms:.1f}",
+                NONE if batch.graph_ms is None else f"{batch.graph_ms:.1f}",
                 *images,
                 f"{batch.frames_per_s:.2f}",
                 str(batch.sessions),
@@ -62,7 +63,7 @@ def _show_batches(result: BenchResult) -> None:
         )
     path = "GPU" if result.batches[0].device_path == "gpu" else "tensor"
     fps = float(result.chunks[-1].report.fps) if result.chunks else 25.0
-    columns = ["batch", "UNet ms", "VAE ms", f"image {path} ms", "image CPU ms", "frames/s"]
+    columns = ["batch", "UNet ms", "VAE ms", "graphs ms", f"image {path} ms", "image CPU ms", "frames/s"]
     columns += [f"sessions at {fps:g} fps", "published order", "roofline frames/s", "reached"]
     print_table("By batch size", columns, rows)
 
