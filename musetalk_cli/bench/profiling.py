@@ -26,7 +26,7 @@ OPTION = "--profile"
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """What one operator took in all recorded batches.
+    """What one operator took in all recorded batches; on a GPU one kernel.
 
     Attributes:
         name: Which.
@@ -110,6 +110,8 @@ def _operators(recorded: profile, *, on_cuda: bool) -> list[Operator]:
     own = ("self_device_time_total", "self_cuda_time_total") if on_cuda else ("self_cpu_time_total",)
     found = []
     for entry in recorded.key_averages():
+        if on_cuda and entry.device_type.name != "CUDA":
+            continue  # of an operator its kernels tell the same time
         took_us = next((float(getattr(entry, name)) for name in own if hasattr(entry, name)), 0.0)
         if took_us > 0:
             found.append((entry.key, int(entry.count), took_us / 1e3))
