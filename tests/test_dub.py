@@ -50,6 +50,13 @@ def clip(tmp_path):
 
 
 @pytest.fixture
+def prepared(models, clip):
+    """The name in the cache of the clip, prepared as a command does."""
+    run = RunConfig(DataFolder(models, "flag"), model=str(models), device="cpu")
+    return dubbing.find_or_prepare(run, clip)[1]
+
+
+@pytest.fixture
 def generate(musetalk, models, clip, tmp_path):
     """Runs `generate --source`; gives code, report and stderr."""
 
@@ -78,10 +85,9 @@ def test_the_clip_plays_forward_and_back_where_the_sound_is_longer(generate, cli
     assert report["settings"]["silence"] == "off"
 
 
-def test_the_clip_keeps_its_time_at_another_rate_and_in_silence(generate, tmp_path, cache):
+def test_the_clip_keeps_its_time_at_another_rate_and_in_silence(generate, prepared, tmp_path, cache):
     """Also where the mouth is closed in some frames, on which an avatar rests."""
-    assert generate(0.2, "--output", tmp_path / "first.mp4")[0] == 0
-    (name,) = list_avatars(cache)
+    name = prepared
     description = json.loads((cache / name / "avatar.json").read_text())
     (cache / name / "avatar.json").write_text(json.dumps(description | {"rest_frames": [0, 1, 2, 3]}))
     write = ["--frames-dir", tmp_path / "out", "--fps", "20", "--silence", "-45dB"]
@@ -107,9 +113,12 @@ def test_what_is_prepared_is_found_again_by_its_content(models, clip, cache, tmp
     assert {load_meta(cache, name).fps for name in list_avatars(cache)} == {Fraction(FPS)}
 
 
-def test_the_cache_is_listed_and_cleared(generate, musetalk, cache, tmp_path):
-    assert musetalk("avatars", "list", "--cache")[1] == ""
-    assert generate(0.2, "--output", tmp_path / "out.mp4")[0] == 0
+def test_a_cache_that_is_not_there_holds_nothing(musetalk):
+    assert musetalk("avatars", "list", "--cache")[:2] == (0, "")
+    assert musetalk("avatars", "remove", "--cache", "--json")[:2] == (0, '{\n  "removed": []\n}\n')
+
+
+def test_the_cache_is_listed_and_cleared(prepared, musetalk, cache):
     code, out, _ = musetalk("avatars", "list", "--cache", "--json")
     (entry,) = json.loads(out)
     assert (code, entry["source"], entry["frames"], entry["fps"]) == (0, "clip.avi", FRAMES, FPS)
