@@ -118,6 +118,7 @@ def test_a_fused_vae_is_the_folded_one():
         torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-5, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_a_fused_unet_is_the_folded_one():
     unet = small_unet()
     torch.testing.assert_close(

@@ -20,7 +20,7 @@ GIVEN_UP = "The image steps are not one launch but many on this GPU: "
 @pytest.fixture(scope="module")
 def expected(on_cpu, avatars):
     """What all avatars say on the CPU, in fp32."""
-    return speak(make_engine(on_cpu), *avatars, seconds=0.3)
+    return speak(make_engine(on_cpu), *avatars, seconds=0.2)
 
 
 @pytest.mark.parametrize("pace", [Pace.LATE, pytest.param(Pace.EARLY, marks=pytest.mark.slow)])
@@ -28,7 +28,7 @@ def test_sessions_together_are_the_cpus_and_only_patches_are_waited_for(
     guard_folder, on_gpu, avatars, expected, pace, caplog
 ):
     with pretended_gpu(guard_folder, pace), with_triton():
-        spoken = speak(make_engine(on_gpu()), *avatars, seconds=0.3)
+        spoken = speak(make_engine(on_gpu()), *avatars, seconds=0.2)
     assert apart(spoken, expected) <= 1
     assert GIVEN_UP not in caplog.text
     launches = spoken.engine.stats.launches
