@@ -220,7 +220,7 @@ def _is_plain_attention(part: Attention) -> bool:
         type(part) is Attention
         and type(part.processor) is AttnProcessor2_0
         and part.rescale_output_factor == 1
-        and all(getattr(part, name) is None for name in added)
+        and all(getattr(part, name, None) is None for name in added)  # not every release has each
     )
 
 
