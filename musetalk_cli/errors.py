@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+_OF_DEVICE = ("cuda error", "cudnn error", "triton error [cuda]")
+"""How PyTorch and Triton begin what they tell of CUDA and its libraries."""
+_NO_MEMORY = ("out of memory", "alloc_failed", "allocation_failed")
+"""What is in it where memory lacks; the last two are in the names of codes of cuBLAS and cuDNN."""
+
 
 class MuseTalkError(Exception):
     """Something the user can act on.
@@ -50,12 +55,22 @@ def is_device_lost(error: BaseException) -> bool:
 
     Told by what CUDA and its libraries say, so that nobody has to load PyTorch to ask.
     """
+    return _is_of_device(error) and not _lacks_memory(error)
+
+
+def is_device_full(error: BaseException) -> bool:
+    """True where CUDA or a library of it has no memory; not always that is an OutOfMemoryError of PyTorch."""
+    return _is_of_device(error) and _lacks_memory(error)
+
+
+def _is_of_device(error: BaseException) -> bool:
     said = str(error).lower()
-    return (
-        isinstance(error, RuntimeError)
-        and ("cuda error" in said or "cudnn error" in said)
-        and "out of memory" not in said
-    )
+    return isinstance(error, RuntimeError) and any(words in said for words in _OF_DEVICE)
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    said = str(error).lower()
+    return any(words in said for words in _NO_MEMORY)
 
 
 def first_line(error: BaseException) -> str:

@@ -1,9 +1,13 @@
+from pathlib import Path
+
 import pytest
 import torch
 
 from musetalk_cli.errors import DeviceError
 from musetalk_cli.nets import device as module
+from musetalk_cli.nets.bundle import load_bundle
 from musetalk_cli.nets.device import (
+    check_index,
     computes_in_bf16,
     conv_layout,
     describe_device,
@@ -52,6 +56,14 @@ def test_bf16_is_told_by_the_processors_flags(cpuinfo, expected):
 def test_the_precision_is_what_was_asked_for_or_suits(name, device, on_cpu, cpuinfo, expected, monkeypatch):
     monkeypatch.setattr(module, "read_cpuinfo", lambda: cpuinfo)
     assert resolve_dtype(name, device, on_cpu) == expected
+
+
+def test_a_gpu_that_is_not_the_first_is_refused():
+    for device in (CPU, CUDA, MPS, torch.device("cuda:0")):
+        check_index(device)
+    with pytest.raises(DeviceError, match="cuda:1 cannot be used") as raised:
+        load_bundle("v15", Path(), torch.device("cuda:1"), torch.float16)
+    assert "CUDA_VISIBLE_DEVICES=1" in raised.value.hint
 
 
 def test_channels_last_is_for_cuda_and_for_bf16():

@@ -135,6 +135,26 @@ def test_a_device_without_memory_is_given_up_once_and_the_cpu_does_its_batch(ste
     ]
 
 
+def test_a_path_that_another_thread_gives_up_meanwhile_spoils_no_batch(avatars, sources):
+    class Taken(dict):
+        """Each look finds what was there, and then it is gone."""
+
+        def __contains__(self, name):
+            found = super().__contains__(name)
+            self.pop(name, None)
+            return found
+
+        def get(self, name):
+            return self.pop(name, None)
+
+    expected = make_steps(CpuPath(), avatars).run(sources, FACES, FINITE)()
+    steps = make_steps(Device(), avatars)
+    for avatar in avatars:
+        resident = steps._residents[avatar]  # noqa: SLF001 - what the other thread changes
+        resident.targets = Taken(resident.targets)
+    assert_same(steps.run(sources, FACES, FINITE)(), expected)
+
+
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("error", [RuntimeError("shapes differ"), NotImplementedError("no such operator")])
 def test_what_else_a_device_fails_with_is_hidden_by_nothing(step, error, avatars, sources):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from musetalk_cli.engine.session import Session
-from musetalk_cli.errors import DeviceError, DeviceLostError, first_line, is_device_lost
+from musetalk_cli.errors import DeviceError, DeviceLostError, first_line, is_device_full, is_device_lost
 
 
 @contextmanager
@@ -32,12 +32,12 @@ def told() -> Iterator[None]:
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise DeviceError(
-            f"The device has not enough memory: {first_line(error)}.",
-            "Use a smaller --batch-size or --precision fp16, and close what else uses the device.",
-        ) from error
     except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or is_device_full(error):
+            raise DeviceError(
+                f"The device has not enough memory: {first_line(error)}.",
+                "Use a smaller --batch-size or --precision fp16, and close what else uses the device.",
+            ) from error
         if not is_device_lost(error):
             raise
         raise DeviceLostError(

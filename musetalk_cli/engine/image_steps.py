@@ -163,10 +163,12 @@ class ImageSteps:
         found = []
         for avatar, number in sources:
             resident = self._residents[avatar]
-            if path.name not in resident.targets:
+            # looked up once: another thread may give the path up meanwhile, and take them away
+            targets = resident.targets.get(path.name)
+            if targets is None:
                 # held before the path was given up: the CPU's targets are views, and nothing is copied
-                resident.targets[path.name] = path.place(avatar)
-            found.append(resident.targets[path.name][number])
+                targets = resident.targets[path.name] = path.place(avatar)
+            found.append(targets[number])
         return [target for target in found if target is not None]
 
     def _fall_back(self, path: ImagePath, error: RuntimeError) -> None:

@@ -97,7 +97,8 @@ class Repair:
                 continue
             face = self._again(request.tokens, *source)
             if face is not None:
-                patches[number] = images.run([source], face, torch.ones(1, device=face.device))()[0]
+                right = torch.ones(1, dtype=torch.bool, device=face.device)
+                patches[number] = images.run([source], face, right)()[0]
         return patches
 
     def _again(self, tokens: Tensor, avatar: Avatar, source: int) -> Tensor | None:

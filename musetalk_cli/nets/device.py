@@ -44,6 +44,19 @@ def resolve_device(name: DeviceName) -> torch.device:
     return torch.device("cuda" if name == "cuda" or (name == "auto" and available) else "cpu")
 
 
+def check_index(device: torch.device) -> None:
+    """Refuse a GPU that is not the first: what has no device of its own, like an event, is the first one's.
+
+    Raises:
+        DeviceError: It is another.
+    """
+    if device.type == "cuda" and device.index not in {None, 0}:
+        raise DeviceError(
+            f"The device {device} cannot be used: the GPU has to be the first that the process sees.",
+            f"Set CUDA_VISIBLE_DEVICES={device.index}, and use cuda:0.",
+        )
+
+
 def _metal() -> torch.device:
     if not torch.backends.mps.is_available():
         built = torch.backends.mps.is_built()

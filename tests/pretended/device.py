@@ -80,6 +80,7 @@ class Device:
         forbids_waits: Whether what waits without being asked to raises.
         observer: Is told every launch, if there is one.
         emptied: How often memory that nothing uses was given back.
+        compiled: Triton's kernels, each as often as Triton compiles it: once for each kind of arguments.
         lives: Launches until it fails for good, as after an illegal access to memory; None is never.
     """
 
@@ -91,6 +92,7 @@ class Device:
         self.forbids_waits = False
         self.observer = None
         self.emptied = 0
+        self.compiled = set()
         self.lives = None
         self._lock = threading.RLock()
         self._queues = defaultdict(deque)

@@ -10,8 +10,20 @@ import torch
 from .tensors import CPU, OnDevice
 
 
+def specialised(argument):
+    """For what of an argument Triton compiles a kernel anew."""
+    if isinstance(argument, OnDevice):
+        return str(argument.dtype), argument.inside.data_ptr() % 16 == 0
+    if isinstance(argument, int):
+        return "1" if argument == 1 else f"{argument.bit_length() // 32} {argument % 16 == 0}"
+    return type(argument).__name__
+
+
 class Kernel:
-    """A kernel that is launched as on a real device: on tensors of the device alone."""
+    """A kernel that is launched as on a real device: on tensors of the device alone.
+
+    What it is compiled for is noted, and a device that has failed is told in Triton's words.
+    """
 
     def __init__(self, name, interpreted):
         self.name = name
@@ -25,7 +37,12 @@ class Kernel:
                     raise ValueError(
                         f"Pointer argument (at {place}) cannot be accessed from Triton (cpu tensor?)"
                     )
-            OnDevice.gpu.launch(self.name, [one.inside for one in tensors], [])
+            OnDevice.gpu.compiled.add((self.name, *map(specialised, arguments), *options.items()))
+            try:
+                OnDevice.gpu.launch(self.name, [one.inside for one in tensors], [])
+            except torch.AcceleratorError as error:
+                said = str(error).splitlines()[0].removeprefix("CUDA error: ")
+                raise RuntimeError(f"Triton Error [CUDA]: {said}") from None
             inside = [one.inside if isinstance(one, OnDevice) else one for one in arguments]
 
             def work():

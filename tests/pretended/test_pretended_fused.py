@@ -48,6 +48,19 @@ def test_sharpening_is_part_of_the_launch(triton, on_gpu, on_cpu, avatars):
     assert apart(spoken, theirs, share=0.999) <= 3
 
 
+def test_what_is_compiled_is_compiled_before_the_first_stream(triton, on_gpu, avatars):
+    """Also for sizes of batches and faces that come later, and for a face that is made again."""
+    engine = make_engine(on_gpu(torch.float16), replace(JOB, batch_sizes=(1, 2)))
+    engine.warm_up(avatars[1])
+    before = set(triton.compiled)
+    assert before
+    latents = avatars[0].latents.clone()
+    latents[1] = 1e5
+    speak(engine, replace(avatars[0], latents=latents), seconds=0.1)
+    assert engine.repair.remade > 0
+    assert triton.compiled == before
+
+
 def test_without_triton_it_is_said_once_and_tensor_operations_do_it(
     gpu, on_gpu, avatars, caplog, monkeypatch
 ):

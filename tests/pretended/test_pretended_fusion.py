@@ -7,6 +7,7 @@ from musetalk_cli.nets.folding import fold
 from musetalk_cli.nets.fusion import FusedNorm, fuse
 from musetalk_cli.nets.generator import Generator
 from pretended.cuda import pretended_gpu
+from pretended.full_size import full_size
 from pretended.kernels import with_triton
 
 NOT_FUSED = "Norms and sums of the networks are not fused on this GPU: "
@@ -50,6 +51,21 @@ def test_a_kernel_that_computes_something_else_is_not_used(gpu, on_gpu, caplog, 
         monkeypatch.setattr(f"musetalk_cli.nets.fusion.{name}", wrong)
         assert not any(map(has_fused, networks(on_gpu(torch.float16))))
     assert "too far from what a norm or a sum should be" in caplog.text
+
+
+@pytest.mark.slow
+def test_the_kernels_of_one_batch_size_are_those_of_all(guard_folder):
+    """The networks of v1.5: nothing is compiled for a batch of another size."""
+    with pretended_gpu(guard_folder, inside=torch.device("meta")) as gpu, with_triton(norms=True):
+        bundle = full_size()
+        generator, compiled = Generator(bundle), []
+        for size in (1, 4, 13):
+            tokens = torch.empty(size, 10 * bundle.layers, bundle.token_width, device="cuda")
+            latents = torch.empty(size, 8, 32, 32, device="cuda", dtype=bundle.dtype)
+            generator.faces(generator.unet(tokens, latents))
+            compiled.append(set(gpu.compiled))
+    assert {kernel for kernel, *_ in compiled[0]} == {"norm_group", "measure", "norm_part", "add"}
+    assert compiled[0] == compiled[1] == compiled[2]
 
 
 @pytest.mark.slow
