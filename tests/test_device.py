@@ -1,11 +1,13 @@
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from musetalk_cli.config import JobConfig
+from musetalk_cli.engine.engine import Engine
 from musetalk_cli.errors import DeviceError
+from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.nets import device as module
-from musetalk_cli.nets.bundle import load_bundle
 from musetalk_cli.nets.device import (
     check_index,
     computes_in_bf16,
@@ -62,7 +64,7 @@ def test_a_gpu_that_is_not_the_first_is_refused():
     for device in (CPU, CUDA, MPS, torch.device("cuda:0")):
         check_index(device)
     with pytest.raises(DeviceError, match="cuda:1 cannot be used") as raised:
-        load_bundle("v15", Path(), torch.device("cuda:1"), torch.float16)
+        Engine(SimpleNamespace(device=torch.device("cuda:1")), JobConfig(), StageStats())
     assert "CUDA_VISIBLE_DEVICES=1" in raised.value.hint
 
 

@@ -32,6 +32,7 @@ from musetalk_cli.engine.session import Session, SessionOptions
 from musetalk_cli.engine.windows import Encode, FeatureStream
 from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.nets.audio_encoder import AudioEncoder, EncodeRequest
+from musetalk_cli.nets.device import check_index
 from musetalk_cli.nets.generator import Generator
 from musetalk_cli.text import PROGRESS
 from musetalk_cli.timeline import ROWS_PER_SECOND, Timeline, ceil_div
@@ -65,6 +66,9 @@ class Engine:
         images: The image path to begin with; None is what the job and the device say.
         live: Frames are shown as they come: the first of an utterance are made in small batches.
 
+    Raises:
+        DeviceError: The networks are on a GPU that is not the first.
+
     Attributes:
         costs: What this machine needs, as far as it was measured.
         warm_up_s: Seconds that the warm-up took; 0 without one.
@@ -86,6 +90,7 @@ class Engine:
         images: ImagePath | None = None,
         live: bool = False,
     ) -> None:
+        check_index(bundle.device)
         self.costs = Costs()
         self.warm_up_s = 0.0
         self.bundle = bundle

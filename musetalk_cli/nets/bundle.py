@@ -14,13 +14,7 @@ from torch import nn
 from musetalk_cli.config import DEFAULT_MODEL, RunConfig, VaeName
 from musetalk_cli.errors import ModelError
 from musetalk_cli.nets import modules, random_v15
-from musetalk_cli.nets.device import (
-    check_index,
-    conv_layout,
-    keep_freed_memory,
-    resolve_device,
-    resolve_dtype,
-)
+from musetalk_cli.nets.device import conv_layout, keep_freed_memory, resolve_device, resolve_dtype
 from musetalk_cli.nets.files import NO_CARD, RANDOM, BundleFiles, Card, family, others_by_size, resolve
 from musetalk_cli.nets.loading import ENCODER_RULES, UNET_RULES, VAE_RULES, load_weights
 from musetalk_cli.nets.tiny_decoder import load_tiny_decoder
@@ -187,10 +181,8 @@ def load_bundle(
         vae: What makes the pictures of faces.
 
     Raises:
-        DeviceError: The device is a GPU but not the first.
         ModelError: There is no such model, or its files are missing, broken or do not fit together.
     """
-    check_index(device)
     if model == RANDOM:
         bundle = Bundle(model, "v15", *random_v15.build(device, dtype), device, dtype, random=True)
         log.warning(_RANDOM_SAID, model)
