@@ -5,10 +5,12 @@ import os
 import resource
 import shutil
 import socket
+import threading
 from collections import namedtuple
 
 import pytest
 from hubs import COMMIT, Fault, HubServer, a_hub, git_blob, sha256
+from lives import LIMIT_S
 
 from musetalk_cli.errors import InputError, ModelError, OutputError
 from musetalk_cli.nets import pins, record
@@ -230,6 +232,28 @@ def test_a_redirect_leads_to_http_alone(hub, client, tmp_path, place_):
         download("dwpose", tmp_path, hub=client[0])
 
 
+@pytest.mark.parametrize("place_", ["http://[bad/a", "http://a..b/", "/\u00fc"])
+def test_a_redirect_to_what_is_no_address_is_a_sentence(hub, client, tmp_path, place_):
+    hub.fails("HEAD", Fault(302, {"Location": place_}))
+    with pytest.raises(ModelError, match="could not be fetched"):
+        download("dwpose", tmp_path, hub=client[0])
+
+
+@pytest.mark.parametrize("size", ["9" * 16, "9" * 5000, "-5", "1.5"])
+def test_a_size_that_no_file_has_is_a_sentence(hub, client, tmp_path, size):
+    hub.fails("HEAD", Fault(200, {"Content-Length": size}))
+    with pytest.raises(ModelError, match="does not say how large"):
+        download("dwpose", tmp_path, hub=client[0])
+
+
+@pytest.mark.parametrize("token", ["hf_very\nsecret", "hf_very\u201csecret", "hf_very secret"])
+def test_a_token_that_is_none_is_refused_and_not_shown(monkeypatch, token):
+    monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(InputError, match="HF_TOKEN") as caught:
+        hub_of_environment()
+    assert "secret" not in f"{caught.value}{caught.value.hint}"
+
+
 def test_redirects_end(hub, client, tmp_path):
     hub.fails("HEAD", *[Fault(307, {"Location": "/a/b/resolve/main/c"})] * 9)
     with pytest.raises(ModelError, match="from one address to the next"):
@@ -334,6 +358,27 @@ def test_a_stopped_download_keeps_what_came(hub, client, place, tmp_path):
     assert place.read_bytes() == DATA
 
 
+def test_two_downloads_into_a_folder_take_turns(hub, client, place, tmp_path):
+    """Else both would write the same hidden file, and each would prove what it sent and not what is there."""
+    waits, second = threading.Event(), []
+
+    def other():
+        second.append(download("dwpose", tmp_path, hub=Hub(hub.url), notice=lambda _: waits.set()))
+
+    thread = threading.Thread(target=other)
+
+    def told(stage, done, total):
+        if done > 100_000 and not thread.ident:
+            thread.start()
+            assert waits.wait(LIMIT_S)
+
+    assert download("dwpose", tmp_path, hub=client[0], told=told).bytes == len(DATA)
+    thread.join()
+    assert [fetched.files for fetched in second] == [[]], "the other one found it there"
+    assert place.read_bytes() == DATA
+    assert names(place.parent) == [ONNX]
+
+
 def test_offline_nothing_is_asked(hub, musetalk, monkeypatch, place, tmp_path):
     for value in ("1", "true", "YES"):
         monkeypatch.setenv("HF_HUB_OFFLINE", value)
@@ -355,7 +400,11 @@ def test_a_hub_that_is_not_there_is_told_at_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "value", ["huggingface.co", "ftp://a", "file:///etc", "http://", "https://u:p@a", "http://a?b"]
+    "value",
+    [
+        *("huggingface.co", "ftp://a", "file:///etc", "http://", "https://u:p@a", "http://a?b"),
+        *("https://a b", "https://a..b", "https://h\u00fcb", "https://a/\u00fc", "https://a:99999"),
+    ],
 )
 def test_an_endpoint_that_is_none_is_refused(monkeypatch, value):
     monkeypatch.setenv("HF_ENDPOINT", value)
@@ -386,6 +435,16 @@ def test_a_broken_record_is_a_sentence(hub, client, tmp_path, text):
     with pytest.raises(ModelError, match=record.NAME) as caught:
         download("face-parsing", tmp_path, hub=client[0])
     assert "Delete it" in caught.value.hint
+
+
+def test_a_record_does_not_vouch_for_a_pickle_in_the_published_ones_place(tmp_path):
+    (tmp_path / "musetalkV15").mkdir()
+    (tmp_path / "musetalkV15" / "unet.pth").write_bytes(b"bad")
+    entry = record.Entry(3, sha256(b"bad"), record.MADE, "made of nothing")
+    record.write(tmp_path, {"musetalkV15/unet.pth": entry})
+    (unet,) = [seen for seen in look("v15", tmp_path) if seen.file.endswith("unet.pth")]
+    assert (unet.look, unet.recorded) == ("other size", False)
+    assert unet.pin == pins.PINS[pins.MUSETALK, "musetalkV15/unet.pth"]
 
 
 def test_the_command_tells_what_it_fetched(hub, musetalk, tmp_path):

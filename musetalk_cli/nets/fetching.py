@@ -8,11 +8,12 @@ left of a download that ended goes on where it stopped.
 from __future__ import annotations
 
 import errno
+import fcntl
 import functools
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,13 +68,58 @@ def download(
         ModelError: Nothing of that name is published, a file could not be fetched, or is another one.
         OutputError: It cannot be written, or there is not enough room.
     """
-    wanted = _wanted(look(name, models_dir), functools.partial(told, "check"))
-    if not wanted:
-        return Fetched([], 0)
-    hub = hub or hub_of_environment()
-    orders = [_order(hub, seen, models_dir) for seen in wanted]
-    left = sum(max(0, order.remote.bytes - order.begun) for order in orders)
-    _check_room(models_dir, left)
+    while True:
+        wanted = _wanted(look(name, models_dir), functools.partial(told, "check"))
+        if not wanted:
+            return Fetched([], 0)
+        hub = hub or hub_of_environment()
+        orders = [_order(hub, seen, models_dir) for seen in wanted]
+        _check_room(models_dir, _left(orders))
+        with _alone(models_dir, notice) as at_once:
+            if at_once:
+                return _fetch_all(hub, orders, models_dir, notice, told)
+
+
+def _left(orders: Sequence[Order]) -> int:
+    return sum(max(0, order.remote.bytes - order.begun) for order in orders)
+
+
+@contextmanager
+def _alone(models_dir: Path, notice: Notice) -> Iterator[bool]:
+    """Be the only one who fetches into a folder: two would mix the bytes of a file.
+
+    Gives False where another one was waited for, who may have fetched what is wanted.
+
+    Raises:
+        OutputError: The folder cannot be made.
+    """
+    try:
+        models_dir.mkdir(parents=True, exist_ok=True)
+        lock = os.open(models_dir, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise OutputError(f"{models_dir} cannot be written: {error.strerror}.") from error
+    try:
+        at_once = True
+        with suppress(OSError):  # a file system without locks
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                at_once = False
+                notice(f"Another download into {models_dir} is waited for.")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        yield at_once
+    finally:
+        os.close(lock)
+
+
+def _fetch_all(hub: Hub, orders: Sequence[Order], models_dir: Path, notice: Notice, told: Stages) -> Fetched:
+    """Fetch one file after the other, and give each its place.
+
+    Raises:
+        ModelError: One cannot be had, or is another file.
+        OutputError: One cannot be written.
+    """
+    left = _left(orders)
     for repository in dict.fromkeys(order.file.repository for order in orders):
         notice(f"{repository}: licence {licence(repository)}, {hub.endpoint}/{repository}")
     count, total = 0, sum(order.remote.bytes for order in orders)

@@ -30,6 +30,8 @@ TIMEOUT_S = 30.0
 """How long the hub may say nothing."""
 _REDIRECTS = 5
 _BLOCK = 1 << 18
+_SIZE_DIGITS = 15
+_VISIBLE = re.compile(r"[!-~]+")
 
 
 class NotThereError(ModelError):
@@ -93,7 +95,7 @@ class Hub:
                 said = {**_headers(answer), **before}
                 size = said.get("x-linked-size") or said.get("content-length", "")
                 tag = said.get("x-linked-etag") or said.get("etag", "")
-            if not size.isdecimal():
+            if not (size.isdecimal() and len(size) <= _SIZE_DIGITS):
                 raise _failed(self, file, revision, "it does not say how large the file is")
             return Remote(int(size), said.get("x-repo-commit"), tag.removeprefix("W/").strip('"'))
 
@@ -144,8 +146,11 @@ class Hub:
                 return
             answer.close()
             named = {key: value for key, value in _headers(answer).items() if key.startswith("x-")}
-            said, before, url = {**named, **said}, urlsplit(url), urljoin(url, place)
-            after = urlsplit(url)
+            said, before = {**named, **said}, urlsplit(url)
+            try:
+                after = urlsplit(url := urljoin(url, place))
+            except ValueError as error:
+                raise _failed(self, file, revision, "it sends to what is no address") from error
             if after.scheme not in ("http", "https") or (before.scheme, after.scheme) == ("https", "http"):
                 raise _failed(self, file, revision, "it sends to an address that is not safe")
             if method == "HEAD" and {"x-linked-size", "x-linked-etag"} <= said.keys():
@@ -175,6 +180,8 @@ class Hub:
             if isinstance(cause, ssl.SSLCertVerificationError) or not self._answered:
                 raise _failed(self, file, revision, said) from error
             raise PassingError(said) from error
+        except (ValueError, OverflowError) as error:  # a name or a port that nobody can have
+            raise _failed(self, file, revision, "its address cannot be asked") from error
         self._answered = True
         if answer.status < 400:
             return answer
@@ -206,11 +213,14 @@ def hub_of_environment() -> Hub:
     """The hub that `HF_ENDPOINT` names, else the public one; with `HF_TOKEN` and `HF_HUB_OFFLINE`.
 
     Raises:
-        InputError: `HF_ENDPOINT` is no address of a server.
+        InputError: `HF_ENDPOINT` is no address of a server, or `HF_TOKEN` no token.
     """
     endpoint = checked_endpoint(os.environ.get("HF_ENDPOINT") or PUBLIC)
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
-    return Hub(endpoint, os.environ.get("HF_TOKEN", "").strip() or None, offline)
+    token = os.environ.get("HF_TOKEN", "").strip()
+    if token and not _VISIBLE.fullmatch(token):
+        raise InputError("HF_TOKEN holds a character that no token has.", "Copy it again from the hub.")
+    return Hub(endpoint, token or None, offline)
 
 
 def checked_endpoint(text: str) -> str:
@@ -223,7 +233,8 @@ def checked_endpoint(text: str) -> str:
     try:
         parts = urlsplit(endpoint)
         usable = parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.username)
-        usable = usable and (parts.port is None or parts.port > 0)
+        usable = usable and (parts.port is None or parts.port > 0) and bool(_VISIBLE.fullmatch(endpoint))
+        (parts.hostname or "").encode("idna")
     except ValueError:
         usable = False
     if not usable:
