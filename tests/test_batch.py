@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,9 @@ from lives import LIMIT_S, read_back, speech, write_sound
 import musetalk_cli
 from musetalk_cli.errors import OutputError
 from musetalk_cli.live.control import ControlHandle
+from musetalk_cli.nets.files import RANDOM
 from musetalk_cli.run.batch.dispatch import MAX_LOSSES, Retry
+from musetalk_cli.run.batch.fingerprint import Fingerprints
 from musetalk_cli.run.batch.local import LocalPool, Seat
 from musetalk_cli.run.batch.results import Results, is_finished, read_results
 from musetalk_cli.run.batch.run import plan, run_batch
@@ -148,8 +151,6 @@ def test_what_is_finished_is_skipped_and_the_rest_done(make, run, tmp_path):
 
 
 def test_other_settings_make_a_finished_job_open_again(make, run, tmp_path):
-    from dataclasses import replace
-
     jobs = make(a="one")
     run(jobs)
     other = replace(jobs[0], job=replace(jobs[0].job, sharpen=None))
@@ -248,6 +249,43 @@ def test_a_torn_line_is_removed_and_a_strange_one_passed_over(tmp_path):
     assert list(read_results(path)) == ["/a.mp4", "/c.mp4"]
     assert read_results(tmp_path / "none.jsonl") == {}
     assert not is_finished(None, "key")
+
+
+@pytest.mark.parametrize("content", [b"avatar,audio\ndemo,a.wav", b"RIFF" + bytes(5000), b"{}\n{}", b"\n"])
+def test_a_file_that_holds_no_results_is_never_written(tmp_path, content):
+    """A manifest or a sound that was named by mistake stays as it is."""
+    path = tmp_path / "list.csv"
+    path.write_bytes(content)
+    with pytest.raises(OutputError, match="holds no results of a batch"):
+        Results(path)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("left", range(11))
+def test_a_first_line_that_is_torn_is_begun_anew(tmp_path, left):
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(b'{"output":"/a'[:left])
+    with Results(path) as results:
+        results.append({"output": "/c.mp4"})
+    assert path.read_text() == '{"output":"/c.mp4"}\n'
+
+
+def test_the_results_are_no_output(make, run, tmp_path):
+    jobs = make(a="one")
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(OutputError, match="is an output of a job too"):
+        run(jobs, results=tmp_path / "link" / "a.mp4")
+    assert not jobs[0].output.exists()
+
+
+def test_what_a_source_becomes_is_told_for_each_model(make, tmp_path):
+    """Whichever of the jobs is looked at first: by its key a job is known again."""
+    (tmp_path / "face.png").write_bytes(b"picture")
+    one = replace(make(a="one")[0], source=tmp_path / "face.png")
+    other = replace(one, run=replace(one.run, model=RANDOM))
+    prints = Fingerprints()
+    assert prints.inputs(other) == Fingerprints().inputs(other)
+    assert prints.inputs(one) == Fingerprints().inputs(one)
 
 
 @pytest.fixture

@@ -179,6 +179,12 @@ def test_every_bad_line_is_named_at_once(read, place):
     assert f"{len(bad)} lines" in refused.value.message
 
 
+def test_null_in_json_is_what_is_empty(read):
+    line = '{"avatar": "demo", "source": null, "audio": "clips/a.wav", "output": "out/a.mp4", "fps": null}'
+    (job,) = read(line, "list.jsonl")
+    assert job.job.fps == JobConfig().fps
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

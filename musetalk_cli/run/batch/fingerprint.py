@@ -32,7 +32,9 @@ class Fingerprints:
             MuseTalkError: One of them cannot be read.
         """
         audio = digest_of([job.audio])
-        avatar_key, model_key = job.group[1:], ("model", job.group[0], str(job.run.models.path))
+        # what a source becomes depends on the networks that prepare it
+        avatar_key = job.group[1:] if job.source is None else job.group
+        model_key = ("model", job.group[0], str(job.run.models.path))
         if avatar_key not in self._known:
             self._known[avatar_key] = _of_face(job)
         if model_key not in self._known:

@@ -17,6 +17,8 @@ from musetalk_cli.strict_json import JsonError
 DONE, FAILED = "done", "failed"
 """How a job ended: its output is there, or it is not."""
 
+_BEGIN = b'{"output":'
+"""What the file begins with, and every line of it."""
 _LINE_BYTES = 1 << 20
 """A longer line is none of ours."""
 
@@ -30,7 +32,7 @@ class Results:
         path: The file; made if it is not there.
 
     Raises:
-        OutputError: It cannot be written, or another batch writes it.
+        OutputError: It cannot be written, another batch writes it, or it holds something else.
     """
 
     def __init__(self, path: Path) -> None:
@@ -41,7 +43,9 @@ class Results:
             raise self._refused(error) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _remove_torn_line(self._file)
+            ours = _BEGIN.startswith(os.pread(self._file, len(_BEGIN), 0))
+            if ours:
+                _remove_torn_line(self._file)
         except BlockingIOError:
             os.close(self._file)
             raise OutputError(
@@ -50,6 +54,11 @@ class Results:
         except OSError as error:
             os.close(self._file)
             raise self._refused(error) from error
+        if not ours:
+            os.close(self._file)
+            raise OutputError(
+                f"--results {path} is there, and holds no results of a batch.", "Name another file."
+            )
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add a line.

@@ -222,6 +222,8 @@ def _texts(values: Mapping[str, Any]) -> dict[str, str]:
     for name, value in values.items():
         if name not in COLUMNS:
             raise InputError(f"{name[:40]!r} is not known. {_COLUMNS_ARE}")
+        if value is None:  # as JSON has it for what is empty
+            continue
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise InputError(f"{name} is neither text nor a number.")
         text = str(value).strip()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from musetalk_cli import __version__
-from musetalk_cli.errors import MuseTalkError
+from musetalk_cli.errors import MuseTalkError, OutputError
 from musetalk_cli.live.control import ControlHandle
 from musetalk_cli.run.batch.dispatch import Attempt, Dispatch, Retry
 from musetalk_cli.run.batch.fingerprint import Fingerprints
@@ -75,10 +75,12 @@ def run_batch(
         progress: Told when something happens.
 
     Raises:
-        MuseTalkError: The file of results cannot be written, or there can be no worker.
+        MuseTalkError: The file of results cannot be written or is an output, or there can be no worker.
         KeyboardInterrupt: A second interrupt; what workers were at is gone, and what was made is there.
     """
     handle = handle or ControlHandle()
+    if any(job.output.name == results.name and job.output.resolve() == results.resolve() for job in jobs):
+        raise OutputError(f"--results {results} is an output of a job too.", "Name another file.")
     for folder in {job.output.parent for job in jobs}:
         folder.mkdir(parents=True, exist_ok=True)
     results.parent.mkdir(parents=True, exist_ok=True)
