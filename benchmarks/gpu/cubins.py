@@ -94,12 +94,12 @@ def variants() -> Iterator[Variant]:
         options = {"num_warps": triton_ops.WARPS, "enable_fp_fusion": False}
         yield Variant("compose", what, compose_kernels.compose, pointers, fields, options)
     chosen = {"ADDED": True, "SILU": True}
-    for width in (4, 10, 20, 40, 80):
+    for width in (4, 10, 16, 20, 30, 40, 60, 80):
         yield Variant(
             "norm_group",
             f"{32 * width} channels",
             norm_kernels.norm_group,
-            "*fp16 *fp16 *fp16 *fp16 *fp16 i32 i32 odd fp32",
+            "*fp16 *fp16 *fp16 *fp16 *fp16 i32 i32 fp32",
             norms.tile(width) | chosen,
             {"num_warps": norms.WARPS},
         )
@@ -138,8 +138,8 @@ def facts(variant: Variant, arch: int) -> Facts:
     """Compile a kernel for one kind of GPU."""
     names = variant.function.arg_names
     types = dict(zip(names, variant.types.split(), strict=False))
-    signature = {name: types.get(name, "constexpr").replace("odd", "i32") for name in names}
-    # as PyTorch allocates, and as all sizes are but some groups' widths
+    signature = {name: types.get(name, "constexpr") for name in names}
+    # as PyTorch allocates, and as all sizes are
     aligned = {
         (at,): [["tt.divisibility", 16]]
         for at, kind in enumerate(types.values())

@@ -19,8 +19,8 @@ def _activated(value, SILU: tl.constexpr):
 
 @triton.jit
 def norm_group(
-    picture, added, weight, bias, out, places, channels, width, eps,
-    ROWS: tl.constexpr, COLS: tl.constexpr, ADDED: tl.constexpr, SILU: tl.constexpr,
+    picture, added, weight, bias, out, places, channels, eps,
+    WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, ADDED: tl.constexpr, SILU: tl.constexpr,
 ):  # fmt: skip
     """One group of one picture, which the cache holds after the first look; the grid is `[groups, pictures]`.
 
@@ -32,21 +32,21 @@ def norm_group(
         out: As `picture`.
         places: Rows times columns of a picture.
         channels: Of a picture.
-        width: Channels of a group; at most `COLS`.
         eps: Added to the variance.
+        WIDTH: Channels of a group; at most `COLS`.
         ROWS: Places that are read at once.
         COLS: Channels that are read at once.
         ADDED: Whether there is something to add.
         SILU: Whether SiLU is behind it.
     """
     side, col = tl.arange(0, ROWS), tl.arange(0, COLS)
-    own = col < width
-    channel = tl.program_id(0) * width + col
+    own = col < WIDTH
+    channel = tl.program_id(0) * WIDTH + col
     begun = tl.program_id(1).to(tl.int64) * places * channels
     more = tl.full([COLS], 0.0, tl.float32)
     if ADDED:
         more = tl.load(added + channel, own, other=0).to(tl.float32)
-    count = (places * width).to(tl.float32)
+    count = (places * WIDTH).to(tl.float32)
     total = tl.full([ROWS, COLS], 0.0, tl.float32)
     for begin in range(0, places, ROWS):
         inside = (begin + side < places)[:, None] & own[None, :]

@@ -64,7 +64,7 @@ def fused_norm(picture: Tensor, norm: nn.GroupNorm, added: Tensor | None, *, sil
     tensors = (norm.weight if added is None else added, norm.weight, norm.bias)
     if not _in_parts(places, channels, groups):
         kernels().norm_group[(groups, count)](
-            *(rows, *tensors, out, places, channels, width, norm.eps),
+            *(rows, *tensors, out, places, channels, norm.eps),
             **tile(width),
             **chosen,
             num_warps=WARPS,
@@ -83,7 +83,7 @@ def fused_norm(picture: Tensor, norm: nn.GroupNorm, added: Tensor | None, *, sil
 def tile(width: int) -> dict[str, int]:
     """Places and channels that a program reads at once of a group of so many channels."""
     cols = _power(width)
-    return {"ROWS": max(1, AT_ONCE // cols), "COLS": cols}
+    return {"WIDTH": width, "ROWS": max(1, AT_ONCE // cols), "COLS": cols}
 
 
 def fits(places: int, channels: int, groups: int) -> bool:
