@@ -18,7 +18,9 @@ from musetalk_cli.sinks import FramesSink, VideoSink
 COMMANDS = [
     [],
     ["generate"],
+    ["batch"],
     ["realtime"],
+    ["serve"],
     ["bench"],
     ["bench", "prepare"],
     ["bench", "realtime"],

@@ -16,6 +16,7 @@ import cameras
 import cv2
 import pytest
 import torch
+import typer
 from batches_here import run_batches_here
 from doclines import OTHER_PAGES, OURS, PAGES, ROOT, TYPED, Line, fenced, inline, unmarked
 from docreader import OUTPUTS, SPOKEN_S, Reader, Window
@@ -27,6 +28,7 @@ from test_cli_arguments import COMMANDS
 from workers import run_workers_here
 
 from musetalk_cli.bench import live, preparing, response, run, soak
+from musetalk_cli.cli.app import app
 from musetalk_cli.doctor import measure
 from musetalk_cli.nets import pins, random_v15
 from musetalk_cli.nets.published import PUBLISHED
@@ -199,7 +201,8 @@ def test_a_synopsis_names_what_there_is(synopsis):
 
 
 def test_every_option_that_is_spoken_of_is_there():
-    there = {"--help", *(option for name in COMMANDS for option in options_of(name))}
+    above = {option for each in typer.main.get_command(app).params for option in each.opts}
+    there = {"--help", *above, *(option for name in COMMANDS for option in options_of(name))}
     for span in inline():
         if span.text.startswith("--"):
             assert set(re.findall(r"--[a-z][a-z-]*", span.text)) <= there, span
