@@ -263,7 +263,7 @@ def _bars(found: Sequence[Plain]) -> Iterator[str]:
                 f'<rect x="{left:.1f}" y="{base - tall:.1f}" width="{wide:.1f}" height="{tall:.1f}" '
                 f'fill="{colour}"/>'
             )
-            yield _text(left + wide / 2, base - tall - 4, f"{batch[name]:.0f}", "middle")
+            yield _text(left + wide / 2, base - tall - 4, f"{batch[name]:.3g}", "middle")
         y = base - high * batch["roofline_fps"] / most
         yield (
             f'<line x1="{x + step * 0.1:.1f}" x2="{x + step * 0.9:.1f}" y1="{y:.1f}" y2="{y:.1f}" '
