@@ -116,17 +116,17 @@ def test_graphs_give_what_single_launches_give(cuda_bundle, dtype):
     """Also where batches of several sizes take turns, which share their memory; within one level."""
     bundle = cuda_bundle(dtype)
     random = torch.Generator().manual_seed(0)
-    tokens = torch.randn(13, 10 * bundle.layers, bundle.token_width, generator=random).cuda()
-    latents = torch.randn(13, 8, 32, 32, generator=random).to("cuda", dtype)
+    tokens = torch.randn(3, 10 * bundle.layers, bundle.token_width, generator=random).cuda()
+    latents = torch.randn(3, 8, 32, 32, generator=random).to("cuda", dtype)
     graphed, single = (FaceMaker(Generator(bundle), StageStats()) for _ in range(2))
     with torch.inference_mode():
         for faces in (graphed, single):
-            faces.take_sizes((1, 4, 13))
+            faces.take_sizes((1, 3))
             for size in faces.sizes:
                 faces.make([tokens[0]] * size, [latents[0]] * size)
         graphed.capture(tokens[0], latents[0], graphed.sizes)
-        assert graphed.graphed == (1, 4, 13)
-        for count in (1, 13, 3, 4, 13, 1):
+        assert graphed.graphed == (1, 3)
+        for count in (1, 3, 2, 1):
             ours, marks = (made.cpu() for made in graphed.make([*tokens[:count]], [*latents[:count]]))
             theirs, _ = single.make([*tokens[:count]], [*latents[:count]])
             assert len(ours) == count
@@ -150,7 +150,7 @@ def test_what_is_uploaded_is_whole_while_the_device_is_busy():
     random = np.random.default_rng(0)
     arrays = [random.integers(0, 256, size, np.uint8) for size in (9_000_001, 7, 5_000_000)]
     busy = torch.randn(2048, 2048, device="cuda")
-    for _ in range(20):
+    for _ in range(5):
         busy = busy @ busy.T / 2048
     packed = Uploads(torch.device("cuda"), 1 << 20).pack(arrays).cpu().numpy()
     for at, array in zip(places_of(arrays)[0], arrays, strict=True):
