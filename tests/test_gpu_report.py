@@ -144,14 +144,22 @@ def test_without_a_gpu_one_sentence_and_1(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_dry_run_measures_all_of_it_on_the_pretended_gpu(tmp_path):
+def test_the_dry_run_measures_all_of_it_on_the_pretended_gpu(tmp_path, models):
     """It says that it is one; no figure of it stands for a GPU's."""
     from pretended.guard import why_not
 
     if reason := why_not():
         pytest.skip(reason)
     done = subprocess.run(
-        [sys.executable, ROOT / "benchmarks/gpu/report.py", "--dry-run", "--out", tmp_path],
+        [
+            sys.executable,
+            ROOT / "benchmarks/gpu/report.py",
+            "--dry-run",
+            "--model",
+            models,
+            "--out",
+            tmp_path,
+        ],
         capture_output=True,
         text=True,
     )

@@ -279,15 +279,18 @@ def main() -> int:
     parser.add_argument("--steps", help="only these, by name, joined by commas")
     parser.add_argument("--out", type=Path, help="where the results go; beside this script if left out")
     parser.add_argument("--minutes", type=float, default=MINUTES)
-    parser.add_argument("--model", default="random-v15")
+    parser.add_argument("--model", help="random-v15 if left out, and small networks in a dry run")
     parser.add_argument("--dry-run", action="store_true", help="tiny networks on the pretended GPU")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # a step that is under way ends too
     begun = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
-    launcher, everything = [sys.executable, "-m", "musetalk_cli"], steps(given.model)
+    launcher, everything = [sys.executable, "-m", "musetalk_cli"], steps(given.model or "random-v15")
     found = machine(sys.executable)
     if given.dry_run:
-        launcher, everything = [sys.executable, "-m", "pretended.command"], made_small(steps(SMALL_MODEL))
+        launcher, everything = (
+            [sys.executable, "-m", "pretended.command"],
+            made_small(steps(given.model or SMALL_MODEL)),
+        )
         found |= {"gpu": "dry run", "driver": None}
         given.out = given.out or ROOT / "build" / "gpu-report"
         given.minutes = max(given.minutes, len(everything) * SLOW_S / 60)
