@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import shutil
 
 import pytest
@@ -90,6 +91,19 @@ def test_a_model_that_does_not_load_is_not_converted(folder, musetalk, damage):
     assert f"1 {damage}" in err
     assert [path for path in folder.rglob("*") if path.suffix == ".safetensors"] == []
     assert hidden(folder) == []
+
+
+def test_a_disk_that_is_full_is_a_sentence(folder, musetalk):
+    before, limit = sorted(folder.rglob("*")), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+    try:
+        code, out, err = musetalk("models", "convert", folder, "--device", "cpu")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert (code, out) == (1, "")
+    assert "takes no new file" in err
+    assert "Free some space" in err
+    assert sorted(folder.rglob("*")) == before
 
 
 def test_tensors_that_share_memory_are_written_each_on_its_own(folder, musetalk):

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -118,7 +119,7 @@ def _write(source: Path, target: Path) -> None:
     try:
         save_file(alone, target, metadata={"format": "pt"})
         shutil.copymode(source, target)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise OutputError(f"{target.parent} takes no new file: {error}.", "Free some space.") from error
 
 
