@@ -36,7 +36,7 @@ def test_what_a_step_measured_is_kept(tmp_path):
     done = run_step(step("bench", WRITES), PYTHON, tmp_path, LIMIT_S)
     assert (done.status, done.exit_code, done.said) == ("ok", 0, "done")
     assert done.figures == {"batches": []}
-    assert 0 < done.seconds < LIMIT_S
+    assert 0 <= done.seconds < LIMIT_S
 
 
 @pytest.mark.parametrize(
