@@ -1,5 +1,6 @@
 """The kernels as the compiler takes them: the interpreter also runs what cannot be compiled, or spills."""
 
+import ast
 import json
 import os
 import subprocess
@@ -46,3 +47,10 @@ def test_a_kernel_compiles_and_keeps_its_numbers_in_registers(kernel, arches, tm
             assert one["fused"] <= (
                 0 if one["what"] == "no sharpening" else 2 * 32**3 / (32 * one["warps"])
             ), one
+
+
+@pytest.mark.parametrize("name", ["compose_kernels", "norm_kernels"])
+def test_kernels_are_written_as_the_oldest_triton_takes_them(name):
+    """That of PyTorch 2.5 is 3.1, which knows no stars, and which is not here to be tried."""
+    text = (SCRIPT.parents[2] / "musetalk_cli" / "ops" / f"{name}.py").read_text()
+    assert not [node.lineno for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Starred)]

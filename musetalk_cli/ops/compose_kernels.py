@@ -82,12 +82,12 @@ def compose(
         face = faces + number.to(tl.int64) * (SIDE * SIDE * 3)
         tap = side[None, :] - side[:, None] + RADIUS
         blur = tl.load(weights + tap, (tap >= 0) & (tap < TAPS), other=0.0)
+        # one by one: Triton before 3.3 knows no stars
+        left, right, wx0, wx1 = left[None, :] * 3, right[None, :] * 3, wx0[None, :], wx1[None, :]
+        upper, lower = upper[:, None] * (SIDE * 3), lower[:, None] * (SIDE * 3)
+        wy0, wy1 = wy0[:, None], wy1[:, None]
         for channel in range(3):
-            level = _resized(
-                face + channel,
-                *(left[None, :] * 3, right[None, :] * 3, wx0[None, :], wx1[None, :]),
-                *(upper[:, None] * (SIDE * 3), lower[:, None] * (SIDE * 3), wy0[:, None], wy1[:, None]),
-            )
+            level = _resized(face + channel, left, right, wx0, wx1, upper, lower, wy0, wy1)
             if TAPS > 1:
                 level = _sharpened(level, blur, amount, threshold)
             below = tl.load(body + channel, stored, other=0).to(tl.int32)
