@@ -179,6 +179,15 @@ def test_every_bad_line_is_named_at_once(read, place):
     assert f"{len(bad)} lines" in refused.value.message
 
 
+@pytest.mark.parametrize("way", ["out/..", "../work", "../link"])
+def test_the_jobs_are_the_same_whatever_way_leads_to_the_manifest(read, place, way):
+    """Else a batch that goes on from another folder would do all of them again."""
+    (place.parent / "link").symlink_to(place)
+    jobs = read("avatar,audio,output\ndemo,clips/a.wav,out/a.mp4\ndemo,clips/d.wav,../work/d.mp4\n")
+    run = RunConfig(DataFolder(place / "models", "flag"), DataFolder(place / "avatars", "flag"))
+    assert read_manifest(place / way / "list.csv", BatchDefaults(run, JobConfig())) == jobs
+
+
 def test_null_in_json_is_what_is_empty(read):
     line = '{"avatar": "demo", "source": null, "audio": "clips/a.wav", "output": "out/a.mp4", "fps": null}'
     (job,) = read(line, "list.jsonl")

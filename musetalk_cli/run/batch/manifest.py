@@ -58,7 +58,8 @@ def read_manifest(path: Path, defaults: BatchDefaults) -> list[BatchJob]:
     """
     found = read_rows(path)
     problems = dict(found.problems)
-    reader = _Reader(path.absolute().parent, defaults)
+    # by one name, however the folder was reached: by the output's name a finished job is found again
+    reader = _Reader(path.absolute().parent.resolve(), defaults)
     jobs: list[BatchJob] = []
     for row in found.rows:
         try:
