@@ -101,6 +101,15 @@ def test_a_damaged_file_is_replaced_and_kept_aside(hub, client, place, tmp_path,
     assert f"{place} was another file" in lines[-1]
 
 
+def test_what_was_put_aside_before_stays(hub, client, place, tmp_path):
+    place.parent.mkdir()
+    for own in (b"mine", b"mine too"):
+        place.write_bytes(own)
+        download("dwpose", tmp_path, hub=client[0])
+    assert place.with_name(f"{ONNX}.replaced").read_bytes() == b"mine"
+    assert place.with_name(f"{ONNX}.replaced2").read_bytes() == b"mine too"
+
+
 @pytest.mark.parametrize("left", [1, 100_000, len(DATA)])
 def test_a_download_goes_on_where_an_earlier_one_stopped(hub, client, place, tmp_path, left):
     place.parent.mkdir()

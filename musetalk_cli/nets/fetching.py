@@ -232,7 +232,7 @@ def _put(order: Order, digest: str, models_dir: Path, notice: Notice) -> None:
     try:
         for other in {order.replaces, order.target} - {None}:
             if other is not None and other.is_file():
-                aside = other.with_name(f"{other.name}.replaced")
+                aside = _free_name(other)
                 os.replace(other, aside)  # noqa: PTH105 - replaces on Windows too
                 notice(f"{other} was another file; it is kept as {aside.name}, delete it if you need it not.")
         os.replace(order.partial, order.target)  # noqa: PTH105 - replaces on Windows too
@@ -240,6 +240,14 @@ def _put(order: Order, digest: str, models_dir: Path, notice: Notice) -> None:
             left.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{order.target} cannot be written: {error.strerror}.") from error
+
+
+def _free_name(path: Path) -> Path:
+    """Where a file is put aside: what was put there before stays."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.replaced{number if number > 1 else ''}")).exists():
+        number += 1
+    return aside
 
 
 def _other_file(hub: Hub, file: HubFile, found: str, pin: Pin) -> ModelError:
