@@ -179,6 +179,17 @@ def test_every_bad_line_is_named_at_once(read, place):
     assert f"{len(bad)} lines" in refused.value.message
 
 
+def test_an_output_is_no_folder_of_another(read, place):
+    with pytest.raises(ManifestError) as refused:
+        read(
+            "avatar,audio,output\ndemo,clips/a.wav,x/a.mp4\ndemo,clips/d.wav,x/a.mp4/y/d.mp4\n",
+            output_dir=place / "new",
+        )
+    assert refused.value.problems == (
+        f"line 3: {place / 'new' / 'x' / 'a.mp4'} would be its folder, and is an output too.",
+    )
+
+
 @pytest.mark.parametrize("way", ["out/..", "../work", "../link"])
 def test_the_jobs_are_the_same_whatever_way_leads_to_the_manifest(read, place, way):
     """Else a batch that goes on from another folder would do all of them again."""

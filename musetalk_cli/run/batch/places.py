@@ -27,7 +27,10 @@ class OutputPlaces:
         self._folders: dict[Path, MuseTalkError | None] = {}
 
     def problems(self, jobs: Iterable[BatchJob]) -> dict[str, str]:
-        """A sentence for each place whose output cannot be written, is an input, or is another job's too."""
+        """A sentence for each place whose output cannot be written, is an input, or is another job's too.
+
+        An output cannot be the folder of another one either.
+        """
         owners: dict[Path, BatchJob] = {}
         found: dict[str, str] = {}
         for job in jobs:
@@ -43,6 +46,10 @@ class OutputPlaces:
                 if first is not job:
                     same = "it" if first.place == job.place else first.place
                     found.setdefault(job.place, f"{same} writes {job.output} too, for {first.audio.name}.")
+        for place, job in owners.items():
+            above = next((folder for folder in place.parents if folder in owners), None)
+            if above is not None:
+                found.setdefault(job.place, f"{above} would be its folder, and is an output too.")
         return found
 
     def _check(self, output: Path, place: Path) -> None:
