@@ -46,8 +46,9 @@ class OutputPlaces:
                 if first is not job:
                     same = "it" if first.place == job.place else first.place
                     found.setdefault(job.place, f"{same} writes {job.output} too, for {first.audio.name}.")
-        for place, job in owners.items():
-            above = next((folder for folder in place.parents if folder in owners), None)
+        usable = {place: job for place, job in owners.items() if job.place not in found}
+        for place, job in usable.items():
+            above = next((folder for folder in place.parents if folder in usable), None)
             if above is not None:
                 found.setdefault(job.place, f"{above} would be its folder, and is an output too.")
         return found
