@@ -27,12 +27,17 @@ def told() -> Iterator[None]:
     """What is not a mistake but the device's own failure is told as one that the user can act on.
 
     Raises:
-        DeviceError: Its memory does not suffice.
+        DeviceError: Its memory does not suffice, or PyTorch has no code for it.
         DeviceLostError: It has failed.
     """
     try:
         yield
     except RuntimeError as error:
+        if "no kernel image is available" in str(error):
+            raise DeviceError(
+                f"PyTorch {torch.__version__} has no code for this GPU.",
+                "`musetalk doctor` says which PyTorch has; --device cpu does without the GPU.",
+            ) from error
         if isinstance(error, torch.OutOfMemoryError) or is_device_full(error):
             raise DeviceError(
                 f"The device has not enough memory: {first_line(error)}.",

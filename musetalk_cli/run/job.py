@@ -14,6 +14,7 @@ from musetalk_cli.avatar.store import load_idle, load_meta
 from musetalk_cli.clock import Clock
 from musetalk_cli.config import JobConfig, RunConfig, SilenceLevel
 from musetalk_cli.engine.engine import Engine
+from musetalk_cli.engine.failures import told
 from musetalk_cli.engine.session import SessionOptions
 from musetalk_cli.errors import InputError
 from musetalk_cli.live.control import ControlHandle
@@ -49,9 +50,13 @@ def make_engine(
         clock: Where time comes from.
         trace: Where every stage is written down, or None.
         live: Frames are shown as they come.
+
+    Raises:
+        DeviceError: The device has failed, has no memory for it, or cannot be used by this PyTorch.
     """
     device = bundle.device if bundle.device.type == "cuda" else None
-    return Engine(bundle, job, StageStats(clock, device, trace), live=live)
+    with told():
+        return Engine(bundle, job, StageStats(clock, device, trace), live=live)
 
 
 def choose_chunk(engine: Engine, besides: float = 0.0) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from musetalk_cli.avatar.data import Avatar
 from musetalk_cli.avatar.store import load_avatar
 from musetalk_cli.config import RunConfig
+from musetalk_cli.engine.failures import told
 from musetalk_cli.nets.bundle import Bundle, open_bundle
 
 
@@ -22,13 +23,14 @@ class Kept:
         """The networks that a command was asked for, as `open_bundle` gives them.
 
         Raises:
-            DeviceError: The device is not there.
+            DeviceError: The device is not there, has failed, or has no memory for them.
             ModelError: There is no such model, or its files are missing, broken or do not fit together.
         """
         key = (run.model, run.models.path, run.device, run.precision, run.vae)
         if self._bundle is None or self._bundle[0] != key:
             self._bundle = None
-            self._bundle = (key, open_bundle(run))
+            with told():
+                self._bundle = (key, open_bundle(run))
         return self._bundle[1]
 
     def avatar(self, run: RunConfig, name: str) -> Avatar:

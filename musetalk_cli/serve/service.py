@@ -21,8 +21,8 @@ from musetalk_cli.live.ends import Ends
 from musetalk_cli.live.observe import Outcome
 from musetalk_cli.live.policy import StreamPolicy
 from musetalk_cli.measure.gpu import GpuUse
-from musetalk_cli.nets.bundle import open_bundle
 from musetalk_cli.run.job import make_engine, open_stream
+from musetalk_cli.run.kept import Kept
 from musetalk_cli.serve.broadcast import Broadcast
 from musetalk_cli.serve.capacity import settle
 from musetalk_cli.serve.faces import Face
@@ -71,7 +71,7 @@ class Service:
         make: Callable[[], Engine] | None = None,
     ) -> None:
         self.config = config
-        self._make = make or (lambda: make_engine(open_bundle(run), job, self._clock, live=True))
+        self._make = make or (lambda: make_engine(Kept().bundle(run), job, self._clock, live=True))
         self.speakers, self.most_sessions = Speakers(1), 1
         self.meters = Meters()
         self._run = run

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -9,11 +10,15 @@ import pytest
 import torch
 from lives import speech, write_sound
 
+from musetalk_cli.clock import MonotonicClock
+from musetalk_cli.config import DataFolder, RunConfig
 from musetalk_cli.engine.failures import told
 from musetalk_cli.engine.fused import FusedPath
 from musetalk_cli.engine.repair import KEPT_BATCHES
 from musetalk_cli.errors import DeviceError, DeviceLostError, is_device_lost
 from musetalk_cli.nets.generator import Generator
+from musetalk_cli.run.job import make_engine as make_job_engine
+from musetalk_cli.run.kept import Kept
 from pretended.speaking import JOB, apart, make_engine, speak
 
 NO_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB"
@@ -208,6 +213,29 @@ def test_want_of_memory_is_told_as_such_in_whatever_words_and_the_device_is_not_
         raise RuntimeError(said)
     assert not isinstance(raised.value, DeviceLostError)
     assert not is_device_lost(raised.value.__cause__)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (torch.OutOfMemoryError(NO_MEMORY), "not enough memory: CUDA out of memory"),
+        (RuntimeError("CUDA error: no kernel image is available for execution on the device"), "no code for"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), "device has failed"),
+    ],
+)
+@pytest.mark.parametrize("place", ["musetalk_cli.run.kept.open_bundle", "musetalk_cli.run.job.Engine"])
+def test_a_device_that_fails_before_the_first_frame_is_told_as_later(
+    monkeypatch, on_cpu, place, error, message
+):
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr(place, fails)
+    with pytest.raises(DeviceError, match=message):
+        if place.endswith("Engine"):
+            make_job_engine(on_cpu, JOB, MonotonicClock(), live=False)
+        else:
+            Kept().bundle(RunConfig(DataFolder(Path(), "flag"), DataFolder(Path(), "flag"), device="cpu"))
 
 
 @pytest.fixture
