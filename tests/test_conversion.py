@@ -11,6 +11,7 @@ from hubs import sha256
 from safetensors.torch import load_file
 
 from musetalk_cli.nets import pins, record
+from musetalk_cli.nets.bundle import load_bundle
 from musetalk_cli.nets.pins import Pin
 
 MADE = (
@@ -159,3 +160,10 @@ def test_networks_of_ones_own_are_used_where_they_are_named(folder, musetalk):
     assert (code, out) == (1, "")
     assert "`musetalk models download v15`" in err
     assert "--model names" in err
+
+
+def test_other_networks_in_the_place_of_the_published_ones_are_told(folder, caplog):
+    load_bundle("v15", folder, torch.device("cpu"), torch.float32)
+    [told] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told.startswith("Model v15 is not as published, and is used as it is: the size of unet.pth, ")
+    assert "`musetalk models download v15`" in told

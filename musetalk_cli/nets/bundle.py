@@ -15,10 +15,9 @@ from musetalk_cli.config import DEFAULT_MODEL, RunConfig, VaeName
 from musetalk_cli.errors import ModelError
 from musetalk_cli.nets import modules, random_v15
 from musetalk_cli.nets.device import conv_layout, keep_freed_memory, resolve_device, resolve_dtype
-from musetalk_cli.nets.files import NO_CARD, RANDOM, BundleFiles, Card, family, others_by_size, resolve
+from musetalk_cli.nets.files import NO_CARD, RANDOM, BundleFiles, Card, family, resolve, tell_others
 from musetalk_cli.nets.loading import ENCODER_RULES, UNET_RULES, VAE_RULES, load_weights
 from musetalk_cli.nets.tiny_decoder import load_tiny_decoder
-from musetalk_cli.text import PROGRESS
 from musetalk_cli.timeline import ROWS_PER_WINDOW, SAMPLE_RATE
 from musetalk_cli.types import FACE_SIZE, LATENT_SIZE
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _RANDOM_SAID = "Model %s has random weights: it shows the cost, and its pictures are noise."
-_OTHERS_SAID = "Model %s has networks of its own, which are used as they are: %s."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -188,8 +186,7 @@ def load_bundle(
         log.warning(_RANDOM_SAID, model)
     else:
         files = resolve(model, models_dir)
-        if others := others_by_size(files):
-            log.log(PROGRESS, _OTHERS_SAID, model, ", ".join(others))
+        tell_others(files)
         bundle = load_files(files, device, dtype)
     if vae != "own":
         bundle = replace(bundle, decoder=load_tiny_decoder(vae, models_dir, bundle))

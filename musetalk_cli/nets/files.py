@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,7 +14,10 @@ from musetalk_cli.errors import ModelError
 from musetalk_cli.nets.embedded import DEMO, embedded_models
 from musetalk_cli.nets.published import LAYOUTS
 from musetalk_cli.strict_json import JsonError
+from musetalk_cli.text import PROGRESS
 from musetalk_cli.timeline import WINDOW_LIMITS, WINDOW_RANGE
+
+log = logging.getLogger(__name__)
 
 RANDOM = "random-v15"
 MODELS = (*LAYOUTS, DEMO, RANDOM)
@@ -95,15 +99,30 @@ def resolve(model: str, models_dir: Path) -> BundleFiles:
     return BundleFiles(model, version, read_card(folder), **files)
 
 
+def tell_others(files: BundleFiles) -> None:
+    """Say in one line which weights of a bundle are not the published ones, as far as sizes tell."""
+    others = ", ".join(others_by_size(files))
+    if others and files.name in LAYOUTS:
+        log.warning(
+            "Model %s is not as published, and is used as it is: the size of %s is another. "
+            "`musetalk models download %s` brings the published files; --model PATH means these.",
+            *(files.name, others, files.name),
+        )
+    elif others:
+        log.log(
+            PROGRESS, "Model %s has networks of its own, which are used as they are: %s.", files.name, others
+        )
+
+
 def others_by_size(files: BundleFiles) -> list[str]:
-    """Weights of a bundle that was named by its path whose sizes say that they are not the published ones.
+    """Weights of a bundle whose sizes say that they are not the published ones.
 
     A bundle with a card is somebody's own, and says so itself.
 
     Returns:
         The names of the files.
     """
-    if files.name in MODELS or files.card != NO_CARD:
+    if files.card != NO_CARD:
         return []
     parts = LAYOUTS[files.version].parts()
     weights = [(parts[role], getattr(files, role)) for role in parts if role.endswith("_weights")]
