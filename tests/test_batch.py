@@ -3,6 +3,8 @@
 The workers stand in for the real ones and take no networks, but in the tests at the end.
 """
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -238,6 +240,16 @@ def test_two_batches_do_not_write_the_same_results(tmp_path):
         Results(tmp_path / "r.jsonl")
     with pytest.raises(OutputError, match="cannot be written"):
         Results(tmp_path / "nowhere" / "r.jsonl")
+
+
+def test_results_are_written_where_there_are_no_locks(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with Results(tmp_path / "r.jsonl") as results:
+        results.append({"output": "/a.mp4"})
+    assert list(read_results(tmp_path / "r.jsonl")) == ["/a.mp4"]
 
 
 def test_a_torn_line_is_removed_and_a_strange_one_passed_over(tmp_path):

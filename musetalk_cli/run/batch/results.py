@@ -42,7 +42,7 @@ class Results:
         except OSError as error:
             raise self._refused(error) from error
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(self._file)
             ours = _BEGIN.startswith(os.pread(self._file, len(_BEGIN), 0))
             if ours:
                 _remove_torn_line(self._file)
@@ -123,6 +123,20 @@ def is_finished(record: Mapping[str, Any] | None, key: str) -> bool:
         return digest_of([output]) == record.get("output_sha256")
     except (OSError, InputError):
         return False
+
+
+def _lock(file: int) -> None:
+    """Be the only one who writes a file, where its system has locks.
+
+    Raises:
+        BlockingIOError: Somebody else does.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # a file system without locks, as clusters have
+        return
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
