@@ -19,6 +19,7 @@ from musetalk_cli.nets.hub import Hub, hub_of_environment
 from musetalk_cli.nets.patience import TRIES
 from musetalk_cli.nets.pins import DWPOSE_HUB, FACE_PARSING_HUB, Pin
 from musetalk_cli.nets.proof import look
+from musetalk_cli.text import PROGRESS
 
 ONNX = "dw-ll_ucoco_384.onnx"
 DATA = os.urandom(300_000)
@@ -181,6 +182,14 @@ def test_who_asks_to_wait_is_waited_for(hub, client, place, tmp_path, asked, wai
     hub.fails("HEAD", Fault(429, {"Retry-After": asked}))
     download("dwpose", tmp_path, hub=client[0])
     assert client[1] == [waited]
+
+
+def test_a_long_wait_is_told(hub, client, tmp_path, caplog):
+    caplog.set_level(PROGRESS, "musetalk_cli")
+    hub.fails("HEAD", Fault(429, {"Retry-After": "7"}), Fault(503))
+    download("dwpose", tmp_path, hub=client[0])
+    assert client[1] == [7.0, 2.0]
+    assert caplog.messages == ["The hub is asked again in 7 s, because it was asked too often (status 429)."]
 
 
 @pytest.mark.parametrize("asked", ["121", "99999999999", "Fri, 31 Dec 2999 23:59:59 GMT"])

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import email.utils
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
 
 from musetalk_cli.errors import ModelError
+from musetalk_cli.text import PROGRESS
 
 TRIES, FIRST_WAIT_S, LONGEST_WAIT_S = 6, 1.0, 16.0
 """How often something is tried that brings nothing, and the waits between: each twice the one before."""
 LONGEST_ASKED_WAIT_S = 120.0
 """How long `Retry-After` may ask to wait; where it asks for more, there is no other try."""
+SAID_FROM_S = 4.0
+"""Seconds from which on a wait is told: who sees nothing for longer takes it for the end."""
+
+log = logging.getLogger(__name__)
 
 
 class PassingError(Exception):
@@ -57,7 +63,10 @@ class Patience:
         asked = fault.wait or 0.0
         if asked > LONGEST_ASKED_WAIT_S:
             raise self._failed(f"{fault}, and asks to wait {asked:.0f} s") from fault
-        self._sleep(max(wait, asked))
+        wait = max(wait, asked)
+        if wait >= SAID_FROM_S:
+            log.log(PROGRESS, "The hub is asked again in %.0f s, because %s.", wait, fault)
+        self._sleep(wait)
 
 
 def asked_wait(answer: Any) -> float | None:  # noqa: ANN401 - an answer of http.client
