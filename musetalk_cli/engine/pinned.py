@@ -59,13 +59,14 @@ class PinnedSlots:
             raise RuntimeError(
                 f"More batches are on their way than there are pinned slots: {len(self._unread)}."
             )
-        self._unread[index] = True
-        self._next = (index + 1) % len(self._buffers)
         buffer = self._buffers[index]
         if buffer is None or buffer.numel() < data.numel():
             # twice what is needed: batches differ a little in size, and pinning memory is slow
             buffer = torch.empty(2 * data.numel(), dtype=torch.uint8, pin_memory=True)
             self._buffers[index] = buffer
+        # only here: where there is no memory to pin, the slot is nobody's
+        self._unread[index] = True
+        self._next = (index + 1) % len(self._buffers)
         view = buffer[: data.numel()]
         view.copy_(data, non_blocking=True)
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]

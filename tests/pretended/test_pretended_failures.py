@@ -14,6 +14,7 @@ from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import DataFolder, RunConfig
 from musetalk_cli.engine.failures import told
 from musetalk_cli.engine.fused import FusedPath
+from musetalk_cli.engine.pinned import PinnedSlots
 from musetalk_cli.engine.repair import KEPT_BATCHES
 from musetalk_cli.errors import DeviceError, DeviceLostError, is_device_lost
 from musetalk_cli.nets.generator import Generator
@@ -236,6 +237,21 @@ def test_a_device_that_fails_before_the_first_frame_is_told_as_later(
             make_job_engine(on_cpu, JOB, MonotonicClock(), live=False)
         else:
             Kept().bundle(RunConfig(DataFolder(Path(), "flag"), DataFolder(Path(), "flag"), device="cpu"))
+
+
+def test_a_slot_for_which_nothing_could_be_pinned_is_free_again(gpu, monkeypatch):
+    slots, data = PinnedSlots(1), torch.arange(8, dtype=torch.uint8, device="cuda")
+    empty = torch.empty
+
+    def full(*size, **options):
+        if options.get("pin_memory"):
+            raise RuntimeError("CUDA error: out of memory")
+        return empty(*size, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(DeviceError, match="not enough memory"), told():
+        patch.setattr(torch, "empty", full)
+        slots.send(data)
+    assert slots.send(data)().tolist() == list(range(8))
 
 
 @pytest.fixture
