@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from batches_here import run_batches_here
 from lives import LIMIT_S, read_back, speech, write_sound
 
 import musetalk_cli
+from musetalk_cli.config import DataFolder
 from musetalk_cli.errors import OutputError
 from musetalk_cli.live.control import ControlHandle
 from musetalk_cli.nets.files import RANDOM
@@ -298,6 +300,18 @@ def test_what_a_source_becomes_is_told_for_each_model(make, tmp_path):
     prints = Fingerprints()
     assert prints.inputs(other) == Fingerprints().inputs(other)
     assert prints.inputs(one) == Fingerprints().inputs(one)
+
+
+def test_pictures_of_an_avatar_behind_a_link_count(make, avatars_dir, tmp_path):
+    home = tmp_path / "avatars" / "synthetic"
+    shutil.copytree(avatars_dir / "synthetic", home)
+    (home / "full_imgs").rename(tmp_path / "elsewhere")
+    (home / "full_imgs").symlink_to(tmp_path / "elsewhere")
+    one = make(a="one")[0]
+    one = replace(one, run=replace(one.run, avatars=DataFolder(tmp_path / "avatars", "flag")))
+    before = Fingerprints().inputs(one)
+    next((tmp_path / "elsewhere").iterdir()).write_bytes(b"another picture")
+    assert Fingerprints().inputs(one)["avatar"] != before["avatar"]
 
 
 @pytest.fixture

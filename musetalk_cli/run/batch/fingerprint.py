@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 from musetalk_cli import strict_json
@@ -58,13 +59,19 @@ def _of_face(job: BatchJob) -> str:
 
 
 def _of_folder(folder: Path) -> str:
-    """Of the names and the contents of all files of a folder.
+    """Of the names and the contents of all files of a folder, also behind links.
 
     Raises:
         InputError: One cannot be read.
     """
+
+    def fail(error: OSError) -> None:
+        raise error
+
     try:
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        # not `Path.rglob`, which leaves out what a link leads to
+        below = os.walk(folder, onerror=fail, followlinks=True)
+        files = sorted(path for at, _, names in below for name in names if (path := Path(at, name)).is_file())
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {error.strerror}.", "Check its permissions.") from error
     return _of([[path.relative_to(folder).as_posix(), digest_of([path])] for path in files])
