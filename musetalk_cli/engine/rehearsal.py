@@ -17,7 +17,7 @@ from musetalk_cli.engine.faces import FaceMaker
 from musetalk_cli.engine.image_steps import ImageSteps, SourceFrame
 from musetalk_cli.engine.repair import Repair
 from musetalk_cli.engine.windows import Encode
-from musetalk_cli.nets.audio_encoder import EncodeRequest
+from musetalk_cli.nets.audio_encoder import WINDOWS_ON_CUDA, EncodeRequest
 from musetalk_cli.nets.device import wait_for
 from musetalk_cli.timeline import ROWS_PER_FRAME, ROWS_PER_SECOND, SAMPLE_RATE
 
@@ -78,7 +78,9 @@ class Rehearsal:
         """
         second = np.zeros(SAMPLE_RATE, np.float32)
         request = EncodeRequest(second, range(ROWS_PER_SECOND), window_rows)
-        self._encode([request])
+        # as many windows at once as sessions may ask for together: each number is a shape of its own
+        for windows in range(1, WINDOWS_ON_CUDA + 1 if live and self._on_cuda else 2):
+            self._encode([request] * windows)
         with _measured_convolutions():
             sizes = self._fitting(avatar, sizes if self._on_cuda else sorted({sizes[0], sizes[-1]}))
             if graphs:

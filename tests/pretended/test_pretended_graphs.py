@@ -12,6 +12,7 @@ from musetalk_cli.engine.faces import FaceMaker
 from musetalk_cli.engine.graphs import GraphedNetworks, Recorder
 from musetalk_cli.engine.image_steps import ImageSteps
 from musetalk_cli.measure.stages import StageStats
+from musetalk_cli.nets.audio_encoder import WINDOWS_ON_CUDA
 from musetalk_cli.nets.generator import Generator
 from pretended.cuda import pretended_gpu
 from pretended.device import Pace
@@ -211,6 +212,17 @@ def test_cudnn_measures_while_shapes_are_new(gpu, on_gpu, avatars, monkeypatch):
     engine.warm_up(avatars[0])
     assert seen[: len(SIZES)] == [True] * len(SIZES)
     assert not any(seen[len(SIZES) :]), "a wait for what is measured would come in the loop"
+
+
+def test_before_a_live_stream_windows_are_encoded_in_every_number_that_may_come_together(
+    gpu, on_gpu, avatars
+):
+    asked = []
+    engine = make_engine(
+        on_gpu(), replace(JOB, batch_sizes=(1,)), live=True, encode=lambda some: asked.append(len(some))
+    )
+    engine.warm_up(avatars[0])
+    assert set(asked) == {*range(1, WINDOWS_ON_CUDA + 1)}
 
 
 # -- planted faults ----------------------------------------------------------------------------------------
