@@ -46,7 +46,7 @@ def test_v_says_what_was_taken_and_why(musetalk, embedded, empty, tmp_path):
     ):
         assert f"DEBUG: {line}\n" in err
     assert re.search(r"DEBUG: precision: (float32|bfloat16) \(what suits the model on cpu\)", err)
-    assert "None" not in re.sub(r"frames_dir: None|output: None", "", err)
+    assert "None" not in re.sub(r"(frames_dir|output|source): None", "", err)
 
 
 @pytest.mark.usefixtures("embedded")
