@@ -100,6 +100,7 @@ def test_the_synthetic_sound_is_audible():
     assert 0.02 < sound.std() < 0.2
 
 
+@pytest.mark.slow
 def test_without_a_model_the_published_weights_are_measured_else_the_demo(
     tiny_installation, models, tmp_path, musetalk, monkeypatch
 ):

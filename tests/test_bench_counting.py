@@ -115,6 +115,7 @@ def test_kernels_are_those_of_cuda():
     assert kernel_count(Work([launch("native_group_norm", inputs=3)])) == 5
 
 
+@pytest.mark.slow
 def test_a_faster_gpu_is_predicted_to_be_faster_and_every_peak_has_its_source(golden_bundle):
     avatar, job = synthetic_avatar(96, 64, 32, 4), JobConfig(batch_sizes=(2, 4))
     slow, fast = (predict(gpu, golden_bundle, avatar, job, 1500) for gpu in ("a100", "h200"))

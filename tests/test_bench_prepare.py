@@ -140,6 +140,7 @@ def test_growth_speed_up_and_boxes_are_those_of_the_runs():
     assert (alone.speed_ups(), alone.box_difference()) == ({}, None)
 
 
+@pytest.mark.slow
 def test_bench_prepare_tells_every_stage_and_the_memory(musetalk, small, here, tmp_path):
     file = tmp_path / "figures.json"
     code, out, err = musetalk(

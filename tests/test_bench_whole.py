@@ -166,6 +166,7 @@ def test_a_profile_is_a_trace_and_a_table(result, folder):
     assert 0 < sum(operator["share"] for operator in table["operators"]) <= 1 + 1e-9
 
 
+@pytest.mark.slow
 def test_without_sharpening_and_the_published_order_neither_is_there(measured, monkeypatch):
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "/nowhere")
     code, figures, _, err = measured("--sharpen", "off", "--no-baseline", "--chunk", "0.2,0.4")

@@ -132,6 +132,7 @@ def test_smoothing_is_the_default_and_told(prepare, run, clip, models, tmp_path)
     assert "jitter" in run("avatars", "show", "a", "--avatars-dir", tmp_path)[0]
 
 
+@pytest.mark.slow
 def test_a_middle_without_a_face_is_shown_as_it_is(prepare, run, models, golden, tmp_path):
     there = [not 8 <= number < 16 for number in range(FRAMES)]
     source = film(tmp_path / "gap.avi", [disc_frame(n, there[n]) for n in range(FRAMES)])
@@ -417,6 +418,7 @@ def test_v1_has_the_mask_it_was_trained_with(prepare, parser_models, models, cli
     assert load_meta(tmp_path, "c").parameters["mask"] == "neck"
 
 
+@pytest.mark.slow
 def test_part_of_a_clip(prepare, clip, models, tmp_path):
     arguments = ("--start", "0.2", "--duration", "0.4", "--max-size", "160")
     prepare(clip, tmp_path, models, *arguments)

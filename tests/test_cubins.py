@@ -24,6 +24,7 @@ def compile_all(kernel, arches, folder):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kernel", "arches"),
     [

@@ -85,6 +85,7 @@ def test_the_clip_plays_forward_and_back_where_the_sound_is_longer(generate, cli
     assert report["settings"]["silence"] == "off"
 
 
+@pytest.mark.slow
 def test_the_clip_keeps_its_time_at_another_rate_and_in_silence(generate, prepared, tmp_path, cache):
     """Also where the mouth is closed in some frames, on which an avatar rests."""
     name = prepared

@@ -171,6 +171,7 @@ def test_a_clip_of_any_rate_keeps_its_speed(
         assert np.array_equal(picture, golden_avatar.frames[source])
 
 
+@pytest.mark.slow
 def test_the_alignment_is_an_option_and_is_reported(avatars_dir, models, musetalk, tmp_path):
     """At 10 fps the frames hear other rows; at 25 both are the same to the last bit."""
     sound = write_sound(tmp_path / "speech.wav", speech(0.3))
@@ -190,6 +191,7 @@ def test_the_alignment_is_an_option_and_is_reported(avatars_dir, models, musetal
     assert np.array_equal(last["25 frame"], last["25 published"])
 
 
+@pytest.mark.slow
 def test_the_cards_window_is_for_streams(avatars_dir, models, musetalk, tmp_path):
     """A whole file is encoded in segments of 30 s whatever a card says, and `--window` is over both."""
     own = tmp_path / "own"
@@ -233,6 +235,7 @@ def test_realtime_reports_its_latencies(golden, avatars_dir, models, tmp_path):
     assert len(read_back(tmp_path / "a.mp4").times) == 25
 
 
+@pytest.mark.slow
 def test_pcm_from_a_descriptor_equals_the_file(golden, avatars_dir, models, tmp_path):
     import soundfile
 

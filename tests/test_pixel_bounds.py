@@ -67,6 +67,7 @@ def test_a_frame_that_is_huge_after_small_ones_is_refused(tmp_path):
         list(video)
 
 
+@pytest.mark.slow
 def test_a_frame_as_large_as_may_be_is_read(tmp_path):
     (tmp_path / "a.mjpeg").write_bytes(jpeg(8_192))
     path = tmp_path / "a.avi"

@@ -27,6 +27,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_left_goes_with_the_next_in_the_same_folder(tmp_path):
     (tmp_path / "there").mkdir()
     script = [sys.executable, "-c", KILLED, str(tmp_path), str(Path(__file__).parent)]

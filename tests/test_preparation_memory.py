@@ -65,6 +65,7 @@ def test_links_to_one_large_picture_are_refused_by_its_header(tmp_path, monkeypa
     assert not list((tmp_path / "avatars").glob(".*"))
 
 
+@pytest.mark.slow
 def test_what_is_within_the_budget_takes_no_more(tmp_path, monkeypatch):
     monkeypatch.setenv(VARIABLE, "200M")
     noise = np.random.default_rng(0).integers(0, 255, (1200, 1200, 3), np.uint8)
@@ -125,6 +126,7 @@ for more in range(0, 100, 10):
 """
 
 
+@pytest.mark.slow
 def test_a_lack_of_memory_is_no_broken_picture(tmp_path):
     write_picture(tmp_path / "a.jpg", "CMYK", 4500)
     ended = subprocess.run(

@@ -90,6 +90,7 @@ def test_stored_latents_are_those_of_the_vae(meta, run, golden_bundle):
         assert torch.allclose(stored, latents.flatten(0, 1), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_prepared_avatar_speaks(meta, run, golden, tmp_path):
     job = JobConfig(fps=Fraction(8))
     report = generate(run, job, "drawn", golden / "audio.wav", frames_dir=tmp_path / "out")
@@ -103,6 +104,7 @@ def test_a_prepared_avatar_speaks(meta, run, golden, tmp_path):
     assert not changed.any()
 
 
+@pytest.mark.slow
 def test_latents_in_fp16_are_the_rounded_ones_and_speak(meta, run, source, landmarks, golden, tmp_path):
     options = replace(EXACT, latents="fp16")
     prepare(run, PictureSource(source, landmarks=read_landmarks(landmarks)), "half", options)

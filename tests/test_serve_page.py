@@ -75,6 +75,7 @@ def comes_to_rest(visit):
     return any(rests(visit.watch(FPS // 2, MOUTH)) for _ in range(10))
 
 
+@pytest.mark.slow
 def test_an_avatar_is_chosen_and_seen_by_keyboard(visit, demo):
     here = visit(demo.url)
     page = here.page
@@ -114,6 +115,7 @@ def test_the_sample_is_spoken_and_the_mouth_rests_afterwards(visit, demo):
     assert here.complaints == []
 
 
+@pytest.mark.slow
 def test_escape_interrupts(visit, demo, tmp_path):
     """A second file is refused while a long one is spoken, and taken after an interrupt."""
     samples, rate = soundfile.read(SAMPLE)
@@ -233,6 +235,7 @@ def test_a_microphone_that_is_refused_is_explained(visit, started, coloured_run)
         here.page.close()
 
 
+@pytest.mark.slow
 def test_a_service_that_is_gone_is_not_waited_for(visit, coloured_run):
     with serving(coloured_run, JOB) as client:
         here = visit(client.url)

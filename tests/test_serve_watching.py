@@ -36,6 +36,7 @@ def corners(client):
     return [image[2:6, 2:6].reshape(-1, 3).mean(axis=0) for _, image in client.pictures]
 
 
+@pytest.mark.slow
 def test_two_watch_one_session_and_a_third_another_and_each_sees_and_hears_its_own(served, tmp_path):
     said = speech(2, RATE, seed=3)
     body = write_sound(tmp_path / "said.wav", said).read_bytes()

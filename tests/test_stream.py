@@ -38,6 +38,7 @@ def test_every_sink_gets_every_frame_in_order(tiny_bundle, policy):
     assert source.closed.is_set()
 
 
+@pytest.mark.slow
 def test_a_full_sink_that_is_waited_for_holds_the_source_back(tiny_bundle):
     source, sink = Source(200), Gated()
     run = Run(tiny_bundle, source, [sink])

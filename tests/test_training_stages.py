@@ -82,6 +82,7 @@ def test_the_encoder_starts_by_looking_near_by():
         assert int(found) == distance
 
 
+@pytest.mark.slow
 def test_listening_changes_every_weight(clip, listener):
     torch.manual_seed(0)
     fresh = listening.Listener()
@@ -89,6 +90,7 @@ def test_listening_changes_every_weight(clip, listener):
     assert set(fresh.state_dict()) - set(changed(listener, fresh)) <= still
 
 
+@pytest.mark.slow
 def test_picturing_states_a_scale_that_gives_latents_a_spread_of_one(pictures, vae):
     with torch.no_grad():
         images = torch.from_numpy(faces.to_tensor_array(pictures.images[:48, 0]))
@@ -101,6 +103,7 @@ def test_what_is_pasted_counts_more_than_what_is_not():
     assert weights[50, 50] < weights[240, 20] < weights[180, 128]
 
 
+@pytest.mark.slow
 def test_speaking_between_latents_leaves_the_vae_alone(clip, pictures, listener, vae, monkeypatch):
     before = {name: value.clone() for name, value in vae.state_dict().items()}
     monkeypatch.setattr(speaking, "LATENT_BATCH", 2)
@@ -109,6 +112,7 @@ def test_speaking_between_latents_leaves_the_vae_alone(clip, pictures, listener,
     assert all(torch.equal(value, before[name]) for name, value in vae.state_dict().items())
 
 
+@pytest.mark.slow
 def test_speaking_trains_the_unet_and_at_the_end_the_decoder_but_no_encoder(
     clip, pictures, listener, vae, monkeypatch
 ):
@@ -126,6 +130,7 @@ def test_speaking_trains_the_unet_and_at_the_end_the_decoder_but_no_encoder(
     assert changed(unet, nets.build_unet())
 
 
+@pytest.mark.slow
 def test_tokens_of_the_course_are_those_of_the_product(clip, listener, vae, pictures, tmp_path):
     """Training and product must cut the same rows for a frame."""
     heard = listening.Heard.of([clip])
@@ -145,6 +150,7 @@ def test_tokens_of_the_course_are_those_of_the_product(clip, listener, vae, pict
     assert float((found - wanted.roll(1, 0)).abs().max()) > 0.5
 
 
+@pytest.mark.slow
 def test_a_written_bundle_loads_and_gives_the_same_faces(listener, vae, tmp_path):
     torch.manual_seed(1)
     unet = nets.build_unet()
@@ -162,12 +168,14 @@ def test_a_written_bundle_loads_and_gives_the_same_faces(listener, vae, tmp_path
     assert float((one - other).abs().max()) < 0.02, "fp16 on the way"
 
 
+@pytest.mark.slow
 def test_a_bundle_is_small_enough_to_ship(listener, vae, tmp_path):
     bundle.write(tmp_path, listener.encoder, vae, nets.build_unet(), {})
     size = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
     assert size < 12e6
 
 
+@pytest.mark.slow
 def test_the_meter_reads_mouths_it_was_not_made_of(clip):
     drawn = faces.make(2 * 15 + JUDGED, clip.frames, seed=3, workers=0)
     meter, judged = Meter(drawn, 0), np.arange(len(drawn.images))[-JUDGED:]

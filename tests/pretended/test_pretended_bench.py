@@ -22,6 +22,7 @@ def measured(bundle, avatar, job=JOB):
         return stages.measure(2)
 
 
+@pytest.mark.slow
 def test_a_gpu_has_its_own_column_and_its_graphs(gpu, on_gpu, avatars):
     batch = measured(on_gpu(), avatars[0])
     assert {"cpu", "gpu"} <= set(batch.image_ms)

@@ -22,6 +22,7 @@ def speaking(musetalk, models, avatars_dir, tmp_path):
     return call
 
 
+@pytest.mark.slow
 def test_a_file_made_on_a_gpu_has_the_frames_of_the_cpu(gpu, speaking, tmp_path):
     frames = {}
     for device in ("cuda", "cpu"):

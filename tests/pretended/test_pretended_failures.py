@@ -98,6 +98,7 @@ def test_a_second_time_is_a_failure_with_a_hint(gpu, on_gpu, avatars, sizes):
     assert isinstance(raised.value.__cause__, torch.OutOfMemoryError)
 
 
+@pytest.mark.slow
 def test_a_warm_up_leaves_out_the_sizes_that_are_too_large(gpu, on_gpu, avatars, expected, caplog):
     job = replace(JOB, batch_sizes=(1, 3, 5, 7))
     engine = make_engine(on_gpu(), job, generator=Small(on_gpu(), 4, "vae"))
@@ -279,6 +280,7 @@ def launches_of(gpu, speaking, *command):
     return found
 
 
+@pytest.mark.slow
 def test_a_live_stream_completes_its_files_when_the_device_fails_for_good(gpu, speaking, tmp_path):
     command = ["realtime", "--no-pace", "--batch-size", "4", "--json", "--output"]
     whole = launches_of(gpu, speaking, *command, tmp_path / "whole.mp4")
