@@ -13,7 +13,8 @@ import pytest
 
 from benchmarks.gpu import report as script
 from benchmarks.gpu.render import markdown, plot
-from benchmarks.gpu.report import Report, Step, run, run_step, steps
+from benchmarks.gpu.report import Report, run, steps
+from benchmarks.gpu.step import SAID_CHARS, Step, run_step
 
 ROOT = Path(__file__).parents[1]
 PYTHON = [sys.executable, "-c"]
@@ -76,7 +77,7 @@ def test_nothing_that_a_step_says_is_obeyed_by_a_terminal(tmp_path):
         step("bench", "print('\\x1b[2Jred\\x07'); print('x' * 100000)"), PYTHON, tmp_path, LIMIT_S
     )
     assert "\x1b" not in done.said
-    assert len(done.said) <= script.SAID_CHARS
+    assert len(done.said) <= SAID_CHARS
 
 
 def report():
