@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Protocol, TypeVar
 
 import typer
 
 from musetalk_cli import strict_json
 from musetalk_cli.bench.options import SIDES, PreparingOptions, SyntheticOptions
-from musetalk_cli.cli.render import print_json
+from musetalk_cli.cli.interrupt import stop_on_signals
+from musetalk_cli.cli.render import mebibytes, print_json, put
 from musetalk_cli.errors import InputError, OutputError
+
+if TYPE_CHECKING:
+    from musetalk_cli.live.control import ControlHandle
+    from musetalk_cli.measure.stages import Percentiles
+    from musetalk_cli.run.report import Report
 
 JsonFile = Annotated[
     str | None, typer.Option("--json", metavar="FILE|-", help="Write the figures to this file.")
@@ -26,6 +32,50 @@ Baseline = Annotated[
     bool,
     typer.Option("--baseline/--no-baseline", help="Measure the published order of work too, to compare."),
 ]
+
+
+class Figures(Protocol):
+    """What a benchmark found."""
+
+    def as_json(self) -> Mapping[str, object]:
+        """All of it, for a machine."""
+
+
+F = TypeVar("F", bound=Figures)
+
+
+def run_live(measure: Callable[[ControlHandle], F], show: Callable[[F], None], json: str | None) -> None:
+    """Measure live streams, and show and write the figures.
+
+    Args:
+        measure: Does it; a signal ends its streams by the handle.
+        show: Prints tables; left out where the JSON takes stdout.
+        json: As for `write_json`.
+
+    Raises:
+        KeyboardInterrupt: A signal came; what was measured until then is shown and written.
+    """
+    with stop_on_signals() as handle:
+        result = measure(handle)
+        interrupted = handle.stop.is_set()
+    if json != "-":
+        show(result)
+    write_json(json, result.as_json())
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+def spread(times: Percentiles) -> str:
+    """Percentiles in a cell of a table."""
+    return f"{times.p50:.0f} / {times.p95:.0f} / {times.p99:.0f}"
+
+
+def put_machine(report: Report) -> None:
+    """Print what computed a stream, and the memory that took."""
+    put(
+        f"{report.device}, {report.settings['precision']}, model {report.settings['model']}; peak memory "
+        f"{mebibytes(report.peak_host_bytes)} host, {mebibytes(report.peak_device_bytes)} device"
+    )
 
 
 def size_text(options: SyntheticOptions | PreparingOptions) -> str:

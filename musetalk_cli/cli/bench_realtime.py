@@ -15,12 +15,13 @@ from musetalk_cli.cli.bench_options import (
     JsonFile,
     check_json,
     parse_size,
+    put_machine,
+    run_live,
     size_text,
-    write_json,
+    spread,
 )
-from musetalk_cli.cli.interrupt import stop_on_signals
 from musetalk_cli.cli.options import Common, common_options
-from musetalk_cli.cli.render import mebibytes, named_latencies, print_table, put, say
+from musetalk_cli.cli.render import named_latencies, print_table, say
 from musetalk_cli.config import JobConfig
 from musetalk_cli.timeline import (
     CHUNK_LIMITS,
@@ -69,14 +70,11 @@ def realtime(
     measured = LiveOptions(
         chunks, seconds, width=width, height=height, face=face_size, avatar_frames=avatar_frames
     )
-    with stop_on_signals() as handle:
-        result = bench_live(common.run, job, measured, say, handle)
-        interrupted = handle.stop.is_set()
-    if json != "-":
-        _show(result, job.fps)
-    write_json(json, result.as_json())
-    if interrupted:
-        raise KeyboardInterrupt
+    run_live(
+        lambda handle: bench_live(common.run, job, measured, say, handle),
+        lambda result: _show(result, job.fps),
+        json,
+    )
 
 
 def _show(result: LiveResult, fps: Fraction) -> None:
@@ -86,7 +84,7 @@ def _show(result: LiveResult, fps: Fraction) -> None:
     for run in result.runs:
         latencies = dict(named_latencies(run))
         names = list(latencies)
-        figures = [f"{each.p50:.0f} / {each.p95:.0f} / {each.p99:.0f}" for each in latencies.values()]
+        figures = [spread(each) for each in latencies.values()]
         late = f"{missed(run)} of {run.frames}"
         rows.append(
             [f"{run.chunk_s:g} s", *figures, late, str(run.dropped_frames), f"{run.real_time_factor:.3f}"]
@@ -94,8 +92,4 @@ def _show(result: LiveResult, fps: Fraction) -> None:
     columns = ["chunk", *names, "missed", "left out", "real-time factor"]
     print_table(f"Live at {float(fps):g} fps, latencies p50 / p95 / p99 in ms", columns, rows)
     if result.runs:
-        last = result.runs[-1]
-        put(
-            f"{last.device}, {last.settings['precision']}, model {last.settings['model']}; peak memory "
-            f"{mebibytes(last.peak_host_bytes)} host, {mebibytes(last.peak_device_bytes)} device"
-        )
+        put_machine(result.runs[-1])

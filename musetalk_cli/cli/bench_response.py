@@ -14,18 +14,20 @@ from musetalk_cli.cli.bench_options import (
     JsonFile,
     check_json,
     parse_size,
+    put_machine,
+    run_live,
     size_text,
-    write_json,
+    spread,
 )
-from musetalk_cli.cli.interrupt import stop_on_signals
 from musetalk_cli.cli.options import Common, common_options
-from musetalk_cli.cli.render import mebibytes, print_table, put, say
+from musetalk_cli.cli.render import print_table, say
 from musetalk_cli.config import JobConfig
 from musetalk_cli.errors import InputError
 from musetalk_cli.timeline import CHUNK_LIMITS, parse_live_chunk, seconds_text
 
 if TYPE_CHECKING:
     from musetalk_cli.bench.response import ResponseResult
+    from musetalk_cli.live.control import ControlHandle
 
 DEFAULTS = ResponseOptions()
 CHUNKS = ["auto" if chunk is None else seconds_text(chunk) for chunk in DEFAULTS.chunks]
@@ -94,18 +96,13 @@ def response(
         face=face_size,
         avatar_frames=avatar_frames,
     )
-    interrupted = False
-    if ideal:
-        result = bench_ideal(job, measured, say)
-    else:
-        with stop_on_signals() as handle:
-            result = bench_response(common.run, job, measured, say, handle)
-            interrupted = handle.stop.is_set()
-    if json != "-":
-        _show(result)
-    write_json(json, result.as_json())
-    if interrupted:
-        raise KeyboardInterrupt
+
+    def measure(handle: ControlHandle) -> ResponseResult:
+        if ideal:
+            return bench_ideal(job, measured, say)
+        return bench_response(common.run, job, measured, say, handle)
+
+    run_live(measure, _show, json)
 
 
 def _sendings(text: str) -> tuple[Sending, ...]:
@@ -124,7 +121,7 @@ def _show(result: ResponseResult) -> None:
         rows.append(
             [
                 f"{outcome.latencies.chunk_s:g} s, {run.sending}",
-                *(f"{each.p50:.0f} / {each.p95:.0f} / {each.p99:.0f}" for each in latencies),
+                *map(spread, latencies),
                 f"{run.whole} of {run.sent}",
                 str(outcome.stalls),
                 str(outcome.dropped),
@@ -137,7 +134,4 @@ def _show(result: ResponseResult) -> None:
     print_table(f"{title}, p50 / p95 / p99 in ms", [*columns, "real-time factor"], rows)
     last = next((run.report for run in reversed(result.runs) if run.report is not None), None)
     if last is not None:
-        put(
-            f"{last.device}, {last.settings['precision']}, model {last.settings['model']}; peak memory "
-            f"{mebibytes(last.peak_host_bytes)} host, {mebibytes(last.peak_device_bytes)} device"
-        )
+        put_machine(last)

@@ -14,10 +14,10 @@ from musetalk_cli.cli.bench_options import (
     JsonFile,
     check_json,
     parse_size,
+    run_live,
     size_text,
-    write_json,
+    spread,
 )
-from musetalk_cli.cli.interrupt import stop_on_signals
 from musetalk_cli.cli.options import Common, common_options
 from musetalk_cli.cli.render import mebibytes, print_table, put, say
 from musetalk_cli.config import JobConfig
@@ -64,14 +64,7 @@ def soak(
     measured = SoakOptions(
         sessions, seconds, width=width, height=height, face=face_size, avatar_frames=avatar_frames
     )
-    with stop_on_signals() as handle:
-        result = bench_soak(common.run, job, measured, say, handle)
-        interrupted = handle.stop.is_set()
-    if json != "-":
-        _show(result)
-    write_json(json, result.as_json())
-    if interrupted:
-        raise KeyboardInterrupt
+    run_live(lambda handle: bench_soak(common.run, job, measured, say, handle), _show, json)
 
 
 def _show(result: SoakResult) -> None:
@@ -79,7 +72,7 @@ def _show(result: SoakResult) -> None:
     row = [
         f"{result.sessions} of {result.capacity}",
         f"{result.chunk_s:g} s",
-        *(f"{each.p50:.0f} / {each.p95:.0f} / {each.p99:.0f}" for each in times),
+        *map(spread, times),
         f"{result.missed} of {result.frames}",
         str(result.dropped),
         str(result.stalls),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from musetalk_cli.cli.render import mebibytes, print_table, put
+from musetalk_cli.cli.bench_options import put_machine
+from musetalk_cli.cli.render import print_table, put
 
 if TYPE_CHECKING:
     from musetalk_cli.bench.batch import BatchResult
@@ -138,10 +139,7 @@ def _show_summary(result: BenchResult) -> None:
     put("; ".join(_peaks(result)))
     last = result.chunks[-1].report if result.chunks else None
     if last is not None:
-        put(
-            f"{last.device}, {last.settings['precision']}, model {last.settings['model']}; peak memory "
-            f"{mebibytes(last.peak_host_bytes)} host, {mebibytes(last.peak_device_bytes)} device"
-        )
+        put_machine(last)
     if roofline.link_gbytes_per_s is None:
         put("No GPU was measured.")
 
