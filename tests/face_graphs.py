@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -50,6 +51,14 @@ def face_shape() -> np.ndarray:
 def face_points(centre: tuple[float, float], radius: float) -> np.ndarray:
     """Where a network of `write_dwpose` sees the face `[68, 2]` of a disc, in the disc's own pixels."""
     return np.array(centre) + radius * face_shape()
+
+
+def with_dwpose(models: Path, folder: Path, face: Colour) -> Path:
+    """A folder with the networks of another, and a DWPose that takes a disc of a colour for a face."""
+    shutil.copytree(models, folder, dirs_exist_ok=True)
+    (folder / "dwpose").mkdir()
+    write_dwpose(folder / "dwpose" / "dw-ll_ucoco_384.onnx", {}, face=face)
+    return folder
 
 
 def write_dwpose(

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from face_graphs import face_points, write_dwpose
+from face_graphs import face_points, with_dwpose
 from films import film
 
 from musetalk_cli.avatar.store import list_avatars, load_avatar, load_meta, verify
@@ -39,11 +39,7 @@ def disc_frame(number, there=True):
 @pytest.fixture(scope="module")
 def models(models, tmp_path_factory):
     """The tiny networks, a DWPose that takes a green disc for a face, and no parser."""
-    folder = tmp_path_factory.mktemp("with-dwpose")
-    shutil.copytree(models, folder, dirs_exist_ok=True)
-    (folder / "dwpose").mkdir()
-    write_dwpose(folder / "dwpose" / "dw-ll_ucoco_384.onnx", {}, face=FACE)
-    return folder
+    return with_dwpose(models, tmp_path_factory.mktemp("with-dwpose"), FACE)
 
 
 @pytest.fixture(scope="module")

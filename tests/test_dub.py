@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from batches_here import run_batches_here
-from face_graphs import write_dwpose
+from face_graphs import with_dwpose
 from films import film
 from lives import LIMIT_S, read_back, speech, write_sound
 
@@ -30,11 +30,7 @@ def disc_frame(number):
 @pytest.fixture(scope="module")
 def models(models, tmp_path_factory):
     """The tiny networks, with a DWPose that takes a green disc for a face."""
-    folder = tmp_path_factory.mktemp("with-dwpose")
-    shutil.copytree(models, folder, dirs_exist_ok=True)
-    (folder / "dwpose").mkdir()
-    write_dwpose(folder / "dwpose" / "dw-ll_ucoco_384.onnx", {}, face=FACE)
-    return folder
+    return with_dwpose(models, tmp_path_factory.mktemp("with-dwpose"), FACE)
 
 
 @pytest.fixture(autouse=True)
