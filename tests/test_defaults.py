@@ -10,7 +10,7 @@ from runs import Source
 from musetalk_cli.avatar.store import load_meta
 from musetalk_cli.config import DataFolder, JobConfig, RunConfig
 from musetalk_cli.errors import AvatarError, MissingError, ModelError
-from musetalk_cli.run.defaults import choose_both, settle, settle_alone
+from musetalk_cli.run.defaults import fill_in, settle, settle_alone
 from musetalk_cli.run.generate import generate
 from musetalk_cli.run.realtime import realtime
 from musetalk_cli.sinks import RecordingSink
@@ -46,10 +46,10 @@ def avatars(avatars_dir, tmp_path):
 
 def test_nothing_given_and_no_weights_is_the_demo(embedded, tmp_path):
     run = run_with(tmp_path, tmp_path)
-    choice = choose_both(run, None, None)
+    spoken = fill_in(run, None, None)
     sample = embedded / "avatars" / "demo" / "sample.wav"
-    assert (choice.avatar, choice.audio) == ("demo", str(sample))
-    assert choice.notice == (
+    assert (spoken.avatar, spoken.audio) == ("demo", str(sample))
+    assert spoken.notice == (
         f"no model chosen and no published weights in {tmp_path}: "
         "using the embedded demo (drawn faces only); "
         f"no --audio: speaking the sample {sample}"
@@ -62,62 +62,62 @@ def test_nothing_given_and_no_weights_is_the_demo(embedded, tmp_path):
 
 @pytest.mark.usefixtures("embedded")
 def test_a_given_sound_is_taken(tmp_path):
-    choice = choose_both(run_with(tmp_path, tmp_path), None, "-")
-    assert (choice.avatar, choice.audio) == ("demo", "-")
-    assert "--audio" not in choice.notice
+    spoken = fill_in(run_with(tmp_path, tmp_path), None, "-")
+    assert (spoken.avatar, spoken.audio) == ("demo", "-")
+    assert "--audio" not in spoken.notice
 
 
 def test_the_chosen_demo_speaks_its_sample(embedded, published, tmp_path):
     """Also where there are published weights, and by the names of the demo networks too."""
     sample = str(embedded / "avatars" / "demo" / "sample.wav")
     run = run_with(published, tmp_path)
-    assert choose_both(run, "demo", None).audio == sample
+    assert fill_in(run, "demo", None).audio == sample
     for model in ("demo", str(embedded / "models" / "demo")):
-        choice = choose_both(run_with(published, tmp_path, model), None, None)
-        assert (choice.avatar, choice.audio) == ("demo", sample)
-        assert choice.notice.startswith("no --avatar: using the embedded demo")
+        spoken = fill_in(run_with(published, tmp_path, model), None, None)
+        assert (spoken.avatar, spoken.audio) == ("demo", sample)
+        assert spoken.notice.startswith("no --avatar: using the embedded demo")
     assert settle(run, "demo").model == "demo"
 
 
 @pytest.mark.usefixtures("embedded")
 def test_all_given_says_nothing(published, tmp_path):
-    assert choose_both(run_with(published, tmp_path), "anna", "a.wav").notice is None
+    assert fill_in(run_with(published, tmp_path), "anna", "a.wav").notice is None
 
 
 @pytest.mark.usefixtures("embedded")
 def test_with_weights_the_avatar_is_asked_for(published, tmp_path):
     with pytest.raises(MissingError, match=f"--avatar is missing. Model v15 is in {published}"):
-        choose_both(run_with(published, tmp_path), None, "a.wav")
+        fill_in(run_with(published, tmp_path), None, "a.wav")
     for model in ("v15", "random-v15", str(published)):
         with pytest.raises(MissingError, match="needs an avatar that was made for it"):
-            choose_both(run_with(tmp_path, tmp_path, model), None, "a.wav")
+            fill_in(run_with(tmp_path, tmp_path, model), None, "a.wav")
 
 
 @pytest.mark.usefixtures("embedded")
 def test_only_the_avatar_demo_has_a_sample(tmp_path, avatars_dir):
     for name in ("demo2", "synthetic", "nobody", ""):
         with pytest.raises(MissingError, match="--audio is missing"):
-            choose_both(run_with(tmp_path, avatars_dir), name, None)
+            fill_in(run_with(tmp_path, avatars_dir), name, None)
 
 
 @pytest.mark.usefixtures("embedded")
 def test_somebodys_own_avatar_called_demo_is_not_the_demo(avatars_dir, tmp_path):
     shutil.copytree(avatars_dir / "synthetic", tmp_path / "demo")
     with pytest.raises(MissingError, match="--avatar"):
-        choose_both(run_with(tmp_path, tmp_path), None, "a.wav")
+        fill_in(run_with(tmp_path, tmp_path), None, "a.wav")
     with pytest.raises(MissingError, match="--audio"):
-        choose_both(run_with(tmp_path, tmp_path), "demo", None)
+        fill_in(run_with(tmp_path, tmp_path), "demo", None)
 
 
 @pytest.mark.usefixtures("nothing_embedded")
 def test_without_embedded_data_nothing_is_taken(tmp_path):
     with pytest.raises(MissingError, match=r"^--avatar is missing\.$"):
-        choose_both(run_with(tmp_path, tmp_path), None, "a.wav")
+        fill_in(run_with(tmp_path, tmp_path), None, "a.wav")
 
 
 def test_the_demo_bundle_as_models_folder_is_no_published_model(embedded, tmp_path):
     run = run_with(embedded / "models" / "demo", tmp_path)
-    assert choose_both(run, None, None).avatar == "demo"
+    assert fill_in(run, None, None).avatar == "demo"
     assert settle_alone(run, "measuring")[0].model == "demo"
 
 

@@ -18,7 +18,7 @@ from aiortc.mediastreams import MediaStreamError
 from musetalk_cli.serve import tracks
 from musetalk_cli.serve.broadcast import Unit, Wants
 from musetalk_cli.serve.encoders import Packet
-from musetalk_cli.serve.tracks import OFF_S, Line, PictureTrack, Screen, SoundTrack
+from musetalk_cli.serve.tracks import OFF_S, PacketQueue, PictureTrack, Screen, SoundTrack
 
 FPS = Fraction(25)
 
@@ -33,30 +33,30 @@ def screen(wants=Wants(), ended=lambda: None):  # noqa: B008 - frozen
     return Screen(wants, FPS, asyncio.get_running_loop(), ended)
 
 
-async def take(line, count):
-    return [await asyncio.wait_for(line.get(), LIMIT_S) for _ in range(count)]
+async def take(queue, count):
+    return [await asyncio.wait_for(queue.get(), LIMIT_S) for _ in range(count)]
 
 
 def test_what_a_thread_puts_a_coroutine_gets_in_order():
     async def scenario():
-        line = Line(1000, asyncio.get_running_loop())
-        thread = threading.Thread(target=lambda: [line.put(number) for number in range(500)])
+        queue = PacketQueue(1000, asyncio.get_running_loop())
+        thread = threading.Thread(target=lambda: [queue.put(number) for number in range(500)])
         thread.start()
-        assert await take(line, 500) == list(range(500))
+        assert await take(queue, 500) == list(range(500))
         thread.join()
 
     asyncio.run(scenario())
 
 
-def test_a_line_is_bounded_and_a_closed_one_ends_who_waits():
+def test_a_queue_is_bounded_and_a_closed_one_ends_who_waits():
     async def scenario():
-        line = Line(2, asyncio.get_running_loop())
-        assert [line.put(number) for number in range(3)] == [True, True, False]
-        assert await take(line, 1) == [0]
-        assert line.put(3)
-        line.clear()
-        waiting = asyncio.create_task(line.get())
-        await asyncio.to_thread(line.close)
+        queue = PacketQueue(2, asyncio.get_running_loop())
+        assert [queue.put(number) for number in range(3)] == [True, True, False]
+        assert await take(queue, 1) == [0]
+        assert queue.put(3)
+        queue.clear()
+        waiting = asyncio.create_task(queue.get())
+        await asyncio.to_thread(queue.close)
         with pytest.raises(MediaStreamError):
             await asyncio.wait_for(waiting, LIMIT_S)
 
@@ -134,7 +134,7 @@ def test_in_silence_time_is_put_back_to_the_clock_and_speech_keeps_its_own(monke
 
         async def send_what_is_due():
             """As the sender does, which has taken the packet that is due next."""
-            while waiting or len(shown.sounds):
+            while waiting or shown.sounds.waiting:
                 waiting[:] = waiting or await take(shown.sounds, 1)
                 if waiting[0].due > times.now + 1e-6:
                     return

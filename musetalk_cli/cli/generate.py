@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from musetalk_cli.cli.choice import SAMPLE_SHOWN, AvatarOption, choose
+from musetalk_cli.cli.avatar_and_audio import SAMPLE_SHOWN, AvatarOption, fill_in
 from musetalk_cli.cli.interrupt import stop_on_signals
 from musetalk_cli.cli.options import Common, common_options
 from musetalk_cli.cli.render import Advance, end_run, progress, step_progress
@@ -57,11 +57,11 @@ def generate(
     if source is not None:
         _dub(common, job, source, avatar, audio, output, frames_dir)
         return
-    choice = choose(common.run, avatar, None if audio is None else str(audio))
+    spoken = fill_in(common.run, avatar, None if audio is None else str(audio))
     from musetalk_cli.run.generate import generate as run
 
     with stop_on_signals() as handle, progress("speaking") as advance:
-        report = run(common.run, job, choice.avatar, Path(choice.audio), output, frames_dir, handle, advance)
+        report = run(common.run, job, spoken.avatar, Path(spoken.audio), output, frames_dir, handle, advance)
     end_run(report, as_json=common.json)
 
 

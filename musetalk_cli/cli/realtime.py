@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from musetalk_cli.cli import realtime_options as given
-from musetalk_cli.cli.choice import AvatarOption, choose
+from musetalk_cli.cli.avatar_and_audio import AvatarOption, fill_in
 from musetalk_cli.cli.interrupt import stop_on_signals
 from musetalk_cli.cli.job_options import OPTIONS
 from musetalk_cli.cli.options import Common, common_options
@@ -52,8 +52,8 @@ def realtime(
     sinks = Wanted(output or [], display=display, speaker=speaker, virtual_camera=virtual_camera)
     ends = _Ends(mic, audio, listen, input_rate, input_channels, pace, sinks)
     ends.check(control)
-    choice = choose(common.run, avatar, ends.source_name)
-    _run(common, job, choice.avatar, ends, control, trace, live=live)
+    spoken = fill_in(common.run, avatar, ends.source_name)
+    _run(common, job, spoken.avatar, ends, control, trace, live=live)
 
 
 @dataclass(frozen=True)

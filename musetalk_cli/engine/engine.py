@@ -264,7 +264,7 @@ class Engine:
             self._scheduler.take_sizes(self.faces.sizes)
         landed += self._flights.land_passed()
         # the oldest comes down while the device works on the next, if there is one
-        if len(self._flights) >= (self.most_flights if batch else 1):
+        if self._flights.under_way >= (self.most_flights if batch else 1):
             self._flights.land()
             landed += 1
         self.stats.collect()

@@ -62,7 +62,8 @@ class Flights:
         self._stats = stats
         self._flights: deque[_Flight] = deque()
 
-    def __len__(self) -> int:
+    @property
+    def under_way(self) -> int:
         """How many are on their way."""
         return len(self._flights)
 

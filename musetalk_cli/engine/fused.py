@@ -18,7 +18,7 @@ from musetalk_cli.engine.compositor import CpuPath, Fetch, GpuPath, ImagePath, S
 from musetalk_cli.engine.pinned import PinnedSlots
 from musetalk_cli.engine.uploads import Uploads, places_of
 from musetalk_cli.errors import first_line
-from musetalk_cli.ops.triton_ops import FIELDS, NOWHERE, Compositor, Place
+from musetalk_cli.ops.triton_ops import FIELDS, NOWHERE, Compositor, FaceDescriptor
 from musetalk_cli.types import FACE_SIZE, Box, Image
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-OUT = Place._fields.index("out")
+OUT = FaceDescriptor._fields.index("out")
 UNLIKE = 1e-3
 """Share of the values of a trial that may differ from the CPU's: some do where a sharpened one is rounded."""
 
@@ -36,17 +36,17 @@ class Spot:
     """Where one face goes.
 
     Attributes:
-        place: The same for the launch; where the patch begins in the output is left open.
-        store: uint8 `[n]` on the device, which holds what `place` points to.
+        descriptor: The same for the launch; where the patch begins in the output is left open.
+        store: uint8 `[n]` on the device, which holds what `descriptor` points to.
     """
 
-    place: Place
+    descriptor: FaceDescriptor
     store: Tensor
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Of the patch."""
-        return self.place.height, self.place.width, 3
+        return self.descriptor.height, self.descriptor.width, 3
 
 
 class FusedPath:
@@ -65,7 +65,7 @@ class FusedPath:
         InputError: The blur is too wide for one launch.
 
     Attributes:
-        table: int64 `[most faces, FIELDS]` on the device, a `Place` for each face of the batch.
+        table: int64 `[most faces, FIELDS]` on the device, a `FaceDescriptor` for each face of the batch.
         out: uint8 `[n]` on the device: marks, then patches.
     """
 
@@ -96,7 +96,7 @@ class FusedPath:
         table_at = dict(zip(tables, at[len(arrays) :], strict=True))
         return [
             Spot(
-                Place(
+                FaceDescriptor(
                     *(at[2 * number], at[2 * number + 1]),
                     *(table_at[target.face.width, True], table_at[target.face.height, False]),
                     *(0, target.body.shape[1], target.body.shape[0]),
@@ -124,7 +124,7 @@ class FusedPath:
 
     def tiles(self, target: Spot) -> int:
         """How many programs the patch of a target needs."""
-        return self._compositor.tiles(target.place.width, target.place.height)
+        return self._compositor.tiles(target.descriptor.width, target.descriptor.height)
 
     def describe(self, targets: Sequence[Spot], faces: int) -> int:
         """Start the way of a batch's description to `table`.
@@ -138,7 +138,7 @@ class FusedPath:
         """
         begins = np.cumsum([faces, *(math.prod(target.shape) for target in targets)])
         rows = np.array([NOWHERE] * faces, np.int64)
-        rows[: len(targets)] = [target.place for target in targets]
+        rows[: len(targets)] = [target.descriptor for target in targets]
         rows[: len(targets), OUT] = begins[:-1]
         size = int(begins[-1])
         with torch.inference_mode(False):

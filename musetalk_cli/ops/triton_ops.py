@@ -30,7 +30,7 @@ MOST_TAPS = 25
 WARPS = 8
 
 
-class Place(NamedTuple):
+class FaceDescriptor(NamedTuple):
     """Where one face of a batch goes, all whole numbers.
 
     Attributes:
@@ -60,9 +60,9 @@ class Place(NamedTuple):
     face_height: int
 
 
-FIELDS = len(Place._fields)
-NOWHERE = Place(*[0] * FIELDS)
-"""The place of a row that only fills a batch: nothing is written but its mark."""
+FIELDS = len(FaceDescriptor._fields)
+NOWHERE = FaceDescriptor(*[0] * FIELDS)
+"""Of a face that only fills a batch: nothing is written but its mark."""
 
 
 def kernels() -> ModuleType:
@@ -122,7 +122,7 @@ class Compositor:
         Nothing is read on the host, and no memory is taken, so that a CUDA graph can hold the launch.
 
         Args:
-            batch: int64 `[B, FIELDS]`, a `Place` for each face; on the device, as all tensors here.
+            batch: int64 `[B, FIELDS]`, a `FaceDescriptor` for each face; on the device, as all tensors here.
             faces: uint8 `[B, 256, 256, 3]`, contiguous.
             finite: bool `[B]`, a mark for each face.
             out: uint8 `[n]`; the marks, 0 or 1, go to its first B bytes.

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class AvatarAndAudio:
     """Who speaks what.
 
     Attributes:
@@ -38,7 +38,7 @@ class Choice:
     notice: str | None
 
 
-def choose_both(run: RunConfig, avatar: str | None, audio: str | None) -> Choice:
+def fill_in(run: RunConfig, avatar: str | None, audio: str | None) -> AvatarAndAudio:
     """Decide who speaks and what, where one of them was left out.
 
     The avatar `demo` is taken where the demo networks were chosen, or no networks and there are no published
@@ -65,7 +65,7 @@ def choose_both(run: RunConfig, avatar: str | None, audio: str | None) -> Choice
         taken.append(f"no --audio: speaking the sample {sample}")
         log.debug("audio: %s (embedded)", sample)
         audio = str(sample)
-    return Choice(DEMO if avatar is None else avatar, audio, "; ".join(taken) or None)
+    return AvatarAndAudio(DEMO if avatar is None else avatar, audio, "; ".join(taken) or None)
 
 
 def _is_demo_avatar(avatar: str | None) -> bool:

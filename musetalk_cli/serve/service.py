@@ -29,8 +29,8 @@ from musetalk_cli.serve.faces import Face
 from musetalk_cli.serve.gallery import Gallery
 from musetalk_cli.serve.metrics import Meters, State
 from musetalk_cli.serve.naming import new_id
-from musetalk_cli.serve.places import Places, check_rate
 from musetalk_cli.serve.refusals import RefusedError
+from musetalk_cli.serve.registry import SessionRegistry, check_rate
 from musetalk_cli.serve.served import Parts, ServedSession
 from musetalk_cli.serve.settings import ServeConfig
 from musetalk_cli.serve.speakers import Speakers
@@ -80,7 +80,7 @@ class Service:
         self.gallery = Gallery(run, job, config.memory)
         self._engine: Engine | None = None
         self._loop: DeviceLoop | None = None
-        self._places = Places(config.sessions_per_client)
+        self._registry = SessionRegistry(config.sessions_per_client)
         self._ended = threading.Event()
         self._failure: BaseException | None = None
         self._device: threading.Thread | None = None
@@ -138,7 +138,7 @@ class Service:
             RefusedError: It is not ready, has failed, or ends.
         """
         _ = self.engine
-        if self._places.closed:
+        if self._registry.closed:
             raise RefusedError("The service is about to end.", "Use another one, or try again in a minute.")
 
     # -- sessions ----------------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ class Service:
     @property
     def sessions(self) -> list[ServedSession]:
         """Those that run."""
-        return self._places.sessions
+        return self._registry.sessions
 
     def session(self, name: str) -> ServedSession:
         """A session by its identifier.
@@ -154,7 +154,7 @@ class Service:
         Raises:
             NotFoundError: There is none, or it has ended.
         """
-        return self._places.session(name)
+        return self._registry.session(name)
 
     def open(
         self,
@@ -185,14 +185,14 @@ class Service:
         check_rate(fps, self._job.fps)
         name = self.gallery.home_of(avatar).name
         try:
-            self._places.reserve(client, self.most_sessions)
+            self._registry.reserve(client, self.most_sessions)
         except RefusedError:
             self.meters.refused.labels("session").inc()
             raise
         try:
             session = self._open(name, client, fps, sample_rate, channels)
         except BaseException:
-            self._places.give_up(client)
+            self._registry.give_up(client)
             raise
         session.log.info("%s for %s begins", name, client)
         return session
@@ -224,7 +224,7 @@ class Service:
             self.gallery.faces.give_back(face)
             raise
         # nothing has ended it yet: nobody knows its name, and the device does nothing for it
-        self._places.take(session)
+        self._registry.take(session)
         loop.add(stream)
         return session
 
@@ -238,12 +238,12 @@ class Service:
             elif session.snapshot is not None:
                 self.meters.ended(session.snapshot.late, session.snapshot.stalls)
 
-        self._places.leave(session, count)
+        self._registry.leave(session, count)
         session.log.info("ended")
 
     def state(self, gpu: GpuUse | None) -> State:
         """What is read for the metrics at a moment."""
-        with self._places.still() as sessions:
+        with self._registry.still() as sessions:
             late, stalls = self.meters.totals(each.snapshot for each in sessions)
         filling = Filling() if self._engine is None else self._engine.filling
         return State(
@@ -265,18 +265,18 @@ class Service:
 
     def drain(self) -> None:
         """Begin no session any more, let those that run end by a deadline, and end the device's work."""
-        self._places.close()
+        self._registry.close()
         for session in self.sessions:
             session.finisher()
-        self._places.wait(self.config.drain_s)
+        self._registry.wait(self.config.drain_s)
         self.end()
 
     def end(self) -> None:
         """End every session at once, and the device's work."""
-        self._places.close()
+        self._registry.close()
         for session in self.sessions:
             session.stop()
-        self._places.wait(5.0)
+        self._registry.wait(5.0)
         self._ended.set()
         if self._loop is not None:
             self._loop.wake()

@@ -31,7 +31,7 @@ QUEUED_S = 1
 Item = TypeVar("Item")
 
 
-class Line(Generic[Item]):
+class PacketQueue(Generic[Item]):
     """A bounded queue from a thread to a coroutine.
 
     Args:
@@ -56,7 +56,8 @@ class Line(Generic[Item]):
         self._wake()
         return True
 
-    def __len__(self) -> int:
+    @property
+    def waiting(self) -> int:
         """Items that wait."""
         return len(self._items)
 
@@ -86,7 +87,7 @@ class Line(Generic[Item]):
         """The next item.
 
         Raises:
-            MediaStreamError: The line is closed.
+            MediaStreamError: The queue is closed.
         """
         while not self._closed:
             # before the items are looked at, so that none is missed
@@ -211,8 +212,8 @@ class Screen:
         self, wants: Wants, fps: Fraction, events: asyncio.AbstractEventLoop, ended: Callable[[], None]
     ) -> None:
         self.wants = wants
-        self.pictures: Line[Picture] = Line(max(1, round(QUEUED_S * fps)), events)
-        self.sounds: Line[Sound] = Line(QUEUED_S * SOUND_CLOCK // PACKET_SAMPLES, events)
+        self.pictures: PacketQueue[Picture] = PacketQueue(max(1, round(QUEUED_S * fps)), events)
+        self.sounds: PacketQueue[Sound] = PacketQueue(QUEUED_S * SOUND_CLOCK // PACKET_SAMPLES, events)
         self.began: float | None = None
         self._start = 0.0
         # samples at 48 kHz that were left out, less those of gaps
@@ -225,7 +226,7 @@ class Screen:
         self._waits_for_key = False
 
     def show(self, unit: Unit) -> None:
-        """Put what belongs to a frame in line."""
+        """Queue what belongs to a frame."""
         now, pts = time.monotonic(), unit.frame.pts
         if self.began is None:
             self.began, self._start = time.time() - float(pts), now - float(pts)

@@ -25,7 +25,7 @@ class Pace(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Place:
+class CallSite:
     """Where something was called: the innermost function of the product, or of a test."""
 
     file: str
@@ -47,7 +47,7 @@ class Wait:
     """
 
     kind: str
-    by: Place
+    by: CallSite
     passed: tuple[str, ...]
 
     def __str__(self):
@@ -228,6 +228,6 @@ def caller():
         machinery = path.parent == MACHINERY and not path.name.startswith("test_")
         for root in () if machinery else (PRODUCT, TESTS):
             if path.is_relative_to(root):
-                return Place(str(path.relative_to(root)), frame.f_code.co_name, frame.f_lineno)
+                return CallSite(str(path.relative_to(root)), frame.f_code.co_name, frame.f_lineno)
         frame = frame.f_back
-    return Place("?", "?", 0)
+    return CallSite("?", "?", 0)

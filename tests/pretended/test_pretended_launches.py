@@ -89,9 +89,9 @@ def count_fused(folder, sizes):
     with pretended_gpu(folder) as gpu, with_triton():
         path = FusedPath(CUDA, sharpen=Sharpen())
         placed = path.place(avatar)
-        by_size = {(spot.place.face_width, spot.place.face_height): spot for spot in placed}
+        by_size = {(spot.descriptor.face_width, spot.descriptor.face_height): spot for spot in placed}
         spots = [[*by_size.values()][number % sizes] for number in range(BATCH)]
-        assert len({spot.place[-2:] for spot in spots}) == sizes
+        assert len({spot.descriptor[-2:] for spot in spots}) == sizes
         faces = torch.zeros(BATCH, 256, 256, 3, dtype=torch.uint8, device=CUDA)
         finite, spans = torch.ones(BATCH, dtype=torch.bool, device=CUDA), {}
 

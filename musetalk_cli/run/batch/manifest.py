@@ -16,7 +16,7 @@ from musetalk_cli.nets.embedded import DEMO
 from musetalk_cli.nets.files import RANDOM, resolve
 from musetalk_cli.nets.published import LAYOUTS
 from musetalk_cli.run.batch.job import BatchJob
-from musetalk_cli.run.batch.places import OutputPlaces
+from musetalk_cli.run.batch.outputs import OutputChecks
 from musetalk_cli.run.batch.rows import MAX_JOBS, ManifestError, Row, read_rows
 from musetalk_cli.run.defaults import settle
 from musetalk_cli.timeline import parse_fps
@@ -69,8 +69,8 @@ def read_manifest(path: Path, defaults: BatchDefaults) -> list[BatchJob]:
         if len(jobs) > MAX_JOBS:
             raise ManifestError(f"{path} asks for more than {MAX_JOBS} jobs.", "Split it.")
     inputs = {job.audio for job in jobs} | {job.source for job in jobs if job.source is not None}
-    places = OutputPlaces(path, defaults.output_dir, inputs)
-    problems |= places.problems(jobs)
+    checks = OutputChecks(path, defaults.output_dir, inputs)
+    problems |= checks.problems(jobs)
     if problems:
         lines = "one line" if len(problems) == 1 else f"{len(problems)} lines"
         raise ManifestError(

@@ -12,7 +12,7 @@ from musetalk_cli.sinks.checks import check_writable
 from musetalk_cli.sinks.encoded import container_of
 
 
-class OutputPlaces:
+class OutputChecks:
     """Looks at the outputs of a batch.
 
     Args:

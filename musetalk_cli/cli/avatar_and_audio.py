@@ -11,7 +11,7 @@ from musetalk_cli.config import RunConfig
 from musetalk_cli.errors import MissingError
 
 if TYPE_CHECKING:
-    from musetalk_cli.run.defaults import Choice
+    from musetalk_cli.run.defaults import AvatarAndAudio
 
 AvatarOption = Annotated[
     str | None,
@@ -22,19 +22,19 @@ AvatarOption = Annotated[
 SAMPLE_SHOWN = "the sample of the avatar demo"
 
 
-def choose(run: RunConfig, avatar: str | None, audio: str | None) -> Choice:
+def fill_in(run: RunConfig, avatar: str | None, audio: str | None) -> AvatarAndAudio:
     """Decide who speaks, and say on stderr what was taken where an option was left out.
 
     Raises:
         typer.BadParameter: An option was left out that has no default here.
         MuseTalkError: The chosen model or the folder of avatars cannot be used.
     """
-    from musetalk_cli.run.defaults import choose_both
+    from musetalk_cli.run import defaults
 
     try:
-        choice = choose_both(run, avatar, audio)
+        spoken = defaults.fill_in(run, avatar, audio)
     except MissingError as error:
         raise typer.BadParameter(" ".join(filter(None, (error.message, error.hint)))) from None
-    if choice.notice is not None:
-        say(choice.notice)
-    return choice
+    if spoken.notice is not None:
+        say(spoken.notice)
+    return spoken

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from musetalk_cli.serve.served import ServedSession
 
 
-class Places:
+class SessionRegistry:
     """The sessions of a service, and those that are being opened; for any thread.
 
     Args:
