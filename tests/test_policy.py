@@ -97,6 +97,9 @@ def test_only_recorded_and_sent_sound_waits(delivery):
 def test_a_frame_is_late_after_a_chunk_and_never_before_a_fifth_of_a_second(delivery, chunk, late):
     policy = StreamPolicy.of_delivery(delivery, "drop", chunk, watched=True)
     assert policy.late_after_s == pytest.approx(late)
+    for when_late in ("auto", "wait", "drop"):
+        other = StreamPolicy.of_delivery(delivery, when_late, CHUNK, watched=True).for_chunk(chunk)
+        assert other == StreamPolicy.of_delivery(delivery, when_late, chunk, watched=True)
 
 
 @pytest.mark.parametrize("fps", [5, 25, Fraction(30000, 1001), 60])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from musetalk_cli.config import WhenLate
@@ -16,8 +16,6 @@ FRAMES_QUEUED = 4
 """Frames that may wait for a sink, at the least."""
 SHORTEST_LATE_S = 0.2
 """How late a frame may be at the least before it is held, however short the chunk."""
-
-
 UNHEARD_S = 2
 """Seconds of a recording that may wait to be heard; the rest waits in its file."""
 
@@ -100,13 +98,17 @@ class StreamPolicy:
         holds = when_late == "drop" or (when_late == "auto" and not delivery.waits)
         return cls(
             paced=paced,
-            late_after_s=max(float(chunk), SHORTEST_LATE_S) if holds else math.inf,
+            late_after_s=_late_after(chunk) if holds else math.inf,
             own_time=delivery is not Delivery.RECORDED,
             goes_on=delivery is Delivery.LIVE,
             keeps_length=delivery is Delivery.PLAYED,
             sinks_are_waited_for=not paced or delivery.waits,
             all_or_nothing=False,
         )
+
+    def for_chunk(self, chunk: Fraction) -> StreamPolicy:
+        """The same with hops of another length."""
+        return self if math.isinf(self.late_after_s) else replace(self, late_after_s=_late_after(chunk))
 
     @property
     def speaks_live(self) -> bool:
@@ -128,3 +130,8 @@ class StreamPolicy:
     def frames_queued(self, fps: Fraction) -> int:
         """Frames that may wait for a sink: a second of a stream that is watched."""
         return max(FRAMES_QUEUED, int(fps) if self.paced else 0)
+
+
+def _late_after(chunk: Fraction) -> float:
+    """Seconds after which a frame is held, where it is at all."""
+    return max(float(chunk), SHORTEST_LATE_S)

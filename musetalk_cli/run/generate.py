@@ -12,6 +12,7 @@ from musetalk_cli.config import JobConfig, RunConfig
 from musetalk_cli.engine.windows import OFFLINE_HOP
 from musetalk_cli.errors import InputError
 from musetalk_cli.live.control import ControlHandle
+from musetalk_cli.live.policy import StreamPolicy
 from musetalk_cli.media.audio import probe_sound
 from musetalk_cli.run.defaults import settle
 from musetalk_cli.run.job import run_job
@@ -78,10 +79,10 @@ def generate(
         avatar,
         FileSource(audio, clock, pace=False),
         sinks,
+        StreamPolicy.of_recording(),
         clock,
         handle or ControlHandle(),
         None if progress is None else lambda snapshot: progress(snapshot.frames, total),
         kept=kept,
-        offline=True,
         rests=rests,
     )

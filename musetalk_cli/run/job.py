@@ -86,6 +86,7 @@ def run_job(
     avatar_name: str,
     source: AudioSource,
     sinks: Sequence[Sink],
+    policy: StreamPolicy,
     clock: Clock,
     handle: ControlHandle,
     watch: Watch | None = None,
@@ -93,7 +94,6 @@ def run_job(
     settled: Callable[[JobConfig], None] | None = None,
     kept: Kept | None = None,
     *,
-    offline: bool,
     rests: bool = True,
 ) -> Report:
     """Make an avatar speak what a source says.
@@ -104,14 +104,14 @@ def run_job(
         avatar_name: Who.
         source: The sound; closed at the end, whatever happens.
         sinks: Where the frames go.
+        policy: How the stream keeps time, for the job's chunk; where that is left open, for the one that is
+            chosen.
         clock: Where time comes from.
         handle: What ends or interrupts the run from outside; what was made so far is completed.
         watch: Told how it goes.
         trace: Where every stage is written down, or None.
         settled: Told the job as it is done, before the sound starts.
         kept: What the job before this one has loaded, and the next one will find; None loads everything.
-        offline: No frame can be late, and none is left out. In a stream everything is done once before the
-            sound starts, so that its first chunk is like the others.
         rests: In silence the clip stays within its frames at rest, where it has some; else it goes on.
 
     Raises:
@@ -122,16 +122,15 @@ def run_job(
         avatar = kept.avatar(run, avatar_name)
         if not rests:
             avatar = replace(avatar, meta=replace(avatar.meta, rest_frames=()))
-        policy = StreamPolicy.of_recording()
-        if not offline:
-            policy = StreamPolicy.of_stream(source, sinks, job.when_late, job.chunk)
-        idle = None if offline and job.silence is None else find_idle(run, job, avatar)
+        # all or nothing is not interrupted, and without that nothing rests where every frame is made
+        idle = None if policy.all_or_nothing and job.silence is None else find_idle(run, job, avatar)
         engine = make_engine(kept.bundle(run), job, clock, trace, live=policy.speaks_live)
-        if not offline:
+        if not policy.all_or_nothing:
+            # everything is done once before the sound starts, so that the first chunk is like the others
             engine.warm_up(avatar)
             if policy.speaks_live:
                 choose_chunk(engine)
-                policy = StreamPolicy.of_stream(source, sinks, job.when_late, engine.job.chunk)
+                policy = policy.for_chunk(engine.job.chunk)
         job = engine.job
         if settled is not None:
             settled(job)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from musetalk_cli.clock import Clock, MonotonicClock
 from musetalk_cli.config import JobConfig, RunConfig
 from musetalk_cli.live.control import ControlHandle
+from musetalk_cli.live.policy import StreamPolicy
 from musetalk_cli.live.watcher import Watch
 from musetalk_cli.measure.trace import Trace
 from musetalk_cli.run.defaults import settle
@@ -54,16 +55,17 @@ def realtime(
     except BaseException:
         source.close()
         raise
+    sinks = sinks or [NullSink()]
     return run_job(
         run,
         job,
         avatar,
         source,
-        sinks or [NullSink()],
+        sinks,
+        StreamPolicy.of_stream(source, sinks, job.when_late, job.chunk),
         clock or MonotonicClock(),
         handle or ControlHandle(),
         watch,
         trace,
         settled,
-        offline=False,
     )
