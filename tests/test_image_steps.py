@@ -8,8 +8,9 @@ from handmade import passed_through
 
 from musetalk_cli.bench.synthetic import synthetic_avatar
 from musetalk_cli.config import Sharpen
+from musetalk_cli.engine import image_steps
 from musetalk_cli.engine.compositor import CpuPath, GpuPath
-from musetalk_cli.engine.image_steps import ImageSteps, SourceFrame
+from musetalk_cli.engine.image_steps import ImageSteps, Resident, SourceFrame
 from musetalk_cli.measure.stages import StageStats
 
 CPU = torch.device("cpu")
@@ -135,7 +136,7 @@ def test_a_device_without_memory_is_given_up_once_and_the_cpu_does_its_batch(ste
     ]
 
 
-def test_a_path_that_another_thread_gives_up_meanwhile_spoils_no_batch(avatars, sources):
+def test_a_path_that_another_thread_gives_up_meanwhile_spoils_no_batch(avatars, sources, monkeypatch):
     class Taken(dict):
         """Each look finds what was there, and then it is gone."""
 
@@ -148,10 +149,8 @@ def test_a_path_that_another_thread_gives_up_meanwhile_spoils_no_batch(avatars, 
             return self.pop(name, None)
 
     expected = make_steps(CpuPath(), avatars).run(sources, FACES, FINITE)()
+    monkeypatch.setattr(image_steps, "Resident", lambda latents: Resident(latents, Taken()))
     steps = make_steps(Device(), avatars)
-    for avatar in avatars:
-        resident = steps._residents[avatar]  # noqa: SLF001 - what the other thread changes
-        resident.targets = Taken(resident.targets)
     assert_same(steps.run(sources, FACES, FINITE)(), expected)
 
 

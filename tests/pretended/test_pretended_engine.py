@@ -1,6 +1,7 @@
 """The engine's path for CUDA: frames beside the CPU's, and what it waits for."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ import torch
 from musetalk_cli.config import Sharpen
 from musetalk_cli.engine.compositor import GpuPath
 from musetalk_cli.engine.flights import Flights
-from musetalk_cli.engine.image_steps import ImageSteps
+from musetalk_cli.engine.pinned import PinnedSlots
+from musetalk_cli.engine.uploads import Uploads
 from musetalk_cli.ops.tables import reflected
 from musetalk_cli.ops.torch_ops import gpu_image_blending
 from pretended.cuda import pretended_gpu
@@ -80,7 +82,15 @@ def test_an_event_that_is_not_waited_for_spoils_frames(gpu, on_gpu, avatars, exp
     assert apart(speak(make_engine(on_gpu()), *avatars), expected) > 50
 
 
-class Forgets(dict):
+class Careless(PinnedSlots):
+    """Takes a slot again though its patches wait to be fetched."""
+
+    def __init__(self, slots):
+        super().__init__(slots)
+        self._unread = Forgetful()
+
+
+class Forgetful(dict):
     """Holds that nothing waits to be fetched."""
 
     def __getitem__(self, slot):
@@ -98,8 +108,8 @@ def test_a_pinned_slot_used_again_too_early_spoils_frames(
 ):
     """With what refuses it taken away, and batches landed as late as they may."""
     with pretended_gpu(guard_folder, pace):
+        monkeypatch.setattr("musetalk_cli.engine.compositor.PinnedSlots", Careless)
         path = GpuPath(torch.device("cuda"), 1)
-        monkeypatch.setattr(path._pinned, "_unread", Forgets())  # noqa: SLF001 - the rule that is broken
         monkeypatch.setattr(Flights, "land_passed", lambda flights: 0)
         spoken = speak(make_engine(on_gpu(), images=path), *avatars)
     assert apart(spoken, expected) > 10
@@ -115,7 +125,7 @@ def test_a_table_left_on_the_host_is_a_failure_and_no_slow_success(gpu, on_gpu, 
 
 
 def test_latents_left_on_the_host_are_refused_by_the_networks(gpu, on_gpu, avatars, monkeypatch):
-    monkeypatch.setattr(ImageSteps, "_send", lambda steps, latents: latents)
+    monkeypatch.setattr(Uploads, "pack", partial(Uploads.pack, Uploads(torch.device("cpu"))))
     with pytest.raises(DeviceMismatchError, match="on the same device"):
         speak(make_engine(on_gpu()), avatars[0], seconds=0.2)
 

@@ -34,18 +34,18 @@ class Small(Generator):
         self.stage = stage
         self.tried = []
 
-    def _need(self, stage, count):
+    def need(self, stage, count):
         if stage == self.stage:
             self.tried.append(count)
             if count > self.most:
                 raise torch.OutOfMemoryError(NO_MEMORY)
 
     def unet(self, tokens, latents):
-        self._need("unet", len(tokens))
+        self.need("unet", len(tokens))
         return super().unet(tokens, latents)
 
     def faces(self, latents):
-        self._need("vae", len(latents))
+        self.need("vae", len(latents))
         return super().faces(latents)
 
 
@@ -71,17 +71,15 @@ def test_a_batch_that_is_too_large_is_done_in_two_and_none_is_as_large_again(
 
 def test_what_is_on_its_way_is_landed_before_a_batch_is_done_again(gpu, on_gpu, avatars, expected):
     """The largest batch comes third, when two others hold memory."""
-    engine = make_engine(on_gpu(), generator=Small(on_gpu(), 4, "unet"))
-    networks = engine.faces._generator  # noqa: SLF001 - to make the memory smaller while it speaks
     left = iter([4, 4, 2])
-    need = networks._need  # noqa: SLF001
 
-    def shrinks(stage, count):
-        if stage == "unet":
-            networks.most = next(left, 2)
-        need(stage, count)
+    class Shrinking(Small):
+        def need(self, stage, count):
+            if stage == "unet":
+                self.most = next(left, 2)
+            super().need(stage, count)
 
-    networks._need = shrinks  # noqa: SLF001
+    engine = make_engine(on_gpu(), generator=Shrinking(on_gpu(), 4, "unet"))
     assert apart(speak(engine, *avatars), expected) <= 1
     assert engine.faces.halvings == 1
 
@@ -150,8 +148,9 @@ def test_a_face_that_is_no_number_in_fp32_either_is_never_shown(gpu, on_gpu, on_
 def test_a_face_for_which_there_is_no_memory_in_fp32_is_lost_and_the_stream_is_not(
     gpu, on_gpu, avatars, monkeypatch, place
 ):
-    engine = make_engine(on_gpu(torch.float16))
-    exact = engine.faces._generator.exact  # noqa: SLF001 - the networks in fp32
+    generator = Generator(on_gpu(torch.float16))
+    engine = make_engine(on_gpu(torch.float16), generator=generator)
+    exact = generator.exact
 
     def without(*_):
         raise torch.OutOfMemoryError(NO_MEMORY)
@@ -161,7 +160,7 @@ def test_a_face_for_which_there_is_no_memory_in_fp32_is_lost_and_the_stream_is_n
         monkeypatch.setattr(networks, place, without)
         return networks
 
-    monkeypatch.setattr(engine.faces._generator, "exact", without if place == "exact" else made)  # noqa: SLF001
+    monkeypatch.setattr(generator, "exact", without if place == "exact" else made)
     spoken = speak(engine, broken_at(avatars[0], 1, 1e5), seconds=0.3)
     assert engine.repair.lost == sum(np.array_equal(one, avatars[0].frames[1]) for one in spoken.frames[0])
     assert engine.repair.lost > 1
@@ -169,9 +168,9 @@ def test_a_face_for_which_there_is_no_memory_in_fp32_is_lost_and_the_stream_is_n
 
 
 def test_the_networks_in_fp32_are_one_copy_and_go_when_they_are_not_needed(gpu, on_gpu, avatars, monkeypatch):
-    engine = make_engine(on_gpu(torch.float16))
-    exact, made = engine.faces._generator.exact, []  # noqa: SLF001 - the networks in fp32
-    monkeypatch.setattr(engine.faces._generator, "exact", lambda: made.append(exact()) or made[-1])  # noqa: SLF001
+    generator, made = Generator(on_gpu(torch.float16)), []
+    engine, exact = make_engine(on_gpu(torch.float16), generator=generator), generator.exact
+    monkeypatch.setattr(generator, "exact", lambda: made.append(exact()) or made[-1])
     speak(engine, broken_at(avatars[0], 1, 1e5), seconds=0.3)
     assert len(made) == 1
     assert engine.repair.holds_copy

@@ -168,18 +168,17 @@ def test_networks_that_cannot_be_captured_are_launched_singly_and_a_line_says_so
     ]
 
 
-def test_a_session_that_opens_while_graphs_are_captured_spoils_none(gpu, on_gpu, avatars, monkeypatch):
+def test_a_session_that_opens_while_graphs_are_captured_spoils_none(gpu, on_gpu, avatars):
     """An upload on a stream of its own, with its waits, in another thread."""
-    engine = make_engine(on_gpu(), replace(JOB, batch_sizes=SIZES))
-    unet = engine.faces._generator.unet  # noqa: SLF001 - to be in the middle of a capture
 
-    def meanwhile(*arguments):
-        opener = threading.Thread(target=engine.images.hold, args=(avatars[1],))
-        opener.start()
-        opener.join()
-        return unet(*arguments)
+    class Meanwhile(Generator):
+        def unet(self, *arguments):
+            opener = threading.Thread(target=engine.images.hold, args=(avatars[1],))
+            opener.start()
+            opener.join()
+            return super().unet(*arguments)
 
-    monkeypatch.setattr(engine.faces._generator, "unet", meanwhile)  # noqa: SLF001
+    engine = make_engine(on_gpu(), replace(JOB, batch_sizes=SIZES), generator=Meanwhile(on_gpu()))
     engine.warm_up(avatars[0])
     assert engine.faces.graphed == SIZES
 

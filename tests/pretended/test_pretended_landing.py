@@ -1,5 +1,6 @@
 """In which order frames land: those that somebody waits for before the rest, and none out of turn."""
 
+from collections import deque
 from dataclasses import replace
 from fractions import Fraction
 
@@ -9,7 +10,6 @@ from lives import speech, take_all
 
 from musetalk_cli.engine.costs import Costs
 from musetalk_cli.engine.engine import BATCHES_ON_CUDA
-from musetalk_cli.engine.flights import Flights
 from musetalk_cli.engine.session import SessionOptions
 from pretended.cuda import pretended_gpu
 from pretended.device import Pace
@@ -79,12 +79,10 @@ def test_a_frame_without_a_face_waits_for_those_before_it(gpu, on_gpu, avatars):
 
 def test_a_batch_landed_out_of_turn_is_caught(gpu, on_gpu, avatars, monkeypatch):
     """A planted fault: the youngest is landed first."""
-    land = Flights.land
 
-    def wrong(flights):
-        flights._flights.rotate(1)  # noqa: SLF001 - the order that is broken
-        land(flights)
+    class Stack(deque):
+        popleft = deque.pop
 
-    monkeypatch.setattr(Flights, "land", wrong)
+    monkeypatch.setattr("musetalk_cli.engine.flights.deque", Stack)
     engine, session = live(on_gpu, avatars[0])
     assert [index for _, frames in steps(engine, session) for index in frames] != list(range(12))

@@ -64,15 +64,15 @@ def test_a_buffer_filled_again_before_its_copy_has_passed_is_a_race(gpu, monkeyp
 
 def test_an_avatar_that_is_not_waited_for_spoils_frames(gpu, on_gpu, on_cpu, avatars, monkeypatch):
     """What `hold` returns too early is poison on the device."""
-    send = Uploads._send  # noqa: SLF001 - the place where a wait is taken away
+    pack = Uploads.pack
     expected = speak(make_engine(on_cpu), avatars[0], seconds=0.2)
 
     def early(self, *arguments):
         with monkeypatch.context() as patch:
             patch.setattr(torch.cuda.Event, "synchronize", lambda event: None)
-            return send(self, *arguments)
+            return pack(self, *arguments)
 
-    monkeypatch.setattr(Uploads, "_send", early)
+    monkeypatch.setattr(Uploads, "pack", early)
     assert apart(speak(make_engine(on_gpu()), avatars[0], seconds=0.2), expected) > 50
     assert POISON > 50
 
