@@ -34,6 +34,8 @@ for line in sys.stdin:
         tell({"state": "failed", "error": "The sound is bad.", "hint": "Record it again.", "seconds": 0.1})
         continue
     tell({"frames": 1, "total": 4})
+    if content == b"hang" or (content == b"hang once" and not again):
+        signal.pause()
     if content == b"wait" and not again:
         sys.stdin.read()
         sys.exit(1)

@@ -1,7 +1,7 @@
 """Starts a Ray cluster, or a batch on one; each in a process of its own, as Ray has many threads.
 
 ray_driver.py cluster CORES          prints its address; ends with its input
-ray_driver.py batch ADDRESS MODELS AVATARS FOLDER kill|tell
+ray_driver.py batch ADDRESS MODELS AVATARS FOLDER kill|stop|tell
 """
 
 import json
@@ -42,30 +42,37 @@ def cluster(cores):
 
 def batch(address, models, avatars, folder, deed):
     from musetalk_cli.config import RunConfig
+    from musetalk_cli.run.batch import cluster
     from musetalk_cli.run.batch.cluster import RayPool, connect, find_share
     from musetalk_cli.run.batch.dispatch import Retry
     from musetalk_cli.run.batch.run import plan, run_batch
+    from musetalk_cli.run.batch.watchdog import Watchdog
+
+    cluster.ASK_EVERY_S = 0.05
 
     jobs = the_jobs(Path(models), Path(avatars), Path(folder))
     results = Path(folder) / "r.jsonl"
     todo = plan(jobs, results, resume=True)
     connect(address)
-    pools, killed = [], []
+    pools, killed, works = [], [], set()
 
     def pool():
         pools.append(RayPool(find_share(RunConfig(device="cpu"), 2, len(todo))))
         return pools[0]
 
     def tell(standing):
-        if deed == "kill" and standing.ended == 1 and not killed:
+        works.add(standing.work)
+        if deed in {"kill", "stop"} and standing.ended == 1 and not killed:
             killed.append(min(pools[0].pids.values()))
-            os.kill(killed[0], signal.SIGKILL)
+            os.kill(killed[0], signal.SIGKILL if deed == "kill" else signal.SIGSTOP)
         if deed == "tell" and standing.ended == 2:
             say("now")
 
     retry = Retry(tries=2, first_s=0)
-    report = run_batch(todo, pool, results, skipped=len(jobs) - len(todo), retry=retry, progress=tell)
-    say(json.dumps(asdict(report)))
+    skipped = len(jobs) - len(todo)
+    dog = Watchdog(1) if deed == "stop" else None
+    report = run_batch(todo, pool, results, skipped=skipped, retry=retry, watchdog=dog, progress=tell)
+    say(json.dumps(asdict(report) | {"works": len(works)}))
 
 
 if __name__ == "__main__":

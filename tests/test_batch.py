@@ -32,6 +32,7 @@ from musetalk_cli.run.batch.fingerprint import Fingerprints
 from musetalk_cli.run.batch.local import LocalPool, Seat
 from musetalk_cli.run.batch.results import Results, is_finished, read_results
 from musetalk_cli.run.batch.run import plan, run_batch
+from musetalk_cli.run.batch.watchdog import Watchdog
 
 AT_ONCE = Retry(tries=2, first_s=0)
 
@@ -104,6 +105,17 @@ def test_a_job_that_ends_every_worker_fails_alone(make, run, content, why):
     assert "2 workers were lost with it" in failure["error"]
     assert why in failure["error"]
     assert len(begun(jobs[1])) == 2
+
+
+def test_a_worker_that_hangs_is_ended_and_its_job_begun_anew(make, run, caplog):
+    """One that hangs each time fails its job, with the reason."""
+    jobs = make(a="fine", b="hang once", c="hang")
+    report = run(jobs, watchdog=Watchdog(0.5))
+    assert (report.done, report.failed, report.left, report.retried) == (2, 1, 0, 2)
+    assert [len(begun(job)) for job in jobs] == [1, 2, 2]
+    (failure,) = report.failures
+    assert "the last one hung: nothing came from it for 0.5 s." in failure["error"]
+    assert "its worker hung: nothing came from it for 0.5 s. It is tried again." in caplog.text
 
 
 def test_a_fault_of_the_input_is_not_tried_again(make, run, tmp_path):

@@ -82,6 +82,17 @@ def test_an_actor_that_is_killed_in_the_middle_comes_again_and_every_job_ends_on
 
 
 @slow
+def test_an_actor_that_hangs_is_ended_and_every_job_ends_once(arguments, tmp_path):
+    """Progress is told while jobs are done, not only as they end."""
+    with started(*arguments, "stop") as driver:
+        report = json.loads(driver.stdout.readline())
+    assert (report["done"], report["failed"], report["left"]) == (6, 0, 0)
+    assert report["retried"] == 1
+    assert report["works"] > 7
+    assert_each_once(tmp_path)
+
+
+@slow
 def test_a_batch_whose_driver_was_killed_goes_on_and_every_job_ends_once(
     arguments, models, avatars_dir, tmp_path
 ):

@@ -33,6 +33,7 @@ def batch(
     pattern: given.Pattern = given.PATTERN,
     workers: given.Workers = None,
     ray: given.Ray = None,
+    hang_after: given.HangAfter = None,
     results: given.ResultsFile = None,
     resume: given.Resume = False,
     dry_run: given.DryRun = False,
@@ -43,6 +44,9 @@ def batch(
 
     Exits with 3 where some jobs failed; the others are made.
     """
+    from musetalk_cli.run.batch.watchdog import Watchdog, parse_hang
+
+    watchdog = Watchdog(parse_hang(hang_after))
     jobs = _read(common, manifest, output_dir, pattern, job)
     from musetalk_cli.run.batch.run import plan, run_batch
 
@@ -61,6 +65,7 @@ def batch(
             make_pool,
             place,
             skipped=len(jobs) - len(todo),
+            watchdog=watchdog,
             handle=handle,
             progress=advance,
         )

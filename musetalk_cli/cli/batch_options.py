@@ -52,6 +52,16 @@ Ray = Annotated[
         show_default="processes on this machine",
     ),
 ]
+HangAfter = Annotated[
+    str | None,
+    typer.Option(
+        "--hang-after",
+        metavar="off|SECONDS",
+        help="End a worker that has made no frame for so long, and try its job once more; before its first "
+        "frame it has six times as long.",
+        show_default="600",
+    ),
+]
 ResultsFile = Annotated[
     Path | None,
     typer.Option(

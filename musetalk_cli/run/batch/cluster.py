@@ -7,6 +7,7 @@ processes are pickles, so a cluster must be in a network that can be trusted; ou
 from __future__ import annotations
 
 import io
+import itertools
 import logging
 import os
 import signal
@@ -20,8 +21,9 @@ from musetalk_cli import strict_json
 from musetalk_cli.config import RunConfig
 from musetalk_cli.errors import DeviceError, InputError, first_line
 from musetalk_cli.run.batch.job import Json
-from musetalk_cli.run.batch.pool import LOST, Ended, Event, Lost, Said
+from musetalk_cli.run.batch.pool import LOST, Advanced, Ended, Event, Lost, Prepares, Said
 from musetalk_cli.run.batch.seats import CORES_EACH, check_workers
+from musetalk_cli.run.batch.speaker import Speaker
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
@@ -36,55 +38,16 @@ log = logging.getLogger(__name__)
 RESTARTS = -1
 """How often Ray starts an actor again that has died. Its default, never, would end a pool one by one; whoever
 gives out the jobs gives up a place that loses too many."""
-SAID_LINES = 20
-"""Lines that an answer brings along."""
 REACHED_S = 10.0
 """How long the address of a cluster may take to answer at all."""
 PATIENCE_S = 30.0
 """How long no worker may be there before that is said."""
 _ACTOR = {"max_restarts": RESTARTS, "max_task_retries": 0}
 _PING = {"max_task_retries": -1}
-
-
-class Speaker:
-    """The actor: one worker, with what it keeps.
-
-    Args:
-        threads: Threads that its libraries compute with.
-    """
-
-    def __init__(self, threads: int) -> None:
-        from musetalk_cli.run.batch.work import set_threads
-        from musetalk_cli.run.kept import Kept
-
-        set_threads(threads)
-        self._kept = Kept()
-        self._said = _Said()
-        logging.getLogger("musetalk_cli").addHandler(self._said)
-
-    def ready(self) -> int:
-        """It lives; its process."""
-        return os.getpid()
-
-    def do(self, task: str) -> str:
-        """Do a job; both are JSON texts."""
-        from musetalk_cli.run.batch.work import do_job
-
-        self._said.lines.clear()
-        answer = do_job(strict_json.parse(task), self._kept) | {"said": self._said.lines[:SAID_LINES]}
-        return strict_json.dump(strict_json.finite(answer), compact=True)
-
-
-class _Said(logging.Handler):
-    """Keeps what is worth knowing until the job's answer takes it along."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if len(self.lines) < SAID_LINES:
-            self.lines.append(record.getMessage())
+ASK_EVERY_S = 1.0
+"""How often an actor is asked how far its job is; never again before it has answered."""
+_ASIDE = "aside"
+"""The group of calls that are answered while a job is done, by one thread of their own."""
 
 
 class _ToLog(io.TextIOBase):
@@ -169,6 +132,21 @@ def find_share(run: RunConfig, workers: int | None, jobs: int) -> Share:
     return Share(count, min(1.0, gpus / count), max(1, cores // count))
 
 
+@dataclass(slots=True)
+class _Job:
+    """What an actor is at.
+
+    Attributes:
+        number: Which job it is, of all that were begun.
+        asked_at: When it was asked how far it is, or was begun.
+        signs: What it said the last time of work that makes no frames.
+    """
+
+    number: int
+    asked_at: float
+    signs: int = 0
+
+
 class RayPool:
     """Actors of a cluster that this process is connected to; it is let go at the end.
 
@@ -184,12 +162,16 @@ class RayPool:
         self.places = share.actors
         self.device = f"Ray, {share.gpus:g} GPU each" if share.gpus else f"Ray, {share.cores} cores each"
         self._share = share
-        self._actor = ray.remote(Speaker).options(
+        self._actor = ray.remote(concurrency_groups={_ASIDE: 1})(Speaker).options(
             num_cpus=share.cores if not share.gpus else 1, num_gpus=share.gpus, **_ACTOR
         )
         self._actors: dict[int, Any] = {}
         self._pings: dict[Any, int] = {}
         self._tasks: dict[Any, int] = {}
+        self._jobs: dict[int, _Job] = {}
+        self._asked: dict[Any, tuple[int, int]] = {}
+        self._numbers = itertools.count()
+        self._ended_for: dict[int, str] = {}
         self._begun = time.monotonic()
         # Ray tells of its workers on standard output, where the data of a command goes
         self._aside = redirect_stdout(_ToLog())
@@ -204,11 +186,14 @@ class RayPool:
 
     def begin(self, place: int, task: Json) -> None:
         """Give a job to an actor."""
-        self._tasks[self._actors[place].do.remote(strict_json.dump(task, compact=True))] = place
+        number = next(self._numbers)
+        self._tasks[self._actors[place].do.remote(number, strict_json.dump(task, compact=True))] = place
+        self._jobs[place] = _Job(number, time.monotonic())
 
     def wait(self, timeout_s: float) -> list[Event]:
         """What happened; an actor that is gone comes again by itself, or another one in its place."""
-        known = [*self._pings, *self._tasks]
+        self._ask()
+        known = [*self._pings, *self._tasks, *self._asked]
         if not known:  # all places rest
             time.sleep(timeout_s)
             return []
@@ -219,9 +204,18 @@ class RayPool:
         for reference in done:
             if reference in self._pings:
                 events += self._answered_ping(reference)
+            elif reference in self._asked:
+                events += self._answered_how_far(reference)
             else:
                 events += self._answered(reference)
         return events
+
+    def end(self, place: int, reason: str) -> None:
+        """End an actor at once; Ray starts it again, and its job is lost."""
+        if place in self._actors:
+            self._ended_for[place] = reason
+            with suppress(RayError):
+                ray.kill(self._actors[place], no_restart=False)
 
     def close(self) -> None:
         """End the actors, and leave the cluster."""
@@ -232,6 +226,28 @@ class RayPool:
             ray.shutdown()
         finally:
             self._aside.__exit__(None, None, None)
+
+    def _ask(self) -> None:
+        """Ask the actors that are at work how far they are: one question to each, now and then."""
+        now, waiting = time.monotonic(), {place for place, _ in self._asked.values()}
+        for place, job in self._jobs.items():
+            if place not in waiting and now - job.asked_at >= ASK_EVERY_S:
+                job.asked_at = now
+                ask = self._actors[place].standing.options(concurrency_group=_ASIDE)
+                self._asked[ask.remote(job.number)] = (place, job.number)
+
+    def _answered_how_far(self, reference: Any) -> list[Event]:  # noqa: ANN401 - Ray's, which has no types here
+        place, number = self._asked.pop(reference)
+        try:
+            found = strict_json.parse(ray.get(reference))
+        except RayError:  # the job's own answer tells it
+            return []
+        job = self._jobs.get(place)
+        if job is None or job.number != number or not found:  # another one by now, or not begun
+            return []
+        prepares, job.signs = found["signs"] != job.signs, found["signs"]
+        events: list[Event] = [Prepares(place)] if prepares else []
+        return [*events, Advanced(place, found["frames"], found["total"])] if found["total"] else events
 
     def _ping(self, place: int) -> None:
         """Ask an actor whether it lives; one that is there no more is made anew."""
@@ -249,6 +265,7 @@ class RayPool:
 
     def _answered(self, reference: Any) -> list[Event]:  # noqa: ANN401 - Ray's, which has no types here
         place = self._tasks.pop(reference)
+        del self._jobs[place]
         try:
             answer = strict_json.parse(ray.get(reference))
         except RayError as error:
@@ -267,7 +284,8 @@ class RayPool:
             with suppress(RayError):
                 ray.kill(self._actors.pop(place), no_restart=True)
         self._ping(place)
-        return [Lost(place, f"is gone: {first_line(error)[:300]}.")]
+        reason = self._ended_for.pop(place, None)
+        return [Lost(place, reason or f"is gone: {first_line(error)[:300]}.")]
 
     def _complain(self) -> list[Event]:
         if self.pids or self._tasks or time.monotonic() - self._begun < PATIENCE_S:

@@ -18,7 +18,7 @@ from typing import IO
 import musetalk_cli
 from musetalk_cli import strict_json
 from musetalk_cli.run.batch.job import Json
-from musetalk_cli.run.batch.pool import LOST, Advanced, Ended, Event, Lost, Said
+from musetalk_cli.run.batch.pool import LOST, Advanced, Ended, Event, Lost, Prepares, Said
 from musetalk_cli.strict_json import JsonError
 
 LINE_BYTES = 1 << 20
@@ -30,8 +30,6 @@ POLL_S = 0.1
 END_S = 20.0
 """How long a worker may take to end."""
 _WORKER = "musetalk_cli.run.batch.worker"
-_KINDS = {"said", "frames", "state"}
-"""What a line of a worker holds one of; any other was printed by a library."""
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -103,6 +101,11 @@ class LocalPool:
                 self._workers.pop(event.place).end()
         return events
 
+    def end(self, place: int, reason: str) -> None:
+        """End the worker of a place at once; that it is gone is told by what it says, which ends."""
+        if (worker := self._workers.get(place)) is not None:
+            worker.kill(reason)
+
     def close(self) -> None:
         """End all of them; what one is at leaves nothing half-written."""
         self._closed.set()
@@ -142,6 +145,7 @@ class _Process:
             start_new_session=True,
         )
         self._last: deque[str] = deque(maxlen=1)
+        self._killed_for: str | None = None
         self._errors = threading.Thread(target=self._read_errors, name="worker-errors", daemon=True)
         self._answers = threading.Thread(target=self._read_answers, name="worker-answers", daemon=True)
         self._errors.start()
@@ -158,6 +162,13 @@ class _Process:
             stdin = _open(self._process.stdin)
             stdin.write(strict_json.dump(task, compact=True).encode() + b"\n")
             stdin.flush()
+
+    def kill(self, reason: str) -> None:
+        """End it, with the programs that it has started: what it waits for may be one of them."""
+        self._killed_for = reason
+        if self._process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def hang_up(self) -> None:
         """Say that there is no more to do, and that nobody waits for what it does."""
@@ -190,22 +201,15 @@ class _Process:
                     failure = event.reason
                 elif event is not None:
                     self._put(event)
-        self._put(Lost(self._place, failure or self._why()))
+        self._put(Lost(self._place, self._killed_for or failure or self._why()))
 
     def _event(self, line: bytes) -> Event | None:
         try:
             value = strict_json.parse(line)
         except JsonError:
             return None
-        if not isinstance(value, dict) or not _KINDS & set(value):
-            return None
-        if "said" in value:
-            return Said(self._place, value["said"])
-        if "frames" in value:
-            return Advanced(self._place, value["frames"], value["total"])
-        if value["state"] == LOST:
-            return Lost(self._place, f"could not go on: {value['error']}")
-        return Ended(self._place, value)
+        kinds = _EVENTS.keys() & set(value) if isinstance(value, dict) else set()
+        return _EVENTS[kinds.pop()](self._place, value) if kinds else None
 
     def _why(self) -> str:
         """How it ended, for a message."""
@@ -218,6 +222,21 @@ class _Process:
             return f"was ended by {signal.Signals(-code).name}."
         last = f": {self._last[0][:300]}" if self._last else "."
         return f"ended by itself{last}"
+
+
+def _ended(place: int, value: Json) -> Event:
+    if value["state"] == LOST:
+        return Lost(place, f"could not go on: {value['error']}")
+    return Ended(place, value)
+
+
+_EVENTS: dict[str, Callable[[int, Json], Event]] = {
+    "said": lambda place, value: Said(place, value["said"]),
+    "frames": lambda place, value: Advanced(place, value["frames"], value["total"]),
+    "prepares": lambda place, _: Prepares(place),
+    "state": _ended,
+}
+"""What a line of a worker means, by what it holds one of; any other was printed by a library."""
 
 
 def _open(stream: IO[bytes] | None) -> IO[bytes]:

@@ -53,6 +53,17 @@ class Advanced:
 
 
 @dataclass(frozen=True, slots=True)
+class Prepares:
+    """The worker of a place does what no frame is made of yet: it prepares a face, or waits for who does.
+
+    Attributes:
+        place: Number of the place.
+    """
+
+    place: int
+
+
+@dataclass(frozen=True, slots=True)
 class Said:
     """The worker of a place has something to say that is no error.
 
@@ -65,7 +76,7 @@ class Said:
     text: str
 
 
-Event = Ended | Lost | Advanced | Said
+Event = Ended | Lost | Advanced | Prepares | Said
 
 
 class Pool(Protocol):
@@ -87,6 +98,9 @@ class Pool(Protocol):
 
     def wait(self, timeout_s: float) -> list[Event]:
         """What happened since; waits for the first of it, and no longer than this."""
+
+    def end(self, place: int, reason: str) -> None:
+        """End the worker of a place, which is then lost for that reason, to stand after `its worker`."""
 
     def close(self) -> None:
         """End the workers; what one is still at is ended too, and leaves nothing half-written."""

@@ -17,9 +17,10 @@ from musetalk_cli.live.control import ControlHandle
 from musetalk_cli.run.batch.dispatch import Attempt, Dispatch, Retry
 from musetalk_cli.run.batch.fingerprint import Fingerprints
 from musetalk_cli.run.batch.job import BatchJob, Json
-from musetalk_cli.run.batch.pool import Advanced, Ended, Event, Lost, Pool, Said
+from musetalk_cli.run.batch.pool import Advanced, Ended, Event, Lost, Pool, Prepares, Said
 from musetalk_cli.run.batch.report import BatchReport, Standing
 from musetalk_cli.run.batch.results import DONE, FAILED, Results, is_finished, read_results
+from musetalk_cli.run.batch.watchdog import Watchdog
 from musetalk_cli.text import PROGRESS
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ def run_batch(
     *,
     skipped: int = 0,
     retry: Retry | None = None,
+    watchdog: Watchdog | None = None,
     handle: ControlHandle | None = None,
     progress: Callable[[Standing], None] | None = None,
 ) -> BatchReport:
@@ -71,6 +73,7 @@ def run_batch(
         results: The file of results.
         skipped: Jobs that were finished before, for the report.
         retry: What is done about lost workers.
+        watchdog: Notices workers that hang; they are ended, and so lost.
         handle: Where its stop is set, no job is begun any more, and those that are begun are finished.
         progress: Told when something happens.
 
@@ -85,7 +88,8 @@ def run_batch(
         folder.mkdir(parents=True, exist_ok=True)
     results.parent.mkdir(parents=True, exist_ok=True)
     with Results(results) as file, closing(make_pool()) as pool:
-        batch = _Batch(jobs, pool, file, retry, handle, progress or (lambda _: None))
+        dispatch = Dispatch(jobs, pool.places, retry)
+        batch = _Batch(jobs, pool, file, dispatch, watchdog or Watchdog(), handle, progress)
         batch.run()
         return batch.report(len(jobs) + skipped, skipped, results)
 
@@ -110,15 +114,17 @@ class _Batch:
         jobs: Sequence[BatchJob],
         pool: Pool,
         file: Results,
-        retry: Retry | None,
+        dispatch: Dispatch,
+        watchdog: Watchdog,
         handle: ControlHandle,
-        progress: Callable[[Standing], None],
+        progress: Callable[[Standing], None] | None,
     ) -> None:
         self._pool = pool
         self._file = file
         self._handle = handle
-        self._progress = progress
-        self._dispatch = Dispatch(jobs, pool.places, retry)
+        self._progress = progress or (lambda _: None)
+        self._dispatch = dispatch
+        self._watchdog = watchdog
         self._prints = Fingerprints()
         self._inputs: dict[int, dict[str, str]] = {}
         self._sizes = {job.output: _size(job.audio) for job in jobs}
@@ -141,6 +147,8 @@ class _Batch:
                 self._give()
             for event in self._pool.wait(POLL_S):
                 self._take(event)
+            for place, reason in self._watchdog.take_hanging(time.monotonic()).items():
+                self._pool.end(place, reason)
 
     @property
     def _stopped(self) -> bool:
@@ -162,14 +170,19 @@ class _Batch:
                 self._end(self._dispatch.end(place), {}, _failure(error.message, error.hint))
                 continue
             self._pool.begin(place, attempt.job.to_json())
+            self._watchdog.begin(place, time.monotonic())
 
     def _take(self, event: Event) -> None:
         if isinstance(event, Advanced):
             self._shares[event.place] = event.frames / max(1, event.total)
+            self._watchdog.advance(event.place, event.frames, time.monotonic())
+        elif isinstance(event, Prepares):
+            self._watchdog.prepares(event.place, time.monotonic())
         elif isinstance(event, Said):
             self._pass_on(event)
         elif isinstance(event, Ended):
             self._shares.pop(event.place, None)
+            self._watchdog.end(event.place)
             self._end(self._dispatch.end(event.place), self._inputs.pop(event.place), event.answer)
         else:
             self._lose(event)
@@ -183,6 +196,7 @@ class _Batch:
 
     def _lose(self, event: Lost) -> None:
         self._shares.pop(event.place, None)
+        self._watchdog.end(event.place)
         inputs = self._inputs.pop(event.place, {})
         attempt = self._dispatch.at(event.place)
         given_up = self._dispatch.lose(event.place, time.monotonic())

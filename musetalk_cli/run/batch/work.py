@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -22,6 +23,8 @@ FIGURES = (
     *("remade_frames", "fallbacks", "peak_host_bytes", "peak_device_bytes", "device"),
 )
 """What the results keep of a report."""
+TELL_S = 1.0
+"""How often it is told that a face is prepared."""
 
 
 def set_threads(threads: int) -> None:
@@ -32,13 +35,19 @@ def set_threads(threads: int) -> None:
     cv2.setNumThreads(threads)
 
 
-def do_job(data: Json, kept: Kept, progress: FileProgress | None = None) -> Json:
+def do_job(
+    data: Json,
+    kept: Kept,
+    progress: FileProgress | None = None,
+    prepares: Callable[[], None] | None = None,
+) -> Json:
     """Make one video.
 
     Args:
         data: What `BatchJob.to_json` gave.
         kept: What stays loaded.
         progress: Told of the frames made and all there will be.
+        prepares: Called every second while a face is prepared, or somebody is waited for who prepares it.
 
     Returns:
         `state`, which is `done`, `failed` or `lost`; with `done` the size, digest and figures of the output,
@@ -47,7 +56,7 @@ def do_job(data: Json, kept: Kept, progress: FileProgress | None = None) -> Json
     started = time.monotonic()
     job = BatchJob.from_json(data)
     try:
-        report = _speak(job, progress, kept)
+        report = _speak(job, kept, progress, prepares)
         return _done(job, report, time.monotonic() - started)
     except Exception as error:
         seconds = round(time.monotonic() - started, 3)
@@ -56,11 +65,36 @@ def do_job(data: Json, kept: Kept, progress: FileProgress | None = None) -> Json
         return {"state": state, "error": told.message, "hint": told.hint, "seconds": seconds}
 
 
-def _speak(job: BatchJob, progress: FileProgress | None, kept: Kept) -> Report:
+def _speak(
+    job: BatchJob, kept: Kept, progress: FileProgress | None, prepares: Callable[[], None] | None
+) -> Report:
     if job.source is None:
         return generate(job.run, job.job, job.avatar, job.audio, job.output, progress=progress, kept=kept)
     fps = None if job.own_rate else job.job.fps
-    return dub(job.run, job.job, job.source, job.audio, job.output, fps=fps, progress=progress, kept=kept)
+    return dub(
+        job.run,
+        job.job,
+        job.source,
+        job.audio,
+        job.output,
+        fps=fps,
+        preparing=None if prepares is None else _now_and_then(prepares),
+        progress=progress,
+        kept=kept,
+    )
+
+
+def _now_and_then(prepares: Callable[[], None]) -> Callable[[object], None]:
+    """Tells of a preparation at most every second, however many frames it has."""
+    told_at = -TELL_S
+
+    def told(_: object) -> None:
+        nonlocal told_at
+        if (now := time.monotonic()) - told_at >= TELL_S:
+            told_at = now
+            prepares()
+
+    return told
 
 
 def _done(job: BatchJob, report: Report, seconds: float) -> Json:

@@ -90,8 +90,11 @@ def _work(channel: _Channel, tasks: _Tasks, threads: int) -> int:
     def advance(frames: int, total: int) -> None:
         channel.tell({"frames": frames, "total": total})
 
+    def prepares() -> None:
+        channel.tell({"prepares": True})
+
     while (line := tasks.take()) is not None:
-        answer = do_job(strict_json.parse(line), kept, advance)
+        answer = do_job(strict_json.parse(line), kept, advance, prepares)
         channel.tell(answer)
         if answer["state"] == LOST:
             return 1
