@@ -1,29 +1,21 @@
+"""What is kept and told of a stream: its figures, its snapshots, and what goes to the trace."""
+
 import json
 import threading
-from fractions import Fraction
 
-import numpy as np
 import pytest
 from clocks import FakeClock
-from hypothesis import given
-from hypothesis import strategies as st
+from test_latencies import frame, say
 
 from musetalk_cli.errors import OutputError
-from musetalk_cli.live.latencies import Latencies
 from musetalk_cli.live.observe import Depths, Observer
-from musetalk_cli.measure.stages import Figures, Percentiles
+from musetalk_cli.measure.stages import Percentiles
 from musetalk_cli.measure.trace import Trace
-from musetalk_cli.types import Fate, Frame, FrameRequest, Utterance
+from musetalk_cli.types import Fate, Utterance
 
 RATE = 16_000
 CHUNK_S = 0.5
 DEPTHS = Depths(1, 2, 3)
-PICTURE = np.zeros((1, 1, 3), np.uint8)
-
-
-def frame(index, hop, *, delay=0.0, ready=100.0, arrived=0.0, fate=Fate.SPEAKING, **known):
-    request = FrameRequest(index, None, np.zeros((640, 1), np.float32), arrived, ready, hop, **known)
-    return Frame(request, PICTURE, Fraction(index, 25), ready + delay, fate)
 
 
 class Run:
@@ -45,41 +37,6 @@ class Run:
 
     def end(self, held=0, lost=0):
         return self.observer.end(held=held, breaks=2, lost_samples=lost)
-
-
-def spread(delays):
-    """What figures of these delays say."""
-    figures = Figures()
-    for delay in delays:
-        figures.append(delay)
-    return figures.count, figures.percentiles(), figures.largest
-
-
-def told(figures):
-    return figures.count, figures.percentiles(), figures.largest
-
-
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 2), st.sampled_from(list(Fate)), st.integers(0, 1000)),
-        min_size=1,
-        max_size=60,
-    )
-)
-def test_latencies_are_those_of_made_frames_one_first_and_one_last_a_chunk(steps):
-    """Beside a table by chunk, whatever a chunk holds; a chunk without a made frame has no figures."""
-    latencies, table, hop, late = Latencies(CHUNK_S), {}, 0, 0
-    for index, (further, fate, ms) in enumerate(steps):
-        hop += further
-        latencies.composited(frame(index, hop, delay=ms / 1000, fate=fate, ready=0.0), due=0.5)
-        if fate in {Fate.SPEAKING, Fate.FADING}:
-            table.setdefault(hop, []).append(ms / 1000)
-            late += ms > 500
-    latencies.end_hop()
-    latencies.end_hop()
-    assert told(latencies.first_frame) == spread(delays[0] for delays in table.values())
-    assert told(latencies.last_frame) == spread(delays[-1] for delays in table.values())
-    assert latencies.late == late
 
 
 def test_frames_are_counted_by_their_fate():
@@ -138,11 +95,14 @@ def test_a_snapshot_says_what_waits_and_whether_it_speaks(fate):
 def test_latencies_in_a_snapshot_are_in_milliseconds():
     run = Run()
     run.present(frame(0, 0, delay=0.1), frame(1, 0, delay=0.3), frame(2, 1, delay=0.2))
-    run.observer.handed("window", frame(0, 0, arrived=1000.0), 1000.7, watched=True)
+    spoken = frame(0, 0, arrived=1000.0, utterance=Utterance(0, 1000.1))
+    run.observer.handed("window", spoken, 1000.7, watched=True)
+    run.observer.handed("out.mp4", spoken, 1002.0, watched=False)
     so_far = run.snapshot()
     assert so_far.first_frame_ms.p50 == pytest.approx(150)
     assert so_far.last_frame_ms.p50 == pytest.approx(300)
-    assert so_far.mouth_to_eye_ms.p50 == pytest.approx(700)
+    assert so_far.mouth_to_eye_ms.p50 == pytest.approx(700), "where somebody watches"
+    assert so_far.response_ms.p50 == pytest.approx(600), "there too"
     assert run.end().latencies.last_frame.percentiles().p50 == pytest.approx(250), "with the last hop"
 
 
@@ -161,82 +121,6 @@ def test_a_run_without_a_frame_has_figures():
     snapshot = Run().snapshot()
     assert (snapshot.frames, snapshot.fps, snapshot.real_time_factor) == (0, 0, 0)
     assert snapshot.mouth_to_eye_ms == snapshot.response_ms == Percentiles(0, 0, 0)
-
-
-def hand(run, sink, delays, *, watched):
-    for index, delay in enumerate(delays):
-        run.observer.handed(sink, frame(index, 0, arrived=5.0), 5.0 + delay, watched=watched)
-
-
-def test_mouth_to_eye_is_kept_for_each_sink():
-    run = Run()
-    hand(run, "out.mp4", [2.0, 3.0], watched=False)
-    hand(run, "window", [0.1, 0.1, 0.1], watched=True)
-    eye = run.end().latencies.mouth_to_eye
-    assert {name: figures.count for name, figures in eye.items()} == {"out.mp4": 2, "window": 3}
-    assert eye["out.mp4"].percentiles().p50 == pytest.approx(2500)
-    assert eye["window"].percentiles().p50 == pytest.approx(100)
-
-
-@pytest.mark.parametrize(
-    ("sinks", "headline"),
-    [
-        ([("out.mp4", 2.0, False), ("window", 0.12, True)], 120),
-        ([("window", 0.12, True), ("out.mp4", 2.0, False)], 120),
-        ([("rtmp", 0.9, True), ("window", 0.12, True), ("out.mp4", 2.0, False)], 900),
-        ([("window", 0.12, True), ("rtmp", 0.9, True)], 900),
-        ([("a.mp4", 2.0, False), ("b.mp4", 3.0, False)], 3000),
-    ],
-)
-def test_the_headline_is_the_worst_sink_that_somebody_watches_or_of_all(sinks, headline):
-    run = Run()
-    for name, delay, watched in sinks:
-        hand(run, name, [delay] * 5, watched=watched)
-    assert run.snapshot().mouth_to_eye_ms.p95 == pytest.approx(headline)
-    assert run.end().latencies.eye().p95 == pytest.approx(headline)
-
-
-def say(run, sink, number, arrived, *shown, watched=True):
-    """Hand over the frames of an utterance: their fates, and when each was handed over."""
-    for fate, at in shown:
-        spoken = frame(0, 0, arrived=arrived, fate=fate, utterance=Utterance(number, arrived))
-        run.observer.handed(sink, spoken, at, watched=watched)
-
-
-def test_the_response_is_the_first_speaking_frame_of_each_utterance():
-    """Held, broken and passed-through frames are no answer, nor are silence and later frames."""
-    run = Run()
-    say(run, "window", 0, 5.0, (Fate.FADING, 5.7), (Fate.SPEAKING, 5.74), (Fate.FADING, 9.0))
-    run.observer.handed("window", frame(0, 0, arrived=5.0, fate=Fate.IDLE), 9.04, watched=True)
-    say(run, "window", 1, 20.0, (Fate.HELD, 20.6), (Fate.PASS_THROUGH, 20.7), (Fate.BROKEN, 20.8))
-    assert run.snapshot().response_ms.p50 == pytest.approx(700)
-    say(run, "window", 1, 20.0, (Fate.SPEAKING, 20.9))
-    say(run, "window", 4, 30.0, (Fate.DISCARDED, 30.1))
-    assert told(run.end().latencies.response["window"]) == spread([5.7 - 5.0, 20.9 - 20.0])
-
-
-@pytest.mark.parametrize(
-    ("sinks", "headline"),
-    [
-        ([("out.mp4", 2.0, False), ("window", 0.12, True)], 120),
-        ([("rtmp", 0.9, True), ("window", 0.12, True), ("out.mp4", 2.0, False)], 900),
-        ([("a.mp4", 2.0, False), ("b.mp4", 3.0, False)], 3000),
-    ],
-)
-def test_the_response_told_is_that_of_the_worst_sink_that_somebody_watches_or_of_all(sinks, headline):
-    run = Run()
-    for name, delay, watched in sinks:
-        for number in range(5):
-            say(run, name, number, 100.0, (Fate.SPEAKING, 100 + delay), watched=watched)
-    assert run.snapshot().response_ms.p95 == pytest.approx(headline)
-    assert run.end().latencies.answer().p95 == pytest.approx(headline)
-
-
-def test_a_watched_sink_that_showed_no_speech_yet_is_not_answered_for_by_a_file():
-    run = Run()
-    run.observer.handed("window", frame(0, 0, fate=Fate.IDLE), 1.0, watched=True)
-    say(run, "out.mp4", 0, 100.0, (Fate.SPEAKING, 102.0), watched=False)
-    assert run.snapshot().response_ms == Percentiles(0, 0, 0)
 
 
 def test_utterances_stalls_and_short_frames_are_counted():
@@ -338,8 +222,9 @@ def test_the_response_to_each_utterance_is_a_stretch_of_the_trace_for_each_sink(
     with Trace(tmp_path / "trace.json") as trace:
         run = Run(trace=trace)
         for number in range(2):
-            say(run, "window", number, 100.0 + number, (Fate.FADING, 100.7 + number), (Fate.SPEAKING, 101.9))
-        say(run, "out.mp4", 0, 100.0, (Fate.SPEAKING, 103.0), watched=False)
+            frames = (Fate.FADING, 100.7 + number), (Fate.SPEAKING, 101.9)
+            say(run.observer, "window", number, 100.0 + number, *frames)
+        say(run.observer, "out.mp4", 0, 100.0, (Fate.SPEAKING, 103.0), watched=False)
     written = events(tmp_path / "trace.json")
     tracks = {event["tid"]: event["args"]["name"] for event in written if event["name"] == "thread_name"}
     stretches = [

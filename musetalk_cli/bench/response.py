@@ -68,8 +68,8 @@ class ResponseRun:
         return plain | {
             "chunk_s": outcome.latencies.chunk_s,
             "frames": outcome.frames,
-            "response_ms": asdict(outcome.latencies.answer()),
-            "mouth_to_eye_ms": asdict(outcome.latencies.eye()),
+            "response_ms": asdict(outcome.latencies.worst_response()),
+            "mouth_to_eye_ms": asdict(outcome.latencies.worst_mouth_to_eye()),
             "utterances": outcome.utterances,
             "stalls": outcome.stalls,
             "short_frames": outcome.short,

@@ -214,7 +214,7 @@ class _Soak:
             stalls=sum(outcome.stalls for outcome in outcomes),
             first_frame_ms=_worst(one.first_frame.percentiles() for one in latencies),
             last_frame_ms=_worst(one.last_frame.percentiles() for one in latencies),
-            mouth_to_eye_ms=_worst(one.eye() for one in latencies),
+            mouth_to_eye_ms=_worst(one.worst_mouth_to_eye() for one in latencies),
             busy_share=1 - first.waiting_s / first.wall_s if first else 0.0,
             grown_bytes=resident_bytes() - self._resident,
             peak_host_bytes=peak_host_bytes(),

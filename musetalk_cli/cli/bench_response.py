@@ -117,7 +117,7 @@ def _show(result: ResponseResult) -> None:
     rows = []
     for run in result.runs:
         outcome = run.outcome
-        latencies = [outcome.latencies.answer(), run.sent_to_shown_ms, run.delay_ms]
+        latencies = [outcome.latencies.worst_response(), run.sent_to_shown_ms, run.delay_ms]
         rows.append(
             [
                 f"{outcome.latencies.chunk_s:g} s, {run.sending}",

@@ -116,4 +116,4 @@ def _response_ms(engine: Engine, avatar: Avatar, notice: Callable[[str], None]) 
     script = Script.of(utterances(), UTTERANCES, PAUSE_S)
     notice(f"answering {UTTERANCES} utterances, {script.end_s:.0f} s")
     run = speak_script(engine, avatar, script, "burst", ControlHandle())
-    return run.outcome.latencies.answer().p50
+    return run.outcome.latencies.worst_response().p50

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from musetalk_cli.config import SilenceLevel
 from musetalk_cli.engine.fate import decide
 from musetalk_cli.engine.hearing import Hearing
-from musetalk_cli.engine.loop import Loop
+from musetalk_cli.engine.mirrored_loop import MirroredLoop
 from musetalk_cli.engine.pictures import Pictures
 from musetalk_cli.timeline import Timeline, ceil_div
 from musetalk_cli.types import Clip, Fate, Frame, FrameRequest, Image, Samples, StreamFormat, Utterance
@@ -84,7 +84,7 @@ class Session:
         self._pictures = Pictures(avatar, timeline, options.idle)
         meta = avatar.meta
         shortest = ceil_div(SHORTEST_REST * meta.fps, 1)
-        self._loop = Loop(meta.frames, timeline, meta.fps, meta.rest_frames, shortest)
+        self._loop = MirroredLoop(meta.frames, timeline, meta.fps, meta.rest_frames, shortest)
         self._period = float(1 / timeline.fps)
         self._planned: deque[list[FrameRequest]] = deque()
         self._waiting: deque[FrameRequest] = deque()

@@ -82,11 +82,11 @@ class Latencies:
         self.response.setdefault(sink, Figures()).append(response)
         return response
 
-    def eye(self) -> Percentiles:
+    def worst_mouth_to_eye(self) -> Percentiles:
         """Mouth to eye where it is worst among the sinks that somebody watches, or among all if none is."""
         return self._worst(self.mouth_to_eye)
 
-    def answer(self) -> Percentiles:
+    def worst_response(self) -> Percentiles:
         """Response time, of the same choice of sinks."""
         return self._worst(self.response)
 

@@ -244,7 +244,7 @@ class Observer:
         with self._lock:
             outcome = replace(self._outcome, failures=list(self._outcome.failures))
             latencies = outcome.latencies
-            mouth_to_eye, response = latencies.eye(), latencies.answer()
+            mouth_to_eye, response = latencies.worst_mouth_to_eye(), latencies.worst_response()
             failed, last = tuple(self._failed), self._last
         since, before = self._recent[0] if self._recent else (self._started, 0)
         self._recent.append((now, outcome.frames))

@@ -5,7 +5,7 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musetalk_cli.engine.loop import Loop
+from musetalk_cli.engine.mirrored_loop import MirroredLoop
 from musetalk_cli.timeline import Timeline
 
 RATES = st.one_of(
@@ -37,7 +37,7 @@ def test_the_source_time_is_right_within_half_a_source_frame(source_fps, fps, fr
 def test_a_stream_that_speaks_shows_the_clip_at_its_own_speed(source_fps, fps, frames, length):
     """The loop of a stream, frame by frame, is the clip at the stream's time, however long it goes on."""
     timeline = Timeline(fps)
-    loop = Loop(frames, timeline, source_fps, rest=range(frames))
+    loop = MirroredLoop(frames, timeline, source_fps, rest=range(frames))
     both = [*range(frames), *reversed(range(frames))]
     for frame in range(length):
         begun = int(timeline.pts(frame) * source_fps)
@@ -49,7 +49,7 @@ def test_rest_and_speech_take_as_many_source_frames_as_pass(source_fps, fps, fra
     """Nothing jumps: between two frames the place moves by no more source frames than begin between them."""
     rest = sorted(data.draw(st.sets(st.integers(0, frames - 1), max_size=40)))
     timeline = Timeline(fps)
-    loop, before, begun = Loop(frames, timeline, source_fps, rest), None, 0
+    loop, before, begun = MirroredLoop(frames, timeline, source_fps, rest), None, 0
     for frame, rests in enumerate(resting[: 1 + int(2000 * fps / source_fps)]):
         number, now = loop.next(resting=rests), int(timeline.pts(frame) * source_fps)
         assert 0 <= number < frames

@@ -8,7 +8,7 @@ from fractions import Fraction
 from musetalk_cli.timeline import Timeline, mirrored
 
 
-class Loop:
+class MirroredLoop:
     """Which source frame is shown, frame by frame: forward, then backward, as `mirrored`.
 
     The source runs at its own rate. While it rests it stays within frames at rest, once it has come to the
