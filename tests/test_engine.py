@@ -13,7 +13,6 @@ from musetalk_cli.bench.synthetic import synthetic_avatar, synthetic_sound
 from musetalk_cli.config import JobConfig, Sharpen
 from musetalk_cli.engine.engine import Engine
 from musetalk_cli.engine.scheduler import BATCHES_FINISHED
-from musetalk_cli.errors import InputError
 from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.nets.audio_encoder import AudioEncoder
 from musetalk_cli.nets.files import Card
@@ -242,24 +241,6 @@ def test_sharpening_off_is_the_unsharpened_path(tiny_bundle, golden_avatar, gold
     )
     assert_same_frames(off, nothing)
     assert not np.array_equal(off[3].image, on[3].image)
-
-
-def test_a_sound_shorter_than_a_frame_is_refused(tiny_bundle, golden_avatar):
-    session = open_session(make_engine(tiny_bundle), golden_avatar)
-    session.hear(np.zeros((639, 1), np.float32), 0.0)
-    with pytest.raises(InputError, match="shorter than one frame"):
-        session.end_sound(0.0)
-
-
-def test_hops_are_ready_when_their_last_sample_arrived(tiny_bundle, golden_avatar):
-    engine = make_engine(tiny_bundle)
-    session = open_session(engine, golden_avatar)
-    for number in range(40):
-        session.hear(np.zeros((320, 1), np.float32), arrived=0.02 * (number + 1))
-    session.end_sound(now=9.0)
-    frames = run_dry(engine, session)[0]
-    assert {frame.request.hop: frame.request.ready for frame in frames} == {0: pytest.approx(0.5), 1: 9.0}
-    assert [frame.request.arrived for frame in frames] == pytest.approx([0.02 + 0.04 * i for i in range(20)])
 
 
 @pytest.mark.parametrize(

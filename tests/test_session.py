@@ -9,21 +9,16 @@ import numpy as np
 import pytest
 import torch
 from clocks import FakeClock
-from encoders import deaf, positions
+from encoders import deaf
 from handmade import passed_through
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from musetalk_cli.bench.synthetic import synthetic_avatar, synthetic_sound
 from musetalk_cli.config import JobConfig, SilenceLevel
 from musetalk_cli.engine.engine import Engine
-from musetalk_cli.engine.hearing import Hearing
-from musetalk_cli.engine.hops import HopGrid, HopPlanner
-from musetalk_cli.engine.session import Session, SessionOptions
-from musetalk_cli.engine.windows import FeatureStream
+from musetalk_cli.engine.session import SessionOptions
 from musetalk_cli.measure.stages import StageStats
-from musetalk_cli.timeline import Timeline, mirrored
-from musetalk_cli.types import Clip, Fate, StreamFormat
+from musetalk_cli.timeline import mirrored
+from musetalk_cli.types import Clip, Fate
 
 JOB = JobConfig(batch_sizes=(4,), image_ops="cpu")
 FPS = Fraction(25)
@@ -234,35 +229,6 @@ def test_the_fade_is_inside_the_patch_and_between_both_pictures(tiny_bundle, ava
         assert np.abs(frame.image[patch] - expected).max() <= 1
         faded += 0 < weight < 1
     assert faded == 4
-
-
-def test_an_encoded_hop_hears_all_its_frames_need_after_silence(tiny_bundle):
-    """Rows of hops that were skipped are there when frames need them, and say where they are from."""
-    encoded = []
-
-    def encode(requests):
-        encoded.extend(len(request.samples) for request in requests)
-        return positions(requests)
-
-    for context in (Fraction(0), Fraction(1, 10), Fraction(1), None):
-        timeline = Timeline(FPS)
-        stream = FeatureStream(timeline, context)
-        planner = HopPlanner(timeline, None, HopGrid(HALF, HALF), restarts=False)
-        sound = np.arange(1, 8000 * 12 + 1, dtype=np.float32)
-        stream.append(sound)
-        planner.listen(sound)
-        for number in range(11):
-            hop = planner.due()
-            planner.plan(hop)
-            if number in {0, 1, 2, 5, 6, 9}:
-                stream.skip(hop.frames, hop.begin)
-                continue
-            found = stream.give(encode(stream.ask(hop.frames, hop.begin, hop.end)))
-            for frame, tokens in zip(hop.frames, found, strict=True):
-                rows = np.arange(timeline.first_row(frame), timeline.last_row(frame))
-                expected = np.where(rows >= 0, rows * 320 + 1, 0)
-                assert np.array_equal(tokens.reshape(10, 2)[:, 0].numpy(), expected)
-    assert max(encoded) <= 8000 * 11
 
 
 def test_an_idle_clip_is_shown_in_silence_and_faded_as_a_whole(tiny_bundle, avatar):
@@ -478,43 +444,6 @@ def test_waiting_makes_every_frame(tiny_bundle, avatar):
     stream = Stream(tiny_bundle, avatar, context=Fraction(0), encode=deaf(tiny_bundle), generator=Slow(1.0))
     simulate(stream, 20)
     assert set(kinds(stream.frames)) == {"S"}
-
-
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    fps=st.sampled_from(
-        [Fraction(n) for n in (1, 10, 24, 25, 30, 50, 60, 120)] + [Fraction(30000, 1001), Fraction("29.97")]
-    ),
-    chunk=st.integers(40, 2000).map(lambda ms: Fraction(ms, 1000)),
-    rate=st.sampled_from([8000, 16000, 22050, 44100, 48000]),
-    seconds=st.floats(1.0, 6.0),
-    data=st.data(),
-)
-def test_the_frames_sound_partitions_the_input(avatar, fps, chunk, rate, seconds, data):
-    """No frame twice, none missing, and their slices put together are the sound, whatever the cuts."""
-    length = max(int(seconds * rate), int(rate / fps) + 1)
-    cuts = sorted(data.draw(st.lists(st.integers(0, length), max_size=10)))
-    sound = np.arange(length, dtype=np.float32)[:, None]
-    timeline = Timeline(fps)
-    features = FeatureStream(timeline, Fraction(0))
-    planner = HopPlanner(timeline, None, HopGrid(chunk, chunk), restarts=False)
-    hearing = Hearing(timeline, features, planner, rate, 1)
-    session = Session(avatar, hearing, timeline, StreamFormat(160, 120, fps, rate, 1), SessionOptions())
-    requests = []
-
-    def drain():
-        while session.hop_ready() is not None:
-            session.understand(deaf()(session.advance(0.0)))
-        requests.extend(session.next_request() for _ in range(session.waiting))
-
-    for block in np.split(sound, cuts):
-        session.hear(block, 0.0)
-        drain()
-    session.end_sound(0.0)
-    drain()
-    assert [request.index for request in requests] == list(range(len(requests)))
-    assert len(requests) == timeline.frames_in(-(-length * 16000 // rate))
-    assert np.array_equal(np.concatenate([request.audio for request in requests]), sound)
 
 
 def test_half_a_second_at_25_fps_gives_12_and_13_frames_in_turn(tiny_bundle, avatar):
