@@ -33,18 +33,18 @@ def memory_budget() -> int:
         InputError: The variable is no size.
     """
     text = os.environ.get(VARIABLE)
-    return parse_budget(text) if text else min(int(machine_memory() * DEFAULT_SHARE), DEFAULT_MOST)
+    return parse_size(text, VARIABLE) if text else min(int(machine_memory() * DEFAULT_SHARE), DEFAULT_MOST)
 
 
-def parse_budget(text: str) -> int:
-    """Bytes from a text like `24G` or `800M`.
+def parse_size(text: str, variable: str) -> int:
+    """Bytes from a text like `24G` or `800M`, which an environment variable says.
 
     Raises:
         InputError: It is no size.
     """
     found = _SIZE.fullmatch(text.strip())
     if found is None or not int(found[1]):
-        raise InputError(f"{VARIABLE}={text} is no amount of memory.", "Write it like 24G or 800M.")
+        raise InputError(f"{variable}={text} is no size.", "Write it like 24G or 800M.")
     return int(found[1]) << _UNITS[found[2].upper()]
 
 

@@ -377,7 +377,7 @@ def test_avatars(embedded, avatars_dir, tmp_path):
 ENVIRONMENT = {
     "models folder": ({"MUSETALK_MODELS": "/nowhere"}, "problem", "is no folder"),
     "avatars folder": ({"MUSETALK_AVATARS": "/nowhere"}, "problem", "is no folder"),
-    "memory": ({"MUSETALK_MEMORY": "much"}, "problem", "is no amount of memory"),
+    "memory": ({"MUSETALK_MEMORY": "much"}, "problem", "MUSETALK_MEMORY=much is no size"),
     "ffmpeg": ({"IMAGEIO_FFMPEG_EXE": "/nowhere/ffmpeg"}, "problem", "is no file"),
     "hub": ({"HF_ENDPOINT": "huggingface.co"}, "problem", "is no address"),
     "hub's port": ({"HF_ENDPOINT": "http://a:99999999"}, "problem", "is no address"),

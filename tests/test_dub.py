@@ -48,8 +48,7 @@ def clip(tmp_path):
 @pytest.fixture
 def prepared(models, clip):
     """The name in the cache of the clip, prepared as a command does."""
-    run = RunConfig(DataFolder(models, "flag"), model=str(models), device="cpu")
-    return dubbing.find_or_prepare(run, clip)[1]
+    return name_of(RunConfig(DataFolder(models, "flag"), model=str(models), device="cpu"), clip)
 
 
 @pytest.fixture
@@ -64,6 +63,12 @@ def generate(musetalk, models, clip, tmp_path):
         return code, json.loads(out) if out else None, err
 
     return call
+
+
+def name_of(run, source):
+    """What a source is called in the cache, prepared where it is not there."""
+    with dubbing.prepared(run, source) as (_, name):
+        return name
 
 
 def shown(folder):
@@ -103,7 +108,7 @@ def test_what_is_prepared_is_found_again_by_its_content(models, clip, cache, tmp
     copy = tmp_path / "the same.avi"
     shutil.copy(clip, copy)
     other = film(tmp_path / "other.avi", map(disc_frame, range(1, 4)), FPS)
-    names = [dubbing.find_or_prepare(run, source)[1] for source in (clip, copy, other, clip)]
+    names = [name_of(run, source) for source in (clip, copy, other, clip)]
     assert prepared == [clip, other]
     assert names[0] == names[1] == names[3] != names[2]
     assert {load_meta(cache, name).frames for name in list_avatars(cache)} == {FRAMES, 3}
@@ -112,7 +117,10 @@ def test_what_is_prepared_is_found_again_by_its_content(models, clip, cache, tmp
 
 def test_a_cache_that_is_not_there_holds_nothing(musetalk):
     assert musetalk("avatars", "list", "--cache")[:2] == (0, "")
-    assert musetalk("avatars", "remove", "--cache", "--json")[:2] == (0, '{\n  "removed": []\n}\n')
+    assert musetalk("avatars", "remove", "--cache", "--json")[:2] == (
+        0,
+        '{\n  "removed": [],\n  "in_use": []\n}\n',
+    )
 
 
 def test_the_cache_is_listed_and_cleared(prepared, musetalk, cache):
@@ -126,11 +134,28 @@ def test_the_cache_is_listed_and_cleared(prepared, musetalk, cache):
     assert (code, out) == (1, "")
     assert "nobody" in err
     code, out, _ = musetalk("avatars", "remove", "--cache", "--json")
-    assert (code, json.loads(out)) == (0, {"removed": sorted(["0" * 32, entry["name"]])})
+    assert (code, json.loads(out)["removed"]) == (0, sorted(["0" * 32, entry["name"]]))
     assert not list(cache.iterdir())
     code, _, err = musetalk("avatars", "remove")
     assert code == 2
     assert "NAME is missing" in err
+
+
+def test_after_a_preparation_the_cache_is_within_its_limit(generate, cache, tmp_path, monkeypatch):
+    """What was prepared for this very run stays, however small the limit is."""
+    monkeypatch.setenv("MUSETALK_CACHE", "1M")
+    old = cache / ("0" * 32)
+    old.mkdir(parents=True)
+    (old / "avatar.json").write_text("{}")
+    (old / "frames").write_bytes(bytes(2 << 20))
+    code, _, err = generate(0.2, "--frames-dir", tmp_path / "out")
+    assert code == 0, err
+    assert len(list_avatars(cache)) == 1
+    assert not old.exists()
+    assert f"as the longest unused: {'0' * 32} (2 MiB). It may hold 1 MiB" in err
+    monkeypatch.setenv("MUSETALK_CACHE", "little")
+    code, _, err = generate(0.2, "--frames-dir", tmp_path / "out")
+    assert (code, "MUSETALK_CACHE=little is no size" in err) == (1, True)
 
 
 def test_two_who_want_the_same_prepare_it_once(models, clip, monkeypatch):
@@ -147,9 +172,7 @@ def test_two_who_want_the_same_prepare_it_once(models, clip, monkeypatch):
     monkeypatch.setattr(dubbing, "prepare", slowly)
     run = RunConfig(DataFolder(models, "flag"), model=str(models), device="cpu")
     found = []
-    threads = [
-        threading.Thread(target=lambda: found.append(dubbing.find_or_prepare(run, clip)[1])) for _ in range(2)
-    ]
+    threads = [threading.Thread(target=lambda: found.append(name_of(run, clip))) for _ in range(2)]
     for thread in threads:
         thread.start()
     assert entered.wait(LIMIT_S)

@@ -7,15 +7,17 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from musetalk_cli.budget import VARIABLE, parse_budget
+from musetalk_cli.budget import VARIABLE, parse_size
 from musetalk_cli.doctor.findings import Finding
 from musetalk_cli.errors import InputError
 from musetalk_cli.nets.hub import checked_endpoint
+from musetalk_cli.run.cache import VARIABLE as CACHE
 
 KNOWN = (
     "MUSETALK_MODELS",
     "MUSETALK_AVATARS",
     "MUSETALK_MEMORY",
+    "MUSETALK_CACHE",
     "MUSETALK_TOKEN",
     "MUSETALK_MODEL",
     "MUSETALK_PORT",
@@ -52,7 +54,7 @@ def _check(name: str, value: str, cores: int, gpu: bool) -> Finding | None:
         return None
     if name.startswith("MUSETALK_") and name not in KNOWN:
         near = difflib.get_close_matches(name, KNOWN, 1)
-        fix = f"Is {near[0]} meant?" if near else f"Known are {', '.join(KNOWN[:4])}."
+        fix = f"Is {near[0]} meant?" if near else f"Known are {', '.join(KNOWN[:5])}."
         return Finding(title, "warning", "Nothing reads this variable.", fix)
     if name == "OMP_NUM_THREADS" and value:
         return _threads(title, value, cores)
@@ -94,7 +96,8 @@ def _ffmpeg(value: str) -> None:
 _RULES: dict[str, Callable[[str], object]] = {
     "MUSETALK_MODELS": _folder("MUSETALK_MODELS"),
     "MUSETALK_AVATARS": _folder("MUSETALK_AVATARS"),
-    VARIABLE: lambda value: value and parse_budget(value),
+    VARIABLE: lambda value: value and parse_size(value, VARIABLE),
+    CACHE: lambda value: value and parse_size(value, CACHE),
     "IMAGEIO_FFMPEG_EXE": _ffmpeg,
     "HF_ENDPOINT": lambda value: value and checked_endpoint(value),
 }

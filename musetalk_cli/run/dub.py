@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-from musetalk_cli.avatar.names import find_folder
 from musetalk_cli.avatar.store import load_meta
 from musetalk_cli.config import DEFAULT_MODEL, DataFolder, JobConfig, RunConfig, cache_folder
-from musetalk_cli.errors import InputError, OutputError
+from musetalk_cli.errors import InputError
 from musetalk_cli.live.control import ControlHandle
 from musetalk_cli.media.audio import probe_sound
 from musetalk_cli.media.video import source_files
 from musetalk_cli.preparation.inputs import PictureSource
-from musetalk_cli.preparation.run import Progress
+from musetalk_cli.preparation.run import Progress, Step
+from musetalk_cli.run.cache import cache_limit, held, trim
 from musetalk_cli.run.generate import FileProgress, generate
 from musetalk_cli.run.kept import Kept
 from musetalk_cli.run.prepare import prepare
@@ -28,6 +26,8 @@ from musetalk_cli.sinks import FramesSink, VideoSink, check_not_input
 from musetalk_cli.timeline import FPS_LIMITS, FPS_RANGE
 
 _NAME_DIGITS = 32
+WAITING = "waiting for another program"
+"""The stage in which somebody else prepares the same face."""
 
 
 def dub(
@@ -68,35 +68,47 @@ def dub(
         MuseTalkError: Model, device or output cannot be used.
     """
     _check(source, audio, output, frames_dir)
-    run, name = find_or_prepare(run, source, preparing)
-    job = replace(job, fps=fps or _own_rate(load_meta(run.avatars.path, name).fps, source))
-    return generate(run, job, name, audio, output, frames_dir, handle, progress, kept, rests=False)
+    with prepared(run, source, preparing) as (settled, name):
+        job = replace(job, fps=fps or _own_rate(load_meta(settled.avatars.path, name).fps, source))
+        return generate(settled, job, name, audio, output, frames_dir, handle, progress, kept, rests=False)
 
 
-def find_or_prepare(run: RunConfig, source: Path, progress: Progress | None = None) -> tuple[RunConfig, str]:
-    """The avatar of a source in the cache, prepared where it is not there.
+@contextmanager
+def prepared(
+    run: RunConfig, source: Path, progress: Progress | None = None
+) -> Iterator[tuple[RunConfig, str]]:
+    """Have the avatar of a source in the cache, prepared where it is not there; nobody removes it meanwhile.
 
-    Whoever wants the same one meanwhile waits for it.
+    Whoever wants the same one waits for it. After a preparation the cache is brought within its limit.
 
     Args:
         run: Where things are and what computes; without a model it is v1.5.
         source: Video, image or folder of images.
-        progress: Told of every frame that is prepared.
+        progress: Told of every frame that is prepared, and now and then while another program does it.
 
-    Returns:
+    Yields:
         The same with the model, and with the cache as the folder of avatars; and the avatar's name there.
 
     Raises:
         MuseTalkError: The source cannot be prepared, or the cache cannot be written.
     """
-    cache = cache_folder()
+    cache, limit, made = cache_folder(), cache_limit(), list[bool]()
     run = replace(run, model=run.model or DEFAULT_MODEL)
     name = source_key(run, source)[:_NAME_DIGITS]
     run = replace(run, avatars=DataFolder(cache, "cache"))
-    with _alone(cache, name):
-        if find_folder(cache, name) is None:
-            prepare(run, PictureSource(source), name, progress=progress)
-    return run, name
+
+    def make() -> None:
+        prepare(run, PictureSource(source), name, progress=progress)
+        made.append(True)
+
+    def waits() -> None:
+        if progress is not None:
+            progress(Step(WAITING, 0, None, {}))
+
+    with held(cache, name, make, waits):
+        if made:
+            trim(cache, limit)
+        yield run, name
 
 
 def _check(source: Path, audio: Path, output: Path | None, frames_dir: Path | None) -> None:
@@ -119,25 +131,3 @@ def _own_rate(fps: Fraction, source: Path) -> Fraction:
     if not FPS_RANGE[0] <= fps <= FPS_RANGE[1]:
         raise InputError(f"{source} has {float(fps):g} frames a second.", f"Choose --fps in {FPS_LIMITS}.")
     return fps
-
-
-@contextmanager
-def _alone(cache: Path, name: str) -> Iterator[None]:
-    """Hold what is called `name` in the cache; who else wants it waits.
-
-    Raises:
-        OutputError: The cache cannot be written.
-    """
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        lock = os.open(cache / f".{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise OutputError(
-            f"{cache} cannot be written: {error.strerror}.", "Set XDG_CACHE_HOME to a folder that can."
-        ) from error
-    try:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
