@@ -155,19 +155,6 @@ def test_a_batch_without_a_face_runs_no_network(tiny_bundle):
     assert (len(frames), speaker.unet_rows, speaker.decoded, speaker.resized) == (24, [4], [4], [1])
 
 
-def test_a_clip_that_begins_without_a_face_is_warmed_up_with_one(tiny_bundle):
-    avatar = synthetic_avatar(160, 120, 64, 5)
-    passing = passed_through(avatar, {0, 1, 4})
-    seen = []
-    hook = tiny_bundle.unet.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    speaker = Speaker(tiny_bundle)
-    speaker.engine.warm_up(passing)
-    hook.remove()
-    assert seen
-    assert all(torch.equal(row, avatar.latents[2]) for batch in seen for row in batch)
-    assert speaker.resized == [4] * len(seen)
-
-
 def test_nobody_can_write_into_the_avatar(tiny_bundle):
     """A made frame is a copy; one that is shown as it is costs no copy, and cannot be written to."""
     avatar = passed_through(synthetic_avatar(160, 120, 64, 3), {0, 2})
