@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
+import torch
 from lives import speech, take_all
 
 from musetalk_cli.clock import MonotonicClock
@@ -17,6 +18,7 @@ from .tensors import OnDevice
 JOB = JobConfig(batch_sizes=(4,), sharpen=None)
 SECONDS, FRAMES = 0.6, 15
 BLOCK = 1600
+SIZES = (1, 4)
 
 
 @dataclass(repr=False)
@@ -98,3 +100,10 @@ def check_waits(spoken):
     assert [wait.kind for wait in spoken.waits] == ["an event"] * spoken.engine.filling.batches
     more = [str(wait) for wait in spoken.waits if wait.passed.count("down") != 1]
     assert not more, f"the loop waits for more than the oldest batch: {more}"
+
+
+def warm_engine(on_gpu, avatars, dtype=torch.float32, **job):
+    engine = make_engine(on_gpu(dtype), replace(JOB, batch_sizes=SIZES, **job))
+    engine.warm_up(avatars[0])
+    engine.stats.launches.clear()
+    return engine

@@ -9,8 +9,6 @@ import torch
 
 from musetalk_cli.config import Sharpen
 from musetalk_cli.engine.compositor import GpuPath
-from musetalk_cli.engine.flights import Flights
-from musetalk_cli.engine.pinned import PinnedSlots
 from musetalk_cli.engine.uploads import Uploads
 from musetalk_cli.ops.tables import reflected
 from musetalk_cli.ops.torch_ops import gpu_image_blending
@@ -54,13 +52,6 @@ def test_sharpened_frames_are_the_cpus(gpu, on_gpu, on_cpu, avatars, dtype, leve
     assert apart(spoken, speak(make_engine(on_cpu, SHARPENED), *avatars), share=0.999) <= levels
 
 
-def test_a_warm_up_covers_every_batch_size(gpu, on_gpu, avatars):
-    engine = make_engine(on_gpu(), replace(SHARPENED, batch_sizes=(1, 3)))
-    engine.warm_up(avatars[0])
-    assert (engine.images.path, engine.images.fallbacks) == ("gpu", 0)
-    assert all(engine.costs.batch(size) > 0 for size in engine.batch_sizes)
-
-
 class WithWait(GpuPath):
     """Looks at the marks before they are down."""
 
@@ -80,39 +71,6 @@ def test_a_planted_wait_is_told_with_its_caller(gpu, on_gpu, avatars):
 def test_an_event_that_is_not_waited_for_spoils_frames(gpu, on_gpu, avatars, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda.Event, "synchronize", lambda event: None)
     assert apart(speak(make_engine(on_gpu()), *avatars), expected) > 50
-
-
-class Careless(PinnedSlots):
-    """Takes a slot again though its patches wait to be fetched."""
-
-    def __init__(self, slots):
-        super().__init__(slots)
-        self._unread = Forgetful()
-
-
-class Forgetful(dict):
-    """Holds that nothing waits to be fetched."""
-
-    def __getitem__(self, slot):
-        return False
-
-
-def test_a_pinned_slot_is_not_used_again_before_its_patches_were_fetched(gpu, on_gpu, avatars):
-    with pytest.raises(RuntimeError, match="More batches are on their way than there are pinned slots: 1"):
-        speak(make_engine(on_gpu(), images=GpuPath(torch.device("cuda"), 1)), *avatars)
-
-
-@pytest.mark.parametrize("pace", [Pace.EARLY, pytest.param(Pace.LATE, marks=pytest.mark.slow)])
-def test_a_pinned_slot_used_again_too_early_spoils_frames(
-    guard_folder, on_gpu, avatars, expected, pace, monkeypatch
-):
-    """With what refuses it taken away, and batches landed as late as they may."""
-    with pretended_gpu(guard_folder, pace):
-        monkeypatch.setattr("musetalk_cli.engine.compositor.PinnedSlots", Careless)
-        path = GpuPath(torch.device("cuda"), 1)
-        monkeypatch.setattr(Flights, "land_passed", lambda flights: 0)
-        spoken = speak(make_engine(on_gpu(), images=path), *avatars)
-    assert apart(spoken, expected) > 10
 
 
 def test_a_table_left_on_the_host_is_a_failure_and_no_slow_success(gpu, on_gpu, avatars, monkeypatch):

@@ -1,4 +1,4 @@
-"""What becomes of a run whose device has not enough memory, makes what is no number, or fails for good."""
+"""What becomes of a run whose device makes what is no number, or fails for good."""
 
 import json
 from dataclasses import replace
@@ -12,110 +12,14 @@ from lives import speech, write_sound
 
 from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import DataFolder, RunConfig
-from musetalk_cli.engine.failures import told
 from musetalk_cli.engine.fused import FusedPath
-from musetalk_cli.engine.pinned import PinnedSlots
 from musetalk_cli.engine.repair import KEPT_BATCHES
 from musetalk_cli.errors import DeviceError, DeviceLostError
 from musetalk_cli.nets.generator import Generator
 from musetalk_cli.run.job import make_engine as make_job_engine
 from musetalk_cli.run.kept import Kept
-from pretended.speaking import JOB, apart, make_engine, speak
-
-NO_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB"
-
-
-class Small(Generator):
-    """Networks on a device that has memory for so many frames at once."""
-
-    def __init__(self, bundle, most, stage):
-        super().__init__(bundle)
-        self.most = most
-        self.stage = stage
-        self.tried = []
-
-    def need(self, stage, count):
-        if stage == self.stage:
-            self.tried.append(count)
-            if count > self.most:
-                raise torch.OutOfMemoryError(NO_MEMORY)
-
-    def unet(self, tokens, latents):
-        self.need("unet", len(tokens))
-        return super().unet(tokens, latents)
-
-    def faces(self, latents):
-        self.need("vae", len(latents))
-        return super().faces(latents)
-
-
-def said(caplog):
-    return [record.getMessage() for record in caplog.records if "memory" in record.getMessage()]
-
-
-@pytest.mark.parametrize("stage", [pytest.param("unet", marks=pytest.mark.slow), "vae"])
-def test_a_batch_that_is_too_large_is_done_in_two_and_none_is_as_large_again(
-    gpu, on_gpu, avatars, expected, caplog, stage
-):
-    networks = Small(on_gpu(), 3, stage)
-    engine = make_engine(on_gpu(), replace(JOB, batch_sizes=(2, 5)), generator=networks)
-    spoken = speak(engine, *avatars)
-    assert apart(spoken, expected) <= 1
-    assert engine.batch_sizes == (2, 3)
-    assert [count for count in networks.tried if count > 3] == [5], "tried once"
-    assert (engine.faces.halvings, engine.images.fallbacks, gpu.emptied) == (1, 0, 1)
-    assert said(caplog) == [
-        "The device has no memory for a batch of 5 frames: from now on a batch has at most 3."
-    ]
-
-
-def test_what_is_on_its_way_is_landed_before_a_batch_is_done_again(gpu, on_gpu, avatars, expected):
-    """The largest batch comes third, when two others hold memory."""
-    left = iter([4, 4, 2])
-
-    class Shrinking(Small):
-        def need(self, stage, count):
-            if stage == "unet":
-                self.most = next(left, 2)
-            super().need(stage, count)
-
-    engine = make_engine(on_gpu(), generator=Shrinking(on_gpu(), 4, "unet"))
-    assert apart(speak(engine, *avatars), expected) <= 1
-    assert engine.faces.halvings == 1
-
-
-@pytest.mark.parametrize("sizes", [(8,), (1,)])
-def test_a_second_time_is_a_failure_with_a_hint(gpu, on_gpu, avatars, sizes):
-    engine = make_engine(
-        on_gpu(), replace(JOB, batch_sizes=sizes), generator=Small(on_gpu(), 2 * (sizes[0] > 1), "vae")
-    )
-    with pytest.raises(DeviceError, match=r"not enough memory: CUDA out of memory") as raised:
-        speak(engine, *avatars)
-    assert "--batch-size" in raised.value.hint
-    assert "--precision" in raised.value.hint
-    assert isinstance(raised.value.__cause__, torch.OutOfMemoryError)
-
-
-@pytest.mark.slow
-def test_a_warm_up_leaves_out_the_sizes_that_are_too_large(gpu, on_gpu, avatars, expected, caplog):
-    job = replace(JOB, batch_sizes=(1, 3, 5, 7))
-    engine = make_engine(on_gpu(), job, generator=Small(on_gpu(), 4, "vae"))
-    engine.warm_up(avatars[0])
-    assert engine.batch_sizes == (1, 3)
-    engine.take_chunk(job.chunk)
-    assert engine.batch_sizes == (1, 3), "and they stay so"
-    assert said(caplog) == ["The device has no memory for a batch of 7 frames: a batch has at most 3."]
-    assert apart(speak(engine, *avatars), expected) <= 1
-    assert engine.faces.halvings == 0
-
-
-def test_a_warm_up_without_memory_for_any_size_is_a_failure_with_a_hint(gpu, on_gpu, avatars):
-    engine = make_engine(on_gpu(), replace(JOB, batch_sizes=(2, 4)), generator=Small(on_gpu(), 1, "unet"))
-    with pytest.raises(DeviceError, match="not enough memory") as raised:
-        engine.warm_up(avatars[0])
-    assert "--batch-size" in raised.value.hint
-    assert not engine.images.holds(avatars[0])
-
+from pretended.scarce import NO_MEMORY
+from pretended.speaking import JOB, make_engine, speak
 
 # -- faces that are no numbers -----------------------------------------------------------------------------
 
@@ -221,21 +125,6 @@ def test_a_device_that_fails_before_the_first_frame_is_told_as_later(
             make_job_engine(on_cpu, JOB, MonotonicClock(), live=False)
         else:
             Kept().bundle(RunConfig(DataFolder(Path(), "flag"), DataFolder(Path(), "flag"), device="cpu"))
-
-
-def test_a_slot_for_which_nothing_could_be_pinned_is_free_again(gpu, monkeypatch):
-    slots, data = PinnedSlots(1), torch.arange(8, dtype=torch.uint8, device="cuda")
-    empty = torch.empty
-
-    def full(*size, **options):
-        if options.get("pin_memory"):
-            raise RuntimeError("CUDA error: out of memory")
-        return empty(*size, **options)
-
-    with monkeypatch.context() as patch, pytest.raises(DeviceError, match="not enough memory"), told():
-        patch.setattr(torch, "empty", full)
-        slots.send(data)
-    assert slots.send(data)().tolist() == list(range(8))
 
 
 @pytest.fixture

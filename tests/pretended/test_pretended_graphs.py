@@ -1,6 +1,5 @@
 """The networks as CUDA graphs: the same frames in two launches, and memory that nobody reads too late."""
 
-import logging
 import threading
 from dataclasses import replace
 
@@ -12,15 +11,13 @@ from musetalk_cli.engine.faces import FaceMaker
 from musetalk_cli.engine.graphs import GraphedNetworks, Recorder
 from musetalk_cli.engine.image_steps import ImageSteps
 from musetalk_cli.measure.stages import StageStats
-from musetalk_cli.nets.audio_encoder import WINDOWS_ON_CUDA
 from musetalk_cli.nets.generator import Generator
 from pretended.cuda import pretended_gpu
 from pretended.device import Pace
 from pretended.graphs import POISON
-from pretended.speaking import FRAMES, JOB, apart, check_waits, make_engine, speak
+from pretended.speaking import FRAMES, JOB, SIZES, apart, check_waits, make_engine, speak, warm_engine
 
 CUDA = torch.device("cuda")
-SIZES = (1, 4)
 
 
 # -- what a graph is on the pretended GPU ------------------------------------------------------------------
@@ -87,13 +84,6 @@ def OnMainLine():  # noqa: N802 - reads as what it is
 
 
 # -- the engine --------------------------------------------------------------------------------------------
-
-
-def warm_engine(on_gpu, avatars, dtype=torch.float32, **job):
-    engine = make_engine(on_gpu(dtype), replace(JOB, batch_sizes=SIZES, **job))
-    engine.warm_up(avatars[0])
-    engine.stats.launches.clear()
-    return engine
 
 
 @pytest.mark.parametrize(
@@ -188,40 +178,6 @@ def test_a_halved_batch_frees_the_graphs_of_larger_ones(gpu, on_gpu, avatars):
     engine.faces.halve(torch.OutOfMemoryError("CUDA out of memory."))
     assert engine.batch_sizes == (1, 2)
     assert engine.faces.graphed == (1,)
-
-
-def test_a_warm_up_says_what_it_does_and_how_long_it_took(gpu, on_gpu, avatars, caplog):
-    caplog.set_level(logging.INFO)
-    before = torch.backends.cudnn.benchmark
-    engine = warm_engine(on_gpu, avatars)
-    assert torch.backends.cudnn.benchmark is before
-    said = [record.getMessage() for record in caplog.records if "arm" in record.getMessage()]
-    assert said == ["Warming up with batches of 1, 4 frames.", f"Warmed up in {engine.warm_up_s:.1f} s."]
-    assert engine.warm_up_s > 0
-
-
-def test_cudnn_measures_while_shapes_are_new(gpu, on_gpu, avatars, monkeypatch):
-    seen = []
-    networks = Generator(on_gpu())
-    unet = networks.unet
-    monkeypatch.setattr(
-        networks, "unet", lambda *given: seen.append(torch.backends.cudnn.benchmark) or unet(*given)
-    )
-    engine = make_engine(on_gpu(), replace(JOB, batch_sizes=SIZES, graphs=False), generator=networks)
-    engine.warm_up(avatars[0])
-    assert seen[: len(SIZES)] == [True] * len(SIZES)
-    assert not any(seen[len(SIZES) :]), "a wait for what is measured would come in the loop"
-
-
-def test_before_a_live_stream_windows_are_encoded_in_every_number_that_may_come_together(
-    gpu, on_gpu, avatars
-):
-    asked = []
-    engine = make_engine(
-        on_gpu(), replace(JOB, batch_sizes=(1,)), live=True, encode=lambda some: asked.append(len(some))
-    )
-    engine.warm_up(avatars[0])
-    assert set(asked) == {*range(1, WINDOWS_ON_CUDA + 1)}
 
 
 # -- planted faults ----------------------------------------------------------------------------------------

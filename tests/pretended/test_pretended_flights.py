@@ -1,19 +1,22 @@
-"""In which order frames land: those that somebody waits for before the rest, and none out of turn."""
+"""In which order frames land, none out of turn, and what becomes of a batch without memory."""
 
 from collections import deque
 from dataclasses import replace
 from fractions import Fraction
 
 import pytest
+import torch
 from handmade import passed_through
 from lives import speech, take_all
 
 from musetalk_cli.engine.costs import Costs
 from musetalk_cli.engine.engine import BATCHES_ON_CUDA
 from musetalk_cli.engine.session import SessionOptions
+from musetalk_cli.errors import DeviceError
 from pretended.cuda import pretended_gpu
 from pretended.device import Pace
-from pretended.speaking import JOB, make_engine
+from pretended.scarce import Small, said
+from pretended.speaking import JOB, apart, make_engine, speak
 
 CHUNK = 0.5
 COSTS = Costs(0.002, {size: 0.004 * size for size in BATCHES_ON_CUDA})
@@ -86,3 +89,46 @@ def test_a_batch_landed_out_of_turn_is_caught(gpu, on_gpu, avatars, monkeypatch)
     monkeypatch.setattr("musetalk_cli.engine.flights.deque", Stack)
     engine, session = live(on_gpu, avatars[0])
     assert [index for _, frames in steps(engine, session) for index in frames] != list(range(12))
+
+
+@pytest.mark.parametrize("stage", [pytest.param("unet", marks=pytest.mark.slow), "vae"])
+def test_a_batch_that_is_too_large_is_done_in_two_and_none_is_as_large_again(
+    gpu, on_gpu, avatars, expected, caplog, stage
+):
+    networks = Small(on_gpu(), 3, stage)
+    engine = make_engine(on_gpu(), replace(JOB, batch_sizes=(2, 5)), generator=networks)
+    spoken = speak(engine, *avatars)
+    assert apart(spoken, expected) <= 1
+    assert engine.batch_sizes == (2, 3)
+    assert [count for count in networks.tried if count > 3] == [5], "tried once"
+    assert (engine.faces.halvings, engine.images.fallbacks, gpu.emptied) == (1, 0, 1)
+    assert said(caplog) == [
+        "The device has no memory for a batch of 5 frames: from now on a batch has at most 3."
+    ]
+
+
+def test_what_is_on_its_way_is_landed_before_a_batch_is_done_again(gpu, on_gpu, avatars, expected):
+    """The largest batch comes third, when two others hold memory."""
+    left = iter([4, 4, 2])
+
+    class Shrinking(Small):
+        def need(self, stage, count):
+            if stage == "unet":
+                self.most = next(left, 2)
+            super().need(stage, count)
+
+    engine = make_engine(on_gpu(), generator=Shrinking(on_gpu(), 4, "unet"))
+    assert apart(speak(engine, *avatars), expected) <= 1
+    assert engine.faces.halvings == 1
+
+
+@pytest.mark.parametrize("sizes", [(8,), (1,)])
+def test_a_second_time_is_a_failure_with_a_hint(gpu, on_gpu, avatars, sizes):
+    engine = make_engine(
+        on_gpu(), replace(JOB, batch_sizes=sizes), generator=Small(on_gpu(), 2 * (sizes[0] > 1), "vae")
+    )
+    with pytest.raises(DeviceError, match=r"not enough memory: CUDA out of memory") as raised:
+        speak(engine, *avatars)
+    assert "--batch-size" in raised.value.hint
+    assert "--precision" in raised.value.hint
+    assert isinstance(raised.value.__cause__, torch.OutOfMemoryError)

@@ -1,0 +1,63 @@
+"""Pinned slots in turn: whose one is, how long, and what a slot used again too early would spoil."""
+
+import pytest
+import torch
+
+from musetalk_cli.engine.compositor import GpuPath
+from musetalk_cli.engine.failures import told
+from musetalk_cli.engine.flights import Flights
+from musetalk_cli.engine.pinned import PinnedSlots
+from musetalk_cli.errors import DeviceError
+from pretended.cuda import pretended_gpu
+from pretended.device import Pace
+from pretended.speaking import apart, make_engine, speak
+
+CUDA = torch.device("cuda")
+
+
+class Careless(PinnedSlots):
+    """Takes a slot again though its patches wait to be fetched."""
+
+    def __init__(self, slots):
+        super().__init__(slots)
+        self._unread = Forgetful()
+
+
+class Forgetful(dict):
+    """Holds that nothing waits to be fetched."""
+
+    def __getitem__(self, slot):
+        return False
+
+
+def test_a_pinned_slot_is_not_used_again_before_its_patches_were_fetched(gpu, on_gpu, avatars):
+    with pytest.raises(RuntimeError, match="More batches are on their way than there are pinned slots: 1"):
+        speak(make_engine(on_gpu(), images=GpuPath(torch.device("cuda"), 1)), *avatars)
+
+
+@pytest.mark.parametrize("pace", [Pace.EARLY, pytest.param(Pace.LATE, marks=pytest.mark.slow)])
+def test_a_pinned_slot_used_again_too_early_spoils_frames(
+    guard_folder, on_gpu, avatars, expected, pace, monkeypatch
+):
+    """With what refuses it taken away, and batches landed as late as they may."""
+    with pretended_gpu(guard_folder, pace):
+        monkeypatch.setattr("musetalk_cli.engine.compositor.PinnedSlots", Careless)
+        path = GpuPath(torch.device("cuda"), 1)
+        monkeypatch.setattr(Flights, "land_passed", lambda flights: 0)
+        spoken = speak(make_engine(on_gpu(), images=path), *avatars)
+    assert apart(spoken, expected) > 10
+
+
+def test_a_slot_for_which_nothing_could_be_pinned_is_free_again(gpu, monkeypatch):
+    slots, data = PinnedSlots(1), torch.arange(8, dtype=torch.uint8, device="cuda")
+    empty = torch.empty
+
+    def full(*size, **options):
+        if options.get("pin_memory"):
+            raise RuntimeError("CUDA error: out of memory")
+        return empty(*size, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(DeviceError, match="not enough memory"), told():
+        patch.setattr(torch, "empty", full)
+        slots.send(data)
+    assert slots.send(data)().tolist() == list(range(8))
