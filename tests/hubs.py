@@ -47,15 +47,17 @@ class HubServer:
     """Files by repository and path, faults to come by method, and what was asked."""
 
     def __init__(self):
-        self.files, self.small = {}, set()
+        self.files, self.small, self.tags = {}, set(), {}
         self.faults = defaultdict(deque)
         self.asked = []
         self.elsewhere = None
         self.url = None
 
-    def publish(self, repository, path, data, small=False):
-        """Put a file there; small ones are sent at once and have git's digest, others lie elsewhere."""
+    def publish(self, repository, path, data, small=False, tag=None):
+        """Put a file there; small ones are sent at once, with git's digest or a tag, others lie elsewhere."""
         self.files[f"{repository}/{path}"] = data
+        if tag is not None:
+            self.tags[f"{repository}/{path}"] = tag
         if small:
             self.small.add(f"{repository}/{path}")
 
@@ -102,10 +104,10 @@ class _Answers(BaseHTTPRequestHandler):
                 302, {**headers, "Location": place, "X-Repo-Commit": COMMIT}, b"Found. Redirecting", fault
             )
         else:
-            self._file(hub.files[key], fault)
+            self._file(hub.files[key], hub.tags.get(key, git_blob(hub.files[key])), fault)
 
-    def _file(self, data, fault):
-        headers = {"ETag": f'"{git_blob(data)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+    def _file(self, data, tag, fault):
+        headers = {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
         sent = data if fault.instead is None else fault.instead
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         if asked and not fault.whole:

@@ -4,16 +4,21 @@ import json
 import re
 import resource
 import shutil
+import threading
 
 import pytest
 import torch
 from hubs import sha256
+from lives import LIMIT_S
 from safetensors.torch import load_file
 
-from musetalk_cli.nets import pins, record
+from musetalk_cli.nets import conversion, pins, record
 from musetalk_cli.nets.bundle import load_bundle
+from musetalk_cli.nets.conversion import convert
 from musetalk_cli.nets.pins import Pin
+from musetalk_cli.nets.turns import turn
 
+CPU = torch.device("cpu")
 MADE = (
     "musetalkV15/unet.safetensors",
     "sd-vae/diffusion_pytorch_model.safetensors",
@@ -67,6 +72,41 @@ def test_the_new_files_are_taken_and_proven_and_made_once(folder, musetalk):
     assert (code, out) == (1, "")
     assert f"{folder} is damaged: {made} has SHA-256" in err
     assert f"`musetalk models convert {folder}`" in err
+
+
+def test_what_a_conversion_that_was_killed_has_left_goes_with_the_next_download_or_conversion(
+    folder, musetalk, tmp_path
+):
+    left = [folder / "musetalkV15" / ".partial.unet.safetensors", folder / "old" / ".partial.x.safetensors"]
+    left[1].parent.mkdir()
+    for path in left:
+        path.write_bytes(b"half of it")
+    with turn(folder, pytest.fail):
+        assert hidden(folder) == []
+    left[1].write_bytes(b"half of it")
+    assert musetalk("models", "convert", folder, "--device", "cpu")[0] == 0
+    assert hidden(folder) == []
+
+
+def test_two_who_convert_take_turns(folder, monkeypatch):
+    """The second one finds that there is nothing to do any more."""
+    waits, made = threading.Event(), []
+
+    def other():
+        made.append(convert(str(folder), folder, CPU, torch.float32, lambda _: waits.set()))
+
+    thread, real = threading.Thread(target=other), conversion.load_files
+
+    def load_files(*arguments):
+        if not thread.ident:
+            thread.start()
+            assert waits.wait(LIMIT_S)
+        return real(*arguments)
+
+    monkeypatch.setattr(conversion, "load_files", load_files)
+    assert len(convert(str(folder), folder, CPU, torch.float32).files) == 3
+    thread.join()
+    assert made == [None]
 
 
 def test_figures_as_json(folder, musetalk):

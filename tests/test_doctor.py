@@ -17,7 +17,7 @@ from musetalk_cli.doctor.computing import (
     check_triton,
     runs_on,
 )
-from musetalk_cli.doctor.data import bytes_to_fetch, check_avatars, check_models
+from musetalk_cli.doctor.data import bytes_to_fetch, check_avatars, check_leftovers, check_models
 from musetalk_cli.doctor.devices import read_smi
 from musetalk_cli.doctor.environment import check_environment
 from musetalk_cli.doctor.extras import check_extras, own_requirements
@@ -35,6 +35,7 @@ from musetalk_cli.doctor.media import (
 )
 from musetalk_cli.errors import InputError, OutputError
 from musetalk_cli.nets.published import PUBLISHED
+from musetalk_cli.nets.turns import turn
 
 GIB = 1 << 30
 CUDA_13 = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120")
@@ -260,6 +261,8 @@ def test_the_extras_of_this_program_are_known():
     [
         (50 * GIB, 4 * GIB, "ok"),
         (3 * GIB, 4 * GIB, "warning"),
+        (4 * GIB + (64 << 20) - 1, 4 * GIB, "warning"),
+        (4 * GIB + (64 << 20), 4 * GIB, "ok"),
         (3 * GIB, 0, "ok"),
         (GIB // 2, 0, "warning"),
         (50 << 20, 0, "problem"),
@@ -374,6 +377,31 @@ def test_avatars(embedded, avatars_dir, tmp_path):
     assert "3 can speak: anna, demo, demo2." in [finding.detail for finding in found]
 
 
+def test_what_a_download_that_was_ended_has_left_is_named(tmp_path):
+    assert list(check_leftovers(tmp_path / "nowhere")) == []
+    left = tmp_path / "dwpose" / ".dw.onnx.0123456789abcdef.partial"
+    left.parent.mkdir()
+    left.write_bytes(bytes(3 << 20))
+    (found,) = check_leftovers(tmp_path)
+    assert (found.name, found.status) == ("models, unfinished", "warning")
+    assert found.detail == f"A download that was ended has left 1 file, 3 MiB: {left}."
+    assert found.fix == f"musetalk models download dwpose goes on with it; rm {left} removes it."
+    with turn(tmp_path, pytest.fail):
+        (found,) = check_leftovers(tmp_path)
+        assert (found.status, "writes to" in found.detail) == ("ok", True)
+
+
+def test_what_a_conversion_that_was_ended_has_left_is_named(tmp_path):
+    folder = tmp_path / "two words" / "sd-vae"
+    folder.mkdir(parents=True)
+    for name in "ab":
+        (folder / f".partial.{name}.safetensors").write_bytes(bytes(1 << 20))
+    found = list(check_models(folder.parent, "demo"))[-1]
+    assert found.detail.startswith("A conversion that was ended has left 2 files, 2 MiB: ")
+    assert found.fix.startswith("rm '/")
+    assert found.fix.count("'") == 4
+
+
 ENVIRONMENT = {
     "models folder": ({"MUSETALK_MODELS": "/nowhere"}, "problem", "is no folder"),
     "avatars folder": ({"MUSETALK_AVATARS": "/nowhere"}, "problem", "is no folder"),
@@ -381,6 +409,8 @@ ENVIRONMENT = {
     "ffmpeg": ({"IMAGEIO_FFMPEG_EXE": "/nowhere/ffmpeg"}, "problem", "is no file"),
     "hub": ({"HF_ENDPOINT": "huggingface.co"}, "problem", "is no address"),
     "hub's port": ({"HF_ENDPOINT": "http://a:99999999"}, "problem", "is no address"),
+    "token in quotes": ({"HF_TOKEN": "'hf_verysecret'"}, "problem", "HF_TOKEN stands in quotes"),
+    "token with a line end": ({"HF_TOKEN": "hf_very\nsecret"}, "problem", "that no token has"),
     "offline": ({"HF_HUB_OFFLINE": "1"}, "warning", "no weights are fetched"),
     "misspelt": ({"MUSETALK_MODLES": "x"}, "warning", "Nothing reads"),
     "threads": ({"OMP_NUM_THREADS": "many"}, "problem", "is no number"),
@@ -396,6 +426,7 @@ def test_variables_that_are_wrong(fault):
     assert (found.status, words in found.detail) == (status, True), found
     assert found.name == f"environment {next(iter(variables))}"
     assert found.fix
+    assert "secret" not in f"{found}"
 
 
 def test_variables_that_are_right(tmp_path):
@@ -404,8 +435,9 @@ def test_variables_that_are_right(tmp_path):
     assert (found.status, found.detail) == ("ok", "MUSETALK_MEMORY, MUSETALK_MODELS can be used.")
     (found,) = check_environment({"CUDA_VISIBLE_DEVICES": ""}, 8, gpu=False)
     assert (found.status, found.detail) == ("ok", "No variable of this program is set.")
-    secret = check_environment({"MUSETALK_TOKEN": "very-secret"}, 8, gpu=False)
-    assert "very-secret" not in str(list(secret))
+    secret = check_environment({"MUSETALK_TOKEN": "very-secret", "HF_TOKEN": " hf_secret\n"}, 8, gpu=False)
+    (found,) = secret
+    assert (found.status, found.detail) == ("ok", "HF_TOKEN, MUSETALK_TOKEN can be used.")
 
 
 def test_a_check_that_raises_or_hangs_is_a_problem_of_its_own():

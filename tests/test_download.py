@@ -7,6 +7,7 @@ import shutil
 import socket
 import threading
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 from hubs import COMMIT, Fault, HubServer, a_hub, git_blob, sha256
@@ -15,7 +16,8 @@ from lives import LIMIT_S
 from musetalk_cli.errors import InputError, ModelError, OutputError
 from musetalk_cli.nets import pins, record
 from musetalk_cli.nets.fetching import download
-from musetalk_cli.nets.hub import Hub, hub_of_environment
+from musetalk_cli.nets.hub import Hub
+from musetalk_cli.nets.hub_settings import hub_of_environment
 from musetalk_cli.nets.patience import TRIES
 from musetalk_cli.nets.pins import DWPOSE_HUB, FACE_PARSING_HUB, Pin
 from musetalk_cli.nets.proof import look
@@ -143,6 +145,47 @@ def test_a_server_that_dies_in_the_middle_is_asked_for_the_rest(hub, client, pla
     assert client[1] == [1.0, 1.0], "something came between"
 
 
+def replace_parser_config(hub, tag):
+    """Another file is in its place, of the same size."""
+    hub.publish(FACE_PARSING_HUB, "config.json", DATA[4000:1000:-1], small=True, tag=tag)
+
+
+def test_a_file_that_is_replaced_while_it_comes_is_told_and_never_mixed(hub, tmp_path):
+    """Of a hub whose tags are no digests."""
+    hub.publish(FACE_PARSING_HUB, "config.json", DATA[:3000], small=True, tag="one")
+    hub.fails("GET", Fault(cut=1000))
+    replacing = Hub(hub.url, sleep=lambda _: replace_parser_config(hub, "two"))
+    with pytest.raises(ModelError, match=r"config\.json was replaced on the hub while it came") as caught:
+        download("face-parsing", tmp_path, hub=replacing)
+    assert "again" in caught.value.hint
+    config = tmp_path / "face-parsing" / "config.json"
+    assert not config.exists()
+    assert [Path(path).name for path, _ in hub.bodies()] == ["config.json"] * 2
+    download("face-parsing", tmp_path, hub=replacing)
+    assert config.read_bytes() == DATA[4000:1000:-1]
+    assert names(config.parent) == ["config.json", "model.safetensors", "preprocessor_config.json"]
+
+
+def test_a_file_without_a_tag_is_never_put_together(hub, tmp_path):
+    """Neither within one download nor with what an earlier one has left."""
+    hub.publish(FACE_PARSING_HUB, "config.json", DATA[:3000], small=True, tag="")
+    hub.fails("GET", Fault(cut=1000))
+    config = tmp_path / "face-parsing" / "config.json"
+    config.parent.mkdir()
+    config.with_name(".config.json..partial").write_bytes(b"x" * 3000)
+    download("face-parsing", tmp_path, hub=Hub(hub.url, sleep=lambda _: replace_parser_config(hub, "")))
+    assert config.read_bytes() == DATA[4000:1000:-1]
+    assert {asked for path, asked in hub.bodies() if path.endswith("config.json")} == {None}
+
+
+def test_a_known_file_that_is_replaced_while_it_comes_is_told_by_its_digest(hub, place, tmp_path):
+    hub.fails("GET", Fault(cut=100_000))
+    replacing = Hub(hub.url, sleep=lambda _: hub.publish(DWPOSE_HUB, ONNX, DATA[::-1]))
+    with pytest.raises(ModelError, match="is another file than the one that is wanted"):
+        download("dwpose", tmp_path, hub=replacing)
+    assert names(place.parent) == []
+
+
 def test_a_server_that_takes_no_ranges_begins_anew(hub, client, place, tmp_path):
     hub.fails("GET", Fault(cut=100_000), Fault(whole=True))
     download("dwpose", tmp_path, hub=client[0])
@@ -264,7 +307,9 @@ def test_a_size_that_no_file_has_is_a_sentence(hub, client, tmp_path, size):
         download("dwpose", tmp_path, hub=client[0])
 
 
-@pytest.mark.parametrize("token", ["hf_very\nsecret", "hf_very\u201csecret", "hf_very secret"])
+@pytest.mark.parametrize(
+    "token", ["hf_very\nsecret", "hf_very\u201csecret", "hf_very secret", '"hf_verysecret"', "hf_secret;x"]
+)
 def test_a_token_that_is_none_is_refused_and_not_shown(monkeypatch, token):
     monkeypatch.setenv("HF_TOKEN", token)
     with pytest.raises(InputError, match="HF_TOKEN") as caught:

@@ -205,7 +205,7 @@ def convert(
     from musetalk_cli.nets.conversion import convert as write
 
     model, device, dtype = settled(replace(common.run, model=name))
-    made = write(model, common.run.models.path, device, dtype)
+    made = write(model, common.run.models.path, device, dtype, say)
     if common.json:
         files = [] if made is None else [str(path) for path in made.files]
         seconds = (None, None) if made is None else (made.before_s, made.after_s)

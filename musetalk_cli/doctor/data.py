@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import get_args
 
 from musetalk_cli.avatar.lookup import Home, find_all
 from musetalk_cli.avatar.names import quoted
 from musetalk_cli.avatar.pictures import file_problems
 from musetalk_cli.avatar.store import latents_format, load_meta
 from musetalk_cli.avatar.workspace import list_unfinished
+from musetalk_cli.budget import gibibytes
 from musetalk_cli.doctor.findings import Finding
 from musetalk_cli.errors import AvatarError, ModelError
 from musetalk_cli.nets.embedded import DEMO
 from musetalk_cli.nets.files import MODELS, NO_CARD, RANDOM, read_card, resolve
 from musetalk_cli.nets.proof import Seen, look
 from musetalk_cli.nets.published import DWPOSE, FACE_PARSING, LAYOUTS, PUBLISHED, TAESD, complete
+from musetalk_cli.nets.turns import Leftover, Work, is_written_to, leftovers
 
 MOST_NAMES = 5
 """Names that stand in a line."""
@@ -40,6 +44,30 @@ def check_models(models_dir: Path, model: str | None) -> Iterator[Finding]:
     yield _check_named(DEMO, models_dir)
     if model is not None and model not in {DEMO, RANDOM, *PUBLISHED}:
         yield _check_named(model, models_dir)
+    yield from check_leftovers(models_dir)
+
+
+def check_leftovers(models_dir: Path) -> Iterator[Finding]:
+    """What downloads and conversions that were ended have left there, how large it is, and what to type."""
+    found = leftovers(models_dir)
+    if found and is_written_to(models_dir):
+        yield Finding("models, unfinished", "ok", f"A program writes to {models_dir} now.")
+        return
+    for work in get_args(Work):
+        if mine := [left for left in found if left.work == work]:
+            files = "1 file" if len(mine) == 1 else f"{len(mine)} files"
+            listed = _listed([str(left.path) for left in mine])
+            size = gibibytes(sum(left.bytes for left in mine))
+            detail = f"A {work} that was ended has left {files}, {size}: {listed}."
+            yield Finding("models, unfinished", "warning", detail, _fix_of(mine))
+
+
+def _fix_of(found: Sequence[Leftover]) -> str:
+    """What goes on with unfinished files, and what removes them."""
+    folders = {left.path.parent.name for left in found if left.work == "download"}
+    names = [name for name, parts in PUBLISHED.items() if folders & {part.folder for part in parts}]
+    remove = f"rm {' '.join(shlex.quote(str(left.path)) for left in found)}"
+    return f"musetalk models download {names[0]} goes on with it; {remove} removes it." if names else remove
 
 
 def _check_published(name: str, files: list[Seen], models_dir: Path, *, own: bool) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from musetalk_cli.budget import VARIABLE, parse_size
 from musetalk_cli.doctor.findings import Finding
 from musetalk_cli.errors import InputError
-from musetalk_cli.nets.hub import checked_endpoint
+from musetalk_cli.nets.hub_settings import checked_endpoint, checked_token
 from musetalk_cli.run.cache import VARIABLE as CACHE
 
 KNOWN = (
@@ -100,5 +100,6 @@ _RULES: dict[str, Callable[[str], object]] = {
     CACHE: lambda value: value and parse_size(value, CACHE),
     "IMAGEIO_FFMPEG_EXE": _ffmpeg,
     "HF_ENDPOINT": lambda value: value and checked_endpoint(value),
+    "HF_TOKEN": checked_token,
 }
 """What raises an `InputError` where a variable cannot be used."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from musetalk_cli.budget import gibibytes, machine_memory
 from musetalk_cli.doctor.findings import Finding
+from musetalk_cli.nets.fetching import SPARE
 
 LITTLE_DISK, NO_DISK = 1 << 30, 100 << 20
 LITTLE_MEMORY, NO_MEMORY = 2 << 30, 512 << 20
@@ -47,8 +48,9 @@ def check_disk(places: Mapping[str, tuple[Path, int]], to_fetch: int) -> Iterato
         name, detail = f"disk, {what}", f"{gibibytes(free)} free in {path}."
         if free < NO_DISK:
             yield Finding(name, "problem", detail, "Free some space there.")
-        elif what == "models" and free < to_fetch:
-            detail = f"{detail[:-1]}, and the rest of v15 takes {gibibytes(to_fetch)}."
+        elif what == "models" and to_fetch and free < to_fetch + SPARE:
+            stay = f"and {gibibytes(SPARE)} stay free"
+            detail = f"{detail[:-1]}; the rest of v15 takes {gibibytes(to_fetch)}, {stay}."
             yield Finding(
                 name, "warning", detail, "Free some space, or choose another disk with --models-dir."
             )

@@ -29,6 +29,7 @@ from musetalk_cli.nets.loading import named_tensors
 from musetalk_cli.nets.proof import digest_of
 from musetalk_cli.nets.published import LAYOUTS, Part
 from musetalk_cli.nets.record import Entry
+from musetalk_cli.nets.turns import PARTIAL, Notice, turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,13 @@ class Converted:
     after_s: float
 
 
-def convert(model: str, models_dir: Path, device: torch.device, dtype: torch.dtype) -> Converted | None:
+def convert(
+    model: str,
+    models_dir: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    notice: Notice = lambda _: None,
+) -> Converted | None:
     """Write `.safetensors` beside the pickles of a model; None where it has none.
 
     Args:
@@ -54,29 +61,48 @@ def convert(model: str, models_dir: Path, device: torch.device, dtype: torch.dty
         models_dir: The models folder.
         device: Where loading is timed.
         dtype: In which format.
+        notice: Told that another program is waited for.
 
     Raises:
         ModelError: There is no such model, or it cannot be loaded; nothing was written.
         OutputError: A file cannot be written.
     """
-    files = resolve(model, models_dir)
+    while True:
+        files = resolve(model, models_dir)
+        olds = {
+            role: path
+            for role in LAYOUTS[files.version].parts()
+            if role.endswith("_weights") and (path := getattr(files, role)).suffix != ".safetensors"
+        }
+        if not olds:
+            return None
+        root = next(iter(olds.values())).parents[1]
+        with turn(root, notice) as at_once:
+            if at_once:
+                return _convert(files, olds, root, device, dtype)
+
+
+def _convert(
+    files: BundleFiles, olds: Mapping[str, Path], root: Path, device: torch.device, dtype: torch.dtype
+) -> Converted:
+    """The same, by whoever has the folder's turn.
+
+    Args:
+        files: The model's files.
+        olds: Those that are pickles, by their role.
+        root: The folder of the bundle.
+        device: Where loading is timed.
+        dtype: In which format.
+    """
     parts = LAYOUTS[files.version].parts()
-    olds = {
-        role: path
-        for role in parts
-        if role.endswith("_weights") and (path := getattr(files, role)).suffix != ".safetensors"
-    }
-    if not olds:
-        return None
     before_s = _seconds_to_load(files, device, dtype)
     news = {role: path.with_name(_name(parts[role])) for role, path in olds.items()}
     with ExitStack() as stack:
-        hidden = {role: path.with_name(f".partial.{path.name}") for role, path in news.items()}
+        hidden = {role: path.with_name(f"{PARTIAL}.{path.name}") for role, path in news.items()}
         for role, path in hidden.items():
             stack.callback(path.unlink, missing_ok=True)
             _write(olds[role], path)
         after_s = _seconds_to_load(_with(files, hidden), device, dtype)
-        root = olds["unet_weights" if "unet_weights" in olds else next(iter(olds))].parents[1]
         record.write(root, {_local(news[role]): _entry(olds[role], hidden[role]) for role in olds})
         for role, path in hidden.items():
             _place(path, news[role])

@@ -8,29 +8,28 @@ left of a download that ended goes on where it stopped.
 from __future__ import annotations
 
 import errno
-import fcntl
 import functools
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from musetalk_cli.budget import gibibytes
 from musetalk_cli.errors import ModelError, OutputError
 from musetalk_cli.nets import record
-from musetalk_cli.nets.hub import Hub, NotThereError, hub_of_environment
+from musetalk_cli.nets.hub import Hub, NotThereError
+from musetalk_cli.nets.hub_settings import hub_of_environment
 from musetalk_cli.nets.pins import LATEST, HubFile, Pin, licence
 from musetalk_cli.nets.proof import Seen, Told, advance, look, pin_of, prove
 from musetalk_cli.nets.record import Entry
 from musetalk_cli.nets.transfer import SHA256, Order, is_right, transfer
+from musetalk_cli.nets.turns import PARTIAL, Notice, turn
 
-Notice = Callable[[str], None]
-"""Told a line that is worth knowing."""
 Stages = Callable[[str, int, int], None]
 """Told in which stage how many bytes of how many are done."""
-_SPARE = 64 << 20
+SPARE = 64 << 20
 """Bytes that stay free on the disk."""
 
 
@@ -75,41 +74,13 @@ def download(
         hub = hub or hub_of_environment()
         orders = [_order(hub, seen, models_dir) for seen in wanted]
         _check_room(models_dir, _left(orders))
-        with _alone(models_dir, notice) as at_once:
+        with turn(models_dir, notice) as at_once:
             if at_once:
                 return _fetch_all(hub, orders, models_dir, notice, told)
 
 
 def _left(orders: Sequence[Order]) -> int:
     return sum(max(0, order.remote.bytes - order.begun) for order in orders)
-
-
-@contextmanager
-def _alone(models_dir: Path, notice: Notice) -> Iterator[bool]:
-    """Be the only one who fetches into a folder: two would mix the bytes of a file.
-
-    Gives False where another one was waited for, who may have fetched what is wanted.
-
-    Raises:
-        OutputError: The folder cannot be made.
-    """
-    try:
-        models_dir.mkdir(parents=True, exist_ok=True)
-        lock = os.open(models_dir, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise OutputError(f"{models_dir} cannot be written: {error.strerror}.") from error
-    try:
-        at_once = True
-        with suppress(OSError):  # a file system without locks
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                at_once = False
-                notice(f"Another download into {models_dir} is waited for.")
-                fcntl.flock(lock, fcntl.LOCK_EX)
-        yield at_once
-    finally:
-        os.close(lock)
 
 
 def _fetch_all(hub: Hub, orders: Sequence[Order], models_dir: Path, notice: Notice, told: Stages) -> Fetched:
@@ -185,7 +156,7 @@ def _check_room(models_dir: Path, needed: int) -> None:
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
-    if needed + _SPARE > free:
+    if needed + SPARE > free:
         raise OutputError(
             f"{models_dir} has room for {gibibytes(free)}, and {gibibytes(needed)} are to be fetched.",
             "Free some space, or choose another disk with --models-dir.",
@@ -236,7 +207,7 @@ def _put(order: Order, digest: str, models_dir: Path, notice: Notice) -> None:
                 os.replace(other, aside)  # noqa: PTH105 - replaces on Windows too
                 notice(f"{other} was another file; it is kept as {aside.name}, delete it if you need it not.")
         os.replace(order.partial, order.target)  # noqa: PTH105 - replaces on Windows too
-        for left in order.target.parent.glob(f".{order.target.name}.*.partial"):
+        for left in order.target.parent.glob(f".{order.target.name}.*{PARTIAL}"):
             left.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{order.target} cannot be written: {error.strerror}.") from error

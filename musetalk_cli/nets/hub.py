@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
-from musetalk_cli.errors import InputError, ModelError, first_line
+from musetalk_cli.errors import ModelError, first_line
 from musetalk_cli.nets.patience import PassingError, Patience, asked_wait
 from musetalk_cli.nets.pins import HubFile
 
@@ -31,7 +31,6 @@ TIMEOUT_S = 30.0
 _REDIRECTS = 5
 _BLOCK = 1 << 18
 _SIZE_DIGITS = 15
-_VISIBLE = re.compile(r"[!-~]+")
 
 
 class NotThereError(ModelError):
@@ -51,6 +50,21 @@ class Remote:
     bytes: int
     commit: str | None
     etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """The bytes of a file, as they come.
+
+    Attributes:
+        start: Where they begin, which is 0 where the hub takes no position.
+        etag: The tag of the file they are of, as `Remote` has it; empty where it does not say.
+        blocks: They, from there on. What ends too early is not told apart from the end.
+    """
+
+    start: int
+    etag: str
+    blocks: Iterator[bytes]
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -94,10 +108,9 @@ class Hub:
             with self._answer("HEAD", file, revision, {}) as (answer, before):
                 said = {**_headers(answer), **before}
                 size = said.get("x-linked-size") or said.get("content-length", "")
-                tag = said.get("x-linked-etag") or said.get("etag", "")
             if not (size.isdecimal() and len(size) <= _SIZE_DIGITS):
                 raise _failed(self, file, revision, "it does not say how large the file is")
-            return Remote(int(size), said.get("x-repo-commit"), tag.removeprefix("W/").strip('"'))
+            return Remote(int(size), said.get("x-repo-commit"), _tag(said))
 
         patience = self.patience(file, revision)
         while True:
@@ -111,10 +124,8 @@ class Hub:
         return Patience(self.sleep, lambda why: _failed(self, file, revision, why))
 
     @contextmanager
-    def read(self, file: HubFile, revision: str, start: int) -> Iterator[tuple[int, Iterator[bytes]]]:
-        """Where bytes of a file start, which is 0 where the hub takes no position, and they from there on.
-
-        What ends too early is not told apart from the end here.
+    def read(self, file: HubFile, revision: str, start: int) -> Iterator[Body]:
+        """The bytes of a file from a position on.
 
         Raises:
             NotThereError: It has no such file.
@@ -122,12 +133,12 @@ class Hub:
             PassingError: It cannot be reached, or the connection broke.
         """
         ranged = {"Range": f"bytes={start}-"} if start else {}
-        with self._answer("GET", file, revision, ranged) as (answer, _):
+        with self._answer("GET", file, revision, ranged) as (answer, before):
             first = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
             if answer.status == http.HTTPStatus.PARTIAL_CONTENT and (not first or int(first[1]) != start):
                 raise PassingError("it sent another part of the file")
             partial = answer.status == http.HTTPStatus.PARTIAL_CONTENT
-            yield (start if partial else 0), _blocks(answer)
+            yield Body(start if partial else 0, _tag({**_headers(answer), **before}), _blocks(answer))
 
     @contextmanager
     def _answer(
@@ -209,41 +220,6 @@ class Hub:
         return _failed(self, file, revision, f"it refused (status {status})")
 
 
-def hub_of_environment() -> Hub:
-    """The hub that `HF_ENDPOINT` names, else the public one; with `HF_TOKEN` and `HF_HUB_OFFLINE`.
-
-    Raises:
-        InputError: `HF_ENDPOINT` is no address of a server, or `HF_TOKEN` no token.
-    """
-    endpoint = checked_endpoint(os.environ.get("HF_ENDPOINT") or PUBLIC)
-    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
-    token = os.environ.get("HF_TOKEN", "").strip()
-    if token and not _VISIBLE.fullmatch(token):
-        raise InputError("HF_TOKEN holds a character that no token has.", "Copy it again from the hub.")
-    return Hub(endpoint, token or None, offline)
-
-
-def checked_endpoint(text: str) -> str:
-    """The address of a hub, without a slash at its end.
-
-    Raises:
-        InputError: It is no address of a server.
-    """
-    endpoint = text.rstrip("/")
-    try:
-        parts = urlsplit(endpoint)
-        usable = parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.username)
-        usable = usable and (parts.port is None or parts.port > 0) and bool(_VISIBLE.fullmatch(endpoint))
-        (parts.hostname or "").encode("idna")
-    except ValueError:
-        usable = False
-    if not usable:
-        raise InputError(
-            f"HF_ENDPOINT={endpoint} is no address of a hub.", f"Write it like {PUBLIC}, or leave it out."
-        )
-    return endpoint
-
-
 def address(endpoint: str, file: HubFile, revision: str) -> str:
     """Where a hub has a file."""
     return f"{endpoint}/{file.repository}/resolve/{quote(revision, safe='')}/{quote(file.path)}"
@@ -276,6 +252,10 @@ def _blocks(answer: Any) -> Iterator[bytes]:  # noqa: ANN401 - an answer of http
 
 def _headers(answer: Any) -> dict[str, str]:  # noqa: ANN401 - an answer of http.client
     return {key.lower(): value for key, value in answer.headers.items()}
+
+
+def _tag(said: dict[str, str]) -> str:
+    return (said.get("x-linked-etag") or said.get("etag", "")).removeprefix("W/").strip('"')
 
 
 def _reason(error: object) -> str:

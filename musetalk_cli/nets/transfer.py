@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from musetalk_cli.nets.hub import Hub, Remote
+from musetalk_cli.errors import ModelError
+from musetalk_cli.nets.hub import Body, Hub, Remote
 from musetalk_cli.nets.patience import PassingError
 from musetalk_cli.nets.pins import HubFile, Pin
 from musetalk_cli.nets.proof import BLOCK
+from musetalk_cli.nets.turns import PARTIAL
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Digest
@@ -48,12 +50,23 @@ class Order:
     def partial(self) -> Path:
         """Where it lies while it comes, by what it will be: never the beginning of another file."""
         mark = re.sub(r"[^0-9a-zA-Z]", "", self.pin.sha256 or self.remote.etag)[:16]
-        return self.target.with_name(f".{self.target.name}.{mark}.partial")
+        return self.target.with_name(f".{self.target.name}.{mark}{PARTIAL}")
+
+    @property
+    def digested(self) -> bool:
+        """A digest is known that tells the right file from any other one."""
+        tag = self.remote.etag
+        return bool(self.pin.sha256 or SHA256.fullmatch(tag) or _GIT.fullmatch(tag))
+
+    @property
+    def resumes(self) -> bool:
+        """What came of it can be gone on with: it is known whether the rest is of the same file."""
+        return bool(self.remote.etag) or self.digested
 
     @property
     def begun(self) -> int:
-        """Bytes of it that an earlier download left."""
-        return self.partial.stat().st_size if self.partial.is_file() else 0
+        """Bytes of it that an earlier download left, and that can be gone on with."""
+        return self.partial.stat().st_size if self.resumes and self.partial.is_file() else 0
 
 
 def transfer(hub: Hub, order: Order, told: Callable[[int], object]) -> str:
@@ -64,17 +77,19 @@ def transfer(hub: Hub, order: Order, told: Callable[[int], object]) -> str:
         ModelError: It cannot be had.
     """
     size, patience = order.remote.bytes, hub.patience(order.file, order.revision)
-    with order.partial.open("ab") as out:
+    with order.partial.open("ab" if order.resumes else "wb") as out:
         digest, furthest = _digest_of(order.partial), out.tell()
         told(min(furthest, size))
         while out.tell() < size:
             try:
-                with hub.read(order.file, order.revision, out.tell()) as (start, blocks):
-                    if start != out.tell():
+                position = out.tell() if order.resumes else 0
+                with hub.read(order.file, order.revision, position) as body:
+                    _check_same(order, body)
+                    if body.start != out.tell():
                         out.truncate(0)
                         out.seek(0)
                         digest = hashlib.sha256()
-                    for block in blocks:
+                    for block in body.blocks:
                         out.write(block)
                         digest.update(block)
                         told(min(out.tell(), size))
@@ -90,6 +105,19 @@ def transfer(hub: Hub, order: Order, told: Callable[[int], object]) -> str:
         out.flush()
         os.fsync(out.fileno())
     return digest.hexdigest()
+
+
+def _check_same(order: Order, body: Body) -> None:
+    """Refuse bytes of another file than those that came before: no digest would tell them apart.
+
+    Raises:
+        ModelError: They are of another one.
+    """
+    if not order.digested and body.etag and body.etag != order.remote.etag:
+        raise ModelError(
+            f"{order.file} was replaced on the hub while it came.",
+            "Run the same command again: it fetches the new one.",
+        )
 
 
 def is_right(order: Order, digest: str) -> bool:
