@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from lives import speech, write_sound
 
 from musetalk_cli.config import DataFolder, JobConfig, RunConfig, Sharpen
+from musetalk_cli.errors import OutputError
 from musetalk_cli.run.batch import rows
 from musetalk_cli.run.batch.job import BatchJob
 from musetalk_cli.run.batch.manifest import BatchDefaults, read_manifest
@@ -238,7 +239,17 @@ def test_a_bad_line_of_json_is_named(read, content, said):
         ("list.csv", "avatar,audio,audio\n", "twice"),
         ("list.csv", "audio,output\n", "has no column avatar"),
         ("list.csv", "source,output\n", "has no column audio"),
-        ("list.csv", 'avatar,audio\ndemo,"clips/a.wav\n', "is not CSV from line 2"),
+        (
+            "list.csv",
+            'avatar,audio\ndemo,clips/a.wav\ndemo,"clips/a.wav\ndemo,clips/a.wav\n',
+            "is not CSV: the quote that is opened in line 3 is never closed",
+        ),
+        (
+            "list.csv",
+            'avatar,audio\ndemo,"clips/a.wav\ndemo,clips/a.wav\ndemo,"clips/a.wav"\n',
+            "opened in line 2 is closed in line 4 in the middle of a field",
+        ),
+        ("list.csv", 'avatar,audio\ndemo,"clips"/a.wav\n', "opened in line 2 is closed there in the middle"),
         ("list.csv", "avatar,audio\n\xe9".encode("latin-1"), "see line 2"),
         ("list.csv", "avatar,audio".encode("utf-16"), "UTF-16"),
         ("list.csv", b"x" * (17 << 20), "larger than 16 MB"),
@@ -260,6 +271,29 @@ def test_an_output_does_not_leave_the_output_folder(read, place):
     with pytest.raises(ManifestError) as refused:
         read("avatar,audio,output\ndemo,clips/a.wav,../a.mp4\n", output_dir=place / "made")
     assert "leads out of --output-dir" in refused.value.problems[0]
+
+
+def test_a_quote_that_is_closed_in_a_later_line_is_told_where_it_is_opened(read):
+    with pytest.raises(ManifestError) as refused:
+        read(
+            'avatar,audio,output\n"demo,clips/a.wav,a.mp4\ndemo",clips/a.wav,b.mp4\nnobody,clips/a.wav,c.mp4\n'
+        )
+    assert refused.value.problems[0] == "line 2: the quote of its avatar is closed in a later line."
+    assert refused.value.problems[1].startswith("line 4: There is no avatar nobody")
+
+
+@pytest.mark.parametrize(
+    ("below", "said"),
+    [("", "is no folder"), ("/x/y", "cannot be made: {file} is no folder"), ("/" + "y" * 300, "")],
+)
+def test_a_folder_for_outputs_that_is_none_is_one_sentence(read, place, below, said):
+    file = place / "a file"
+    file.touch()
+    folder = Path(f"{file}{below}")
+    with pytest.raises(OutputError) as refused:
+        read("avatar,audio\ndemo,clips/a.wav\ndemo,clips/b.wav\n", output_dir=folder)
+    assert refused.value.message.startswith(f"--output-dir {folder} ")
+    assert said.format(file=file) in refused.value.message
 
 
 def test_the_number_of_jobs_is_bounded(read, monkeypatch):

@@ -85,14 +85,14 @@ def test_an_actor_tells_how_far_its_job_is_while_it_does_it(monkeypatch):
 
     def do_job(data, kept, progress, prepares):
         prepares()
-        told.append(json.loads(speaker.standing(7)))
+        told.append(json.loads(speaker.how_far(7)))
         progress(3, 9)
-        told.append(json.loads(speaker.standing(7)))
-        told.append(json.loads(speaker.standing(6)))
+        told.append(json.loads(speaker.how_far(7)))
+        told.append(json.loads(speaker.how_far(6)))
         return {"state": "done"}
 
     monkeypatch.setattr("musetalk_cli.run.batch.work.do_job", do_job)
     speaker = Speaker(1)
-    assert json.loads(speaker.standing(7)) == {}
+    assert json.loads(speaker.how_far(7)) == {}
     assert json.loads(speaker.do(7, "{}")) == {"state": "done", "said": []}
     assert told == [{"frames": 0, "total": 0, "signs": 1}, {"frames": 3, "total": 9, "signs": 1}, {}]

@@ -233,7 +233,7 @@ class RayPool:
         for place, job in self._jobs.items():
             if place not in waiting and now - job.asked_at >= ASK_EVERY_S:
                 job.asked_at = now
-                ask = self._actors[place].standing.options(concurrency_group=_ASIDE)
+                ask = self._actors[place].how_far.options(concurrency_group=_ASIDE)
                 self._asked[ask.remote(job.number)] = (place, job.number)
 
     def _answered_how_far(self, reference: Any) -> list[Event]:  # noqa: ANN401 - Ray's, which has no types here

@@ -16,7 +16,7 @@ from musetalk_cli.nets.embedded import DEMO
 from musetalk_cli.nets.files import RANDOM, resolve
 from musetalk_cli.nets.published import LAYOUTS
 from musetalk_cli.run.batch.job import BatchJob
-from musetalk_cli.run.batch.outputs import OutputChecks
+from musetalk_cli.run.batch.outputs import OutputChecks, check_output_dir
 from musetalk_cli.run.batch.rows import MAX_JOBS, ManifestError, Row, read_rows
 from musetalk_cli.run.defaults import settle
 from musetalk_cli.timeline import parse_fps
@@ -55,7 +55,10 @@ def read_manifest(path: Path, defaults: BatchDefaults) -> list[BatchJob]:
 
     Raises:
         ManifestError: It cannot be read, or lines of it cannot be used; every one is in `problems`.
+        OutputError: The folder of the outputs is none and cannot be made.
     """
+    if defaults.output_dir is not None:
+        check_output_dir(defaults.output_dir)
     found = read_rows(path)
     problems = dict(found.problems)
     # by one name, however the folder was reached: by the output's name a finished job is found again

@@ -12,6 +12,21 @@ from musetalk_cli.sinks.checks import check_writable
 from musetalk_cli.sinks.encoded import container_of
 
 
+def check_output_dir(folder: Path) -> None:
+    """Refuse a folder for outputs that is none, or that cannot be made where it is to be.
+
+    Raises:
+        OutputError: It is so.
+    """
+    try:
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    except OSError as error:  # a name that is too long, or a folder that cannot be entered
+        raise OutputError(f"--output-dir {folder} cannot be used: {error.strerror}.") from error
+    if not there.is_dir():
+        why = "is no folder" if there == folder else f"cannot be made: {there} is no folder"
+        raise OutputError(f"--output-dir {folder} {why}.", "Name a folder.")
+
+
 class OutputChecks:
     """Looks at the outputs of a batch.
 

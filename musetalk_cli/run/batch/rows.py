@@ -31,6 +31,7 @@ COLUMNS = (*FACES, "audio", "output", "fps", "sharpen", "model")
 TABLE = "job"
 """Name of the tables of a manifest in TOML."""
 _DELIMITERS = ",;\t"
+_CLOSE = "Close the quote where its field ends; write a quote inside of one twice."
 _COLUMNS_ARE = f"The columns are {', '.join(COLUMNS)}."
 
 
@@ -136,6 +137,8 @@ def _read_csv(path: Path, text: str) -> Rows:
         if len(fields) > len(names):
             more = f"{len(fields)} fields, and there are {len(names)} columns"
             found.problems[f"line {line}"] = f"it has {more}; put a name with a {delimiter!r} in quotes."
+        elif over := [name for name, text in zip(names, fields, strict=False) if "\n" in text]:
+            found.problems[f"line {line}"] = f"the quote of its {over[0]} is closed in a later line."
         else:
             found.add(f"line {line}", dict(zip(names, fields, strict=False)))
     return found
@@ -156,9 +159,17 @@ def _records(path: Path, reader: _Reader) -> Iterator[tuple[int, list[str]]]:
                 yield begins, fields
             begins = reader.line_num + 1
     except csv.Error as error:
-        raise ManifestError(
-            f"{path} is not CSV from line {begins} on: {error}.", "Close every quote that is open."
-        ) from None
+        raise ManifestError(f"{path} is not CSV: {_told(error, begins, reader.line_num)}.", _CLOSE) from None
+
+
+def _told(error: csv.Error, begins: int, ends: int) -> str:
+    """What is wrong with a record of these lines."""
+    if "unexpected end of data" in str(error):
+        return f"the quote that is opened in line {begins} is never closed"
+    if "expected after" in str(error):
+        where = "there" if begins == ends else f"in line {ends}"
+        return f"the quote that is opened in line {begins} is closed {where} in the middle of a field"
+    return f"line {begins} cannot be read ({error})"
 
 
 class _Reader(Protocol):

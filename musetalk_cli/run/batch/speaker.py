@@ -27,7 +27,7 @@ class Speaker:
         set_threads(threads)
         self._kept = Kept()
         self._said = _Said()
-        self._standing = _Standing()
+        self._how_far = _HowFar()
         logging.getLogger("musetalk_cli").addHandler(self._said)
 
     def ready(self) -> int:
@@ -38,27 +38,27 @@ class Speaker:
         """Do a job.
 
         Args:
-            number: What `standing` is asked for it by.
+            number: What `how_far` is asked for it by.
             task: What `BatchJob.to_json` gave.
         """
         from musetalk_cli.run.batch.work import do_job
 
         self._said.lines.clear()
-        now = self._standing
+        now = self._how_far
         now.begin(number)
         answer = do_job(strict_json.parse(task), self._kept, now.advance, now.prepares)
         answer |= {"said": self._said.lines[:SAID_LINES]}
         return strict_json.dump(strict_json.finite(answer), compact=True)
 
-    def standing(self, number: int) -> str:
+    def how_far(self, number: int) -> str:
         """How far a job is: `frames` of `total`, and `signs` of what makes no frames; `{}` where it is none.
 
         It answers while `do` works, in a thread of its own.
         """
-        return strict_json.dump(self._standing.of(number), compact=True)
+        return strict_json.dump(self._how_far.of(number), compact=True)
 
 
-class _Standing:
+class _HowFar:
     """How far the job is that is done now; told by the threads that do it, asked by another one."""
 
     def __init__(self) -> None:
