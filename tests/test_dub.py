@@ -1,8 +1,10 @@
 """A video and a sound into a video: prepared once, found again, played forward in its own time."""
 
 import json
+import os
 import shutil
 import threading
+from dataclasses import replace
 from fractions import Fraction
 
 import cv2
@@ -225,9 +227,21 @@ def test_the_key_depends_on_content_networks_and_options(models, clip, tmp_path)
     run = RunConfig(DataFolder(models, "flag"), DataFolder(tmp_path, "flag"), str(models))
     key = dubbing.source_key(run, clip)
     assert dubbing.source_key(run, shutil.copy(clip, tmp_path / "copy.avi")) == key
-    from dataclasses import replace
-
     assert dubbing.source_key(replace(run, precision="fp16"), clip) != key
     bare = shutil.copytree(models, tmp_path / "bare")
     shutil.rmtree(bare / "dwpose")
     assert dubbing.source_key(replace(run, models=DataFolder(bare, "flag")), clip) != key
+
+
+def test_the_key_depends_on_the_bytes_of_networks_and_not_on_where_or_when_they_came(models, clip, tmp_path):
+    def key_in(folder):
+        return dubbing.source_key(RunConfig(DataFolder(folder, "flag"), model=str(folder)), clip)
+
+    folder = shutil.copytree(models, tmp_path / "elsewhere" / models.name)
+    weights = max((folder / "sd-vae").iterdir(), key=lambda path: path.stat().st_size)
+    os.utime(weights, (1, 1))
+    assert key_in(folder) == key_in(models)
+    data = weights.read_bytes()
+    weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    os.utime(weights, (1, 1))
+    assert key_in(folder) != key_in(models)
