@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from musetalk_cli.avatar.data import Avatar
 from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import JobConfig, SilenceLevel
-from musetalk_cli.engine.session import SessionOptions
+from musetalk_cli.engine.session_options import SessionOptions
 from musetalk_cli.engine.windows import OFFLINE_HOP
 from musetalk_cli.nets.bundle import Bundle
 from musetalk_cli.run.job import make_engine

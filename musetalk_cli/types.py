@@ -143,6 +143,7 @@ class FrameRequest:
         utterance: What it is of; None where nothing is said.
         short: It was made with less look-ahead than it wants.
         ends: Segments of the sound that end in its slice, as their sender says: their numbers, or None.
+        elsewhere: Another session shows it; it is made where its batch has a frame that this one shows.
     """
 
     index: int
@@ -159,6 +160,7 @@ class FrameRequest:
     utterance: Utterance | None = None
     short: bool = False
     ends: tuple[int | None, ...] = ()
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

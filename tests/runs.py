@@ -10,7 +10,7 @@ from clocks import FakeClock
 from musetalk_cli.bench.synthetic import synthetic_avatar
 from musetalk_cli.config import JobConfig
 from musetalk_cli.engine.engine import Engine
-from musetalk_cli.engine.session import SessionOptions
+from musetalk_cli.engine.session_options import SessionOptions
 from musetalk_cli.live.device_loop import DeviceLoop
 from musetalk_cli.live.ends import Ends
 from musetalk_cli.live.observe import Observer

@@ -12,7 +12,7 @@ from musetalk_cli.bench.synthetic import synthetic_avatar
 from musetalk_cli.config import JobConfig, SilenceLevel
 from musetalk_cli.engine.engine import Engine
 from musetalk_cli.engine.fate import decide
-from musetalk_cli.engine.session import SessionOptions
+from musetalk_cli.engine.session_options import SessionOptions
 from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.nets.audio_encoder import AudioEncoder
 from musetalk_cli.types import Fate

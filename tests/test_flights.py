@@ -18,7 +18,8 @@ from musetalk_cli.engine.hearing import Hearing
 from musetalk_cli.engine.hops import HopGrid, HopPlanner
 from musetalk_cli.engine.image_steps import ImageSteps
 from musetalk_cli.engine.repair import Repair
-from musetalk_cli.engine.session import Session, SessionOptions
+from musetalk_cli.engine.session import Session
+from musetalk_cli.engine.session_options import SessionOptions
 from musetalk_cli.engine.windows import FeatureStream
 from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.nets.generator import Generator

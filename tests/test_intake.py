@@ -13,7 +13,7 @@ from musetalk_cli.bench.stand_in import deaf, stand_in
 from musetalk_cli.bench.synthetic import synthetic_avatar
 from musetalk_cli.config import JobConfig, SilenceLevel
 from musetalk_cli.engine.engine import Engine
-from musetalk_cli.engine.session import SessionOptions
+from musetalk_cli.engine.session_options import SessionOptions
 from musetalk_cli.handoff import HandoffClosed
 from musetalk_cli.live.intake import PATIENCE_S, Intake
 from musetalk_cli.live.playout import PlayoutSchedule

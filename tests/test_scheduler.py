@@ -12,7 +12,7 @@ from musetalk_cli.bench.synthetic import synthetic_avatar
 from musetalk_cli.config import JobConfig, SilenceLevel
 from musetalk_cli.engine.engine import Engine
 from musetalk_cli.engine.scheduler import BATCHES_FINISHED, FREE_FRAMES, Scheduler
-from musetalk_cli.engine.session import SessionOptions
+from musetalk_cli.engine.session_options import SessionOptions
 from musetalk_cli.measure.stages import StageStats
 
 ROOM = 4
@@ -235,3 +235,24 @@ def test_the_hop_whose_frames_come_first_is_encoded_first(device):
     assert device.scheduler.next_hop(to_fill=False) is late, "the other has a batch of requests waiting"
     device.advance(late)
     assert device.scheduler.next_hop(to_fill=True) is None, "all together they fill the batch"
+
+
+@pytest.mark.parametrize("pieces", [(3.0,), (1.1, 0.3, 1.6), (0.5,) * 6, (0.07,) * 42 + (0.06,)])
+def test_batches_of_a_recording_are_full_however_fast_its_sound_comes(device, pieces):
+    """Also where a hop does not end with a batch: 25 frames are six batches of 4 and one frame."""
+    session = device.open(25, hop=Fraction(1), fills_batches=True)
+    served = []
+
+    def serve():
+        while batch := device.batch():
+            served.append(batch.count(session))
+
+    for seconds in pieces:
+        device.say(session, seconds)
+        device.encode(session)
+        serve()
+    session.end_sound(0.0)
+    device.encode(session)
+    serve()
+    assert served == [ROOM] * 18 + [3]
+    assert session.is_done

@@ -15,7 +15,7 @@ from handmade import passed_through
 from musetalk_cli.bench.synthetic import synthetic_avatar, synthetic_sound
 from musetalk_cli.config import JobConfig, SilenceLevel
 from musetalk_cli.engine.engine import Engine
-from musetalk_cli.engine.session import SessionOptions
+from musetalk_cli.engine.session_options import SessionOptions
 from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.timeline import mirrored
 from musetalk_cli.types import Clip, Fate

@@ -12,7 +12,7 @@ from runs import BATCH, CHUNK, FPS, FRAME, LIVE, OFFLINE, PACED, TIMEOUT_S, Gate
 
 from musetalk_cli.config import SilenceLevel
 from musetalk_cli.engine.scheduler import BATCHES_FINISHED
-from musetalk_cli.engine.session import SessionOptions
+from musetalk_cli.engine.session_options import SessionOptions
 from musetalk_cli.live.policy import BATCHES_BUFFERED, FRAMES_QUEUED, UNHEARD_S
 from musetalk_cli.measure.trace import Trace
 from musetalk_cli.timeline import Timeline

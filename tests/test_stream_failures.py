@@ -11,7 +11,7 @@ from runs import BATCH, LIVE, OFFLINE, PACED, TIMEOUT_S, Gated, Run, Sink, Sourc
 
 from musetalk_cli.config import SilenceLevel
 from musetalk_cli.engine.compositor import CpuPath
-from musetalk_cli.engine.session import SessionOptions
+from musetalk_cli.engine.session_options import SessionOptions
 from musetalk_cli.errors import InputError, OutputError
 from musetalk_cli.live.sink_worker import BEHIND_S
 

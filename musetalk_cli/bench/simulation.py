@@ -15,7 +15,7 @@ from typing import NamedTuple
 from musetalk_cli.avatar.data import Avatar
 from musetalk_cli.config import SilenceLevel
 from musetalk_cli.engine.engine import Engine
-from musetalk_cli.engine.session import SessionOptions
+from musetalk_cli.engine.session_options import SessionOptions
 from musetalk_cli.live.intake import Intake
 from musetalk_cli.live.jitter_buffer import JitterBuffer
 from musetalk_cli.live.playout import PlayoutSchedule

@@ -27,8 +27,9 @@ from musetalk_cli.engine.hops import HopGrid, HopPlanner
 from musetalk_cli.engine.image_steps import ImageSteps
 from musetalk_cli.engine.rehearsal import Rehearsal
 from musetalk_cli.engine.repair import Repair
-from musetalk_cli.engine.scheduler import FIRST_FRAMES, Scheduler
-from musetalk_cli.engine.session import Session, SessionOptions
+from musetalk_cli.engine.scheduler import FIRST_FRAMES, FREE_FRAMES, Scheduler
+from musetalk_cli.engine.session import Session
+from musetalk_cli.engine.session_options import SessionOptions
 from musetalk_cli.engine.windows import Encode, FeatureStream
 from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.nets.audio_encoder import AudioEncoder, EncodeRequest
@@ -180,7 +181,8 @@ class Engine:
         grid = HopGrid(timeline.wait + 1 / fps if options.live else hop, hop)
         planner = HopPlanner(timeline, options.silence, grid, restarts=options.live)
         hearing = Hearing(timeline, features, planner, sample_rate, channels)
-        session = Session(avatar, hearing, timeline, stream, options)
+        company = FREE_FRAMES * self.batch_sizes[-1]
+        session = Session(avatar, hearing, timeline, stream, options, company)
         # in this order: a session that takes part may be stepped at once, and no step is to copy an avatar
         with told():
             self.images.hold(avatar)

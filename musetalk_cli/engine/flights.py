@@ -26,7 +26,7 @@ class _Flight:
         batch: The requests, those for pass-through frames among them.
         made: Those that the networks make, with their source frames.
         fetch: Waits for the patches of these, in their order, and for the marks after them; None where there
-            are none.
+            are none, or nobody wants them here.
         passed: Recorded after all of its work; None where the device does everything at once.
     """
 
@@ -93,7 +93,7 @@ class Flights:
             for session, request in batch
             if request.fate.is_made
         ]
-        if not made:
+        if not made or all(request.elsewhere for _, request in batch):
             return _Flight(batch, made, None, None)
         sources = [source for _, source in made]
         tokens = [request.tokens for request, _ in made if request.tokens is not None]
@@ -134,7 +134,7 @@ class Flights:
             patches = iter(self._repair.mend(flight.made, flight.fetch(), self._images))
         with self._stats.span("paste"):
             for session, request in flight.batch:
-                patch = next(patches) if request.fate.is_made else None
+                patch = next(patches, None) if request.fate.is_made else None
                 with alone(session):
                     session.assemble(request, patch, self._stats.clock.now())
 

@@ -153,16 +153,20 @@ class Hearing:
         """Take the sound of a due hop's frames."""
         return self._sound.take(hop.frames, final=hop.final)
 
-    def plan(self, hop: Hop, *, made: bool) -> list[EncodeRequest]:
+    def plan(self, hop: Hop, *, made: bool, heard: bool = True) -> list[EncodeRequest]:
         """Move past a due hop; what is to be encoded for it.
 
         Args:
             hop: What `due` gave.
-            made: The networks make one of its frames, at the least; `tokens` must be called then.
+            made: The networks make one of its frames, at the least.
+            heard: What they hear is wanted here; `tokens` must be called where both is so.
         """
         self._planner.plan(hop)
-        if made:
+        if made and heard:
             return self._features.ask(hop.frames, hop.begin, hop.end)
+        if made:
+            self._features.leave_out(hop.frames, hop.begin, hop.end)
+            return []
         self._features.skip(hop.frames, hop.begin)
         return []
 

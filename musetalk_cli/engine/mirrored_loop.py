@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-from musetalk_cli.timeline import Timeline, mirrored
+from musetalk_cli.avatar.description import AvatarMeta
+from musetalk_cli.timeline import Timeline, ceil_div, mirrored
+
+SHORTEST_REST = Fraction(2, 5)
+"""Seconds of neighbouring frames at rest in which silence stays."""
 
 
 class MirroredLoop:
@@ -33,6 +37,12 @@ class MirroredLoop:
         self._frame = 0
         self._shown = -1
         self._step = -1
+
+    @classmethod
+    def of(cls, meta: AvatarMeta, timeline: Timeline) -> MirroredLoop:
+        """That of an avatar."""
+        shortest = ceil_div(SHORTEST_REST * meta.fps, 1)
+        return cls(meta.frames, timeline, meta.fps, meta.rest_frames, shortest)
 
     def next(self, *, resting: bool) -> int:
         """The source frame of the next frame."""

@@ -106,12 +106,26 @@ class Scheduler:
         """
         busy = [row for row in self._rows if row.busy and row.session.failure is None]
         most = self._most(busy)
+        short = [row for row in busy if self._is_short(row.session, most)]
         if to_fill and sum(row.session.waiting for row in busy) >= most:
-            return None
-        short = [row for row in busy if row.session.waiting < most and row.session.hop_ready() is not None]
+            short = [row for row in short if row.session.options.fills_batches]
         # the first frame of the hop comes after those that wait already
         first = min(short, key=lambda row: row.start + row.session.waiting * row.period, default=None)
         return None if first is None else first.session
+
+    def _is_short(self, session: Session, most: int) -> bool:
+        """True where a session has a due hop, and fewer frames than it could give to the next batch."""
+        if session.hop_ready() is None:
+            return False
+        if session.options.fills_batches:
+            return not session.fills(self._room, FREE_FRAMES * self._room)
+        return session.waiting < most
+
+    def _holds_back(self, session: Session) -> bool:
+        """True where a session's frames wait for more of them to fill the batch."""
+        if not session.options.fills_batches or session.is_planned:
+            return False
+        return not session.fills(self._room, FREE_FRAMES * self._room)
 
     def _most(self, rows: Sequence[_Row]) -> int:
         """Frames of the next batch: as many as are made before a session has nothing left to show.
@@ -128,6 +142,7 @@ class Scheduler:
         batch: Batch = []
         made = 0
         hungry = [row for row in self._rows if row.busy and row.session.waiting and not row.session.failure]
+        hungry = [row for row in hungry if not self._holds_back(row.session)]
         most = self._most(hungry)
         while hungry and len(batch) < FREE_FRAMES * self._room:
             row = min(hungry, key=lambda each: each.start)

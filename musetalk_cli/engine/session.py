@@ -4,48 +4,24 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
-from musetalk_cli.config import SilenceLevel
 from musetalk_cli.engine.fate import decide
 from musetalk_cli.engine.hearing import Hearing
 from musetalk_cli.engine.mirrored_loop import MirroredLoop
 from musetalk_cli.engine.pictures import Pictures
-from musetalk_cli.timeline import Timeline, ceil_div
-from musetalk_cli.types import Clip, Fate, Frame, FrameRequest, Image, Samples, StreamFormat, Utterance
+from musetalk_cli.engine.session_options import SessionOptions
+from musetalk_cli.timeline import Timeline, rows_in
+from musetalk_cli.types import Fate, Frame, FrameRequest, Image, Samples, StreamFormat, Utterance
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from musetalk_cli.avatar.data import Avatar
     from musetalk_cli.nets.audio_encoder import EncodeRequest
-
-SHORTEST_REST = Fraction(2, 5)
-"""Seconds of neighbouring frames at rest in which silence stays."""
-Due = Callable[[int], "float | None"]
-"""Monotonic seconds at which a frame is shown, as far as that is known."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SessionOptions:
-    """How a session treats silence and time.
-
-    Attributes:
-        silence: The level that is silence; None makes every frame.
-        idle: Pictures shown in silence, each of the avatar's size; None is the avatar's own frames.
-        live: Frames are shown as they come: hops begin with each utterance, and the first batches are small.
-        late_after_s: Seconds after which a frame that was due is held instead of made; infinite makes all.
-        due: When a frame is shown; None is as soon as its hop is complete.
-    """
-
-    silence: SilenceLevel | None = None
-    idle: Clip | None = None
-    live: bool = False
-    late_after_s: float = math.inf
-    due: Due | None = None
 
 
 class Session:
@@ -59,10 +35,12 @@ class Session:
         timeline: Index arithmetic at the stream's frame rate.
         stream: Format of the frames and their sound.
         options: How it treats silence and time.
+        company: How far apart two frames of one batch can be.
 
     Attributes:
         failure: What it failed with, by itself, or None; the engine does nothing more for it.
         hearing: Its sound, on the way to frames that can be made.
+        options: How it treats silence and time.
         shown_later: Frames of an utterance that were taken and wait to be shown; kept by who takes them.
     """
 
@@ -73,6 +51,7 @@ class Session:
         timeline: Timeline,
         stream: StreamFormat,
         options: SessionOptions,
+        company: int = 0,
     ) -> None:
         self.failure: Exception | None = None
         self.avatar = avatar
@@ -80,13 +59,13 @@ class Session:
         self.stream = stream
         self.timeline = timeline
         self.shown_later = 0
-        self._options = options
+        self.options = options
+        self._company = company
         self._pictures = Pictures(avatar, timeline, options.idle)
-        meta = avatar.meta
-        shortest = ceil_div(SHORTEST_REST * meta.fps, 1)
-        self._loop = MirroredLoop(meta.frames, timeline, meta.fps, meta.rest_frames, shortest)
+        self._loop = MirroredLoop.of(avatar.meta, timeline)
         self._period = float(1 / timeline.fps)
-        self._planned: deque[list[FrameRequest]] = deque()
+        # the frames of a hop, and whether its windows are encoded
+        self._planned: deque[tuple[list[FrameRequest], bool]] = deque()
         self._waiting: deque[FrameRequest] = deque()
         self._finished: deque[Frame] = deque()
         self._open_frames = 0
@@ -105,7 +84,7 @@ class Session:
     @property
     def waiting(self) -> int:
         """Requests that wait to be made, or to be understood."""
-        return len(self._waiting) + sum(map(len, self._planned))
+        return len(self._waiting) + sum(len(requests) for requests, _ in self._planned)
 
     @property
     def untaken(self) -> int:
@@ -119,7 +98,7 @@ class Session:
         Frames on their way count as those that are finished. It is infinite too where nothing is left in the
         middle of an utterance: small batches cost more for each frame, and a device behind would stay so.
         """
-        if not self._options.live or not self._is_to_be_made:
+        if not self.options.live or not self._is_to_be_made:
             return math.inf
         ahead = self.shown_later + len(self._finished) + self._open_frames - self.waiting
         said = self._waiting[0].utterance if self._waiting else None
@@ -129,14 +108,27 @@ class Session:
     @property
     def _is_to_be_made(self) -> bool:
         hop = self.hearing.due()
-        return (hop is not None and not hop.is_silent) or any(
-            request.fate.is_made for request in self._waiting
-        )
+        is_due = hop is not None and not hop.is_silent
+        return is_due or any(request.fate.is_made for request in self._waiting)
+
+    def fills(self, made: int, frames: int) -> bool:
+        """True where what waits ends a batch, of so many frames that are made, or of so many in all."""
+        waiting = chain(self._waiting, *(requests for requests, _ in self._planned))
+        for number, request in enumerate(waiting, 1):
+            made -= request.fate.is_made
+            if made < 0 or number == frames:
+                return True
+        return False
+
+    @property
+    def is_planned(self) -> bool:
+        """True once no frame comes any more: the sound has ended, or was stopped."""
+        return self._stopped or self.hearing.done
 
     @property
     def is_done(self) -> bool:
         """True once the sound has ended, or was stopped, and the last frame was finished."""
-        return (self._stopped or self.hearing.done) and self._open_frames == 0
+        return self.is_planned and self._open_frames == 0
 
     def interrupt(self) -> None:
         """Discard everything that was said and not yet shown; safe to call from any thread.
@@ -198,11 +190,11 @@ class Session:
             return []
         ready = self.hearing.ready(hop)
         utterance = self.hearing.utterance(hop.speech[0].onset)
-        sounds = self.hearing.sounds(hop)
+        sounds, part = self.hearing.sounds(hop), self.options.part
         requests = []
         for number, (frame, speech, sound) in enumerate(zip(hop.frames, hop.speech, sounds, strict=True)):
             source = self._loop.next(resting=speech.weight == 0)
-            late_from = self._due(frame, ready + number * self._period) + self._options.late_after_s
+            late_from = self._due(frame, ready + number * self._period) + self.options.late_after_s
             has_face = self.avatar.patches[source] is not None
             requests.append(
                 FrameRequest(
@@ -220,11 +212,14 @@ class Session:
                     utterance,
                     hop.short and utterance is not None,
                     sound.ends,
+                    not part.holds(frame),
                 )
             )
-        self._planned.append(requests)
+        made = any(request.fate.is_made for request in requests)
+        heard = made and part.hears(hop.frames, rows_in(hop.end), self.timeline, self._company)
+        self._planned.append((requests, heard))
         self._open_frames += len(requests)
-        return self.hearing.plan(hop, made=any(request.fate.is_made for request in requests))
+        return self.hearing.plan(hop, made=made, heard=heard)
 
     def understand(self, rows: Sequence[Tensor]) -> None:
         """Give the frames of the first hop that was advanced what they hear.
@@ -232,8 +227,8 @@ class Session:
         Args:
             rows: What the encoder gave for each request of `advance`.
         """
-        requests = self._planned.popleft()
-        if any(request.fate.is_made for request in requests):
+        requests, heard = self._planned.popleft()
+        if heard:
             tokens = self.hearing.tokens(rows)
             requests = [
                 replace(request, tokens=heard) if request.fate.is_made else request
@@ -243,7 +238,7 @@ class Session:
 
     def _due(self, frame: int, soonest: float) -> float:
         """When a frame is shown, as far as that is known, or else could be."""
-        due = None if self._options.due is None else self._options.due(frame)
+        due = None if self.options.due is None else self.options.due(frame)
         return soonest if due is None else due
 
     def hold_late(self, now: float) -> None:
@@ -276,18 +271,23 @@ class Session:
             patch: Its finished patch; None where it is not made, or its face is not a number.
             now: Monotonic seconds.
         """
+        if not request.elsewhere:
+            self._finish(request, patch, now)
+        self._open_frames -= 1
+        if self.options.part.ends_with(request.index):
+            self.stop()
+
+    def _finish(self, request: FrameRequest, patch: Image | None, now: float) -> None:
         idle = self._pictures.idle(request)
         fate = request.fate
         if fate.is_made:
             fate = decide(request.weight, has_face=True, late=False, broken=patch is None)
         image = self._pictures.show(request, fate, patch, idle, self._shown)
-        pts = self.timeline.pts(request.index)
-        self._finished.append(Frame(request, image, pts, now, fate, idle))
+        self._finished.append(Frame(request, image, self.timeline.pts(request.index), now, fate, idle))
         # what was made of sound before an interrupt is nothing that a late frame may hold on to
         if request.epoch == self._settled:
             self._shown = image
         self._said = request.utterance
-        self._open_frames -= 1
 
     def take(self) -> Frame:
         """Take the oldest finished frame; `untaken` says whether there is one."""

@@ -175,12 +175,8 @@ class FeatureStream:
             begin: Samples of the stream at the begin of their hop.
             end: Samples of the stream that they have heard; rows after these are zero.
         """
-        windows: Sequence[Window] = ()
-        needed, end_row = self._first_row(frames.start), rows_in(end)
-        if self._asked_rows < end_row or not self._asked_rows:
-            windows = self._cutter.cut(begin, end, needed)
-            self._asked_rows = end_row
-        self._asked.append(_Asked(frames, end_row, windows))
+        windows, needed = self._cut(frames, begin, end), self._first_row(frames.start)
+        self._asked.append(_Asked(frames, rows_in(end), windows))
         self._pass(frames, end)
         return [self._request(window, needed) for window in windows]
 
@@ -196,6 +192,11 @@ class FeatureStream:
             self._take_over(window, fresh, needed)
         return self._tokens(frames, end_row)
 
+    def leave_out(self, frames: range, begin: int, end: int) -> None:
+        """Move past frames as `ask` does, where nobody wants their tokens: later windows are the same."""
+        self._cut(frames, begin, end)
+        self._pass(frames, end)
+
     def skip(self, frames: range, begin: int) -> None:
         """Move past frames that are not made, of a hop that begins with sample `begin` of the stream."""
         self._pass(frames, begin)
@@ -205,6 +206,13 @@ class FeatureStream:
         self._cutter.mute(self._first_row(self._next_frame))
         self._rows = None
         self._asked_rows = 0
+
+    def _cut(self, frames: range, begin: int, end: int) -> Sequence[Window]:
+        """The windows that give rows which were not asked for yet."""
+        if 0 < self._asked_rows >= rows_in(end):
+            return ()
+        self._asked_rows = rows_in(end)
+        return self._cutter.cut(begin, end, self._first_row(frames.start))
 
     def _pass(self, frames: range, begin: int) -> None:
         self._next_frame = frames.stop

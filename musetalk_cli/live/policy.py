@@ -111,6 +111,11 @@ class StreamPolicy:
         return self if math.isinf(self.late_after_s) else replace(self, late_after_s=_late_after(chunk))
 
     @property
+    def fills_batches(self) -> bool:
+        """True where frames may wait for others: there is no result before all are made."""
+        return self.all_or_nothing
+
+    @property
     def speaks_live(self) -> bool:
         """True where somebody speaks to a stream that is watched as it goes, so that its delay counts."""
         return self.paced and self.own_time and not self.keeps_length

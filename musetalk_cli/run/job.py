@@ -15,7 +15,8 @@ from musetalk_cli.clock import Clock
 from musetalk_cli.config import JobConfig, RunConfig, SilenceLevel
 from musetalk_cli.engine.engine import Engine
 from musetalk_cli.engine.failures import told
-from musetalk_cli.engine.session import SessionOptions
+from musetalk_cli.engine.part import WHOLE, Part
+from musetalk_cli.engine.session_options import SessionOptions
 from musetalk_cli.errors import InputError
 from musetalk_cli.live.control import ControlHandle
 from musetalk_cli.live.device_loop import DeviceLoop
@@ -95,6 +96,7 @@ def run_job(
     kept: Kept | None = None,
     *,
     rests: bool = True,
+    part: Part = WHOLE,
 ) -> Report:
     """Make an avatar speak what a source says.
 
@@ -113,6 +115,7 @@ def run_job(
         settled: Told the job as it is done, before the sound starts.
         kept: What the job before this one has loaded, and the next one will find; None loads everything.
         rests: In silence the clip stays within its frames at rest, where it has some; else it goes on.
+        part: Frames that are made, where it is offline.
 
     Raises:
         MuseTalkError: Something named in its message cannot be used.
@@ -135,7 +138,7 @@ def run_job(
         if settled is not None:
             settled(job)
         ends = Ends(source, sinks, handle.stop, watch)
-        outcome = run_session(engine, avatar, job.silence, idle, policy, ends, handle, trace)
+        outcome = run_session(engine, avatar, job.silence, idle, policy, ends, handle, trace, part)
         return make_report(engine, outcome, float(job.fps), settings(engine, job, avatar_name))
 
 
@@ -148,6 +151,7 @@ def run_session(
     ends: Ends,
     handle: ControlHandle | None = None,
     trace: Trace | None = None,
+    part: Part = WHOLE,
 ) -> Outcome:
     """Run one stream on an engine that has no other, in this thread.
 
@@ -160,13 +164,14 @@ def run_session(
         ends: Source and sinks.
         handle: What interrupts the stream from outside, or None.
         trace: Where moments and the depths of queues go, or None.
+        part: Frames that are made, of a recording.
 
     Raises:
         MuseTalkError: Source, engine or a sink failed before the first frame, or at all where it is all or
             nothing.
     """
     loop = DeviceLoop(engine, engine.stats.clock)
-    stream = open_stream(engine, loop, avatar, silence, idle, policy, ends, trace)
+    stream = open_stream(engine, loop, avatar, silence, idle, policy, ends, trace, part=part)
     if handle is not None:
         handle.bind(stream)
     try:
@@ -191,6 +196,7 @@ def open_stream(
     ends: Ends,
     trace: Trace | None = None,
     fps: Fraction | None = None,
+    part: Part = WHOLE,
 ) -> Stream:
     """A stream with its session, for a loop that it is added to once it is open.
 
@@ -204,6 +210,7 @@ def open_stream(
         ends: Source and sinks.
         trace: Where moments and the depths of queues go, or None.
         fps: Frames per second; None is what the job says.
+        part: Frames that are made, of a recording.
     """
     job, source, clock = engine.job, ends.source, engine.stats.clock
     fps = fps or job.fps
@@ -211,7 +218,9 @@ def open_stream(
     if policy.paced:
         schedule = PlayoutSchedule(Timeline(fps, job.alignment), job.chunk, engine.costs.first_frames)
     due = None if schedule is None else schedule.expected
-    options = SessionOptions(silence, idle, policy.speaks_live, policy.late_after_s, due)
+    options = SessionOptions(
+        silence, idle, policy.speaks_live, policy.late_after_s, due, policy.fills_batches, part
+    )
     session = engine.open(avatar, fps, job.chunk, job.context, source.sample_rate, source.channels, options)
     observer = Observer(clock, float(job.chunk), source.sample_rate, trace)
     buffering = policy.buffering(fps, job.chunk, engine.batch_sizes[-1], job.ahead)

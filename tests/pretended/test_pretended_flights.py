@@ -11,7 +11,7 @@ from lives import speech, take_all
 
 from musetalk_cli.engine.costs import Costs
 from musetalk_cli.engine.engine import BATCHES_ON_CUDA
-from musetalk_cli.engine.session import SessionOptions
+from musetalk_cli.engine.session_options import SessionOptions
 from musetalk_cli.errors import DeviceError
 from pretended.cuda import pretended_gpu
 from pretended.device import Pace
