@@ -8,6 +8,7 @@ reads the faces has only to be given to the device before the next replay.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 import torch
@@ -16,6 +17,9 @@ from torch import Tensor
 from musetalk_cli.nets.generator import Generator
 
 Made = TypeVar("Made")
+
+_spoilt: list[torch.cuda.CUDAGraph] = []
+"""Graphs whose capture came to nothing: PyTorch's allocator of pinned memory asks them as long as it runs."""
 
 
 class Recorder:
@@ -40,16 +44,48 @@ class Recorder:
         """
         self._aside.wait_stream(torch.cuda.current_stream(self._device))
         graph = torch.cuda.CUDAGraph()
-        # around all of it: a capture that fails may not set the stream back
-        with torch.cuda.stream(self._aside):
-            work()
+        try:
+            # around all of it: a capture that fails may not set the stream back
+            with torch.cuda.stream(self._aside):
+                work()
+                made = self._captured(graph, work)
+        finally:
+            # what the work has read is free for others only behind it
+            torch.cuda.current_stream(self._device).wait_stream(self._aside)
+        return graph, made
+
+    def _captured(self, graph: torch.cuda.CUDAGraph, work: Callable[[], Made]) -> Made:
+        failures: list[Exception] = []
+        try:
             # what other threads ask of the device meanwhile, like an upload, spoils no capture
             with torch.cuda.graph(
                 graph, pool=self._pool, stream=self._aside, capture_error_mode="thread_local"
             ):
-                made = work()
-        torch.cuda.current_stream(self._device).wait_stream(self._aside)
-        return graph, made
+                try:
+                    return work()
+                except Exception as error:
+                    failures.append(error)
+                    raise
+        except Exception as error:
+            self._end(graph)
+            # the end of a capture that was spoilt fails too, and says only that something did before
+            raise (failures[0] if failures else error) from None
+
+    def _end(self, graph: torch.cuda.CUDAGraph) -> None:
+        """End what a capture that failed may have left open.
+
+        CUDA ends a spoilt capture as it is told to, but PyTorch stops at the error it gets for that: its
+        allocator would take memory for the pool, and give none back to the device, as long as it runs.
+        """
+        _spoilt.append(graph)
+        # the second is its name before PyTorch 2.8
+        names = ("_cuda_endAllocateToPool", "_cuda_endAllocateCurrentStreamToPool")
+        end = next((found for name in names if (found := getattr(torch._C, name, None))), None)  # noqa: SLF001
+        # it has ended where the failure is not the capture's
+        with suppress(RuntimeError):
+            if end is not None:
+                end(self._device.index or 0, self._pool)
+                torch._C._cuda_releasePool(self._device.index or 0, self._pool)  # noqa: SLF001
 
 
 class GraphedNetworks:

@@ -140,6 +140,8 @@ def pretended_gpu(folder, pace=Pace.LATE, inside=CPU):
         patch.setattr(torch.inference_mode, "__enter__", _enter)
         for name, value in _stands_in().items():
             patch.setattr(torch.cuda, name, value)
+        patch.setattr(torch._C, "_cuda_endAllocateToPool", lambda device, pool: pool.end())  # noqa: SLF001
+        patch.setattr(torch._C, "_cuda_releasePool", lambda device, pool: pool.release())  # noqa: SLF001
         patch.setattr(threading.Thread, "run", _with_gpu(threading.Thread.run))
         with Calls(), Everywhere(), torch.no_grad():
             yield gpu

@@ -166,6 +166,7 @@ class Device:
         """Wait until it has passed marks, or all of this thread's line; `implied` where nobody asked to."""
         self.check()
         if self.tape is not None:
+            self.tape.spoilt = True
             raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
         place = caller()
         if self.forbids_waits and implied:

@@ -3,7 +3,8 @@
 - A capture runs nothing: what it gives is poison until a replay.
 - A replay reads its inputs where they are, and writes its outputs where they were.
 - Graphs of a pool share memory: a replay leaves poison in all that the others made, but in what it reads.
-- Whatever has the host wait for the device spoils a capture.
+- Whatever has the host wait for the device spoils a capture. Its end fails then, and PyTorch's allocator goes
+  on taking memory for its pool, until it is told not to.
 """
 
 import contextlib
@@ -18,10 +19,12 @@ class Tape:
 
     Attributes:
         pool: Whose memory it uses.
+        spoilt: Whether something was done that a capture does not allow.
     """
 
     def __init__(self, pool):
         self.pool = pool
+        self.spoilt = False
         self._work = []
         self._made = {}
         self._read = set()
@@ -48,10 +51,33 @@ class Tape:
 
 
 class Pool:
-    """Memory that graphs share."""
+    """Memory that graphs share.
+
+    Attributes:
+        tapes: Theirs.
+        recording: Whether the allocator takes memory for it.
+        users: How many captures, under way or done, hold it.
+    """
 
     def __init__(self):
         self.tapes = []
+        self.recording = False
+        self.users = 0
+
+    def begin(self):
+        self.users += 1
+        if self.recording:
+            raise RuntimeError("beginAllocateToPool: already recording to mempool_id")
+        self.recording = True
+
+    def end(self):
+        if not self.recording:
+            raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
+        self.recording = False
+
+    def release(self):
+        assert self.users > 0
+        self.users -= 1
 
 
 def _place(tensor):
@@ -68,10 +94,17 @@ def stands_in(gpu):
         def capture_begin(self, pool=None, capture_error_mode="global", **_):
             assert gpu().tape is None, "only one capture may be under way"
             gpu().check()
-            self.tape = gpu().tape = Tape(Pool() if pool is None else pool)
+            tape = Tape(Pool() if pool is None else pool)
+            tape.pool.begin()
+            self.tape = gpu().tape = tape
 
         def capture_end(self):
             gpu().tape = None
+            if self.tape.spoilt:
+                raise torch.AcceleratorError(
+                    "CUDA error: operation failed due to a previous error during capture"
+                )
+            self.tape.pool.end()
             self.tape.pool.tapes.append(self.tape)
             self.tape.spoil()
 
@@ -84,6 +117,7 @@ def stands_in(gpu):
 
         def reset(self):
             self.tape.pool.tapes.remove(self.tape)
+            self.tape.pool.release()
 
     @contextlib.contextmanager
     def graph(cuda_graph, pool=None, stream=None, capture_error_mode="global", **_):

@@ -73,9 +73,26 @@ def test_a_wait_spoils_a_capture_and_nothing_after_it(gpu):
     with pytest.raises(RuntimeError, match="not permitted when stream is capturing"):
         recorder.capture(lambda: x[0].item() if next(calls) else None)
     assert OnMainLine()
+    pool = recorder._pool  # noqa: SLF001 - what PyTorch's allocator was told
+    assert (pool.recording, pool.users) == (False, 0)
     graph, made = recorder.capture(lambda: doubled(x))
     graph.replay()
     assert made.cpu().tolist() == [1, 3, 5, 7]
+    assert (pool.recording, pool.users) == (False, 1)
+
+
+def test_a_mistake_in_a_capture_is_told_as_it_is_and_leaves_nothing_open(gpu):
+    recorder = Recorder(CUDA)
+    calls = iter([False, True])
+
+    def fails():
+        if next(calls):
+            raise KeyError("unet")
+
+    with pytest.raises(KeyError, match="unet"):
+        recorder.capture(fails)
+    assert OnMainLine()
+    assert not recorder._pool.recording  # noqa: SLF001 - what PyTorch's allocator was told
 
 
 def OnMainLine():  # noqa: N802 - reads as what it is
