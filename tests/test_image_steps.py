@@ -124,7 +124,7 @@ def test_an_avatar_that_cannot_be_placed_is_held_by_nobody(avatars):
         assert not steps.holds(avatars[0])
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", STEPS[1:])
 def test_a_device_without_memory_is_given_up_once_and_the_cpu_does_its_batch(step, avatars, sources, caplog):
     expected = make_steps(CpuPath(), avatars).run(sources, FACES, FINITE)()
     steps = make_steps(Device(step), avatars)
@@ -163,17 +163,41 @@ def test_what_else_a_device_fails_with_is_hidden_by_nothing(step, error, avatars
     assert raised.value is error
 
 
-def test_an_avatar_held_on_the_device_is_there_for_the_cpu_once_another_has_no_room(avatars, sources):
+@pytest.mark.parametrize("large", [0, 1])
+def test_one_avatar_too_large_for_the_device_is_the_cpus_and_all_others_stay(large, avatars, sources, caplog):
     class Small(Device):
         def place(self, avatar):
-            self.fails_at = "place" if avatar is avatars[1] else None
+            self.fails_at = "place" if avatar is avatars[large] else None
             return super().place(avatar)
 
-    steps = make_steps(Small(), avatars)
-    assert steps.path == "cpu"
-    assert_same(
-        steps.run(sources, FACES, FINITE)(), make_steps(CpuPath(), avatars).run(sources, FACES, FINITE)()
-    )
+    path = Small()
+    steps = make_steps(path, avatars)
+    path.fails_at = None
+    asked = []
+    resize = path.resize
+    path.resize = lambda faces, targets: asked.append(len(targets)) or resize(faces, targets)
+    expected = make_steps(CpuPath(), avatars).run(sources, FACES, FINITE)()
+    assert_same(steps.run(sources, FACES, FINITE)(), expected)
+    assert asked == [sum(avatar is not avatars[large] for avatar, _ in sources)]
+    assert_same(steps.run(sources[:1], FACES[:1], FINITE[:1])(), [expected[0], expected[-1][:1]])
+    assert (steps.path, steps.fallbacks) == ("gpu", 1)
+    name = avatars[large].meta.name
+    assert [record.getMessage() for record in caplog.records] == [
+        f"The device has no memory for the pictures of {name}, whose image steps are done on the CPU: "
+        "out of memory, as injected"
+    ]
+
+
+def test_the_cpu_does_all_where_the_device_then_has_no_memory_for_the_others_either(avatars, sources):
+    path = Device("place")
+    steps = make_steps(path, avatars[1:])
+    path.fails_at = None
+    steps.hold(avatars[0])
+    path.fails_at = "blend"
+    expected = make_steps(CpuPath(), avatars).run(sources, FACES, FINITE)()
+    for _ in range(2):
+        assert_same(steps.run(sources, FACES, FINITE)(), expected)
+    assert (steps.path, steps.fallbacks) == ("cpu", 2)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("broken"), NO_MEMORY])

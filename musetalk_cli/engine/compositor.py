@@ -69,6 +69,12 @@ class ImagePath(Protocol):
         A pass-through frame has none: None.
         """
 
+    def reserve(self, targets: Sequence[Any], faces: int) -> None:
+        """Make room for batches of so many faces on these targets, so that no batch has to.
+
+        Safe to call while another thread composes; not from two at once.
+        """
+
     def compose(
         self, faces: Tensor, finite: Tensor, targets: Sequence[Any], sharpen: Sharpen | None, span: Span
     ) -> Fetch:
@@ -97,6 +103,9 @@ class StepByStep(ABC):
 
         A pass-through frame has none.
         """
+
+    def reserve(self, targets: Sequence[Target], faces: int) -> None:  # noqa: B027 - what keeps no room needs none
+        """As `ImagePath.reserve`."""
 
     @abstractmethod
     def resize(self, faces: Tensor, targets: Sequence[Target]) -> list[Picture]:
@@ -199,19 +208,21 @@ class GpuPath(StepByStep):
     def place(self, avatar: Avatar) -> list[Target | None]:
         """Copy the parts that can change, and their masks, to the device, all of them in one allocation.
 
-        Every size of face is resized once, and sharpened as frames will be, so that no index table is copied
-        while frames are made: such a copy would wait for the batch before it.
+        The index tables of every size of face come with them, so that none is copied while frames are made:
+        such a copy would wait for the batch before it.
         """
         targets = self._packed([target for target in CpuPath().place(avatar) if target is not None])
-        blank = torch.zeros(1, FACE_SIZE, FACE_SIZE, 3, dtype=torch.uint8, device=self._device)
-        sizes = {(target.face.width, target.face.height): target for target in targets}
-        with kept_tables() as tables:
-            for one in sizes.values():
-                resized = self.resize(blank, [one])
-                if self._sharpen is not None:
-                    self.sharpen(resized, self._sharpen)
+        sigma = None if self._sharpen is None else self._sharpen.sigma
+        with kept_tables(self._uploads.tensors) as tables:
+            for size in {(target.face.height, target.face.width) for target in targets}:
+                torch_ops.make_tables((FACE_SIZE, FACE_SIZE), size, sigma, targets[0].body.device)
         placed = (replace(target, tables=tables) for target in targets)
         return [None if patch is None else next(placed) for patch in avatar.patches]
+
+    def reserve(self, targets: Sequence[Target], faces: int) -> None:
+        """Pin what their patches need."""
+        if self._pinned is not None:
+            self._pinned.reserve(faces * (1 + max(target.body.numel() for target in targets)))
 
     def _packed(self, targets: Sequence[Target]) -> list[Target]:
         """The same targets as views of one buffer on the device."""

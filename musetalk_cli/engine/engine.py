@@ -107,8 +107,10 @@ class Engine:
         on_device = job.image_ops == "gpu" or (job.image_ops == "auto" and self._on_cuda)
         slots = FLIGHTS_ON_CUDA + 1
         by_job = image_path(bundle.device, slots, job.sharpen) if on_device else CpuPath()
-        self.images = ImageSteps(images or by_job, bundle.device, bundle.dtype, job.sharpen, stats)
         self._settle_sizes()
+        self.images = ImageSteps(
+            images or by_job, bundle.device, bundle.dtype, job.sharpen, stats, self.faces.sizes[-1], slots
+        )
         first = FIRST_FRAMES_ON_CUDA if self._on_cuda else FIRST_FRAMES
         self._scheduler = Scheduler(self.faces.sizes, self._batch_seconds, first)
         self.most_flights = FLIGHTS_ON_CUDA if self._on_cuda else 1

@@ -84,6 +84,12 @@ class FusedPath:
         spots = iter(self.put([target for target in CpuPath().place(avatar) if target is not None]))
         return [None if patch is None else next(spots) for patch in avatar.patches]
 
+    def reserve(self, targets: Sequence[Spot], faces: int) -> None:
+        """Pin what their patches need."""
+        if self._pinned is not None:
+            largest = max(math.prod(target.shape) for target in targets)
+            self._pinned.reserve(faces * (1 + largest), faces * FIELDS)
+
     def put(self, targets: Sequence[Target]) -> list[Spot]:
         """Copy the CPU's targets to the device, in one allocation."""
         sides = [(target.face.width, True) for target in targets]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from musetalk_cli.config import Sharpen
 from musetalk_cli.engine.compositor import CpuPath, Fetch, ImagePath
+from musetalk_cli.engine.host_steps import HostSteps, joined
 from musetalk_cli.engine.uploads import Uploads
 from musetalk_cli.errors import first_line
 from musetalk_cli.measure.stages import StageStats
@@ -43,10 +44,12 @@ class Resident:
     Attributes:
         latents: `[frames, 8, 32, 32]` in the networks' format.
         targets: The parts that can change, for each image path; None for a frame without a face.
+        on_host: The device had no memory for these parts: the CPU does the image steps of this avatar.
     """
 
     latents: Tensor
     targets: dict[str, list[Any]] = field(default_factory=dict)
+    on_host: bool = False
 
 
 class ImageSteps:
@@ -58,9 +61,11 @@ class ImageSteps:
         dtype: Their number format.
         sharpen: Unsharp mask after the resize, or None.
         stats: Where stage times go.
+        most: Frames of a batch at the most.
+        slots: Batches that may be on their way to the host at once.
 
     Attributes:
-        fallbacks: How often the path was given up for the CPU's: 0 or 1.
+        fallbacks: How often the path was given up for the CPU's: for one avatar, or once for all.
     """
 
     def __init__(
@@ -70,8 +75,12 @@ class ImageSteps:
         dtype: torch.dtype,
         sharpen: Sharpen | None,
         stats: StageStats,
+        most: int = 1,
+        slots: int = 3,
     ) -> None:
         self.fallbacks = 0
+        self._most = most
+        self._host = HostSteps(device, sharpen, stats, slots)
         self._path = path
         self._device = device
         self._dtype = dtype
@@ -118,10 +127,26 @@ class ImageSteps:
         resident = Resident(self._send(avatar.latents))
         path = self._path
         try:
-            resident.targets[path.name] = path.place(avatar)
+            targets = path.place(avatar)
+            path.reserve([target for target in targets if target is not None], self._most)
+            resident.targets[path.name] = targets
         except torch.OutOfMemoryError as error:
-            self._fall_back(path, error)
+            if isinstance(path, CpuPath):
+                raise
+            self._keep_on_host(resident, avatar, error)
         self._residents[avatar] = resident
+
+    def _keep_on_host(self, resident: Resident, avatar: Avatar, error: RuntimeError) -> None:
+        """Leave the image steps of one avatar to the CPU; those of all others stay where they are."""
+        resident.on_host = True
+        resident.targets[CpuPath.name] = CpuPath().place(avatar)
+        self._host.reserve(self._most)
+        self.fallbacks += 1
+        log.warning(
+            "The device has no memory for the pictures of %s, whose image steps are done on the CPU: %s",
+            avatar.meta.name,
+            first_line(error),
+        )
 
     def _send(self, latents: Tensor) -> Tensor:
         host = latents.to(self._dtype)
@@ -156,8 +181,35 @@ class ImageSteps:
     def _launch(
         self, path: ImagePath, sources: Sequence[SourceFrame], faces: Tensor, finite: Tensor
     ) -> Fetch:
+        apart = [not isinstance(path, CpuPath) and self._residents[avatar].on_host for avatar, _ in sources]
+        if any(apart):
+            return self._launch_apart(path, sources, faces, finite, apart)
         targets = self._targets(path, sources)
         return path.compose(faces, finite, targets, self._sharpen, self._stats.device_span)
+
+    def _launch_apart(
+        self,
+        path: ImagePath,
+        sources: Sequence[SourceFrame],
+        faces: Tensor,
+        finite: Tensor,
+        apart: Sequence[bool],
+    ) -> Fetch:
+        """Put some faces into source frames on the path, and on the CPU those of avatars that lie there."""
+        parts = []
+        for on_host in (False, True):
+            numbers = [number for number, one in enumerate(apart) if one is on_host]
+            if not numbers:
+                continue
+            some, right = (torch.stack([every[number] for number in numbers]) for every in (faces, finite))
+            own = [sources[number] for number in numbers]
+            if on_host:
+                fetch = self._host.compose(some, right, self._targets(CpuPath(), own))
+            else:
+                targets = self._targets(path, own)
+                fetch = path.compose(some, right, targets, self._sharpen, self._stats.device_span)
+            parts.append((numbers, fetch))
+        return joined(parts)
 
     def _targets(self, path: ImagePath, sources: Sequence[SourceFrame]) -> list[Any]:
         found = []

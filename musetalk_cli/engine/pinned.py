@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from musetalk_cli.nets.device import event_to_wait_for
 from musetalk_cli.types import Image
 
 
@@ -25,6 +26,23 @@ class PinnedSlots:
         self._events: list[torch.cuda.Event | None] = [None] * count
         self._unread = [False] * count
         self._next = 0
+        self._reserved: dict[torch.dtype, int] = {}
+        self._spare: dict[tuple[torch.dtype, int], Tensor] = {}
+
+    def reserve(self, size: int, values: int = 0) -> None:
+        """Pin for each slot what it will need, so that no batch has to; while another thread sends.
+
+        Pinning takes long and may wait for the device. A slot takes what is new in its turn.
+
+        Args:
+            size: Bytes that are sent.
+            values: Numbers that describe a batch.
+        """
+        for dtype, count in ((torch.uint8, size), (torch.int64, values)):
+            if count > self._reserved.get(dtype, 0):
+                for index in range(len(self._buffers)):
+                    self._spare[dtype, index] = torch.empty(count, dtype=dtype, pin_memory=True)
+                self._reserved[dtype] = count
 
     def upload(self, values: NDArray[np.int64], target: Tensor) -> None:
         """Start copying what describes the batch that is sent next.
@@ -34,10 +52,10 @@ class PinnedSlots:
             target: Where to, on the device, of the same shape.
         """
         self._wait()
-        described = self._described[self._next]
+        described = self._spare.pop((torch.int64, self._next), self._described[self._next])
         if described is None or described.numel() < values.size:
             described = torch.empty(values.size, dtype=torch.int64, pin_memory=True)
-            self._described[self._next] = described
+        self._described[self._next] = described
         view = described[: values.size].view(values.shape)
         view.numpy()[...] = values
         target.copy_(view, non_blocking=True)
@@ -59,17 +77,17 @@ class PinnedSlots:
             raise RuntimeError(
                 f"More batches are on their way than there are pinned slots: {len(self._unread)}."
             )
-        buffer = self._buffers[index]
+        buffer = self._spare.pop((torch.uint8, index), self._buffers[index])
         if buffer is None or buffer.numel() < data.numel():
             # twice what is needed: batches differ a little in size, and pinning memory is slow
             buffer = torch.empty(2 * data.numel(), dtype=torch.uint8, pin_memory=True)
-            self._buffers[index] = buffer
+        self._buffers[index] = buffer
         # only here: where there is no memory to pin, the slot is nobody's
         self._unread[index] = True
         self._next = (index + 1) % len(self._buffers)
         view = buffer[: data.numel()]
         view.copy_(data, non_blocking=True)
-        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event = event_to_wait_for()
         event.record()
         self._events[index] = event
 

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from musetalk_cli.nets.device import event_to_wait_for
 from musetalk_cli.types import Image
 
 STAGED_BYTES = 1 << 22
@@ -61,6 +62,14 @@ class Uploads:
         with self._lock:
             return self._send(arrays, places, size)
 
+    def tensors(self, arrays: Sequence[NDArray[Any]]) -> list[Tensor]:
+        """Copy arrays as `pack` does; the tensors of their shapes and dtypes that it consists of."""
+        store, (places, _) = self.pack(arrays), places_of(arrays)
+        return [
+            store[at : at + array.nbytes].view(torch.from_numpy(array).dtype).view(array.shape)
+            for at, array in zip(places, arrays, strict=True)
+        ]
+
     def _send(self, arrays: Sequence[NDArray[Any]], places: Sequence[int], size: int) -> Tensor:
         stream = self._stream or torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         self._stream = stream
@@ -82,7 +91,7 @@ class Uploads:
         """A pinned buffer that no copy reads any more, and the event of the next one."""
         if number == len(self._buffers):
             self._buffers.append(torch.empty(self._staged, dtype=torch.uint8, pin_memory=True))
-            self._events.append(torch.cuda.Event())  # type: ignore[no-untyped-call]
+            self._events.append(event_to_wait_for())
         self._events[number].synchronize()
         return self._buffers[number], self._events[number]
 

@@ -69,6 +69,17 @@ def _metal() -> torch.device:
     return torch.device("mps")
 
 
+def event_to_wait_for() -> torch.cuda.Event:
+    """An event of the GPU that a thread sleeps for, and does not turn for.
+
+    CUDA's own way of waiting keeps a core busy until the device is there, for most of a batch's time; the
+    threads that encode the frames before it need that core. A sleeper is woken later by what an interrupt
+    takes, which is little beside the milliseconds of a batch; and where the loop has something else to do it
+    asks with `query`, which never waits.
+    """
+    return torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+
+
 def wait_for(device: torch.device) -> None:
     """Wait until a device has done what it was given; a CPU has."""
     if device.type == "cuda":

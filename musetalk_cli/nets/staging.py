@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from musetalk_cli.nets.device import event_to_wait_for
+
 BUFFERS = 4
 """How many copies may be on their way before one is waited for."""
 ALIGNED = 16
@@ -59,7 +61,7 @@ class Staging:
             staged.numpy()[place] = array.reshape(-1).view(np.uint8)
             parts.append(target[place].view(torch.from_numpy(array).dtype).view(array.shape))
         target.copy_(staged, non_blocking=True)
-        slot.read = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        slot.read = event_to_wait_for()
         slot.read.record()
         return parts
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary
 
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Send = Callable[[Sequence[NDArray[Any]]], list[Tensor]]
+"""Brings arrays to a device."""
 Value = TypeVar("Value")
 
 TABLES = 4096
@@ -29,18 +35,27 @@ class _Table(Generic[Value]):
 
 
 @contextmanager
-def kept_tables() -> Iterator[list[object]]:
+def kept_tables(send: Send) -> Iterator[list[object]]:
     """Gives a list that takes whatever table this thread uses inside.
 
     As long as the list is there none of them is made again, which would wait for the device.
+
+    Args:
+        send: Brings those that are made inside to the device.
     """
-    before = getattr(_local, "kept", None)
+    before = getattr(_local, "kept", None), getattr(_local, "send", None)
     kept: list[object] = []
-    _local.kept = kept
+    _local.kept, _local.send = kept, send
     try:
         yield kept
     finally:
-        _local.kept = before
+        _local.kept, _local.send = before
+
+
+def on_device(device: torch.device, *arrays: NDArray[Any]) -> list[Tensor]:
+    """Arrays of a table on a device: as `kept_tables` says, or in a copy that waits for the device."""
+    send: Send | None = getattr(_local, "send", None)
+    return [torch.from_numpy(array).to(device) for array in arrays] if send is None else send(arrays)
 
 
 def cached(make: Callable[..., Value]) -> Callable[..., Value]:
@@ -52,11 +67,13 @@ def cached(make: Callable[..., Value]) -> Callable[..., Value]:
     def look_up(*key: Hashable) -> Value:
         with lock:
             table = known.get(key)
-            if table is None:
-                table = known[key] = _Table(make(*key))
+        # not under the lock: what is made may wait for the device, and others look up what there is
+        made = _Table(make(*key)) if table is None else table
+        with lock:
+            table = known.setdefault(key, made)
             recent[key] = table
             recent.move_to_end(key)
-            if len(recent) > TABLES:
+            while len(recent) > TABLES:
                 recent.popitem(last=False)
         kept = getattr(_local, "kept", None)
         if kept is not None:

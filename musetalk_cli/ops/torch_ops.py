@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from musetalk_cli.errors import InputError
-from musetalk_cli.ops.device_tables import cached
+from musetalk_cli.ops.device_tables import cached, on_device
 from musetalk_cli.ops.layout import (
     BHWC,
     Boxes,
@@ -120,6 +120,23 @@ def gpu_unsharp_mask(
     sharp = torch.add(x, detail, alpha=amount).clamp_(0, 255)
     result = torch.where(detail.abs() < threshold, x, sharp)
     return (result.round_() if image.dtype == torch.uint8 else result).to(image.dtype)
+
+
+def make_tables(
+    shape: tuple[int, int], size: tuple[int, int], sigma: float | None, device: torch.device
+) -> None:
+    """Make the tables of a bilinear resize of uint8 images, and of an unsharp mask behind it.
+
+    Args:
+        shape: Height and width before.
+        size: Height and width after.
+        sigma: Of the unsharp mask; None where there is none.
+        device: Where the images will be.
+    """
+    for before, after, whole_edges in ((shape[0], size[0], False), (shape[1], size[1], True)):
+        _taps(before, after, torch.int32, whole_edges, device)
+        if sigma is not None:
+            _reflected(after, len(gaussian(sigma, 4)) // 2, device)
 
 
 def gpu_image_blending(
@@ -231,10 +248,6 @@ def _resize(image: Tensor, size: tuple[int, int], mode: str, layout: Layout) -> 
         wide = _wide(image)
         x = _mix(image.to(wide), layout.width, _taps(cols, width, wide, True, image.device))
         return _mix(x, layout.height, _taps(rows, height, wide, True, image.device)).to(image.dtype)
-    if (rows, cols) == (2 * height, 2 * width):
-        # OpenCV replaces an exact halving by the mean of each four pixels, which rounds otherwise.
-        pairs = image.unfold(layout.height, 2, 2).sum(-1, dtype=torch.int32)
-        return ((pairs.unfold(layout.width, 2, 2).sum(-1, dtype=torch.int32) + 2) >> 2).to(torch.uint8)
     x = _mix(image, layout.width, _taps(cols, width, torch.int32, True, image.device)) >> 4
     upper, lower, first, second = _taps(rows, height, torch.int32, False, image.device)
     above = (x.index_select(layout.height, upper) * _along(first, x, layout.height)) >> 16
@@ -254,25 +267,24 @@ def _mix(x: Tensor, dim: int, taps: _Taps) -> Tensor:
 def _taps(src: int, dst: int, dtype: torch.dtype, whole_edges: bool, device: torch.device) -> _Taps:
     """The table of `linear_taps` on a device: both neighbours, then both weights in `dtype`."""
     sides, weights = linear_taps(src, dst, whole_edges)
-    first, second = torch.from_numpy(fixed_point(weights) if dtype == torch.int32 else weights).to(
-        device, dtype
+    (left, right), (first, second) = on_device(
+        device, sides, fixed_point(weights) if dtype == torch.int32 else weights
     )
-    left, right = torch.from_numpy(sides).to(device)
-    return left, right, first, second
+    return left, right, first.to(dtype), second.to(dtype)
 
 
 @cached
 @torch.inference_mode(False)
 def _nearest(src: int, dst: int, device: torch.device) -> Tensor:
     """The table of `nearest_taps` on a device."""
-    return torch.from_numpy(nearest_taps(src, dst)).to(device)
+    return on_device(device, nearest_taps(src, dst))[0]
 
 
 @cached
 @torch.inference_mode(False)
 def _reflected(size: int, radius: int, device: torch.device) -> Tensor:
     """The table of `reflected` on a device."""
-    return torch.from_numpy(reflected(size, radius)).to(device)
+    return on_device(device, reflected(size, radius))[0]
 
 
 def _filter(x: Tensor, kernel: tuple[float, ...], layout: Layout) -> Tensor:

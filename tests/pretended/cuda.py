@@ -31,8 +31,9 @@ class Stream:
 class Event:
     """A mark in the work of the device."""
 
-    def __init__(self, enable_timing=False, **_):
+    def __init__(self, enable_timing=False, blocking=False, **_):
         self.has_timing = enable_timing
+        self.sleeps = blocking
         self.mark = None
 
     def record(self, stream=None):
@@ -45,7 +46,8 @@ class Event:
 
     def synchronize(self):
         if not self.query():
-            OnDevice.gpu.wait("an event", self.mark, implied=False)
+            kind = "an event" if self.sleeps else "an event, and keeps a core busy"
+            OnDevice.gpu.wait(kind, self.mark, implied=False)
 
     def elapsed_time(self, end):
         """A millisecond, whatever was done, if it could be told."""

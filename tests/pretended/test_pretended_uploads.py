@@ -1,6 +1,9 @@
 """What is large comes to the device beside the frames that are made, whole, and before anybody reads it."""
 
+import inspect
 import threading
+from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +14,12 @@ from musetalk_cli.bench.synthetic import synthetic_avatar
 from musetalk_cli.config import Sharpen
 from musetalk_cli.engine.compositor import CpuPath, GpuPath
 from musetalk_cli.engine.image_steps import ImageSteps, SourceFrame
+from musetalk_cli.engine.pinned import PinnedSlots
 from musetalk_cli.engine.uploads import ALIGNED, Uploads, places_of
 from musetalk_cli.measure.stages import StageStats
 from pretended.cuda import pretended_gpu
 from pretended.device import POISON, Pace
+from pretended.kernels import with_triton
 from pretended.speaking import apart, make_engine, speak
 
 CUDA = torch.device("cuda")
@@ -67,10 +72,12 @@ def test_an_avatar_that_is_not_waited_for_spoils_frames(gpu, on_gpu, on_cpu, ava
     pack = Uploads.pack
     expected = speak(make_engine(on_cpu), avatars[0], seconds=0.2)
 
-    def early(self, *arguments):
+    def early(self, arrays):
+        if arrays[0].dtype != np.uint8:  # index tables of poison would be refused
+            return pack(self, arrays)
         with monkeypatch.context() as patch:
             patch.setattr(torch.cuda.Event, "synchronize", lambda event: None)
-            return pack(self, *arguments)
+            return pack(self, arrays)
 
     monkeypatch.setattr(Uploads, "pack", early)
     assert apart(speak(make_engine(on_gpu()), avatars[0], seconds=0.2), expected) > 50
@@ -133,3 +140,75 @@ def test_the_loop_copies_no_avatar_and_waits_for_none(guard_folder, on_gpu, avat
         spoken = speak(engine, avatars[1], seconds=0.2)
         assert len({size for _, size in sent}) == 1, "windows of sound, and nothing else"
         assert not [wait for wait in spoken.waits if wait.by.file == "engine/uploads.py"]
+
+
+# -- what an avatar needs is made where it is opened -------------------------------------------------------
+
+
+def test_index_tables_come_beside_the_frames_that_are_made(gpu):
+    """Through pinned memory, on the stream of uploads; nothing is computed for them."""
+    placed = GpuPath(CUDA, sharpen=Sharpen(sigma=1.3)).place(synthetic_avatar(160, 120, 61, 3))
+    assert placed[0].tables
+    assert set(gpu.launches) == {"copy_"}
+    assert {wait.by.file for wait in gpu.waits} == {"engine/uploads.py"}
+
+
+@pytest.mark.parametrize("has_triton", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_loop_pins_no_memory_though_an_avatar_has_far_larger_faces_than_all_before(
+    guard_folder, on_gpu, avatars, has_triton
+):
+    larger = synthetic_avatar(160, 120, 72, 2)
+    with pretended_gpu(guard_folder) as gpu, with_triton() if has_triton else nullcontext():
+        engine = make_engine(on_gpu())
+        speak(engine, avatars[0], seconds=0.2)
+        pinned, pin = [], gpu.pin
+
+        def noted(tensor):
+            pinned.append({Path(frame.filename).name for frame in inspect.stack(0)})
+            return pin(tensor)
+
+        def opened(*arguments, start=engine.open):
+            session = start(*arguments)
+            assert pinned
+            pinned.clear()
+            return session
+
+        gpu.pin, engine.open = noted, opened
+        speak(engine, larger, seconds=0.3)
+    # the windows of sound come through more buffers as the device falls behind
+    assert [files for files in pinned if "staging.py" not in files] == []
+
+
+def test_what_a_slot_pins_ahead_it_takes_in_its_turn_and_keeps(gpu):
+    slots, small = PinnedSlots(2), torch.arange(8, dtype=torch.uint8, device=CUDA)
+    first = slots.send(small)
+    slots.reserve(1000)
+    assert first().tolist() == list(range(8)), "what is on its way stays where it is"
+    large = torch.arange(250, dtype=torch.uint8, device=CUDA)
+    slots.reserve(10)
+    fetched = [slots.send(large) for _ in range(2)]
+    assert all(one().tolist() == list(range(250)) for one in fetched)
+    assert {buffer.numel() for buffer in slots._buffers} == {1000}  # noqa: SLF001 - what is pinned
+
+
+@pytest.mark.parametrize("has_triton", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_an_avatar_too_large_for_the_device_leaves_the_others_there(
+    guard_folder, on_gpu, avatars, expected, caplog, monkeypatch, has_triton
+):
+    with pretended_gpu(guard_folder), with_triton() if has_triton else nullcontext():
+        engine = make_engine(on_gpu())
+        path = engine.images._path  # noqa: SLF001 - to leave it no memory
+        place = path.place
+
+        def scarce(avatar):
+            if avatar is avatars[1]:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return place(avatar)
+
+        monkeypatch.setattr(path, "place", scarce)
+        spoken = speak(engine, *avatars)
+    assert apart(spoken, expected) <= 1
+    assert (engine.images.path, engine.images.fallbacks) == ("gpu", 1)
+    assert caplog.text.count("whose image steps are done on the CPU: CUDA out of memory") == 1
+    patches = ("engine/pinned.py", "fetch")
+    assert {(wait.by.file, wait.by.function) for wait in spoken.waits} == {patches}
