@@ -25,7 +25,7 @@ def test_they_are_those_of_the_cpus_path():
     expected = CpuPath().compose(FACES, FINITE, targets, sharpen, lambda _: nullcontext())()
     assert all(map(np.array_equal, made, expected))
     assert len(made) == len(expected) == 4
-    assert set(stats.summary(["resize", "sharpen", "blend"])) == {"resize", "sharpen", "blend"}
+    assert {"resize", "sharpen", "blend"} <= set(stats.summary(["resize", "sharpen", "blend"]))
 
 
 def part(*names):
