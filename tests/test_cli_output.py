@@ -9,10 +9,8 @@ import sys
 import pytest
 
 from musetalk_cli.cli import app as edge
-from musetalk_cli.cli import render
 from musetalk_cli.cli.render import print_json, print_table, show_error
 from musetalk_cli.errors import MuseTalkError
-from musetalk_cli.text import PROGRESS
 
 MUSETALK = (sys.executable, "-m", "musetalk_cli")
 ESCAPE = "\x1b]0;owned\x07"
@@ -65,15 +63,6 @@ for *command, code in (("list", 0), ("list", "--json", 0), ("show", "nobody", 1)
     )
     assert b"Unexpected" not in ended.stderr
     assert rb"/caf\udce9" in ended.stderr
-
-
-def test_a_line_about_progress_has_its_own_level(monkeypatch, caplog):
-    monkeypatch.setattr(render, "LINE_EVERY_S", 0.0)
-    caplog.set_level(PROGRESS, logger="musetalk_cli")
-    with render.progress("speaking") as advance:
-        advance(3, 8, "(vae 5 fps)")
-    assert caplog.record_tuples == [("musetalk_cli", PROGRESS, "speaking: 3 of 8 frames (vae 5 fps)")]
-    assert logging.INFO < PROGRESS < logging.WARNING
 
 
 def test_nothing_printed_is_obeyed_by_a_terminal(capfd, musetalk, tmp_path):

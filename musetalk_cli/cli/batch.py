@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from musetalk_cli.cli import batch_options as given
-from musetalk_cli.cli.batch_progress import batch_progress
 from musetalk_cli.cli.interrupt import stop_on_signals
 from musetalk_cli.cli.options import Common, common_options
+from musetalk_cli.cli.progress import batch_progress
 from musetalk_cli.cli.render import print_json, print_table, put, say
 from musetalk_cli.config import JobConfig
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from musetalk_cli.cli.avatar_and_audio import SAMPLE_SHOWN, AvatarOption, fill_in
 from musetalk_cli.cli.interrupt import stop_on_signals
 from musetalk_cli.cli.options import Common, common_options
-from musetalk_cli.cli.render import Advance, end_run, progress, step_progress
+from musetalk_cli.cli.progress import progress, stages, steps_of
+from musetalk_cli.cli.render import end_run
 from musetalk_cli.config import JobConfig
-
-if TYPE_CHECKING:
-    from musetalk_cli.preparation.run import Step
 
 
 @common_options(job=("fps", "alignment", "silence", "sharpen", "image_ops", "batch_size"))
@@ -83,7 +80,7 @@ def _dub(
 
     job = job if "silence" in common.given else replace(job, silence=None)
     fps = job.fps if "fps" in common.given else None
-    with stop_on_signals() as handle, _in_turn() as (preparing, advance):
+    with stop_on_signals() as handle, stages() as advance:
         report = dub(
             common.run,
             job,
@@ -93,23 +90,7 @@ def _dub(
             frames_dir,
             fps=fps,
             handle=handle,
-            preparing=preparing,
-            progress=advance,
+            preparing=steps_of(advance),
+            progress=partial(advance, "speaking"),
         )
     end_run(report, as_json=common.json)
-
-
-@contextmanager
-def _in_turn() -> Iterator[tuple[Callable[[Step], None], Callable[[int, int], None]]]:
-    """Shows a preparation, and after it the frames that are made."""
-    with ExitStack() as shown:
-        steps = shown.enter_context(step_progress())
-        frames: list[Advance] = []
-
-        def advance(done: int, total: int) -> None:
-            if not frames:
-                shown.close()
-                frames.append(shown.enter_context(progress("speaking")))
-            frames[0](done, total)
-
-        yield steps, advance

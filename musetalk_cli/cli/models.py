@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from musetalk_cli.cli.options import Common, common_options
+from musetalk_cli.cli.progress import BYTES, progress, size_text, stages
 from musetalk_cli.cli.render import print_json, print_table, put, say
-from musetalk_cli.cli.transfer import bytes_progress, size_text, staged_progress
 from musetalk_cli.config import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -79,8 +79,10 @@ def download(
     from musetalk_cli.nets.published import LAYOUTS
 
     root = common.run.models.path
-    with staged_progress(name) as told:
-        fetched = fetch(name, root, notice=say, told=told)
+    with stages(BYTES) as advance:
+        fetched = fetch(
+            name, root, notice=say, told=lambda stage, *counts: advance(f"{stage} {name}", *counts)
+        )
     if common.json:
         print_json({"model": name, "folder": str(root), "fetched": fetched.files, "bytes": fetched.bytes})
         return
@@ -169,7 +171,7 @@ def _proven(name: str, parts: Sequence[Part], root: Path, *, published: bool) ->
     """
     from musetalk_cli.nets.proof import look_at, prove, refuse_others
 
-    with bytes_progress(f"verify {name}") as told:
+    with progress(f"verify {name}", BYTES) as told:
         proofs = prove(look_at(parts, root), told)
     refuse_others(name, proofs, published=published)
     return proofs

@@ -14,7 +14,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from musetalk_cli.cli.render import LINE_EVERY_S, named_latencies
+from musetalk_cli.cli.progress import LINE_EVERY_S
+from musetalk_cli.cli.render import named_latencies
 from musetalk_cli.cli.time_left import in_hours
 from musetalk_cli.text import PROGRESS, printable, redacted
 

@@ -9,7 +9,8 @@ import typer
 
 from musetalk_cli.cli import prepare_options as given
 from musetalk_cli.cli.options import Common, Overwrite, common_options
-from musetalk_cli.cli.render import print_json, put, say, step_progress
+from musetalk_cli.cli.progress import stages, steps_of
+from musetalk_cli.cli.render import print_json, put, say
 from musetalk_cli.config import DEFAULT_MODEL
 from musetalk_cli.errors import InputError
 from musetalk_cli.face.settings import MaskShape
@@ -103,9 +104,10 @@ def _run(
             source_files(file)
     source = PictureSource(path, selection, idle, None if landmarks is None else read_landmarks(landmarks))
     try:
-        with step_progress() as advance:
+        with stages() as advance:
+            steps = steps_of(advance)
             prepared = prepare(
-                common.run, source, name, options, outputs, overwrite=overwrite, progress=advance
+                common.run, source, name, options, outputs, overwrite=overwrite, progress=steps
             )
     except KeyboardInterrupt:
         say("Stopped. The same command goes on from here.")

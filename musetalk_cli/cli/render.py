@@ -5,37 +5,27 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import astuple
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-)
 from rich.table import Table
 
 from musetalk_cli import strict_json
-from musetalk_cli.cli.time_left import TimeLeft
 from musetalk_cli.errors import MuseTalkError, OutputError
-from musetalk_cli.text import PROGRESS, printable, redacted, shortened
+from musetalk_cli.text import printable, redacted, shortened
 
 if TYPE_CHECKING:
     from musetalk_cli.live.observe import Snapshot
     from musetalk_cli.measure.stages import Percentiles
-    from musetalk_cli.preparation.run import Step
     from musetalk_cli.run.report import Report
 
 PLAIN_WIDTH = 160
-LINE_EVERY_S = 5.0
 
 log = logging.getLogger("musetalk_cli")
 
@@ -124,76 +114,6 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 def _line(text: str) -> str:
     """A text on one line, with no endless word and nothing that markup or a terminal would obey."""
     return escape(shortened(printable(" ".join(text.split("\n")))))
-
-
-class Advance(Protocol):
-    """Tells a progress display how far the work is."""
-
-    def __call__(self, done: int, total: int | None, note: str = "") -> None:
-        """`done` of `total`, None where the total is not known; `note` is shown beside them."""
-
-
-@contextmanager
-def progress(label: str) -> Iterator[Advance]:
-    """A bar with rate and time left on a terminal; a line every few seconds elsewhere, from the second on."""
-    if not sys.stderr.isatty():
-        yield _lines(label)
-        return
-    columns = [
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TextColumn("{task.fields[left]}"),
-        TextColumn("[dim]{task.fields[note]}"),
-    ]
-    with Progress(*columns, console=Console(stderr=True, emoji=False), transient=True) as bar:
-        task = bar.add_task(label, total=None, note="", rate="", left="")
-        estimate = TimeLeft()
-
-        def advance(done: int, total: int | None, note: str = "") -> None:
-            estimate.update(done, time.monotonic())
-            rate = f"{estimate.rate:.1f} fps" if estimate.rate else ""
-            bar.update(task, completed=done, total=total, note=note, rate=rate, left=estimate.text(total))
-
-        yield advance
-
-
-def _lines(label: str) -> Advance:
-    shown, estimate = time.monotonic(), TimeLeft()
-
-    def advance(done: int, total: int | None, note: str = "") -> None:
-        nonlocal shown
-        now = time.monotonic()
-        estimate.update(done, now)
-        if now - shown < LINE_EVERY_S:
-            return
-        shown = now
-        known = [
-            f"{done} frames" if total is None else f"{done} of {total} frames",
-            estimate.text(total),
-            f"{estimate.rate:.1f} fps" if estimate.rate else "",
-        ]
-        figures = ", ".join(figure for figure in known if figure)
-        log.log(PROGRESS, "%s", f"{label}: {figures} {note}".rstrip())
-
-    return advance
-
-
-@contextmanager
-def step_progress() -> Iterator[Callable[[Step], None]]:
-    """Shows a preparation: one bar or run of lines for each of its stages, with the rates of their parts."""
-    with ExitStack() as stack:
-        stages: dict[str, Advance] = {}
-
-        def tell(step: Step) -> None:
-            if step.stage not in stages:
-                stack.close()
-                stages[step.stage] = stack.enter_context(progress(step.stage))
-            rates = ", ".join(f"{name} {rate:.0f}" for name, rate in step.rates.items())
-            stages[step.stage](step.done, step.total, f"({rates} fps)" if rates else "")
-
-        yield tell
 
 
 def end_run(report: Report, *, as_json: bool, aside: bool = False) -> None:
