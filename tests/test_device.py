@@ -1,3 +1,4 @@
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,7 @@ from musetalk_cli.nets.device import (
     computes_in_bf16,
     conv_layout,
     describe_device,
+    exact_convolutions,
     resolve_device,
     resolve_dtype,
     wait_for,
@@ -111,3 +113,26 @@ def test_metal_that_is_not_there_is_refused(built, reason, metal, musetalk):
     assert (code, out) == (1, "")
     assert reason in err
     assert len(err.splitlines()) == 2
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_convolutions_are_exact_as_long_as_any_thread_asks_for_it_and_then_as_before(monkeypatch, before):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", before)
+    inside, out = threading.Event(), threading.Event()
+
+    @exact_convolutions
+    def other():
+        inside.set()
+        assert out.wait(60)
+
+    thread = threading.Thread(target=other, daemon=True)
+    with exact_convolutions, exact_convolutions:
+        thread.start()
+        assert inside.wait(60)
+    assert not torch.backends.cudnn.allow_tf32
+    out.set()
+    thread.join(60)
+    assert torch.backends.cudnn.allow_tf32 == before
+    with pytest.raises(KeyError), exact_convolutions:
+        raise KeyError
+    assert torch.backends.cudnn.allow_tf32 == before

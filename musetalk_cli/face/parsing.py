@@ -18,6 +18,7 @@ from torch import nn
 
 from musetalk_cli.errors import ModelError
 from musetalk_cli.face.settings import PARSING_SIZE
+from musetalk_cli.nets.device import exact_convolutions
 from musetalk_cli.nets.files import read_object
 from musetalk_cli.types import Image
 
@@ -116,7 +117,7 @@ class FaceParser:
         return labels
 
     def _parse(self, pictures: Image) -> NDArray[np.uint8]:
-        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with torch.inference_mode(), exact_convolutions:
             pixels = torch.from_numpy(pictures).to(self._device).permute(0, 3, 1, 2).float()
             logits = self._network((pixels * self._factor - self._mean) / self._std).logits
             size = (PARSING_SIZE, PARSING_SIZE)

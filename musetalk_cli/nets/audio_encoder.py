@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from musetalk_cli.nets.device import exact_convolutions
 from musetalk_cli.nets.staging import Staging
 from musetalk_cli.timeline import ROWS_PER_WINDOW, SAMPLES_PER_ROW
 from musetalk_cli.types import Samples
@@ -134,6 +135,7 @@ class AudioEncoder:
             for found, request, start in zip(self.forward(waves, rows), requests, starts, strict=True)
         ]
 
+    @exact_convolutions
     @torch.inference_mode()
     def forward(self, waves: Tensor, rows: Tensor) -> Tensor:
         """Encode windows that are on the device.

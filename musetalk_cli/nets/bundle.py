@@ -195,10 +195,7 @@ def load_bundle(
 
 
 def _set_up(device: torch.device, dtype: torch.dtype, *networks: nn.Module) -> None:
-    """Give networks the memory layout that suits the device, and fp32 its exact meaning."""
-    if device.type == "cuda":
-        # fp32 is asked for to have it exactly; by default convolutions would compute in TF32.
-        torch.backends.cudnn.allow_tf32 = dtype != torch.float32
+    """Give networks the memory layout that suits the device."""
     layout = conv_layout(device, dtype)
     if layout != torch.contiguous_format:
         for network in networks:

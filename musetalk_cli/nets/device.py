@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import platform
 import re
+import threading
 from pathlib import Path
 from typing import Literal
 
@@ -67,6 +68,36 @@ def _metal() -> torch.device:
             f"--device mps cannot be used: {reason}.", "Use --device cpu, or a Mac with a GPU of Apple."
         )
     return torch.device("mps")
+
+
+class _ExactConvolutions(contextlib.ContextDecorator):
+    """Has convolutions in fp32 computed in fp32, where cuDNN takes TF32 unless it is told not to.
+
+    The flag is the process's, and other networks in it may want TF32: it is set as long as any thread is
+    inside, and then as it was before. What is in a half format, there or elsewhere, does not look at it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before = True
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._before = torch.backends.cudnn.allow_tf32
+                torch.backends.cudnn.allow_tf32 = False
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                torch.backends.cudnn.allow_tf32 = self._before
+
+
+exact_convolutions = _ExactConvolutions()
+"""A context, or around a function: whoever asks for fp32 has it exactly. From any thread."""
 
 
 def event_to_wait_for() -> torch.cuda.Event:

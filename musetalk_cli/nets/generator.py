@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from musetalk_cli.errors import InputError
-from musetalk_cli.nets.device import conv_layout
+from musetalk_cli.nets.device import conv_layout, exact_convolutions
 from musetalk_cli.nets.folding import fold
 from musetalk_cli.nets.fusion import fuse
 from musetalk_cli.timeline import ROWS_PER_FRAME
@@ -57,6 +57,7 @@ class Generator:
         self._timestep = torch.zeros((), dtype=torch.int64, device=bundle.device)
         self._layout = conv_layout(bundle.device, bundle.dtype)
 
+    @exact_convolutions
     @torch.inference_mode()
     def unet(self, tokens: Tensor, latents: Tensor) -> Tensor:
         """Latents of the speaking face, in one step.
@@ -97,6 +98,7 @@ class Generator:
         """
         return self.faces(latents)[0]
 
+    @exact_convolutions
     @torch.inference_mode()
     def faces(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Faces of latents, and which of them are numbers.
@@ -138,6 +140,7 @@ class FaceEncoder:
         self._scale: float = bundle.vae.config.scaling_factor
         self._layout = conv_layout(bundle.device, bundle.dtype)
 
+    @exact_convolutions
     @torch.inference_mode()
     def __call__(self, faces: Image | Tensor) -> Tensor:
         """Latents of the face without its lower half, and of the whole face.

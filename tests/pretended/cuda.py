@@ -137,8 +137,6 @@ def pretended_gpu(folder, pace=Pace.LATE, inside=CPU):
     gpu = Device(pace, inside)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(OnDevice, "gpu", gpu)
-        # what loading networks for a GPU sets for the whole process
-        patch.setattr(torch.backends.cudnn, "allow_tf32", torch.backends.cudnn.allow_tf32)
         patch.setattr(torch.inference_mode, "__enter__", _enter)
         for name, value in _stands_in().items():
             patch.setattr(torch.cuda, name, value)

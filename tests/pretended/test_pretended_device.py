@@ -185,15 +185,12 @@ def test_operators_are_counted_and_views_are_not(gpu):
 def test_nothing_of_it_is_left(guard_folder):
     replaced = ("is_available", "Event", "Stream", "synchronize", "_lazy_init")
     before = [getattr(torch.cuda, name) for name in replaced], torch.inference_mode.__enter__
-    precision = torch.backends.cudnn.allow_tf32
     with pretended_gpu(guard_folder):
-        torch.backends.cudnn.allow_tf32 = not precision
         assert resolve_device("auto").type == "cuda"
         with torch.inference_mode():
             assert not torch.is_inference_mode_enabled()
     assert ([getattr(torch.cuda, name) for name in replaced], torch.inference_mode.__enter__) == before
     assert OnDevice.gpu is None
-    assert torch.backends.cudnn.allow_tf32 == precision
     assert resolve_device("auto").type == "cpu"
     with pytest.raises((AssertionError, RuntimeError), match="CUDA"):
         torch.empty(1, device="cuda")
