@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import gc
 import json
@@ -39,6 +40,8 @@ for _profile, _examples in (("minute", 100), ("fuzz", 2000)):
 settings.load_profile("default")
 
 
+LARGE = 1 << 30
+"""Bytes in memory beyond which a process of tests gives back what it can."""
 TRIALS = 2
 """How often work is timed as an engine warms up: more often, and most of a short stream is its warm-up."""
 
@@ -55,6 +58,27 @@ def pytest_runtest_setup(item):
     torch.set_num_threads(default if item.get_closest_marker("all_threads") else 1)
     if (rehearsal := sys.modules.get("musetalk_cli.engine.rehearsal")) is not None:
         rehearsal.TRIALS = TRIALS
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item, nextitem):
+    """Give back what a test of large networks has let go, which the C library else keeps for this process.
+
+    Processes that grow side by side fill a machine, and the system then ends one of them in whatever it does.
+    """
+    done = yield
+    if _resident_bytes() > LARGE:
+        gc.collect()
+        if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+            trim(0)
+    return done
+
+
+def _resident_bytes():
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:  # no Linux
+        return 0
 
 
 @functools.cache
