@@ -7,7 +7,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from musetalk_cli.bench.live import LiveOptions, bench_live
+from musetalk_cli.bench.live import bench_live
+from musetalk_cli.bench.options import AvatarSizes, LiveOptions
 from musetalk_cli.bench.synthetic import SyntheticSource, synthetic_sound
 from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import DataFolder, JobConfig, RunConfig
@@ -86,9 +87,8 @@ def test_a_stop_ends_the_run_and_leaves_out_the_rest(models):
 
     run = RunConfig(DataFolder(models, "flag"), DataFolder(models, "flag"), str(models), "cpu", "fp32")
     job = JobConfig(fps=Fraction(5), context=Fraction(0), sharpen=None)
-    options = LiveOptions(
-        (Fraction(1, 5), Fraction(1, 2)), 3600.0, width=128, height=128, face=64, avatar_frames=2
-    )
+    sizes = AvatarSizes(width=128, height=128, face=64, frames=2)
+    options = LiveOptions((Fraction(1, 5), Fraction(1, 2)), 3600.0, sizes)
     result = bench_live(run, job, options, notice, ControlHandle(stop))
     assert len(result.runs) == 1
     assert result.runs[0].interrupted

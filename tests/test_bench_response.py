@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from musetalk_cli.bench.ideal import simulate
-from musetalk_cli.bench.options import ResponseOptions
+from musetalk_cli.bench.options import AvatarSizes, ResponseOptions
 from musetalk_cli.bench.response import bench_response
 from musetalk_cli.bench.screen import Ear, Screen
 from musetalk_cli.bench.speech import LEAD_IN_S, Script, cut_at_pauses, utterances
@@ -242,7 +242,8 @@ def test_a_stop_ends_the_run_and_leaves_out_the_rest(models):
 
     run = RunConfig(DataFolder(models, "flag"), DataFolder(models, "flag"), str(models), "cpu", "fp32")
     job = JobConfig(fps=Fraction(5), context=Fraction(0), sharpen=None)
-    options = ResponseOptions((Fraction(1, 5),), utterances=1000, width=128, height=128, face=64)
+    sizes = AvatarSizes(width=128, height=128, face=64)
+    options = ResponseOptions((Fraction(1, 5),), utterances=1000, sizes=sizes)
     result = bench_response(run, job, options, notice, ControlHandle(stop))
     assert len(result.runs) == 1
     assert result.runs[0].report.interrupted

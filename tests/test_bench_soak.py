@@ -6,14 +6,14 @@ from fractions import Fraction
 
 import pytest
 
-from musetalk_cli.bench.options import SoakOptions
+from musetalk_cli.bench.options import AvatarSizes, SoakOptions
 from musetalk_cli.bench.soak import bench_soak
 from musetalk_cli.config import DataFolder, JobConfig, RunConfig
 from musetalk_cli.live.control import ControlHandle
 from musetalk_cli.sinks import NullSink
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
-SIZES = {"width": 128, "height": 128, "face": 64, "avatar_frames": 2}
+SIZES = AvatarSizes(width=128, height=128, face=64, frames=2)
 JOB = JobConfig(fps=Fraction(5), context=Fraction(0), sharpen=None)
 
 
@@ -24,7 +24,7 @@ def soak(models):
     def run(sessions, seconds, handle, job=JOB, said=None):
         run = RunConfig(DataFolder(models, "flag"), DataFolder(models, "flag"), str(models), "cpu", "fp32")
         told = [] if said is None else said
-        return bench_soak(run, job, SoakOptions(sessions, seconds, **SIZES), told.append, handle)
+        return bench_soak(run, job, SoakOptions(sessions, seconds, SIZES), told.append, handle)
 
     return run
 

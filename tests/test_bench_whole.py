@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from musetalk_cli.bench.compare import Comparison, Row
-from musetalk_cli.bench.options import BenchOptions
+from musetalk_cli.bench.options import AvatarSizes, BenchOptions
 from musetalk_cli.bench.run import bench
 from musetalk_cli.config import DataFolder, JobConfig, RunConfig
 
 STEPS = ["resize", "sharpen", "blend", "download"]
-SIZES = {"width": 320, "height": 240, "face": 96, "avatar_frames": 4}
+SIZES = AvatarSizes(width=320, height=240, face=96, frames=4)
 SMALL = "--device cpu --batch-size 1,2 --seconds 0.4 --chunk 0.2 --budget 0"
 SMALL += " --frame-size 320x240 --face-size 96 --avatar-frames 4"
 
@@ -30,7 +30,7 @@ def result(models, folder):
     """All that is measured, recorded and predicted of tiny networks."""
     nowhere = DataFolder(Path("nowhere"), "flag")
     run = RunConfig(nowhere, nowhere, str(models), "cpu")
-    options = BenchOptions((Fraction(1, 5),), 0.4, 0.0, predict="h200", profile=folder, **SIZES)
+    options = BenchOptions((Fraction(1, 5),), 0.4, 0.0, predict="h200", profile=folder, sizes=SIZES)
     return bench(run, JobConfig(batch_sizes=(1, 2)), options, lambda _: None)
 
 

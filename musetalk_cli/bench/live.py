@@ -66,7 +66,7 @@ def bench_live(
     Raises:
         MuseTalkError: The device is not there, the model cannot be loaded, or the sizes do not fit.
     """
-    bundle, avatar = open_synthetic(run, options, notice)
+    bundle, avatar = open_synthetic(run, options.sizes, notice)
     clock = MonotonicClock()
     reports = []
     for chunk in options.chunks:

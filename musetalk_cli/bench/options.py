@@ -21,24 +21,24 @@ SIDES = (32, 8192)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SyntheticOptions:
-    """An avatar that is drawn for the measurement.
+class AvatarSizes:
+    """Of an avatar that is drawn for the measurement.
 
     Attributes:
         width: Columns of its frames.
         height: Rows of its frames.
         face: Rows of its face's box.
-        avatar_frames: Forward frames.
+        frames: Forward frames.
     """
 
     width: int = 1280
     height: int = 720
     face: int = 300
-    avatar_frames: int = 50
+    frames: int = 50
 
 
 @dataclass(frozen=True, slots=True)
-class BenchOptions(SyntheticOptions):
+class BenchOptions:
     """What is measured.
 
     Attributes:
@@ -51,6 +51,7 @@ class BenchOptions(SyntheticOptions):
         profile: A folder for a recording of some batches, or None.
         compare: Figures of an earlier run to compare with, or None.
         tolerance: Part by which a figure may be worse than the earlier one.
+        sizes: Of the avatar that speaks.
     """
 
     chunks: tuple[Fraction, ...] | None = None
@@ -61,37 +62,42 @@ class BenchOptions(SyntheticOptions):
     profile: Path | None = None
     compare: Path | None = None
     tolerance: float = TOLERANCE
+    sizes: AvatarSizes = AvatarSizes()
 
 
 @dataclass(frozen=True, slots=True)
-class LiveOptions(SyntheticOptions):
+class LiveOptions:
     """What is measured.
 
     Attributes:
         chunks: Seconds of sound per chunk, one run each.
         seconds: Seconds of each run, on the wall clock.
+        sizes: Of the avatar that speaks.
     """
 
     chunks: tuple[Fraction, ...] = (Fraction(1, 10), Fraction(1, 5), Fraction(1, 2))
     seconds: float = 30.0
+    sizes: AvatarSizes = AvatarSizes()
 
 
 @dataclass(frozen=True, slots=True)
-class SoakOptions(SyntheticOptions):
+class SoakOptions:
     """What is measured.
 
     Attributes:
         sessions: Streams that speak at once; None is as many as the machine sustains by its warm-up, which
             keeps a fifth of the time free.
         seconds: How long they speak, on the wall clock.
+        sizes: Of the avatar that speaks.
     """
 
     sessions: int | None = None
     seconds: float = 60.0
+    sizes: AvatarSizes = AvatarSizes()
 
 
 @dataclass(frozen=True, slots=True)
-class ResponseOptions(SyntheticOptions):
+class ResponseOptions:
     """What is measured.
 
     Attributes:
@@ -99,12 +105,14 @@ class ResponseOptions(SyntheticOptions):
         sendings: How the sound is sent; each with each length of chunk is a run.
         utterances: How many are said in each run.
         pause_s: Seconds of silence between them, at the least.
+        sizes: Of the avatar that speaks.
     """
 
     chunks: tuple[Fraction | None, ...] = (Fraction(1, 10), Fraction(1, 5), Fraction(1, 2))
     sendings: tuple[Sending, ...] = ("burst", "spoken")
     utterances: int = 20
     pause_s: float = 2.0
+    sizes: AvatarSizes = AvatarSizes()
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,7 +125,7 @@ def bench_response(
     Raises:
         MuseTalkError: The device is not there, the model cannot be loaded, or the sizes do not fit.
     """
-    bundle, avatar = open_synthetic(run, options, notice)
+    bundle, avatar = open_synthetic(run, options.sizes, notice)
     clock = MonotonicClock()
     script = Script.of(utterances(), options.utterances, options.pause_s)
     runs: list[ResponseRun] = []

@@ -122,7 +122,7 @@ def bench(run: RunConfig, job: JobConfig, options: BenchOptions, notice: Notice)
     earlier = None if options.compare is None else read_earlier(options.compare)
     if options.profile is not None:
         check_folder(options.profile)
-    bundle, avatar = open_synthetic(run, options, notice)
+    bundle, avatar = open_synthetic(run, options.sizes, notice)
     chunks = sorted(options.chunks or default_chunks(bundle.device))
     job = dataclasses.replace(job, chunk=chunks[-1])
     engine = make_engine(bundle, job, MonotonicClock(), live=False)
@@ -203,9 +203,9 @@ def _conditions(engine: Engine, options: BenchOptions) -> dict[str, str]:
         "model": bundle.name,
         "face decoder": "own" if bundle.decoder is None else "taesd",
         "precision": str(bundle.dtype).removeprefix("torch."),
-        "frame size": f"{options.width}x{options.height}",
-        "face size": str(options.face),
-        "number of avatar frames": str(options.avatar_frames),
+        "frame size": f"{options.sizes.width}x{options.sizes.height}",
+        "face size": str(options.sizes.face),
+        "number of avatar frames": str(options.sizes.frames),
         "sharpening": "off" if job.sharpen is None else str(job.sharpen),
         "frame rate": str(job.fps),
         "encoder window": f"{engine.window_rows} rows",

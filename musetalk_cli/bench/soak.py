@@ -116,7 +116,7 @@ def bench_soak(
     Raises:
         MuseTalkError: The device is not there, the model cannot be loaded, or the sizes do not fit.
     """
-    bundle, avatar = open_synthetic(run, options, notice)
+    bundle, avatar = open_synthetic(run, options.sizes, notice)
     engine = make_engine(bundle, job, MonotonicClock(), live=True)
     engine.warm_up(avatar)
     choose_chunk(engine)

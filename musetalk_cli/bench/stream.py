@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from musetalk_cli.avatar.data import Avatar
-from musetalk_cli.bench.options import SyntheticOptions
+from musetalk_cli.bench.options import AvatarSizes
 from musetalk_cli.bench.synthetic import synthetic_avatar
 from musetalk_cli.config import RunConfig
 from musetalk_cli.engine.engine import Engine
@@ -22,19 +22,19 @@ from musetalk_cli.types import AudioSource
 
 
 def open_synthetic(
-    run: RunConfig, options: SyntheticOptions, notice: Callable[[str], None]
+    run: RunConfig, sizes: AvatarSizes, notice: Callable[[str], None]
 ) -> tuple[Bundle, Avatar]:
     """The networks that are measured, and an avatar for them.
 
     Args:
         run: Which networks, on which device; without a model the published one that is there, else the demo.
-        options: The sizes of the avatar.
+        sizes: Of the avatar.
         notice: Told what is taken and that it is loaded.
 
     Raises:
         MuseTalkError: The device is not there, the model cannot be loaded, or the sizes do not fit.
     """
-    avatar = synthetic_avatar(options.width, options.height, options.face, options.avatar_frames)
+    avatar = synthetic_avatar(sizes.width, sizes.height, sizes.face, sizes.frames)
     run, taken = settle_alone(run, "measuring")
     if taken is not None:
         notice(taken)

@@ -11,19 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from musetalk_cli.bench.hardware import GpuName
-from musetalk_cli.bench.options import BenchOptions
+from musetalk_cli.bench.options import AvatarSizes, BenchOptions
 from musetalk_cli.cli import bench_prepare, bench_realtime, bench_response, bench_soak
-from musetalk_cli.cli.bench_options import (
-    AvatarFrames,
-    Baseline,
-    FaceSize,
-    FrameSize,
-    JsonFile,
-    check_json,
-    parse_size,
-    size_text,
-    write_json,
-)
+from musetalk_cli.cli.bench_options import Baseline, JsonFile, check_json, takes_sizes, write_json
 from musetalk_cli.cli.bench_tables import show_bench
 from musetalk_cli.cli.options import Common, common_options
 from musetalk_cli.cli.render import say
@@ -109,14 +99,14 @@ def _where_nothing_follows(callback: Callable[..., None]) -> Callable[..., None]
     model="the published weights, else demo",
     job=("fps", "alignment", "no_graphs", "batch_size", "sharpen"),
 )
+@takes_sizes
 def bench(
     common: Common,
     job: JobConfig,
     chunk: Chunks = None,
     json: JsonFile = None,
-    frame_size: FrameSize = size_text(DEFAULTS),
-    face_size: FaceSize = DEFAULTS.face,
-    avatar_frames: AvatarFrames = DEFAULTS.avatar_frames,
+    *,
+    sizes: AvatarSizes,
     seconds: Seconds = DEFAULTS.seconds,
     budget: Budget = DEFAULTS.budget_s,
     baseline: Baseline = DEFAULTS.baseline,
@@ -126,7 +116,6 @@ def bench(
     tolerance: Tolerance = 100 * DEFAULTS.tolerance,
 ) -> None:
     """Time every stage and the whole on synthetic input. What random weights make is only good for timing."""
-    width, height = parse_size(frame_size)
     chunks = None if chunk is None else tuple(parse_chunk(part.strip()) for part in chunk.split(","))
     check_json(json)
     if profile is not None:
@@ -135,18 +124,7 @@ def bench(
     from musetalk_cli.bench.run import bench as run
 
     options = BenchOptions(
-        chunks,
-        seconds,
-        budget,
-        baseline,
-        predict,
-        profile,
-        compare,
-        tolerance / 100,
-        width=width,
-        height=height,
-        face=face_size,
-        avatar_frames=avatar_frames,
+        chunks, seconds, budget, baseline, predict, profile, compare, tolerance / 100, sizes
     )
     result = run(common.run, job, options, say)
     if json != "-":

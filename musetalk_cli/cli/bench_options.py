@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import typer
 
 from musetalk_cli import strict_json
-from musetalk_cli.bench.options import SIDES, PreparingOptions, SyntheticOptions
+from musetalk_cli.bench.options import SIDES, AvatarSizes, PreparingOptions
 from musetalk_cli.cli.interrupt import stop_on_signals
 from musetalk_cli.cli.render import mebibytes, print_json, put
 from musetalk_cli.errors import InputError, OutputError
@@ -78,9 +80,47 @@ def put_machine(report: Report) -> None:
     )
 
 
-def size_text(options: SyntheticOptions | PreparingOptions) -> str:
+def size_text(options: AvatarSizes | PreparingOptions) -> str:
     """The size of a frame as `--frame-size` takes it."""
     return f"{options.width}x{options.height}"
+
+
+_SIZES = AvatarSizes()
+_SIZE_OPTIONS = {
+    "frame_size": (FrameSize, size_text(_SIZES)),
+    "face_size": (FaceSize, _SIZES.face),
+    "avatar_frames": (AvatarFrames, _SIZES.frames),
+}
+
+
+def takes_sizes(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command, in the place of its argument `sizes`, the options that make one.
+
+    Raises:
+        InputError: The size of a frame is not understood; raised by the command.
+    """
+    signature = inspect.signature(command, eval_str=True)
+
+    @functools.wraps(command)
+    def wrapper(
+        *arguments: Any,  # noqa: ANN401 - the command's own
+        frame_size: str,
+        face_size: int,
+        avatar_frames: int,
+        **values: Any,  # noqa: ANN401
+    ) -> None:
+        width, height = parse_size(frame_size)
+        sizes = AvatarSizes(width=width, height=height, face=face_size, frames=avatar_frames)
+        command(*arguments, sizes=sizes, **values)
+
+    made = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for name, (kind, default) in _SIZE_OPTIONS.items()
+    ]
+    own = signature.parameters.values()
+    parameters = [one for each in own for one in (made if each.name == "sizes" else [each])]
+    wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return wrapper
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -7,18 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from musetalk_cli.bench.options import LiveOptions
+from musetalk_cli.bench.options import AvatarSizes, LiveOptions
 from musetalk_cli.cli.bench_options import (
-    AvatarFrames,
-    FaceSize,
-    FrameSize,
     JsonFile,
     check_json,
-    parse_size,
     put_machine,
     run_live,
-    size_text,
     spread,
+    takes_sizes,
 )
 from musetalk_cli.cli.options import Common, common_options
 from musetalk_cli.cli.render import named_latencies, print_table, say
@@ -50,26 +46,22 @@ Seconds = Annotated[float, typer.Option("--seconds", min=1, max=86_400, help="Le
     model="the published weights, else demo",
     job=("fps", "alignment", "context", "window", "no_graphs", "batch_size", "sharpen"),
 )
+@takes_sizes
 def realtime(
     common: Common,
     chunk: Chunks = ",".join(map(seconds_text, DEFAULTS.chunks)),
     seconds: Seconds = DEFAULTS.seconds,
     *,
     job: JobConfig,
-    frame_size: FrameSize = size_text(DEFAULTS),
-    face_size: FaceSize = DEFAULTS.face,
-    avatar_frames: AvatarFrames = DEFAULTS.avatar_frames,
+    sizes: AvatarSizes,
     json: JsonFile = None,
 ) -> None:
     """Time a live stream against the wall clock: its latencies, and the frames that came too late."""
     chunks = tuple(parse_chunk(part.strip()) for part in chunk.split(","))
-    width, height = parse_size(frame_size)
     check_json(json)
     from musetalk_cli.bench.live import bench_live
 
-    measured = LiveOptions(
-        chunks, seconds, width=width, height=height, face=face_size, avatar_frames=avatar_frames
-    )
+    measured = LiveOptions(chunks, seconds, sizes)
     run_live(
         lambda handle: bench_live(common.run, job, measured, say, handle),
         lambda result: _show(result, job.fps),

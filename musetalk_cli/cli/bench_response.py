@@ -6,18 +6,14 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from musetalk_cli.bench.options import ResponseOptions, Sending
+from musetalk_cli.bench.options import AvatarSizes, ResponseOptions, Sending
 from musetalk_cli.cli.bench_options import (
-    AvatarFrames,
-    FaceSize,
-    FrameSize,
     JsonFile,
     check_json,
-    parse_size,
     put_machine,
     run_live,
-    size_text,
     spread,
+    takes_sizes,
 )
 from musetalk_cli.cli.options import Common, common_options
 from musetalk_cli.cli.render import print_table, say
@@ -63,6 +59,7 @@ Ideal = Annotated[
     model="the published weights, else demo",
     job=("fps", "alignment", "context", "window", "no_graphs", "batch_size", "sharpen"),
 )
+@takes_sizes
 def response(
     common: Common,
     chunk: LiveChunks = ",".join(CHUNKS),
@@ -72,30 +69,18 @@ def response(
     ideal: Ideal = False,
     *,
     job: JobConfig,
-    frame_size: FrameSize = size_text(DEFAULTS),
-    face_size: FaceSize = DEFAULTS.face,
-    avatar_frames: AvatarFrames = DEFAULTS.avatar_frames,
+    sizes: AvatarSizes,
     json: JsonFile = None,
 ) -> None:
     """Time how soon a live stream answers: from an utterance's first sound to its first speaking frame."""
     chunks = tuple(parse_live_chunk(part.strip()) for part in chunk.split(","))
     sendings = _sendings(sound)
-    width, height = parse_size(frame_size)
     check_json(json)
     if ideal and common.run.model is not None:
         raise InputError("--ideal has no networks, so --model does nothing.", "Leave one of them out.")
     from musetalk_cli.bench.response import bench_ideal, bench_response
 
-    measured = ResponseOptions(
-        chunks,
-        sendings,
-        utterances,
-        pause,
-        width=width,
-        height=height,
-        face=face_size,
-        avatar_frames=avatar_frames,
-    )
+    measured = ResponseOptions(chunks, sendings, utterances, pause, sizes)
 
     def measure(handle: ControlHandle) -> ResponseResult:
         if ideal:

@@ -6,17 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from musetalk_cli.bench.options import SoakOptions
+from musetalk_cli.bench.options import AvatarSizes, SoakOptions
 from musetalk_cli.cli.bench_options import (
-    AvatarFrames,
-    FaceSize,
-    FrameSize,
     JsonFile,
     check_json,
-    parse_size,
     run_live,
-    size_text,
     spread,
+    takes_sizes,
 )
 from musetalk_cli.cli.options import Common, common_options
 from musetalk_cli.cli.render import mebibytes, print_table, put, say
@@ -45,25 +41,21 @@ Seconds = Annotated[float, typer.Option("--seconds", min=1, max=86_400, help="Ho
     model="the published weights, else demo",
     job=("fps", "alignment", "live_chunk", "context", "window", "no_graphs", "batch_size", "sharpen"),
 )
+@takes_sizes
 def soak(
     common: Common,
     sessions: Sessions = DEFAULTS.sessions,
     seconds: Seconds = DEFAULTS.seconds,
     *,
     job: JobConfig,
-    frame_size: FrameSize = size_text(DEFAULTS),
-    face_size: FaceSize = DEFAULTS.face,
-    avatar_frames: AvatarFrames = DEFAULTS.avatar_frames,
+    sizes: AvatarSizes,
     json: JsonFile = None,
 ) -> None:
     """Let many live streams speak at once against the wall clock: late frames, latencies, growing memory."""
-    width, height = parse_size(frame_size)
     check_json(json)
     from musetalk_cli.bench.soak import bench_soak
 
-    measured = SoakOptions(
-        sessions, seconds, width=width, height=height, face=face_size, avatar_frames=avatar_frames
-    )
+    measured = SoakOptions(sessions, seconds, sizes)
     run_live(lambda handle: bench_soak(common.run, job, measured, say, handle), _show, json)
 
 

@@ -9,7 +9,7 @@ from fractions import Fraction
 import torch
 
 from musetalk_cli.avatar.data import Avatar
-from musetalk_cli.bench.options import ResponseOptions
+from musetalk_cli.bench.options import AvatarSizes
 from musetalk_cli.bench.response import speak_script
 from musetalk_cli.bench.speech import Script, utterances
 from musetalk_cli.bench.stream import open_synthetic
@@ -23,7 +23,7 @@ from musetalk_cli.run.job import choose_chunk, make_engine
 from musetalk_cli.timeline import DEFAULT_FPS
 
 UTTERANCES, PAUSE_S = 3, 0.5
-SIZES = ResponseOptions(width=1280, height=720, face=300, avatar_frames=25)
+SIZES = AvatarSizes(width=1280, height=720, face=300, frames=25)
 """Pictures as cameras make them."""
 
 
