@@ -30,6 +30,11 @@ def printable(text: str, keep: str = "") -> str:
     return "".join(_shown(character, keep) for character in text)
 
 
+def counted(count: int, noun: str) -> str:
+    """A count and what is counted: `1 core`, `2 cores`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 _SERVER = re.compile(
     r"\b(?!file:)([a-z][a-z0-9+.-]*://)(?:[^\s/?#@'\"]*@)?"
     r"(\[[^\]\s]*\]|[^\s/?#:'\"]*)(:\d+(?![^\s/?#'\"]))?([^\s'\"]+)?",

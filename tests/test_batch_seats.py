@@ -10,6 +10,7 @@ from musetalk_cli.config import RunConfig
 from musetalk_cli.errors import DeviceError, InputError
 from musetalk_cli.run.batch.local import LocalPool, Seat
 from musetalk_cli.run.batch.seats import find_seats
+from musetalk_cli.text import counted
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_each_gpu_has_a_worker_that_sees_no_other(machine, visible, workers, job
     seats = find_seats(RunConfig(), workers, jobs)
     assert [seat.gpu for seat in seats] == expected
     assert find_seats(RunConfig(device="cpu"), 1, jobs)[0].gpu is None
-    assert LocalPool(seats).device == f"{len(set(expected))} GPUs"
+    assert LocalPool(seats).device == counted(len(set(expected)), "GPU")
 
 
 def test_what_is_not_there_or_makes_no_sense_is_refused(machine):

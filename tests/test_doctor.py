@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import threading
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -533,6 +534,8 @@ def test_a_machine_that_does_not():
     assert [finding.status for finding in found] == ["warning"] * 3
     assert found[0].detail == "0.23 frames/s with v15 on cpu in float32; real time at 25 fps: no."
     assert "--model demo" in found[0].fix
+    (found, *_) = check_speed(replace(slow, what="demo on cpu in bfloat16"))
+    assert found.fix == "Use a GPU (--device cuda), or generate, which may take its time."
 
 
 def test_a_model_that_cannot_be_measured_is_a_problem(given, musetalk, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musetalk_cli.text import printable, redacted, shortened
+from musetalk_cli.text import counted, printable, redacted, shortened
 
 
 @pytest.mark.parametrize(
@@ -62,3 +62,7 @@ def test_of_a_long_word_the_middle_is_left_out(text):
 )
 def test_of_a_url_its_scheme_and_host_are_told(raw, shown):
     assert redacted(raw) == shown
+
+
+def test_one_thing_is_no_two_things():
+    assert [counted(number, "core") for number in range(3)] == ["0 cores", "1 core", "2 cores"]

@@ -14,6 +14,7 @@ from musetalk_cli.cli.options import Common, common_options
 from musetalk_cli.cli.progress import batch_progress
 from musetalk_cli.cli.render import print_json, print_table, put, say
 from musetalk_cli.config import JobConfig
+from musetalk_cli.text import counted
 
 if TYPE_CHECKING:
     from musetalk_cli.run.batch.job import BatchJob
@@ -128,7 +129,8 @@ def _end(common: Common, report: BatchReport) -> None:
         put(
             f"made {report.done}, failed {report.failed}, finished before {report.skipped}, "
             f"left {report.left}; {report.sound_s:.1f} s of sound in {report.seconds:.1f} s, "
-            f"{report.jobs_per_minute:.1f} jobs a minute, {report.workers} workers ({report.device})"
+            f"{report.jobs_per_minute:.1f} jobs a minute, "
+            f"{counted(report.workers, 'worker')} ({report.device})"
         )
         put(f"Each job is told in {report.results}.")
     if report.interrupted:

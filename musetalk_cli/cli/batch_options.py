@@ -47,8 +47,9 @@ Ray = Annotated[
     str | None,
     typer.Option(
         "--ray",
-        metavar="auto|ADDRESS",
-        help="Work on a Ray cluster, with an actor for each GPU: the one that runs here, or at HOST:PORT.",
+        metavar="auto|local|ADDRESS",
+        help="Work on a Ray cluster, with an actor for each GPU: the one that runs here, one that is begun "
+        "here and ends with this command, or at HOST:PORT.",
         show_default="processes on this machine",
     ),
 ]

@@ -12,7 +12,7 @@ from rich.table import Table
 from musetalk_cli.cli.options import Common, common_options
 from musetalk_cli.cli.render import console, print_json, put, say, writing
 from musetalk_cli.errors import MuseTalkError
-from musetalk_cli.text import printable
+from musetalk_cli.text import counted, printable
 
 if TYPE_CHECKING:
     from musetalk_cli.doctor.findings import Finding
@@ -63,10 +63,7 @@ def _show(findings: Sequence[Finding]) -> None:
 def summary(findings: Sequence[Finding]) -> str:
     """How many there are of each status."""
     ok, warnings, problems = (sum(each.status == status for each in findings) for status in _COLOURS)
-    return (
-        f"{ok} ok, {warnings} warning{'' if warnings == 1 else 's'}, "
-        f"{problems} problem{'' if problems == 1 else 's'}."
-    )
+    return f"{ok} ok, {counted(warnings, 'warning')}, {counted(problems, 'problem')}."
 
 
 def table(findings: Sequence[Finding], *, coloured: bool) -> Table:

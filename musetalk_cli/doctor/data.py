@@ -20,6 +20,7 @@ from musetalk_cli.nets.files import MODELS, NO_CARD, RANDOM, read_card, resolve
 from musetalk_cli.nets.proof import Seen, look
 from musetalk_cli.nets.published import DWPOSE, FACE_PARSING, LAYOUTS, PUBLISHED, TAESD, complete
 from musetalk_cli.nets.turns import Leftover, Work, is_written_to, leftovers
+from musetalk_cli.text import counted
 
 MOST_NAMES = 5
 """Names that stand in a line."""
@@ -55,7 +56,7 @@ def check_leftovers(models_dir: Path) -> Iterator[Finding]:
         return
     for work in get_args(Work):
         if mine := [left for left in found if left.work == work]:
-            files = "1 file" if len(mine) == 1 else f"{len(mine)} files"
+            files = counted(len(mine), "file")
             listed = _listed([str(left.path) for left in mine])
             size = gibibytes(sum(left.bytes for left in mine))
             detail = f"A {work} that was ended has left {files}, {size}: {listed}."

@@ -19,7 +19,9 @@ from musetalk_cli.doctor.findings import Finding
 from musetalk_cli.engine.costs import BUSY_SHARE
 from musetalk_cli.engine.engine import Engine
 from musetalk_cli.live.control import ControlHandle
+from musetalk_cli.nets.embedded import DEMO
 from musetalk_cli.run.job import choose_chunk, make_engine
+from musetalk_cli.text import counted
 from musetalk_cli.timeline import DEFAULT_FPS
 
 UTTERANCES, PAUSE_S = 3, 0.5
@@ -56,7 +58,8 @@ def check_speed(measured: Measured) -> Iterator[Finding]:
     rate = f"{measured.frames_per_s:.3g} frames/s with {measured.what}"
     wanted = f"real time at {float(measured.fps):g} fps"
     if not measured.sustained:
-        fix = "Use a GPU (--device cuda), --model demo, or generate, which may take its time."
+        smaller = "" if measured.what.startswith(f"{DEMO} ") else f" --model {DEMO},"
+        fix = f"Use a GPU (--device cuda),{smaller} or generate, which may take its time."
         yield Finding("speed", "warning", f"{rate}; {wanted}: no.", fix)
         yield Finding("response time", "warning", "Not measured: frames would be left out.", None)
         yield Finding("speakers", "warning", "None speaks in real time.", None)
@@ -67,8 +70,7 @@ def check_speed(measured: Measured) -> Iterator[Finding]:
             f"{measured.response_ms:.0f} ms to the first speaking frame, in chunks of {measured.chunk_s:g} s."
         )
         yield Finding("response time", "ok", detail)
-    count = measured.speakers
-    yield Finding("speakers", "ok", f"{count} face{'' if count == 1 else 's'} may speak at once.")
+    yield Finding("speakers", "ok", f"{counted(measured.speakers, 'face')} may speak at once.")
 
 
 @torch.inference_mode()

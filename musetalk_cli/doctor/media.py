@@ -10,6 +10,7 @@ from musetalk_cli.doctor.findings import Finding
 from musetalk_cli.errors import MuseTalkError
 from musetalk_cli.media import ffmpeg
 from musetalk_cli.media.soundcards import LOUDSPEAKER, MICROPHONE, Direction, list_devices
+from musetalk_cli.text import counted
 
 ENCODERS = ("libx264", "aac")
 """What no output with pictures or sound can do without."""
@@ -113,8 +114,7 @@ def check_sound(installed: bool, devices: Callable[[Direction], list[str]] = nam
     except MuseTalkError as error:
         return Finding("sound", "warning", error.message, error.hint)
     detail = "; ".join(
-        f"{len(names)} {noun}{'' if len(names) == 1 else 's'}{f' ({names[0]})' if names else ''}"
-        for noun, names in found.items()
+        f"{counted(len(names), noun)}{f' ({names[0]})' if names else ''}" for noun, names in found.items()
     )
     return Finding("sound", "ok", f"PortAudio works: {detail}.")
 

@@ -24,9 +24,9 @@ from musetalk_cli.run.batch.job import Json
 from musetalk_cli.run.batch.pool import LOST, Advanced, Ended, Event, Lost, Prepares, Said
 from musetalk_cli.run.batch.seats import CORES_EACH, check_workers
 from musetalk_cli.run.batch.speaker import Speaker
+from musetalk_cli.text import counted
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
 try:
     import ray
     from ray.exceptions import ActorUnavailableError, RayError
@@ -96,7 +96,9 @@ def connect(address: str) -> None:
         hint = "Start one with: ray start --head, or name its address."
         if _is_refusal(error):
             hint = "Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to the token of the cluster."
-        raise InputError(f"--ray {address} leads to no cluster: {first_line(error)}.", hint) from error
+        # what follows the first sentence is Ray's advice, on options of its own
+        why = first_line(error).partition(". ")[0].removesuffix(".")
+        raise InputError(f"--ray {address} leads to no cluster: {why}.", hint) from error
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -160,7 +162,9 @@ class RayPool:
 
     def __init__(self, share: Share) -> None:
         self.places = share.actors
-        self.device = f"Ray, {share.gpus:g} GPU each" if share.gpus else f"Ray, {share.cores} cores each"
+        self.device = (
+            f"Ray, {share.gpus:g} GPU each" if share.gpus else f"Ray, {counted(share.cores, 'core')} each"
+        )
         self._share = share
         self._actor = ray.remote(concurrency_groups={_ASIDE: 1})(Speaker).options(
             num_cpus=share.cores if not share.gpus else 1, num_gpus=share.gpus, **_ACTOR

@@ -20,6 +20,7 @@ from musetalk_cli import strict_json
 from musetalk_cli.run.batch.job import Json
 from musetalk_cli.run.batch.pool import LOST, Advanced, Ended, Event, Lost, Prepares, Said
 from musetalk_cli.strict_json import JsonError
+from musetalk_cli.text import counted
 
 LINE_BYTES = 1 << 20
 """A longer line is no answer."""
@@ -66,7 +67,7 @@ class LocalPool:
         self._workers: dict[int, _Process] = {}
         self.places = len(seats)
         gpus = len({seat.gpu for seat in seats if seat.gpu is not None})
-        self.device = f"{gpus} GPUs" if gpus else f"CPU, {seats[0].threads} threads each"
+        self.device = counted(gpus, "GPU") if gpus else f"CPU, {counted(seats[0].threads, 'thread')} each"
 
     @property
     def pids(self) -> dict[int, int]:

@@ -20,7 +20,8 @@ def pool_maker(run: RunConfig, workers: int | None, ray: str | None, jobs: int) 
     Args:
         run: What computes.
         workers: How many there shall be; None is what suits.
-        ray: A Ray cluster: `auto` for the one that runs here, or `HOST:PORT`; None is this machine.
+        ray: A Ray cluster: `auto` for the one that runs here, `local` for one that is begun here and ends
+            with this program, or `HOST:PORT`; None is this machine.
         jobs: Jobs to be done.
 
     Raises:
@@ -31,7 +32,7 @@ def pool_maker(run: RunConfig, workers: int | None, ray: str | None, jobs: int) 
         seats = find_seats(run, workers, jobs)
         return lambda: LocalPool(seats)
     if _ADDRESS.fullmatch(ray) is None:
-        raise InputError(f"--ray {ray} is no address of a cluster.", "Write auto, or HOST:PORT.")
+        raise InputError(f"--ray {ray} is no address of a cluster.", "Write auto, local, or HOST:PORT.")
     from musetalk_cli.run.batch.cluster import RayPool, connect, find_share
 
     connect(ray)
