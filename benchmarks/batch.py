@@ -24,9 +24,10 @@ import subprocess
 import sys
 import tempfile
 import time
-import wave
 from collections.abc import Callable
 from pathlib import Path
+
+from turns import in_turn, stretches
 
 from musetalk_cli import __version__
 
@@ -46,22 +47,6 @@ for sound in sounds:
     generate(run, JobConfig(), "demo", Path(sound), Path(sound).with_suffix(".mp4"), kept=kept)
 """
 Way = Callable[[list[Path]], None]
-
-
-def cut(folder: Path, count: int, seconds: float) -> list[Path]:
-    """Stretches of the demo's sample, from the beginning again where it ends."""
-    with wave.open(str(ROOT / "avatars" / "demo" / "sample.wav")) as sample:
-        form, data = sample.getparams(), sample.readframes(sample.getnframes())
-    size = int(seconds * form.framerate) * form.sampwidth * form.nchannels
-    found = []
-    for number in range(count):
-        begin = number * size % max(1, len(data) - size)
-        begin -= begin % (form.sampwidth * form.nchannels)
-        found.append(folder / f"{number:03d}.wav")
-        with wave.open(str(found[-1]), "wb") as part:
-            part.setparams(form)
-            part.writeframes(data[begin : begin + size])
-    return found
 
 
 def call(*command: str | Path) -> None:
@@ -113,11 +98,10 @@ WAYS: dict[str, Way] = {
 def measure(jobs: int, seconds: float, rounds: int) -> dict[str, list[float]]:
     """Wall seconds of each way in each round."""
     taken: dict[str, list[float]] = {name: [] for name in WAYS}
-    names = list(WAYS)
     for turn in range(rounds):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+        for name in in_turn(list(WAYS), turn):
             with tempfile.TemporaryDirectory() as folder:
-                sounds = cut(Path(folder), jobs, seconds)
+                sounds = stretches(Path(folder), jobs, seconds)
                 begun = time.perf_counter()
                 WAYS[name](sounds)
                 taken[name].append(time.perf_counter() - begun)

@@ -19,9 +19,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import wave
 from collections.abc import Iterator
 from pathlib import Path
+
+from turns import in_turn, stretches
 
 from musetalk_cli import __version__
 
@@ -84,29 +85,17 @@ def busy(loops: int) -> Iterator[None]:
             one.wait()
 
 
-def cut(target: Path, seconds: float) -> Path:
-    """Write the beginning of the demo's sample; returns its path."""
-    with (
-        wave.open(str(ROOT / "avatars" / "demo" / "sample.wav")) as sample,
-        wave.open(str(target), "wb") as part,
-    ):
-        part.setparams(sample.getparams())
-        part.writeframes(sample.readframes(round(seconds * sample.getframerate())))
-    return target
-
-
 def measure(
     settings: list[str], situations: list[str], rounds: int, seconds: float
 ) -> dict[str, dict[str, list[float]]]:
     """Real-time factors by setting and situation, one a round."""
     found: dict[str, dict[str, list[float]]] = {one: {name: [] for name in situations} for one in settings}
     with tempfile.TemporaryDirectory() as folder:
-        sound = cut(Path(folder) / "sound.wav", seconds)
+        [sound] = stretches(Path(folder), 1, seconds)
         for number in range(rounds):
-            turn = number % len(settings)
             for situation in situations:
                 loops, encoded = SITUATIONS[situation]
-                for setting in settings[turn:] + settings[:turn]:
+                for setting in in_turn(settings, number):
                     video = Path(folder) / "video.mp4" if encoded else None
                     with busy(loops):
                         factor = speak(setting, sound, video)

@@ -9,14 +9,13 @@ gives all 1500 rows of a window of 30 s. All ways take turns, so what else the m
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from turns import medians
 
 from musetalk_cli.nets import modules, random_v15
 from musetalk_cli.nets.audio_encoder import AudioEncoder, EncodeRequest, LogMel
@@ -63,7 +62,7 @@ def one_hop(bundles: dict[str, Bundle], rounds: int) -> None:
     for title, bundle in bundles.items():
         for hop in HOPS:
             works = [library(bundle), *(needed(bundle, window, hop) for window in WINDOWS)]
-            cells = " | ".join(f"{1e3 * seconds:.1f}" for seconds in timed(works, rounds))
+            cells = " | ".join(f"{1e3 * seconds:.1f}" for seconds in medians(works, rounds))
             print(f"| {title} | {hop} | {cells} |", flush=True)
 
 
@@ -81,7 +80,7 @@ def several(bundles: dict[str, Bundle], rounds: int) -> None:
             works += [lambda e=alone, a=asked: e(a), lambda e=together, a=asked: e(a)]
             pairs = zip(alone(asked), together(asked), strict=True)
             same.append(all(torch.equal(one, other) for one, other in pairs))
-        cells = " | ".join(f"{1e3 * seconds:.1f}" for seconds in timed(works, rounds))
+        cells = " | ".join(f"{1e3 * seconds:.1f}" for seconds in medians(works, rounds))
         alike = ", ".join(
             f"{window} s {'yes' if equal else 'no'}" for window, equal in zip(WINDOWS, same, strict=True)
         )
@@ -124,18 +123,6 @@ def library(bundle: Bundle) -> Callable[[], object]:
             return torch.stack(found.hidden_states, dim=2)[0].float()
 
     return work
-
-
-def timed(works: list[Callable[[], object]], rounds: int) -> list[float]:
-    """Median seconds of each, in turns; the first turn is not counted."""
-    times: list[list[float]] = [[] for _ in works]
-    for number in range(rounds + 1):
-        for work, kept in zip(works, times, strict=True):
-            began = time.perf_counter()
-            work()
-            if number:
-                kept.append(time.perf_counter() - began)
-    return [statistics.median(kept) for kept in times]
 
 
 if __name__ == "__main__":

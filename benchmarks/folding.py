@@ -10,12 +10,11 @@ both. Times are of one core.
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from turns import medians
 
 from musetalk_cli.nets.bundle import load_bundle
 from musetalk_cli.nets.device import describe_device, keep_freed_memory, resolve_dtype
@@ -58,21 +57,10 @@ def main() -> None:
             ],
         }
         for name, ways in pairs.items():
-            before, after = (seconds * 1e3 / options.batch for seconds in in_turn(ways, options.rounds))
+            taken = medians(ways, options.rounds, time.thread_time)
+            before, after = (seconds * 1e3 / options.batch for seconds in taken)
             kind = str(dtype).removeprefix("torch.")
             print(f"| {name}, {kind} | {before:.2f} | {after:.2f} | {after / before:.3f} |")
-
-
-def in_turn(ways: list[Callable[[], object]], rounds: int) -> list[float]:
-    """Median seconds of one core for each way, after a first call of each."""
-    taken: list[list[float]] = [[] for _ in ways]
-    for number in range(rounds + 1):
-        for way, seconds in zip(ways, taken, strict=True):
-            begun = time.thread_time()
-            way()
-            if number:
-                seconds.append(time.thread_time() - begun)
-    return [statistics.median(seconds) for seconds in taken]
 
 
 if __name__ == "__main__":
