@@ -83,10 +83,12 @@ def test_the_walk_of_a_block_of_sound_names_files_and_what_is_in_them():
 
 @pytest.mark.parametrize("room", ["engine", "live"])
 def test_each_module_of_the_live_path_and_the_engine_has_a_test_file_of_its_name(room):
+    """All that do something; of what is data alone there is nothing to test."""
     files = {path.stem for path in (ROOT / "tests").rglob("test_*.py")}
     without = {
         path.stem
         for path in (HOUSE / room).glob("[!_]*.py")
+        if "    def " in (text := path.read_text()) or "\ndef " in text
         if not files & {f"test_{kind}{path.stem}" for kind in ("", f"{room}_", "pretended_")}
     }
     assert not without
