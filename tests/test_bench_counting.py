@@ -55,7 +55,9 @@ def test_a_cpu_counts_all_800_gflop_of_a_frame():
 
 def test_the_same_is_counted_operator_by_operator(full_size):
     batch = json.loads(TABLE.read_text())["batch"]
-    launches = json.loads(TABLE.read_text())["launches"]
+    # as the engine runs them on a GPU: what is counted on the pretended one, fused
+    table = json.loads(TABLE.read_text())["launches"]
+    launches = {name: table.get(f"{name}, fused", table[name]) for name in ("unet", "vae", "features")}
     generator, encode = Generator(full_size), AudioEncoder(full_size)
     tokens = torch.empty(batch, 50, 384, device=META)
     latents = torch.empty(batch, 8, 32, 32, device=META, dtype=HALF)
@@ -70,7 +72,13 @@ def test_the_same_is_counted_operator_by_operator(full_size):
         # what the product leaves out of the UNet is less than a thousandth of it
         assert works[name].flops / batch / 1e9 == pytest.approx(gflop, rel=1e-3)
     for name, work in works.items():
-        assert 0.7 * launches[name] < len(work.launches) <= launches[name], name
+        # the transform of a sound is less on `meta`
+        least = 0.7 if name == "features" else 0.99
+        assert least * launches[name] <= len(work.launches) <= launches[name], name
+    assert not {"native_group_norm", "native_layer_norm", "silu", "gelu"} & set(works["unet"].by_name())
+    assert set(works["vae"].by_name()) >= {"norm_group", "norm_part", "add"}, (
+        "and nothing of Triton is needed"
+    )
     weights = sum(weight.nbytes for weight in full_size.unet.parameters())
     assert weights < works["unet"].bytes < 10 * weights
 

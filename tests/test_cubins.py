@@ -31,7 +31,7 @@ def compile_all(kernel, arches, folder):
         ("compose", "90"),
         *(
             pytest.param(kernel, ALL, marks=pytest.mark.slow)
-            for kernel in ("compose", "norm_group", "measure", "norm_part", "add")
+            for kernel in ("compose", "norm_group", "measure", "norm_part", "add", "norm_row", "gate")
         ),
     ],
 )

@@ -1,14 +1,25 @@
 """Norms and sums in one pass; without a GPU Triton's interpreter runs the kernels."""
 
+import copy
+
 import pytest
 import torch
+from diffusers.models.attention import BasicTransformerBlock
 from test_folding import operators, predict, reconstruct, small_unet, small_vae
 from torch import nn
 
 from musetalk_cli.nets.folding import fold
-from musetalk_cli.nets.fusion import FusedNorm, FusedResnet, fuse, replace
+from musetalk_cli.nets.fusion import FusedBlock, FusedNorm, FusedResnet, fuse, replace
 from musetalk_cli.ops import norms
-from musetalk_cli.ops.norms import eager_norm, fits, fused_add, fused_norm
+from musetalk_cli.ops.norms import (
+    eager_gate,
+    eager_norm,
+    fits,
+    fused_add,
+    fused_gate,
+    fused_norm,
+    fused_row_norm,
+)
 
 pytest.importorskip("triton", reason="no Triton here: pip install 'musetalk-cli[dev]'")
 
@@ -104,6 +115,45 @@ def test_a_sum_has_its_bias_and_is_rounded_once():
     assert made.is_contiguous(memory_format=LAST)
 
 
+@pytest.mark.parametrize("mean", [0.0, 40.0])
+@pytest.mark.parametrize("shape", [(2, 5, 40), (3, 64), (1, 7, 320)])
+def test_in_half_the_norm_of_a_sum_is_nearer_to_float64_than_tensor_operations_are(shape, mean):
+    rows, more = (numbers(*shape, mean=mean, seed=seed).half() for seed in (0, 1))
+    norm = nn.LayerNorm(shape[-1], eps=1e-5)
+    norm.weight.data, norm.bias.data = numbers(shape[-1], seed=2), numbers(shape[-1], seed=3)
+    norm = norm.requires_grad_(False).half()
+    for added in (None, more):
+        both = rows.double() if added is None else rows.double() + added.double()
+        exact = nn.functional.layer_norm(both, shape[-1:], norm.weight.double(), norm.bias.double(), 1e-5)
+        given = None if added is None else added.to(DEVICE)
+        total, ours = fused_row_norm(rows.to(DEVICE), given, copy.deepcopy(norm).to(DEVICE))
+        assert torch.equal(total.cpu(), both.half())
+        theirs = norm.float()(both.half().float()).half()
+        norm.half()
+        apart = [(one.cpu().double() - exact).abs().max().item() for one in (ours, theirs)]
+        assert apart[0] <= apart[1] + 1e-3
+        assert apart[0] < 0.01
+
+
+def test_rows_that_do_not_lie_together_are_taken():
+    rows, norm = numbers(2, 24, 9).transpose(1, 2), nn.LayerNorm(24)
+    total, made = fused_row_norm(rows.to(DEVICE), rows.to(DEVICE), norm.to(DEVICE))
+    torch.testing.assert_close(total.cpu(), 2 * rows)
+    torch.testing.assert_close(made.cpu(), norm.cpu()(2 * rows), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 48), (5, 1500), (1, 2 * norms.BLOCK), (700, 6)])
+def test_gates_are_those_of_tensor_operations_and_rounded_once(shape):
+    """Rows that end within a program, and some that take more than one."""
+    both = (numbers(*shape) * 2).half()
+    exact = eager_gate(both.double())
+    made = fused_gate(both.to(DEVICE)).cpu()
+    assert made.shape == exact.shape
+    assert ((made.double() - exact).abs() / (1 + exact.abs())).max() < 1e-3
+    theirs = eager_gate(both).double()
+    assert (made.double() - exact).abs().max() <= (theirs - exact).abs().max()
+
+
 def fused(network):
     network = fold(network.to(DEVICE, memory_format=LAST))
     replace(network)
@@ -135,6 +185,8 @@ def test_every_norm_of_both_networks_is_fused_and_the_loaded_ones_stay():
         inside = {id(part.norm) for part in made.modules() if isinstance(part, FusedNorm)}
         assert {id(part) for part in made.modules() if isinstance(part, nn.GroupNorm)} == inside
         assert any(isinstance(part, FusedResnet) for part in made.modules())
+        assert not any(isinstance(part, BasicTransformerBlock) for part in made.modules())
+        assert any(isinstance(part, FusedBlock) for part in made.modules()) == hasattr(made, "conv_in")
         assert [(name, type(part)) for name, part in network.named_modules()] == names
         for name, weight in network.named_parameters():
             assert id(weight) == weights[name][0]

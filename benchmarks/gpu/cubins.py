@@ -132,6 +132,24 @@ def variants() -> Iterator[Variant]:
             fields,
             {"num_warps": 4},
         )
+    for channels in (320, 640, 1280):
+        yield Variant(
+            "norm_row",
+            f"{channels} channels",
+            norm_kernels.norm_row,
+            "*fp16 *fp16 *fp16 *fp16 *fp16 *fp16 i32 fp32",
+            {"COLS": norms.power(channels), "MORE": True},
+            {"num_warps": 4},
+        )
+    for width in (1280, 5120):
+        yield Variant(
+            "gate",
+            f"{width} channels",
+            norm_kernels.gate,
+            "*fp16 *fp16 i32",
+            {"WIDTH": width, "BLOCK": norms.BLOCK},
+            {"num_warps": 4},
+        )
 
 
 def facts(variant: Variant, arch: int) -> Facts:

@@ -1,4 +1,7 @@
-"""The networks without their numbers, and what they launch, compute and move: on any machine, in seconds."""
+"""The networks without their numbers, and what they launch, compute and move: on any machine, in seconds.
+
+They are those that the engine runs on a GPU with Triton: on `meta` too a generator folds and fuses them.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from musetalk_cli.measure.work import Work
 from musetalk_cli.nets.bundle import Bundle
+from musetalk_cli.ops.norms import launch
 
 META = torch.device("meta")
 HALF = torch.bfloat16
@@ -65,7 +69,7 @@ def count(work: Callable[..., object], *args: object) -> Work:
         args: What it is called with; tensors without numbers.
     """
     counted = Work()
-    with torch.no_grad(), _Attention(counted), _Operators(counted):
+    with torch.no_grad(), _Whole(counted), _Operators(counted):
         inspect.unwrap(work)(*args)
     return counted
 
@@ -87,14 +91,17 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given = kwargs or {}
         result = func(*args, **given)
         name = func.name().split("::")[1].split(".")[0]
+        if name == "convolution" and result.dim() == 4 and result.is_meta:
+            # as cuDNN gives it, whose weights are so
+            result = result.contiguous(memory_format=torch.channels_last)
         written = _tensors((result,))
         if not func.is_view and name not in LAUNCHES_NOTHING and any(one.device == META for one in written):
             self._counted(name, _tensors((*args, *given.values())), written)
         return result
 
 
-class _Attention(TorchFunctionMode):
-    """Attention stays whole, since a GPU does it in one launch."""
+class _Whole(TorchFunctionMode):
+    """What a GPU does in one launch stays whole: attention, and kernels of our own, of which none runs."""
 
     def __init__(self, counted: Work) -> None:
         super().__init__()
@@ -114,6 +121,11 @@ class _Attention(TorchFunctionMode):
             result = query.new_empty(batch, rows, heads, value.shape[-1]).transpose(1, 2)
             self._counted("scaled_dot_product_attention", (query, key, value), (result,))
             return result
+        if func is launch and any(isinstance(one, Tensor) and one.is_meta for one in args):
+            name, _, *given = args
+            # what it does not read is given something else that it does
+            self._counted(name, list({id(one): one for one in _tensors(given)}.values()), ())
+            return None
         return func(*args, **(kwargs or {}))
 
 

@@ -67,7 +67,9 @@ class Prediction:
 
 
 def predict(gpu: GpuName, bundle: Bundle, avatar: Avatar, job: JobConfig, window_rows: int) -> Prediction:
-    """Predict what the networks and the image steps take in a format of two bytes, launched one by one.
+    """Predict what networks, folded and fused as on CUDA, and image steps take, launched one by one.
+
+    All is counted in a format of two bytes.
 
     Args:
         gpu: On which GPU.

@@ -1,4 +1,4 @@
-"""Networks on CUDA with fewer passes over their pictures: norm, activation, bias and sum in Triton's kernels.
+"""Networks on CUDA with fewer passes over what they hold: norm, activation, bias and sum in Triton's kernels.
 
 What is fused is what `musetalk_cli.nets.folding` makes of a network. Weights are shared with it, and stay as
 they are.
@@ -10,12 +10,23 @@ import copy
 import logging
 
 import torch
+from diffusers.models.activations import GEGLU
+from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
+from torch.nn import functional
 
 from musetalk_cli.errors import first_line
 from musetalk_cli.nets.folding import FoldedResnet, FoldedTransformer
-from musetalk_cli.ops.norms import eager_norm, fits, fused_add, fused_norm
+from musetalk_cli.ops.norms import (
+    eager_gate,
+    eager_norm,
+    fits,
+    fused_add,
+    fused_gate,
+    fused_norm,
+    fused_row_norm,
+)
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +34,8 @@ FARTHEST = {torch.float16: 2e-3, torch.bfloat16: 1e-2}
 """How far a trial's value may be from that in float64, by 1 and the value's size: a few roundings."""
 TRIALS = ((320, 8), (512, 64))
 """Channels and side of pictures that are tried: one in one launch, and one in two."""
+ROW = 320
+"""Channels of rows that are tried."""
 
 
 class FusedNorm(nn.Module):
@@ -72,10 +85,35 @@ class FusedResnet(nn.Module):
         return fused_add(kept, hidden, self.get_buffer("bias"))
 
 
+class FusedBlock(nn.Module):
+    """A transformer block that makes a sum where the norm behind it reads it, and its gates in one pass.
+
+    Args:
+        block: The library's, of which it takes the parts.
+    """
+
+    def __init__(self, block: BasicTransformerBlock) -> None:
+        super().__init__()
+        self.norm1, self.norm2, self.norm3 = block.norm1, block.norm2, block.norm3
+        self.attn1, self.attn2 = block.attn1, block.attn2
+        gated, _, last = block.ff.net
+        self.gated, self.last = gated.proj, last
+
+    def forward(self, rows: Tensor, encoder_hidden_states: Tensor) -> Tensor:
+        """`[B, N, C]` and tokens `[B, T, width]` to `[B, N, C]`."""
+        _, normed = fused_row_norm(rows, None, self.norm1)
+        rows, normed = fused_row_norm(rows, self.attn1(normed), self.norm2)
+        heard = self.attn2(normed, encoder_hidden_states=encoder_hidden_states)
+        rows, normed = fused_row_norm(rows, heard, self.norm3)
+        result: Tensor = rows + self.last(fused_gate(self.gated(normed)))
+        return result
+
+
 def fuse(*networks: nn.Module) -> None:
     """Fuse folded networks in a half format, if they are on CUDA and Triton's kernels work there.
 
-    In fp32, which is asked for to have it exactly, they stay as they are.
+    In fp32, which is asked for to have it exactly, they stay as they are. On `meta`, where what a GPU runs is
+    counted, nothing can be tried.
 
     Args:
         networks: What `fold` gave; their modules are replaced.
@@ -83,7 +121,9 @@ def fuse(*networks: nn.Module) -> None:
     weight = next(networks[0].parameters(), None)
     if weight is None:  # what stands in for networks holds none
         return
-    if weight.device.type == "cuda" and weight.dtype in FARTHEST and works(weight.device, weight.dtype):
+    if weight.dtype not in FARTHEST:
+        return
+    if weight.is_meta or (weight.device.type == "cuda" and works(weight.device, weight.dtype)):
         for network in networks:
             replace(network)
 
@@ -93,6 +133,8 @@ def replace(network: nn.Module) -> None:
     for name, part in list(network.named_modules()):
         if isinstance(part, FoldedResnet) and _is_known(part):
             network.set_submodule(name, FusedResnet(part))
+        elif isinstance(part, BasicTransformerBlock) and _is_known_block(part):
+            network.set_submodule(name, FusedBlock(part))
         elif isinstance(part, FoldedTransformer):
             part.norm = FusedNorm(part.norm)
         elif isinstance(part, Attention) and isinstance(part.group_norm, nn.GroupNorm):
@@ -107,6 +149,24 @@ def _is_known(block: FoldedResnet) -> bool:
     convs = [block.conv1, block.conv2, *([] if block.conv_shortcut is None else [block.conv_shortcut])]
     return isinstance(block.nonlinearity, nn.SiLU) and all(
         type(conv) is nn.Conv2d and conv.bias is not None for conv in convs
+    )
+
+
+def _is_known_block(block: BasicTransformerBlock) -> bool:
+    parts = list(block.ff.net)
+    return (
+        type(block) is BasicTransformerBlock
+        and block.norm_type == "layer_norm"
+        and block.attn2 is not None
+        and not block.only_cross_attention
+        and block.pos_embed is None
+        and not hasattr(block, "fuser")
+        and block._chunk_size is None  # noqa: SLF001 - else it goes through the last part in pieces
+        and [type(part) for part in parts] == [GEGLU, nn.Dropout, nn.Linear]
+        and all(
+            type(norm) is nn.LayerNorm and norm.weight is not None and norm.bias is not None
+            for norm in (block.norm1, block.norm2, block.norm3)
+        )
     )
 
 
@@ -129,7 +189,7 @@ def works(device: torch.device, dtype: torch.dtype) -> bool:
 
 @torch.inference_mode()
 def _try(device: torch.device, dtype: torch.dtype) -> None:
-    """Compare group norms and sums with float64.
+    """Compare norms, sums and gates with float64.
 
     Raises:
         RuntimeError: They differ.
@@ -146,6 +206,13 @@ def _try(device: torch.device, dtype: torch.dtype) -> None:
         _compare(made, exact, dtype)
         total = fused_add(here, made, added.float().to(device))
         _compare(total, given.double() + made.cpu().double() + added.double()[:, None, None], dtype)
+    rows, more = ((torch.randn(3, ROW, generator=random) * 3 + 10).to(dtype) for _ in range(2))
+    both = rows.double() + more.double()
+    row_norm = nn.LayerNorm(ROW, device=device, dtype=dtype)
+    total, made = fused_row_norm(rows.to(device), more.to(device), row_norm)
+    _compare(total, both, dtype)
+    _compare(made, functional.layer_norm(both, (ROW,)), dtype)
+    _compare(fused_gate(rows.to(device)), eager_gate(rows.double()), dtype)
 
 
 def _compare(made: Tensor, exact: Tensor, dtype: torch.dtype) -> None:

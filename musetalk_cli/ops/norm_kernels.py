@@ -165,3 +165,61 @@ def add(one, other, bias, out, size, C: tl.constexpr, BLOCK: tl.constexpr):
     value += tl.load(other + at, inside, other=0).to(tl.float32)
     value += tl.load(bias + channel, inside, other=0)
     tl.store(out + at, value.to(out.dtype.element_ty), inside)
+
+
+@triton.jit
+def norm_row(
+    rows, more, weight, bias, total, out, channels, eps,
+    COLS: tl.constexpr, MORE: tl.constexpr,
+):  # fmt: skip
+    """Layer norm of one row, or of the sum of two, which is written too; the grid is `[rows]`.
+
+    Args:
+        rows: `[rows, channels]`.
+        more: The same, added to the rows before all else, where `MORE`.
+        weight: `[channels]`.
+        bias: `[channels]`.
+        total: As `rows`: the sums, where `MORE`.
+        out: As `rows`.
+        channels: Of a row; at most `COLS`.
+        eps: Added to the variance.
+        COLS: A power of 2.
+        MORE: Whether there is something to add.
+    """
+    col = tl.arange(0, COLS)
+    own = col < channels
+    at = tl.program_id(0).to(tl.int64) * channels + col
+    value = tl.load(rows + at, own, other=0).to(tl.float32)
+    if MORE:
+        value += tl.load(more + at, own, other=0).to(tl.float32)
+        tl.store(total + at, value.to(total.dtype.element_ty), own)
+    mean = tl.sum(value, 0) / channels
+    apart = tl.where(own, value - mean, 0)
+    factor = 1 / tl.sqrt(tl.sum(apart * apart, 0) / channels + eps)
+    scale = tl.load(weight + col, own, other=0).to(tl.float32) * factor
+    result = apart * scale + tl.load(bias + col, own, other=0).to(tl.float32)
+    tl.store(out + at, result.to(out.dtype.element_ty), own)
+
+
+@triton.jit
+def gate(both, out, size, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    """Values times GELU of their gates.
+
+    Args:
+        both: `[rows, 2 * WIDTH]`, values and then gates.
+        out: `[rows, WIDTH]`.
+        size: Values of `out`.
+        WIDTH: Of a row.
+        BLOCK: Values of one program.
+    """
+    begin = tl.program_id(0).to(tl.int64) * BLOCK
+    side = tl.arange(0, BLOCK)
+    inside = begin + side < size
+    # the division of each value is of 32 bits, and by what the compiler knows
+    col = (begin % WIDTH).to(tl.int32) + side
+    row = begin // WIDTH + col // WIDTH
+    at = row * (2 * WIDTH) + col % WIDTH
+    value = tl.load(both + at, inside, other=0).to(tl.float32)
+    other = tl.load(both + at + WIDTH, inside, other=0).to(tl.float32)
+    value *= 0.5 * other * (1 + tl.erf(other * 0.7071067811865476))
+    tl.store(out + begin + side, value.to(out.dtype.element_ty), inside)

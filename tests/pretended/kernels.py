@@ -39,7 +39,9 @@ class Kernel:
                     )
             OnDevice.gpu.compiled.add((self.name, *map(specialised, arguments), *options.items()))
             try:
-                OnDevice.gpu.launch(self.name, [one.inside for one in tensors], [])
+                # what it does not read is given something else that it does
+                given = {id(one): one.inside for one in tensors}
+                OnDevice.gpu.launch(self.name, list(given.values()), [])
             except torch.AcceleratorError as error:
                 said = str(error).splitlines()[0].removeprefix("CUDA error: ")
                 raise RuntimeError(f"Triton Error [CUDA]: {said}") from None

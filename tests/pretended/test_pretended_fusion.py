@@ -40,7 +40,7 @@ def test_where_they_do_not_work_it_is_said_once(gpu, on_gpu, caplog, monkeypatch
     assert [record.getMessage() for record in caplog.records] == [f"{NOT_FUSED}No module named 'triton'"]
 
 
-@pytest.mark.parametrize("name", ["fused_norm", "fused_add"])
+@pytest.mark.parametrize("name", ["fused_norm", "fused_add", "fused_gate"])
 def test_a_kernel_that_computes_something_else_is_not_used(gpu, on_gpu, caplog, monkeypatch, name):
     def wrong(picture, *arguments, **options):
         right = original(picture, *arguments, **options)
@@ -64,7 +64,8 @@ def test_the_kernels_of_one_batch_size_are_those_of_all(guard_folder):
             latents = torch.empty(size, 8, 32, 32, device="cuda", dtype=bundle.dtype)
             generator.faces(generator.unet(tokens, latents))
             compiled.append(set(gpu.compiled))
-    assert {kernel for kernel, *_ in compiled[0]} == {"norm_group", "measure", "norm_part", "add"}
+    kernels = {"norm_group", "measure", "norm_part", "add", "norm_row", "gate"}
+    assert {kernel for kernel, *_ in compiled[0]} == kernels
     assert compiled[0] == compiled[1] == compiled[2]
 
 
