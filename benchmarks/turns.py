@@ -45,6 +45,7 @@ def stretches(folder: Path, count: int, seconds: float) -> list[Path]:
         form, data = sample.getparams(), sample.readframes(sample.getnframes())
     width = form.sampwidth * form.nchannels
     size = int(seconds * form.framerate) * width
+    data *= max(1, -(-size // len(data)))
     found = []
     for number in range(count):
         begin = number * size % max(1, len(data) - size)

@@ -45,7 +45,8 @@ def batch(address, models, avatars, folder, deed):
     from musetalk_cli.run.batch import cluster
     from musetalk_cli.run.batch.cluster import RayPool, connect, find_share
     from musetalk_cli.run.batch.dispatch import Retry
-    from musetalk_cli.run.batch.run import plan, run_batch
+    from musetalk_cli.run.batch.resume import plan
+    from musetalk_cli.run.batch.run import run_batch
     from musetalk_cli.run.batch.watchdog import Watchdog
 
     cluster.ASK_EVERY_S = 0.05

@@ -157,8 +157,7 @@ class Client:
         for kind, direction in (directions or {"video": "recvonly", "audio": "recvonly"}).items():
             self.connection.addTransceiver(kind, direction)
         self.connection.on("track", self._take)
-        for state in ("connectionstatechange", "iceconnectionstatechange"):
-            self.connection.on(state, self._got.set)
+        self.connection.on("connectionstatechange", self._got.set)
 
     def _take(self, track):
         self._tasks.append(asyncio.create_task(self._keep(track)))

@@ -31,7 +31,8 @@ from musetalk_cli.run.batch.dispatch import MAX_LOSSES, Retry
 from musetalk_cli.run.batch.fingerprint import Fingerprints
 from musetalk_cli.run.batch.local import LocalPool, Seat
 from musetalk_cli.run.batch.results import Results, is_finished, read_results
-from musetalk_cli.run.batch.run import plan, run_batch
+from musetalk_cli.run.batch.resume import plan
+from musetalk_cli.run.batch.run import run_batch
 from musetalk_cli.run.batch.watchdog import Watchdog
 
 AT_ONCE = Retry(tries=2, first_s=0)

@@ -16,7 +16,7 @@ from servers import free_port
 
 import musetalk_cli
 from musetalk_cli.errors import InputError
-from musetalk_cli.run.batch.run import plan
+from musetalk_cli.run.batch.resume import plan
 
 HERE = Path(__file__)
 LIMIT_S = 240

@@ -35,6 +35,7 @@ def batch(
     workers: given.Workers = None,
     ray: given.Ray = None,
     hang_after: given.HangAfter = None,
+    split_over: given.SplitOver = None,
     results: given.ResultsFile = None,
     resume: given.Resume = False,
     dry_run: given.DryRun = False,
@@ -45,11 +46,13 @@ def batch(
 
     Exits with 3 where some jobs failed; the others are made.
     """
+    from musetalk_cli.run.batch.split import most_workers, parse_split
     from musetalk_cli.run.batch.watchdog import Watchdog, parse_hang
 
-    watchdog = Watchdog(parse_hang(hang_after))
+    watchdog, over_s = Watchdog(parse_hang(hang_after)), parse_split(split_over)
     jobs = _read(common, manifest, output_dir, pattern, job)
-    from musetalk_cli.run.batch.run import plan, run_batch
+    from musetalk_cli.run.batch.resume import plan
+    from musetalk_cli.run.batch.run import run_batch
 
     place = results or (output_dir or manifest.parent) / f"{manifest.stem}.results.jsonl"
     todo = plan(jobs, place, resume=resume)
@@ -59,7 +62,8 @@ def batch(
     from musetalk_cli.run.batch import pools
 
     # where nothing is to be done nobody has to be there to do it
-    make_pool = pools.pool_maker(common.run, workers, ray if todo else None, len(todo))
+    most = most_workers(todo, over_s)
+    make_pool = pools.pool_maker(common.run, workers, ray if todo else None, most)
     with stop_on_signals() as handle, batch_progress() as advance:
         report = run_batch(
             todo,
@@ -67,6 +71,7 @@ def batch(
             place,
             skipped=len(jobs) - len(todo),
             watchdog=watchdog,
+            split_over=over_s,
             handle=handle,
             progress=advance,
         )

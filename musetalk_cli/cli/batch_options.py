@@ -63,6 +63,16 @@ HangAfter = Annotated[
         show_default="600",
     ),
 ]
+SplitOver = Annotated[
+    str | None,
+    typer.Option(
+        "--split-over",
+        metavar="off|SECONDS",
+        help="Let several workers share a sound that is longer, where they would have nothing else to do: "
+        "each makes a part of the frames, and the parts are joined. The frames are the same.",
+        show_default="off",
+    ),
+]
 ResultsFile = Annotated[
     Path | None,
     typer.Option(

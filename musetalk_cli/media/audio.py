@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,9 @@ from types import TracebackType
 import numpy as np
 
 from musetalk_cli.errors import InputError
+from musetalk_cli.media import ffmpeg
 from musetalk_cli.media.segments import Segment, find_segments
-from musetalk_cli.media.sound_decoder import SoundDecoder
+from musetalk_cli.media.sound_decoder import PLAYLISTS, SoundDecoder
 from musetalk_cli.types import Samples
 
 log = logging.getLogger(__name__)
@@ -140,6 +142,23 @@ def probe_sound(path: Path) -> SoundInfo:
                 path, reader.missing_bytes, samples / reader.sample_rate,
             )  # fmt: skip
         return SoundInfo(reader.sample_rate, reader.channels, samples)
+
+
+def declared_seconds(path: Path) -> float | None:
+    """How long a file says it is, without decoding it; None where it does not say, or cannot be read."""
+    formats = ",".join(sorted(ffmpeg.listed("-demuxers") - PLAYLISTS))
+    bounds = ["-protocol_whitelist", "file", "-format_whitelist", formats]
+    process = ffmpeg.start(
+        [*bounds, "-i", ffmpeg.file_url(path)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stderr is not None  # noqa: S101 - says to the type checker what PIPE means
+    messages = ffmpeg.Messages(process.stderr)
+    process.wait()
+    length = ffmpeg.declared_length("\n".join(messages.lines()))
+    return None if length is None else float(length[0])
 
 
 def _segments(path: Path) -> list[Segment]:

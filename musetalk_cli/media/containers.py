@@ -30,7 +30,7 @@ class Container:
     Attributes:
         muxer: The muxer with its options, as ffmpeg is told.
         picture: The picture codec with its options.
-        sound: The sound codec with its options.
+        sound: The sound codec with its options; empty for pictures alone.
         streamed: True where it is read while it is written.
         resampled: True where sound of other rates than 44.1 and 48 kHz is coded at 48 kHz.
         rate: Options that bound the rate of the picture; empty where nothing does.
@@ -46,7 +46,7 @@ class Container:
     def options(self, stream: StreamFormat) -> str:
         """What ffmpeg is told of the output for one stream; none of it can hold a space of its own."""
         told = [self.picture, self.sound, self.rate]
-        if self.resampled and stream.sample_rate not in (44_100, 48_000):
+        if self.sound and self.resampled and stream.sample_rate not in (44_100, 48_000):
             told.append("-ar 48000")
         if self.streamed:
             told.append(f"-g {max(1, math.floor(stream.fps))} -flush_packets 1")

@@ -33,6 +33,9 @@ SOUND_WAITING = 256
 """Frames whose sound may wait while ffmpeg wants pictures first."""
 
 _EXACT = "-sws_flags accurate_rnd+full_chroma_inp+full_chroma_int"
+_TO_BT709 = "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p"
+_TAGS = "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv"
+_COLOURS = f"-vf {_TO_BT709},{_TAGS} {_EXACT}".split()
 _KNOWN = ("Failed to resolve hostname", *sorted(map(os.strerror, errno.errorcode), key=len, reverse=True))
 
 
@@ -45,8 +48,10 @@ class VideoEncoder:
     Args:
         destination: A file, which is replaced if it is there; an open descriptor; or a URL for ffmpeg.
         stream: Format of frames and sound; odd sizes get their last column or row twice.
-        container: What is written.
+        container: What is written; without a sound codec the pictures alone.
         name: What errors call the destination; of a URL they tell no more than this.
+        coded: A list for ffmpeg's `concat` of files beside it, whose pictures are taken as they are coded, in
+            place of written ones; or None.
 
     Raises:
         MuseTalkError: ffmpeg cannot be started.
@@ -58,6 +63,7 @@ class VideoEncoder:
         stream: StreamFormat,
         container: Container = MP4,
         name: str = "The video",
+        coded: Path | None = None,
     ) -> None:
         self._destination = destination
         self._streamed = container.streamed
@@ -68,40 +74,50 @@ class VideoEncoder:
             log.warning("Sound of %d channels is written as stereo, for %s.", stream.channels, codec)
             stream = replace(stream, channels=channels)
         self._lock = threading.RLock()
-        pictures, sounds = os.pipe(), os.pipe()
-        command = _inputs(stream, sounds[0]).split() + container.options(stream).split()
+        pictures = os.pipe() if coded is None else None
+        sounds = os.pipe() if container.sound else None
+        command = _pictures(stream) if coded is None else _coded(coded)
+        command += _sound(stream, sounds[0]) if sounds else []
+        command += ["-map", "0:v", *(["-map", "1:a"] if sounds else []), *container.options(stream).split()]
+        command += _COLOURS if coded is None else []
         try:
             self._process = ffmpeg.start(
                 [*command, _address(destination)],
-                stdin=pictures[0],
+                stdin=pictures[0] if pictures else subprocess.DEVNULL,
                 stdout=destination if isinstance(destination, int) else subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                pass_fds=(sounds[0],),
+                pass_fds=(sounds[0],) if sounds else (),
+                cwd=None if coded is None else coded.parent,
             )
         except BaseException:
-            os.close(pictures[1])
-            os.close(sounds[1])
+            _close(pictures, 1)
+            _close(sounds, 1)
             raise
         finally:
-            os.close(pictures[0])
-            os.close(sounds[0])
+            _close(pictures, 0)
+            _close(sounds, 0)
         assert self._process.stderr is not None  # noqa: S101 - says to the type checker what PIPE means
         self._messages = ffmpeg.Messages(self._process.stderr)
-        self._pictures, self._sounds = PipeWriter(pictures[1]), PipeWriter(sounds[1])
+        self._pictures = PipeWriter(pictures[1]) if pictures else None
+        self._sounds = PipeWriter(sounds[1]) if sounds else None
+        self._closed = False
 
-    def write(self, image: Image, samples: Samples) -> None:
+    def write(self, image: Image | None, samples: Samples) -> None:
         """Add one frame, uint8 `[height, width, 3]` BGR, and its sound, float32 `[n, channels]`.
+
+        There is no image where the pictures are coded; then any stretch of sound may be written.
 
         Raises:
             OutputError: ffmpeg has died, with its reason, or took nothing for `pipe_writer.STALL_S`.
         """
         samples = as_stereo(samples) if self._mixed else samples
-        sound = np.ascontiguousarray(samples, dtype="<f4").tobytes()
         with self._lock:
-            if self._pictures.closed:
+            if self._closed:
                 raise OutputError(f"{self._name} is closed.")
-            self._sounds.push(memoryview(sound))
-            self._pictures.push(np.ascontiguousarray(to_even(image)).data.cast("B"))
+            if self._sounds is not None:
+                self._sounds.push(memoryview(np.ascontiguousarray(samples, dtype="<f4").tobytes()))
+            if image is not None and self._pictures is not None:
+                self._pictures.push(np.ascontiguousarray(to_even(image)).data.cast("B"))
             self._drain({self._pictures: 0, self._sounds: SOUND_WAITING})
 
     def finish(self) -> None:
@@ -111,11 +127,12 @@ class VideoEncoder:
             OutputError: ffmpeg failed, with its reason, or took nothing for `pipe_writer.STALL_S`.
         """
         with self._lock:
-            if self._pictures.closed:
+            if self._closed:
                 return
-            self._pictures.close()
+            if self._pictures is not None:
+                self._pictures.close()
             self._drain({self._sounds: 0})
-            self._sounds.close()
+            self._close_pipes()
             try:
                 code = self._process.wait(pipe_writer.STALL_S if self._streamed else None)
             except subprocess.TimeoutExpired:
@@ -124,9 +141,15 @@ class VideoEncoder:
                 self._fail()
             self._messages.lines()
 
-    def _drain(self, limits: dict[PipeWriter, int]) -> None:
+    def _close_pipes(self) -> None:
+        self._closed = True
+        for pipe in (self._pictures, self._sounds):
+            if pipe is not None:
+                pipe.close()
+
+    def _drain(self, limits: dict[PipeWriter | None, int]) -> None:
         try:
-            pipe_writer.drain(limits)
+            pipe_writer.drain({pipe: limit for pipe, limit in limits.items() if pipe is not None})
         except TimeoutError:
             self._stuck()
         except OSError:
@@ -134,8 +157,7 @@ class VideoEncoder:
 
     def _stuck(self) -> NoReturn:
         """An ffmpeg that failed may wait for the one pipe before it says so, while we wait for the other."""
-        self._pictures.close()
-        self._sounds.close()
+        self._close_pipes()
         with suppress(subprocess.TimeoutExpired):
             if self._process.wait(SETTLE_S) != 0:
                 self._fail()
@@ -173,8 +195,7 @@ class VideoEncoder:
             self._process.kill()
         self._process.wait()
         with self._lock:
-            self._pictures.close()
-            self._sounds.close()
+            self._close_pipes()
         self._messages.lines()
 
 
@@ -186,17 +207,28 @@ def _told_of_a_url(lines: list[str]) -> str:
 def _address(destination: Path | int | str) -> str:
     """The destination as ffmpeg reads it."""
     if isinstance(destination, Path):
-        return ffmpeg.file_url(destination)
+        return ffmpeg.file_url(destination.absolute())
     return "pipe:1" if isinstance(destination, int) else destination
 
 
-def _inputs(stream: StreamFormat, sound: int) -> str:
-    """What ffmpeg is told of the pipes and the colours: none of it can hold a space."""
+def _close(pipe: tuple[int, int] | None, end: int) -> None:
+    if pipe is not None:
+        os.close(pipe[end])
+
+
+def _pictures(stream: StreamFormat) -> list[str]:
+    """What ffmpeg is told of the pictures that are written to it."""
     size = f"{even(stream.width)}x{even(stream.height)}"
-    to_bt709 = "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p"
-    tags = "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv"
-    return (
-        f"-y -v error -f rawvideo -pix_fmt bgr24 -s {size} -framerate {stream.fps} -i pipe:0 "
-        f"-f f32le -ar {stream.sample_rate} -ac {stream.channels} -i pipe:{sound} -map 0:v -map 1:a "
-        f"-vf {to_bt709},{tags} {_EXACT}"
-    )
+    form = f"-f rawvideo -pix_fmt bgr24 -s {size} -framerate {stream.fps} -i pipe:0"
+    return ["-y", "-v", "error", *form.split()]
+
+
+def _coded(listed: Path) -> list[str]:
+    """What ffmpeg is told of pictures that are coded; it runs in the folder of the list."""
+    options = "-y -v error -f concat -safe 0 -auto_convert 0"
+    return [*options.split(), "-i", ffmpeg.file_url(Path(listed.name))]
+
+
+def _sound(stream: StreamFormat, pipe: int) -> list[str]:
+    """What ffmpeg is told of the sound."""
+    return f"-f f32le -ar {stream.sample_rate} -ac {stream.channels} -i pipe:{pipe}".split()

@@ -32,7 +32,7 @@ _DAMAGED = re.compile(
     re.IGNORECASE,
 )
 _CHANGED = re.compile(r"Reconfiguring filter graph because audio parameters changed to (\d+ Hz, [^,]*)")
-_PLAYLISTS = frozenset(
+PLAYLISTS = frozenset(
     {"concat", "concatf", "dash", "hls", "imf", "rtsp", "sap", "sdp", "tedcaptions", "webm_dash_manifest"}
 )
 """Formats that name other files, or hosts, which would be read in place of the file that was given."""
@@ -87,7 +87,7 @@ class SoundDecoder:
             *ffmpeg.pixel_bound(MAX_PIXELS),
         ]
         command += ["-protocol_whitelist", "file,pipe,subfile", "-dts_delta_threshold", str(_LONGEST_GAP_S)]
-        command += ["-format_whitelist", ",".join(sorted(ffmpeg.listed("-demuxers") - _PLAYLISTS))]
+        command += ["-format_whitelist", ",".join(sorted(ffmpeg.listed("-demuxers") - PLAYLISTS))]
         url = ffmpeg.file_url(path)
         if not whole:
             url = f"subfile,,start,{segment.begin},end,{segment.end},,:{url}"

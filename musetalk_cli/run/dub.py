@@ -69,7 +69,7 @@ def dub(
     """
     _check(source, audio, output, frames_dir)
     with prepared(run, source, preparing) as (settled, name):
-        job = replace(job, fps=fps or _own_rate(load_meta(settled.avatars.path, name).fps, source))
+        job = replace(job, fps=fps or own_rate(settled, name, source))
         return generate(settled, job, name, audio, output, frames_dir, handle, progress, kept, rests=False)
 
 
@@ -127,7 +127,18 @@ def _check(source: Path, audio: Path, output: Path | None, frames_dir: Path | No
         FramesSink(frames_dir)
 
 
-def _own_rate(fps: Fraction, source: Path) -> Fraction:
+def own_rate(run: RunConfig, name: str, source: Path) -> Fraction:
+    """Frames per second of a clip, where a result can have as many.
+
+    Args:
+        run: Its avatars are those of the cache.
+        name: The clip's avatar there.
+        source: The clip, for the message.
+
+    Raises:
+        InputError: No result can have so many.
+    """
+    fps = load_meta(run.avatars.path, name).fps
     if not FPS_RANGE[0] <= fps <= FPS_RANGE[1]:
         raise InputError(f"{source} has {float(fps):g} frames a second.", f"Choose --fps in {FPS_LIMITS}.")
     return fps

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import JobConfig, RunConfig
+from musetalk_cli.engine.part import WHOLE, Part
 from musetalk_cli.engine.windows import OFFLINE_HOP
 from musetalk_cli.errors import InputError
 from musetalk_cli.live.control import ControlHandle
@@ -70,6 +71,38 @@ def generate(
     run = settle(run, avatar)
     sound = probe_sound(audio)
     total = Timeline(job.fps).frames_in(sound.samples, sound.sample_rate)
+    return speak(run, job, avatar, audio, sinks, total, handle, progress, kept, rests=rests)
+
+
+def speak(
+    run: RunConfig,
+    job: JobConfig,
+    avatar: str,
+    audio: Path,
+    sinks: Sequence[Sink],
+    total: int,
+    handle: ControlHandle | None,
+    progress: FileProgress | None,
+    kept: Kept | None,
+    *,
+    rests: bool,
+    part: Part = WHOLE,
+) -> Report:
+    """Make frames of a recording; as for `generate`, but for these.
+
+    Args:
+        run: As `defaults.settle` gave it.
+        job: As for `generate`.
+        avatar: As for `generate`.
+        audio: As for `generate`.
+        sinks: Where the frames go.
+        total: How many there will be, for `progress`.
+        handle: As for `generate`.
+        progress: As for `generate`.
+        kept: As for `generate`.
+        rests: As for `generate`.
+        part: Which frames.
+    """
     clock = MonotonicClock()
     # As the published code encodes a file: windows of 30 s, none of which hears the one before it.
     job = replace(job, chunk=OFFLINE_HOP, context=Fraction(0), window=OFFLINE_HOP)
@@ -85,4 +118,5 @@ def generate(
         None if progress is None else lambda snapshot: progress(snapshot.frames, total),
         kept=kept,
         rests=rests,
+        part=part,
     )

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from musetalk_cli.run.batch.job import BatchJob
+from musetalk_cli.run.batch.piece import Piece
+from musetalk_cli.timeline import ceil_div
 
 MAX_LOSSES = 3
 """Workers that a place may lose one after the other before nothing more is tried there."""
@@ -27,17 +29,19 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A job that is to be done.
+    """A job, or a piece of one, that is to be done.
 
     Attributes:
         job: The job.
         number: How often it was begun, with this one.
         begin_at: Monotonic seconds before which it is not begun.
+        piece: What is done of the job; None is all of it.
     """
 
     job: BatchJob
     number: int = 1
     begin_at: float = 0.0
+    piece: Piece | None = None
 
 
 class Dispatch:
@@ -57,6 +61,7 @@ class Dispatch:
         self._groups: dict[tuple[str, ...], deque[Attempt]] = {}
         for job in jobs:
             self._groups.setdefault(job.group, deque()).append(Attempt(job))
+        self._pieces: list[Attempt] = []
         self._kept: list[tuple[str, ...] | None] = [None] * places
         self._at: dict[int, Attempt] = {}
         self._losses = [0] * places
@@ -64,8 +69,13 @@ class Dispatch:
 
     @property
     def waiting(self) -> int:
-        """Jobs that nobody has begun, or that are to be begun again."""
-        return sum(map(len, self._groups.values()))
+        """Jobs that nobody has begun, or that are to be begun again, and pieces of jobs."""
+        return len(self._pieces) + sum(map(len, self._groups.values()))
+
+    @property
+    def pieces(self) -> int:
+        """Pieces of jobs that are begun among them."""
+        return len(self._pieces)
 
     @property
     def busy(self) -> int:
@@ -81,13 +91,25 @@ class Dispatch:
         """What a place is at."""
         return self._at.get(place)
 
-    def begin(self, place: int, now: float) -> Attempt | None:
-        """The next job for a place, from now on at it; None where there is none yet."""
-        rests = self._losses[place] >= MAX_LOSSES or self._rests_until[place] > now
-        if rests or place in self._at:
+    def begin(self, place: int, now: float, *, only_pieces: bool = False) -> Attempt | None:
+        """The next job for a place, from now on at it; None where there is none yet.
+
+        Args:
+            place: Number of the place.
+            now: Monotonic seconds.
+            only_pieces: No job is begun any more, and those that are begun are finished.
+        """
+        if self._rests(place, now) or place in self._at:
             return None
+        pieces = [piece for piece in self._pieces if piece.begin_at <= now]
+        if pieces:  # before other jobs, since what is begun is finished first
+            own = (piece for piece in pieces if piece.job.group == self._kept[place])
+            self._at[place] = next(own, pieces[0])
+            self._pieces.remove(self._at[place])
+            self._kept[place] = self._at[place].job.group
+            return self._at[place]
         ready = {name: group for name, group in self._groups.items() if group[0].begin_at <= now}
-        if not ready:
+        if not ready or only_pieces:
             return None
         kept = self._kept[place]
         name = kept if kept in ready else max(ready, key=self._need)
@@ -97,6 +119,33 @@ class Dispatch:
         if not self._groups[name]:  # so that a manifest with many avatars is not gone through at every turn
             del self._groups[name]
         return self._at[place]
+
+    def _rests(self, place: int, now: float) -> bool:
+        return self._losses[place] >= MAX_LOSSES or self._rests_until[place] > now
+
+    def sharers(self, now: float) -> int:
+        """Places that can share a job that was just begun, while there are not enough other jobs for them.
+
+        The last job is for all places: those that are at work will be free with nothing else to do.
+        """
+        others = sum(map(len, self._groups.values()))
+        if not others:
+            return sum(losses < MAX_LOSSES for losses in self._losses)
+        places = range(len(self._losses))
+        idle = sum(place not in self._at and not self._rests(place, now) for place in places)
+        return ceil_div(1 + idle, 1 + others)
+
+    def take_up(self, place: int, attempt: Attempt) -> None:
+        """Let a place that has begun a job do this in place of it."""
+        self._at[place] = attempt
+
+    def add(self, attempts: Sequence[Attempt]) -> None:
+        """Add pieces of a job that was begun."""
+        self._pieces += attempts
+
+    def drop(self, job: BatchJob) -> None:
+        """Forget the pieces of a job that nobody is at."""
+        self._pieces = [piece for piece in self._pieces if piece.job is not job]
 
     def _need(self, name: tuple[str, ...]) -> float:
         return len(self._groups[name]) / (1 + self._kept.count(name))
@@ -109,7 +158,7 @@ class Dispatch:
     def lose(self, place: int, now: float) -> Attempt | None:
         """The worker of a place is gone; the job that is not tried again, if there is one.
 
-        Else it is the first of its group, after a rest.
+        Else it is the first of its group, or a piece the first of all, after a rest.
         """
         rest_s = self._retry.first_s * 2 ** self._losses[place]
         self._losses[place] += 1
@@ -121,5 +170,8 @@ class Dispatch:
         if attempt.number >= self._retry.tries:
             return attempt
         again = replace(attempt, number=attempt.number + 1, begin_at=now + rest_s)
-        self._groups.setdefault(attempt.job.group, deque()).appendleft(again)
+        if attempt.piece is not None:
+            self._pieces.insert(0, again)
+        else:
+            self._groups.setdefault(attempt.job.group, deque()).appendleft(again)
         return None

@@ -23,6 +23,11 @@ _LINE_BYTES = 1 << 20
 """A longer line is none of ours."""
 
 
+def failure(error: str, hint: str | None) -> dict[str, Any]:
+    """What is told of a job that has failed."""
+    return {"state": FAILED, "error": error, "hint": hint}
+
+
 class Results:
     """Appends one line for each job that ended; a line that was written is on the disk.
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from musetalk_cli.run.batch.fingerprint import Fingerprints
 from musetalk_cli.run.batch.job import BatchJob, Json
 from musetalk_cli.run.batch.pool import Advanced, Ended, Event, Lost, Pool, Prepares, Said
 from musetalk_cli.run.batch.report import BatchReport, Standing
-from musetalk_cli.run.batch.results import DONE, FAILED, Results, is_finished, read_results
+from musetalk_cli.run.batch.results import DONE, Results, failure
+from musetalk_cli.run.batch.split import Splits
 from musetalk_cli.run.batch.watchdog import Watchdog
 from musetalk_cli.text import PROGRESS
 
@@ -31,29 +33,6 @@ MAX_SAID = 1000
 """Different lines of workers that are passed on."""
 
 
-def plan(jobs: Sequence[BatchJob], results: Path, *, resume: bool) -> list[BatchJob]:
-    """The jobs that are to be done: all, or those that `results` does not call finished.
-
-    A job is finished where its inputs and settings have the same digest as then, and its output is there with
-    the size and the digest that it had.
-
-    Raises:
-        InputError: The file of results cannot be read.
-    """
-    if not resume:
-        return list(jobs)
-    records, prints, open_jobs = read_results(results), Fingerprints(), []
-    for job in jobs:
-        record = records.get(str(job.output))
-        try:
-            finished = record is not None and is_finished(record, prints.key(job, prints.inputs(job)))
-        except MuseTalkError:  # what cannot be read fails when it is done, and is told then
-            finished = False
-        if not finished:
-            open_jobs.append(job)
-    return open_jobs
-
-
 def run_batch(
     jobs: Sequence[BatchJob],
     make_pool: Callable[[], Pool],
@@ -62,18 +41,20 @@ def run_batch(
     skipped: int = 0,
     retry: Retry | None = None,
     watchdog: Watchdog | None = None,
+    split_over: float | None = None,
     handle: ControlHandle | None = None,
     progress: Callable[[Standing], None] | None = None,
 ) -> BatchReport:
     """Do the jobs; each that ends, well or not, gets one line in the file of results.
 
     Args:
-        jobs: What is to be done, as `plan` gave it.
+        jobs: What is to be done.
         make_pool: Makes the workers.
         results: The file of results.
         skipped: Jobs that were finished before, for the report.
         retry: What is done about lost workers.
         watchdog: Notices workers that hang; they are ended, and so lost.
+        split_over: Seconds over which a sound is split where workers would rest; None is never.
         handle: Where its stop is set, no job is begun any more, and those that are begun are finished.
         progress: Told when something happens.
 
@@ -87,9 +68,10 @@ def run_batch(
     for folder in {job.output.parent for job in jobs}:
         folder.mkdir(parents=True, exist_ok=True)
     results.parent.mkdir(parents=True, exist_ok=True)
-    with Results(results) as file, closing(make_pool()) as pool:
+    # the workers end before what they write is removed
+    with Results(results) as file, closing(Splits(split_over)) as splits, closing(make_pool()) as pool:
         dispatch = Dispatch(jobs, pool.places, retry)
-        batch = _Batch(jobs, pool, file, dispatch, watchdog or Watchdog(), handle, progress)
+        batch = _Batch(jobs, pool, file, dispatch, splits, watchdog or Watchdog(), handle, progress)
         batch.run()
         return batch.report(len(jobs) + skipped, skipped, results)
 
@@ -115,6 +97,7 @@ class _Batch:
         pool: Pool,
         file: Results,
         dispatch: Dispatch,
+        splits: Splits,
         watchdog: Watchdog,
         handle: ControlHandle,
         progress: Callable[[Standing], None] | None,
@@ -124,6 +107,7 @@ class _Batch:
         self._handle = handle
         self._progress = progress or (lambda _: None)
         self._dispatch = dispatch
+        self._splits = splits
         self._watchdog = watchdog
         self._prints = Fingerprints()
         self._inputs: dict[int, dict[str, str]] = {}
@@ -139,16 +123,20 @@ class _Batch:
         self._handle.bind(self)
         self._tell()
         told = False
-        while self._dispatch.busy or (self._dispatch.waiting and self._dispatch.usable and not self._stopped):
+        while self._dispatch.busy or (self._dispatch.usable and self._has_more):
             if self._stopped and not told:
                 told = True
                 log.log(PROGRESS, "Stopping: what is begun is finished first (%d).", self._dispatch.busy)
-            if not self._stopped:
-                self._give()
+            self._give()
             for event in self._pool.wait(POLL_S):
                 self._take(event)
             for place, reason in self._watchdog.take_hanging(time.monotonic()).items():
                 self._pool.end(place, reason)
+
+    @property
+    def _has_more(self) -> bool:
+        """True where something is to be begun; once it was stopped, a piece of a job that is begun."""
+        return (self._dispatch.pieces if self._stopped else self._dispatch.waiting) > 0
 
     @property
     def _stopped(self) -> bool:
@@ -160,17 +148,25 @@ class _Batch:
     def _give(self) -> None:
         """Give every place that is free its next job."""
         for place in range(self._pool.places):
-            ready = self._pool.ready(place)
-            attempt = self._dispatch.begin(place, time.monotonic()) if ready else None
-            if attempt is None:
+            if not self._pool.ready(place):
                 continue
-            try:
-                self._inputs[place] = self._prints.inputs(attempt.job)
-            except MuseTalkError as error:
-                self._end(self._dispatch.end(place), {}, _failure(error.message, error.hint))
-                continue
-            self._pool.begin(place, attempt.job.to_json())
-            self._watchdog.begin(place, time.monotonic())
+            now = time.monotonic()
+            attempt = self._dispatch.begin(place, now, only_pieces=self._stopped)
+            if attempt is not None:
+                self._begin(place, self._splits.begin(attempt, partial(self._dispatch.sharers, now)))
+
+    def _begin(self, place: int, attempt: Attempt) -> None:
+        self._dispatch.take_up(place, attempt)
+        try:
+            inputs = self._prints.inputs(attempt.job)
+            task = self._splits.task(attempt, inputs)
+        except MuseTalkError as error:
+            self._dispatch.end(place)
+            self._come_to(place, attempt, {}, failure(error.message, error.hint))
+            return
+        self._inputs[place] = inputs
+        self._pool.begin(place, task)
+        self._watchdog.begin(place, time.monotonic())
 
     def _take(self, event: Event) -> None:
         if isinstance(event, Advanced):
@@ -183,7 +179,8 @@ class _Batch:
         elif isinstance(event, Ended):
             self._shares.pop(event.place, None)
             self._watchdog.end(event.place)
-            self._end(self._dispatch.end(event.place), self._inputs.pop(event.place), event.answer)
+            inputs, attempt = self._inputs.pop(event.place), self._dispatch.end(event.place)
+            self._come_to(event.place, attempt, inputs, event.answer)
         else:
             self._lose(event)
         self._tell()
@@ -205,12 +202,33 @@ class _Batch:
             if given_up.number > 1:
                 tries = f"{given_up.number} workers were lost with it; the last one"
             hint = "Where memory is short, take fewer --workers."
-            self._end(given_up, inputs, _failure(f"{tries} {event.reason}", hint))
+            self._come_to(event.place, given_up, inputs, failure(f"{tries} {event.reason}", hint))
         elif attempt is not None:
+            if attempt.piece is not None:
+                self._splits.lose(attempt)
+                self._wind_up(attempt, {})
             self._sums.retried += 1
             log.warning("%s: its worker %s It is tried again.", attempt.job.output, event.reason)
         else:
             log.warning("A worker without a job %s", event.reason)
+
+    def _come_to(self, place: int, attempt: Attempt, inputs: dict[str, str], answer: Json) -> None:
+        """A job has ended, or a piece of one, after which others are to be done."""
+        if attempt.piece is None:
+            self._end(attempt, inputs, answer)
+            return
+        more = self._splits.end(attempt, answer)
+        if more and more[0].piece is None:  # not split: whoever found that out does it
+            self._begin(place, more[0])
+            return
+        self._dispatch.add(more)
+        self._wind_up(attempt, answer)
+
+    def _wind_up(self, attempt: Attempt, answer: Json) -> None:
+        if self._splits.has_failed(attempt.job):
+            self._dispatch.drop(attempt.job)
+        if (ended := self._splits.conclude(attempt, answer)) is not None:
+            self._end(*ended)
 
     def _end(self, attempt: Attempt, inputs: dict[str, str], answer: Json) -> None:
         """Keep how a job ended, on the disk before anything else."""
@@ -239,17 +257,19 @@ class _Batch:
             sums.frames += figures["frames"]
             sums.sound_s += figures["duration_s"]
             return
-        failure = {"place": job.place, "output": str(job.output)}
-        sums.failures.append({**failure, "error": answer["error"], "hint": answer["hint"]})
+        which = {"place": job.place, "output": str(job.output)}
+        sums.failures.append({**which, "error": answer["error"], "hint": answer["hint"]})
         log.warning("%s: %s", job.output, answer["error"])
 
     def _tell(self) -> None:
         sums = self._sums
         failed = len(sums.failures)
         now = sums.work
+        now += sum(int(share * self._sizes[output]) for output, share in self._splits.shares.items())
         for place, share in self._shares.items():
             if (attempt := self._dispatch.at(place)) is not None:
-                now += int(share * self._sizes[attempt.job.output])
+                part = 1.0 if attempt.piece is None else attempt.piece.share
+                now += int(share * part * self._sizes[attempt.job.output])
         self._progress(Standing(sums.done + failed, failed, len(self._sizes), now, self._total))
 
     def report(self, jobs: int, skipped: int, results: Path) -> BatchReport:
@@ -271,10 +291,6 @@ class _Batch:
             interrupted=self._stopped,
             failures=sums.failures,
         )
-
-
-def _failure(error: str, hint: str | None) -> Json:
-    return {"state": FAILED, "error": error, "hint": hint}
 
 
 def _size(path: Path) -> int:

@@ -11,6 +11,8 @@ from musetalk_cli.budget import is_out_of_memory, out_of_memory
 from musetalk_cli.errors import DeviceError, MuseTalkError, describe
 from musetalk_cli.media.digest import digest_of
 from musetalk_cli.run.batch.job import BatchJob, Json
+from musetalk_cli.run.batch.piece import Piece
+from musetalk_cli.run.batch.piecework import Told, join_parts, make_part, survey
 from musetalk_cli.run.batch.pool import LOST
 from musetalk_cli.run.batch.results import DONE, FAILED
 from musetalk_cli.run.dub import dub
@@ -41,33 +43,42 @@ def do_job(
     progress: FileProgress | None = None,
     prepares: Callable[[], None] | None = None,
 ) -> Json:
-    """Make one video.
+    """Make one video, or a piece of one.
 
     Args:
-        data: What `BatchJob.to_json` gave.
+        data: What `BatchJob.to_json` gave; with `piece`, what `Piece.to_json` gave, only that is done.
         kept: What stays loaded.
         progress: Told of the frames made and all there will be.
         prepares: Called every second while a face is prepared, or somebody is waited for who prepares it.
 
     Returns:
         `state`, which is `done`, `failed` or `lost`; with `done` the size, digest and figures of the output,
-        else `error` and `hint`. After `lost` the worker should end.
+        or what the piece gave, else `error` and `hint`. After `lost` the worker should end.
     """
     started = time.monotonic()
     job = BatchJob.from_json(data)
+    told = _now_and_then(prepares or (lambda: None))
     try:
-        report = _speak(job, kept, progress, prepares)
+        if "piece" in data:
+            return {"state": DONE} | _do_piece(job, Piece.from_json(data["piece"]), kept, progress, told)
+        report = _speak(job, kept, progress, told)
         return _done(job, report, time.monotonic() - started)
     except Exception as error:
         seconds = round(time.monotonic() - started, 3)
-        told = _told(error)
+        failure = _told(error)
         state = LOST if _is_infrastructure(error) else FAILED
-        return {"state": state, "error": told.message, "hint": told.hint, "seconds": seconds}
+        return {"state": state, "error": failure.message, "hint": failure.hint, "seconds": seconds}
 
 
-def _speak(
-    job: BatchJob, kept: Kept, progress: FileProgress | None, prepares: Callable[[], None] | None
-) -> Report:
+def _do_piece(job: BatchJob, piece: Piece, kept: Kept, progress: FileProgress | None, told: Told) -> Json:
+    if piece.kind == "survey":
+        return survey(job, piece, told)
+    if piece.kind == "join":
+        return join_parts(job, piece, told)
+    return {"figures": _figures(make_part(job, piece, kept, progress, told))}
+
+
+def _speak(job: BatchJob, kept: Kept, progress: FileProgress | None, told: Told) -> Report:
     if job.source is None:
         return generate(job.run, job.job, job.avatar, job.audio, job.output, progress=progress, kept=kept)
     fps = None if job.own_rate else job.job.fps
@@ -78,14 +89,14 @@ def _speak(
         job.audio,
         job.output,
         fps=fps,
-        preparing=None if prepares is None else _now_and_then(prepares),
+        preparing=told,
         progress=progress,
         kept=kept,
     )
 
 
-def _now_and_then(prepares: Callable[[], None]) -> Callable[[object], None]:
-    """Tells of a preparation at most every second, however many frames it has."""
+def _now_and_then(prepares: Callable[[], None]) -> Told:
+    """Tells of what makes no frame at most every second, however often it is called."""
     told_at = -TELL_S
 
     def told(_: object) -> None:
@@ -103,8 +114,12 @@ def _done(job: BatchJob, report: Report, seconds: float) -> Json:
         "output_bytes": job.output.stat().st_size,
         "output_sha256": digest_of([job.output]),
         "seconds": round(seconds, 3),
-        "figures": {name: getattr(report, name) for name in FIGURES},
+        "figures": _figures(report),
     }
+
+
+def _figures(report: Report) -> Json:
+    return {name: getattr(report, name) for name in FIGURES}
 
 
 def _told(error: Exception) -> MuseTalkError:
