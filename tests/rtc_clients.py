@@ -157,7 +157,8 @@ class Client:
         for kind, direction in (directions or {"video": "recvonly", "audio": "recvonly"}).items():
             self.connection.addTransceiver(kind, direction)
         self.connection.on("track", self._take)
-        self.connection.on("connectionstatechange", self._got.set)
+        for state in ("connectionstatechange", "iceconnectionstatechange"):
+            self.connection.on(state, self._got.set)
 
     def _take(self, track):
         self._tasks.append(asyncio.create_task(self._keep(track)))

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -42,8 +43,11 @@ async def ask(served, *words, status, **headers):
 
 
 async def until_ended(served, name):
-    while name in {session.id for session in served.service.sessions}:
-        await asyncio.sleep(0.02)
+    """Each session has a thread that waits for its end, and takes it from the service."""
+    for thread in threading.enumerate():
+        if thread.name == f"session {name[:8]}":
+            await in_thread(thread.join)
+    assert name not in {session.id for session in served.service.sessions}
 
 
 def test_a_player_watches_by_whep_hears_a_file_and_leaves(served):
@@ -103,13 +107,12 @@ def test_a_browser_brings_its_microphone_and_comes_back_to_its_session(served):
 
 def test_an_offer_that_cannot_be_used_begins_no_session(served):
     async def scenario():
-        before = len(served.service.sessions)
+        before = {session.id for session in served.service.sessions}
         for sdp in ("v=0", "nonsense", "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n"):
             body = json.dumps({"sdp": sdp, "avatar": "red"}).encode()
             told = await ask(served, "POST", "/v1/offer", body, status=400, content_type="application/json")
             assert "\n" not in told.body["error"]
-        while len(served.service.sessions) > before:
-            await asyncio.sleep(0.02)
+            assert not {session.id for session in served.service.sessions} - before
 
     play(scenario)
 

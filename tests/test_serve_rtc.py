@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import itertools
 import json
 import re
 import subprocess
@@ -354,16 +355,25 @@ def test_who_goes_leaves_nothing_and_the_others_go_on(way):
     run(scenario)
 
 
+ANY = {"new", "checking", "connecting", "completed", "connected"}
+STEPS = [(ANY, ANY), ({"completed"}, ANY), ({"completed"}, {"connected"})]
+"""Of a connection on its way: just begun, a path is found, keys are agreed upon."""
+
+
 @pytest.mark.parametrize("first", ["service", "client"])
 def test_one_that_leaves_while_it_is_connected_leaves_nothing(first, caplog):
     session = Session()
 
     async def scenario(peers):
-        for after_ms in range(0, 60, 4):
+        for (ice, whole), turns in itertools.product(STEPS, (0, 1, 2, 5, 13)):
             async with clients(Client()) as (client,):
                 answer = await client.watch(peers, session)
-                # a moment on the way of the connection, not something to wait for
-                await asyncio.sleep(after_ms / 1000)
+                connection = client.connection
+                await client.until(
+                    lambda: connection.iceConnectionState in ice and connection.connectionState in whole  # noqa: B023
+                )
+                for _ in range(turns):  # of the loop, which both ends share: a packet or two each
+                    await asyncio.sleep(0)
                 if first == "client":
                     await client.close()
                 await peers.leave(answer.viewer)
