@@ -15,7 +15,6 @@ import argparse
 import copy
 import statistics
 import time
-from contextlib import nullcontext
 from fractions import Fraction
 
 import cv2
@@ -109,14 +108,16 @@ class Ours:
         self._path, self._sharpen = CpuPath(), sharpen
         self._targets = self._path.place(avatar)
         self._pictures = Pictures(avatar, Timeline(Fraction(25)), None)
-        self._finite = torch.ones(1, dtype=torch.bool)
 
     def __call__(self, number: int, face: Image) -> Image:
         """The frame of a source frame with a face in it."""
         faces, targets = torch.from_numpy(face[None]), [self._targets[number]]
-        fetch = self._path.compose(faces, self._finite, targets, self._sharpen, lambda _: nullcontext())
+        resized = self._path.resize(faces, targets)
+        if self._sharpen is not None:
+            resized = self._path.sharpen(resized, self._sharpen)
+        patch = self._path.download(self._path.blend(resized, targets))()[0]
         request = FrameRequest(number, None, SILENT, 0.0, 0.0, 0, source=number)
-        return self._pictures.show(request, request.fate, fetch()[0], self._pictures.idle(request), None)
+        return self._pictures.show(request, request.fate, patch, self._pictures.idle(request), None)
 
 
 if __name__ == "__main__":

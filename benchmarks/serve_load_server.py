@@ -37,9 +37,9 @@ def serve_stand_in(device_ms: float) -> None:
     from musetalk_cli.serve.speakers import Speakers
 
     class Slow(Grey):
-        def faces(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        def draw(self, latents: torch.Tensor) -> torch.Tensor:
             time.sleep(len(latents) * device_ms / 1e3)
-            return super().faces(latents)
+            return super().draw(latents)
 
     def make() -> Engine:
         bundle = stand_in()

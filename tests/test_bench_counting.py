@@ -63,7 +63,7 @@ def test_the_same_is_counted_operator_by_operator(full_size):
     latents = torch.empty(batch, 8, 32, 32, device=META, dtype=HALF)
     works = {
         "unet": count(Generator.unet, generator, tokens, latents),
-        "vae": count(Generator.faces, generator, latents[:, :4]),
+        "vae": count(Generator.draw, generator, latents[:, :4]),
         "features": count(
             AudioEncoder.__call__, encode, [EncodeRequest(np.zeros(16_000, np.float32), range(50))]
         ),

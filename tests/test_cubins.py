@@ -40,13 +40,13 @@ def test_a_kernel_compiles_and_keeps_its_numbers_in_registers(kernel, arches, tm
     assert {one["arch"] for one in found} == set(map(int, arches.split(",")))
     for one in found:
         assert one["spilled"] == 0, one
-        assert one["registers"] <= 192, one
+        assert one["registers"] <= 208, one
         assert one["shared"] <= 16 * 1024, one
         assert one["occupancy"] > 0.1, one
         if kernel == "compose":
             # a level is rounded as on the CPU: only the products of the blur and their sums are one
             assert one["fused"] <= (
-                0 if one["what"] == "no sharpening" else 2 * 32**3 / (32 * one["warps"])
+                0 if one["what"].startswith("no sharpening") else 2 * 32**3 / (32 * one["warps"])
             ), one
 
 

@@ -7,6 +7,7 @@ from clocks import FakeClock
 from musetalk_cli.engine.faces import FaceMaker
 from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.nets.generator import Generator
+from musetalk_cli.ops.drawn import are_finite
 
 SIZES = (2, 5)
 NO_MEMORY = torch.OutOfMemoryError("CUDA out of memory.")
@@ -45,22 +46,22 @@ def frames_of(bundle, count):
 @pytest.mark.parametrize(("count", "size"), [(1, 2), (2, 2), (3, 5), (5, 5)])
 def test_a_batch_is_filled_with_its_last_frame_up_to_the_next_size(tiny_bundle, generator, count, size):
     tokens, latents = frames_of(tiny_bundle, count)
-    made, finite = make_faces(generator).make(list(tokens), list(latents))
+    made = make_faces(generator).make(list(tokens), list(latents))
     [(told, known)] = generator.given
     assert len(told) == len(known) == size
     assert torch.equal(told[:count], tokens)
     assert torch.equal(known[:count], latents)
     assert all(torch.equal(row, tokens[-1]) for row in told[count:])
     assert all(torch.equal(row, latents[-1]) for row in known[count:])
-    expected, _ = generator.faces(Generator(tiny_bundle).unet(told, known))
-    assert torch.equal(made, expected[:count])
-    assert finite.tolist() == [True] * count
+    assert torch.equal(made.pictures, generator.draw(Generator(tiny_bundle).unet(told, known)))
+    assert made.steps is None
 
 
-def test_what_is_no_number_is_marked_at_its_own_frame(tiny_bundle, generator):
+def test_what_is_no_number_spoils_its_own_frame_alone(tiny_bundle, generator):
     tokens, latents = frames_of(tiny_bundle, 3)
     latents[1] = float("nan")
-    assert make_faces(generator).make(list(tokens), list(latents))[1].tolist() == [True, False, True]
+    drawn = make_faces(generator, (3,)).make(list(tokens), list(latents)).pictures
+    assert are_finite(drawn).tolist() == [True, False, True]
 
 
 def test_frames_and_the_rows_that_fill_are_counted_and_both_networks_timed(tiny_bundle, generator):

@@ -5,24 +5,25 @@ from contextlib import nullcontext
 import numpy as np
 import torch
 from clocks import FakeClock
+from drawings import drawn
 
 from musetalk_cli.bench.synthetic import synthetic_avatar
 from musetalk_cli.config import Sharpen
 from musetalk_cli.engine.compositor import CpuPath
+from musetalk_cli.engine.drawn import Drawn
 from musetalk_cli.engine.host_steps import HostSteps, joined
 from musetalk_cli.measure.stages import StageStats
 
 AVATAR = synthetic_avatar(160, 120, 64, 3)
-FACES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 256, 256, 3), np.uint8))
-FINITE = torch.tensor([True, False, True])
+FACES = drawn(torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 256, 256, 3), np.uint8)), [1])
 
 
 def test_they_are_those_of_the_cpus_path():
     targets, sharpen = CpuPath().place(AVATAR), Sharpen()
     stats = StageStats(FakeClock())
     steps = HostSteps(torch.device("cpu"), sharpen, stats, slots=2)
-    made = steps.compose(FACES, FINITE, targets)()
-    expected = CpuPath().compose(FACES, FINITE, targets, sharpen, lambda _: nullcontext())()
+    made = steps.compose(FACES, targets)()
+    expected = CpuPath().compose(Drawn(FACES), targets, sharpen, lambda _: nullcontext())()
     assert all(map(np.array_equal, made, expected))
     assert len(made) == len(expected) == 4
     assert {"resize", "sharpen", "blend"} <= set(stats.summary(["resize", "sharpen", "blend"]))

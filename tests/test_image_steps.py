@@ -4,20 +4,23 @@ import numpy as np
 import pytest
 import torch
 from clocks import FakeClock
+from drawings import drawn
 from handmade import passed_through
 
 from musetalk_cli.bench.synthetic import synthetic_avatar
 from musetalk_cli.config import Sharpen
 from musetalk_cli.engine import image_steps
 from musetalk_cli.engine.compositor import CpuPath, GpuPath
+from musetalk_cli.engine.drawn import Drawn
 from musetalk_cli.engine.image_steps import ImageSteps, Resident, SourceFrame
 from musetalk_cli.measure.stages import StageStats
 
 CPU = torch.device("cpu")
 STEPS = ["place", "resize", "blend", "download"]
 NO_MEMORY = torch.OutOfMemoryError("out of memory, as injected\nsecond line")
-FACES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 256, 256, 3), np.uint8))
-FINITE = torch.tensor([True, False, True])
+FACES = Drawn(
+    drawn(torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 256, 256, 3), np.uint8)), [1])
+)
 
 
 class Device(GpuPath):
@@ -78,7 +81,7 @@ def assert_same(ours, expected):
 
 @pytest.mark.parametrize("path", [CpuPath(), GpuPath(CPU)], ids=["cpu", "gpu"])
 def test_a_batch_of_several_avatars_gives_the_part_of_each_frame_and_the_marks(path, avatars, sources):
-    *patches, marks = make_steps(path, avatars).run(sources, FACES, FINITE)()
+    *patches, marks = make_steps(path, avatars).run(sources, FACES)()
     for patch, (avatar, number) in zip(patches, sources, strict=True):
         part = avatar.patches[number]
         before = avatar.frames[number][part.box.slices()]
@@ -102,7 +105,7 @@ def test_an_avatar_is_placed_once_and_stays_while_anybody_holds_it(avatars, sour
     for avatar in (*avatars, avatars[0]):
         steps.hold(avatar)
     for _ in range(2):
-        steps.run(sources, FACES, FINITE)()
+        steps.run(sources, FACES)()
     assert path.placed == list(avatars)
     steps.release(avatars[0])
     assert all(map(steps.holds, avatars))
@@ -126,10 +129,10 @@ def test_an_avatar_that_cannot_be_placed_is_held_by_nobody(avatars):
 
 @pytest.mark.parametrize("step", STEPS[1:])
 def test_a_device_without_memory_is_given_up_once_and_the_cpu_does_its_batch(step, avatars, sources, caplog):
-    expected = make_steps(CpuPath(), avatars).run(sources, FACES, FINITE)()
+    expected = make_steps(CpuPath(), avatars).run(sources, FACES)()
     steps = make_steps(Device(step), avatars)
     for _ in range(2):
-        assert_same(steps.run(sources, FACES, FINITE)(), expected)
+        assert_same(steps.run(sources, FACES)(), expected)
     assert (steps.fallbacks, steps.path) == (1, "cpu")
     assert [record.getMessage() for record in caplog.records] == [
         "The device has no memory for the image steps, which go on on the CPU: out of memory, as injected"
@@ -148,10 +151,10 @@ def test_a_path_that_another_thread_gives_up_meanwhile_spoils_no_batch(avatars, 
         def get(self, name):
             return self.pop(name, None)
 
-    expected = make_steps(CpuPath(), avatars).run(sources, FACES, FINITE)()
+    expected = make_steps(CpuPath(), avatars).run(sources, FACES)()
     monkeypatch.setattr(image_steps, "Resident", lambda latents: Resident(latents, Taken()))
     steps = make_steps(Device(), avatars)
-    assert_same(steps.run(sources, FACES, FINITE)(), expected)
+    assert_same(steps.run(sources, FACES)(), expected)
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -159,7 +162,7 @@ def test_a_path_that_another_thread_gives_up_meanwhile_spoils_no_batch(avatars, 
 def test_what_else_a_device_fails_with_is_hidden_by_nothing(step, error, avatars, sources):
     """A mistake would else be a slow success."""
     with pytest.raises(type(error)) as raised:
-        make_steps(Device(step, error), avatars).run(sources, FACES, FINITE)
+        make_steps(Device(step, error), avatars).run(sources, FACES)
     assert raised.value is error
 
 
@@ -176,10 +179,10 @@ def test_one_avatar_too_large_for_the_device_is_the_cpus_and_all_others_stay(lar
     asked = []
     resize = path.resize
     path.resize = lambda faces, targets: asked.append(len(targets)) or resize(faces, targets)
-    expected = make_steps(CpuPath(), avatars).run(sources, FACES, FINITE)()
-    assert_same(steps.run(sources, FACES, FINITE)(), expected)
+    expected = make_steps(CpuPath(), avatars).run(sources, FACES)()
+    assert_same(steps.run(sources, FACES)(), expected)
     assert asked == [sum(avatar is not avatars[large] for avatar, _ in sources)]
-    assert_same(steps.run(sources[:1], FACES[:1], FINITE[:1])(), [expected[0], expected[-1][:1]])
+    assert_same(steps.run(sources[:1], Drawn(FACES.pictures[:1]))(), [expected[0], expected[-1][:1]])
     assert (steps.path, steps.fallbacks) == ("gpu", 1)
     name = avatars[large].meta.name
     assert [record.getMessage() for record in caplog.records] == [
@@ -194,9 +197,9 @@ def test_the_cpu_does_all_where_the_device_then_has_no_memory_for_the_others_eit
     path.fails_at = None
     steps.hold(avatars[0])
     path.fails_at = "blend"
-    expected = make_steps(CpuPath(), avatars).run(sources, FACES, FINITE)()
+    expected = make_steps(CpuPath(), avatars).run(sources, FACES)()
     for _ in range(2):
-        assert_same(steps.run(sources, FACES, FINITE)(), expected)
+        assert_same(steps.run(sources, FACES)(), expected)
     assert (steps.path, steps.fallbacks) == ("cpu", 2)
 
 
@@ -212,7 +215,7 @@ def test_a_failure_of_the_cpu_is_not_hidden(step, error, avatars, sources, monke
     with pytest.raises(RuntimeError) as raised:
         for avatar in avatars:
             steps.hold(avatar)
-        steps.run(sources, FACES, FINITE)
+        steps.run(sources, FACES)
     assert raised.value is error
     assert steps.fallbacks == 0
 
@@ -223,7 +226,7 @@ def test_every_step_of_a_batch_is_timed_once(sharpen, avatars, sources):
     steps = make_steps(CpuPath(), avatars, sharpen, stats=stats)
     assert stats.summary(()) == {}
     for _ in range(3):
-        steps.run(sources, FACES, FINITE)()
+        steps.run(sources, FACES)()
     counts = {name: stage.count for name, stage in stats.summary(()).items()}
     assert counts == dict.fromkeys(
         ["resize", *([] if sharpen is None else ["sharpen"]), "blend", "download"], 3

@@ -1,6 +1,6 @@
 """What the networks of v1.5 have to do for a frame: launches, arithmetic and bytes, counted by operator.
 
-    python benchmarks/gpu/count.py [--batches 1,4,8,13,16] [--operators]
+    python benchmarks/gpu/count.py [--batches 1,4,9,13,16] [--operators]
 
 Needs g++ and Triton, no GPU and no weights: the product's own code runs on a pretended GPU
 (`tests/pretended`) whose tensors have shapes and no numbers. The counts are exact and no measurement of
@@ -38,6 +38,8 @@ from musetalk_cli.bench.hardware import DATA_SHEETS, TimeModel
 from musetalk_cli.bench.synthetic import synthetic_avatar
 from musetalk_cli.config import Sharpen
 from musetalk_cli.engine.compositor import GpuPath
+from musetalk_cli.engine.drawn import Drawn
+from musetalk_cli.engine.engine import BATCHES_ON_CUDA
 from musetalk_cli.engine.fused import FusedPath
 from musetalk_cli.measure.work import PRODUCTS, Launch, Work
 from musetalk_cli.nets.audio_encoder import AudioEncoder, EncodeRequest
@@ -51,7 +53,7 @@ CUDA = torch.device("cuda")
 def main() -> None:
     """Count and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--batches", default="1,4,8,13,16")
+    parser.add_argument("--batches", default=",".join(map(str, BATCHES_ON_CUDA)))
     parser.add_argument("--operators", action="store_true", help="by operator too, for the largest batch")
     options = parser.parse_args()
     batches = sorted(map(int, options.batches.split(",")))
@@ -88,11 +90,11 @@ def networks(folder: Path, batches: list[int]) -> dict[str, Work]:
             found = {}
             for name, generator in (("", folded), (", fused", fused)):
                 found[f"UNet{name}"] = observed(gpu, lambda: generator.unet(tokens, latents))  # noqa: B023
-                found[f"VAE{name}"] = observed(gpu, lambda: generator.faces(latents[:, :4]))  # noqa: B023
+                found[f"VAE{name}"] = observed(gpu, lambda: generator.draw(latents[:, :4]))  # noqa: B023
             for stage, work in found.items():
                 row(stage, batch, work)
         tiny = Generator(replace(bundle, decoder=tiny_decoder(bundle.dtype)))
-        row("taesd in the VAE's place", batch, observed(gpu, lambda: tiny.faces(latents[:, :4])))
+        row("taesd in the VAE's place", batch, observed(gpu, lambda: tiny.draw(latents[:, :4])))
     return found
 
 
@@ -104,20 +106,19 @@ def images(folder: Path, batch: int) -> dict[str, Work]:
         # counted, and not interpreted: that takes minutes
         compose = Kernel("compose", defaultdict(lambda: lambda *_, **__: None))
         patch.setattr("musetalk_cli.ops.triton_ops.kernels", lambda: SimpleNamespace(compose=compose))
-        faces = torch.zeros(batch, 256, 256, 3, dtype=torch.uint8, device=CUDA)
-        finite = torch.ones(batch, dtype=torch.bool, device=CUDA)
+        drawn = Drawn(torch.zeros(batch, 3, 256, 256, dtype=torch.float16, device=CUDA))
         for name, path in (("in steps", GpuPath), ("in one launch", FusedPath)):
             made = path(CUDA, sharpen=Sharpen())
             targets = made.place(avatar)
             found[f"image steps, {name}"] = observed(
                 gpu,
-                lambda: made.compose(faces, finite, targets, Sharpen(), lambda _: nullcontext()),  # noqa: B023
+                lambda: made.compose(drawn, targets, Sharpen(), lambda _: nullcontext()),  # noqa: B023
             )
     # the kernel finds parts and masks by their addresses
     pixels = sum(patch.mask.size for patch in avatar.patches)
     launches = found["image steps, in one launch"].launches
     (at,) = (number for number, launch in enumerate(launches) if launch.name == "compose")
-    launches[at] = Launch("compose", 0, faces.nbytes + 7 * pixels, 3 * pixels, 5)
+    launches[at] = Launch("compose", 0, drawn.pictures.nbytes + 7 * pixels, 3 * pixels, 5)
     return found
 
 

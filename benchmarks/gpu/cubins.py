@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -88,11 +89,24 @@ class Facts:
 
 def variants() -> Iterator[Variant]:
     """All that the product launches for v1.5."""
-    pointers = "*i64 *u8 *i1 *fp32 *u8 fp32 fp32"
-    for what, taps in (("no sharpening", 1), ("sigma 1", 9), ("sigma 3", triton_ops.MOST_TAPS)):
-        fields = {"SIDE": FACE_SIZE, "FIELDS": triton_ops.FIELDS, "TAPS": taps, "TILE": triton_ops.TILE}
-        options = {"num_warps": triton_ops.WARPS, "enable_fp_fusion": False}
-        yield Variant("compose", what, compose_kernels.compose, pointers, fields, options)
+    fields = {
+        "SIDE": FACE_SIZE,
+        "FIELDS": triton_ops.FIELDS,
+        "TILE": triton_ops.TILE,
+        "CHECKED": triton_ops.CHECKED,
+    }
+    options = {"num_warps": triton_ops.WARPS, "num_stages": 1, "enable_fp_fusion": False}
+    blurs = (("no sharpening", 1), ("sigma 1", 9), ("sigma 3", triton_ops.MOST_TAPS))
+    # as a half format's decoder leaves faces, and as one in fp32 may
+    for (what, taps), (kind, planes) in product(blurs, (("fp16", False), ("fp32", True))):
+        yield Variant(
+            "compose",
+            f"{what}, {kind} in {'planes' if planes else 'pixels'}",
+            compose_kernels.compose,
+            f"*i64 *{kind} *fp32 fp32 fp32",
+            fields | {"TAPS": taps, "PLANES": planes},
+            options,
+        )
     chosen = {"ADDED": True, "SILU": True}
     for width in (4, 10, 16, 20, 30, 40, 60, 80):
         yield Variant(

@@ -28,7 +28,7 @@ class PredictedBatch:
     Attributes:
         size: Frames in the batch.
         unet_ms: The UNet.
-        vae_ms: The VAE's decoder, up to uint8 faces.
+        vae_ms: The VAE's decoder.
         image_ms: All image steps in one launch; the way to host memory is left out.
         kernels: Launched by all of them.
         frames_per_s: Frames a second.
@@ -88,7 +88,7 @@ def predict(gpu: GpuName, bundle: Bundle, avatar: Avatar, job: JobConfig, window
         tokens = torch.empty(size, ROWS_PER_FRAME * bundle.layers, bundle.token_width, device=META)
         latents = torch.empty(size, 8, LATENT_SIZE, LATENT_SIZE, device=META, dtype=HALF)
         unet = count(Generator.unet, generator, tokens, latents)
-        vae = count(Generator.faces, generator, latents[:, :4])
+        vae = count(Generator.draw, generator, latents[:, :4])
         image = _image_steps(avatar, size)
         unet_s, vae_s, image_s = (model.seconds(work) for work in (unet, vae, image))
         kernels = sum(map(kernel_count, (unet, vae, image)))
@@ -101,5 +101,5 @@ def _image_steps(avatar: Avatar, size: int) -> Work:
     """All image steps in one launch, by their bytes: faces, parts and masks are read, parts are written."""
     patches = [patch for patch in avatar.patches if patch is not None]
     pixels = sum(patches[number % len(patches)].mask.size for number in range(size))
-    read, written = size * FACE_SIZE * FACE_SIZE * 3 + 4 * pixels, 3 * pixels
+    read, written = size * FACE_SIZE * FACE_SIZE * 3 * HALF.itemsize + 4 * pixels, 3 * pixels
     return Work([Launch("compose", 0, read + written, written, 3)])

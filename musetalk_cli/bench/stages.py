@@ -16,13 +16,15 @@ from musetalk_cli.bench.measure import Roofline, count_flops, median_s
 from musetalk_cli.bench.published import PublishedFrames
 from musetalk_cli.engine.compositor import CpuPath, GpuPath, StepByStep, Target
 from musetalk_cli.engine.costs import Costs
+from musetalk_cli.engine.drawn import Drawn
 from musetalk_cli.engine.fused import image_path
-from musetalk_cli.engine.graphs import GraphedNetworks, Recorder
+from musetalk_cli.engine.graphs import GraphedBatch, Recorder
 from musetalk_cli.engine.image_steps import SourceFrame
 from musetalk_cli.errors import first_line
 from musetalk_cli.nets.audio_encoder import AudioEncoder, EncodeRequest
 from musetalk_cli.nets.folding import fold
 from musetalk_cli.nets.generator import Generator
+from musetalk_cli.ops.drawn import levels
 from musetalk_cli.timeline import ROWS_PER_FRAME, ROWS_PER_SECOND, SAMPLE_RATE
 from musetalk_cli.types import FACE_SIZE
 
@@ -83,9 +85,12 @@ class Stages:
         index = torch.arange(size, device=self._latents.device) % len(self._latents)
         return self._generator.unet(self._tokens.expand(size, -1, -1), self._latents[index])
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Faces of predicted latents."""
-        return self._generator.decode(latents)
+    def draw(self, latents: Tensor) -> Tensor:
+        """What the VAE makes of predicted latents, for the engine's image path."""
+        drawn = self._generator.draw(latents)
+        if not self._fused:
+            levels(drawn)  # the first of the image steps, where these are not one
+        return drawn
 
     def decoded(self, size: int) -> Tensor:
         """What the VAE makes of a batch, as floating point numbers."""
@@ -97,14 +102,13 @@ class Stages:
     def whole(self, size: int) -> None:
         """One encoder window, and a batch up to its patches in host memory, on the engine's image path."""
         self.encode()
-        self._compose(self.decode(self.unet(size)))
+        self._compose(self._generator.draw(self.unet(size)))
 
-    def _compose(self, faces: Tensor) -> None:
+    def _compose(self, drawn: Tensor) -> None:
         """The image steps as the engine does them."""
-        finite = torch.ones(len(faces), dtype=torch.bool, device=faces.device)
         animated = [number for number, patch in enumerate(self._avatar.patches) if patch is not None]
-        sources = [SourceFrame(self._avatar, animated[n % len(animated)]) for n in range(len(faces))]
-        self._images.run(sources, faces, finite)()
+        sources = [SourceFrame(self._avatar, animated[n % len(animated)]) for n in range(len(drawn))]
+        self._images.run(sources, Drawn(drawn))()
 
     @cached_property
     def flops(self) -> dict[str, int]:
@@ -113,7 +117,7 @@ class Stages:
         return {
             "features": count_flops(self.encode),
             "unet": count_flops(lambda: self.unet(1)),
-            "vae": count_flops(lambda: self.decode(latents)),
+            "vae": count_flops(lambda: self.draw(latents)),
         }
 
     @cached_property
@@ -124,13 +128,13 @@ class Stages:
     def measure(self, size: int) -> BatchResult:
         """Time every stage at one batch size."""
         predicted = self.unet(size)
-        faces = self.decode(predicted)
+        drawn = self._generator.draw(predicted)
         seconds = {
             "features": self.features_s,
             "unet": self._seconds(lambda: self.unet(size)),
-            "vae": self._seconds(lambda: self.decode(predicted)),
+            "vae": self._seconds(lambda: self.draw(predicted)),
         }
-        by_path = self._image_paths(faces)
+        by_path = self._image_paths(drawn)
         steps = min(by_path.values(), key=lambda path: sum(path.values()))
         seconds |= steps
         graph_s = self._graph_seconds(size)
@@ -160,27 +164,30 @@ class Stages:
         tokens, latents = self._tokens[0], self._latents[0]
         recorder = Recorder(self.bundle.device)
         try:
-            graphed = GraphedNetworks(recorder, self._generator, tokens, latents, size)
+            graphed = GraphedBatch(recorder, self._generator, tokens, latents, size, lambda *_: None)
         except RuntimeError as error:
             log.warning("No CUDA graph for batches of %d frames: %s", size, first_line(error))
             return None
 
         def replay() -> None:
             graphed.unet([tokens] * size, [latents] * size)
-            graphed.faces()
+            drawn = graphed.draw()
+            if not self._fused:
+                levels(drawn.pictures)
 
         return self._seconds(replay)
 
     def _seconds(self, work: Callable[[], object]) -> float:
         return median_s(work, self.bundle.device, self._budget_s)
 
-    def _image_paths(self, faces: Tensor) -> dict[str, dict[str, float]]:
+    def _image_paths(self, drawn: Tensor) -> dict[str, dict[str, float]]:
+        faces = levels(drawn)
         device = self.bundle.device
         name = TENSORS if device.type == "cpu" else ON_GPU
         tensors = GpuPath(device, sharpen=self._job.sharpen)
         found = {name: self._image_steps(tensors, faces), ON_CPU: self._image_steps(CpuPath(), faces)}
         if self._fused:
-            found[FUSED] = {"compose": self._seconds(lambda: self._compose(faces))}
+            found[FUSED] = {"compose": self._seconds(lambda: self._compose(drawn))}
         return found
 
     def _image_steps(self, path: StepByStep, faces: Tensor) -> dict[str, float]:
@@ -220,12 +227,12 @@ class Stages:
         return {
             "features": self._weights("features"),
             "unet": self._weights("unet"),
-            "vae": self._weights("vae") + faces,
+            "vae": self._weights("vae") + faces * self.bundle.dtype.itemsize,
             "resize": faces + resized,
             "sharpen": 2 * resized,
             "blend": resized + 2 * bodies + masks,
             "download": bodies,
-            "compose": faces + 2 * bodies + masks,
+            "compose": faces * self.bundle.dtype.itemsize + 2 * bodies + masks,
         }
 
     def _targets(self, path: StepByStep, size: int) -> Sequence[Target]:

@@ -53,7 +53,6 @@ class Grey(Generator):
         """The latents, as they are."""
         return latents
 
-    def faces(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Grey faces, all of them numbers."""
-        face = torch.full((1, 1, 1, 1), 128, dtype=torch.uint8)
-        return face.expand(len(latents), FACE_SIZE, FACE_SIZE, 3), torch.ones(len(latents))
+    def draw(self, latents: Tensor) -> Tensor:
+        """Grey faces, of level 128."""
+        return torch.full((1, 1, 1, 1), 1 / 255).expand(len(latents), 3, FACE_SIZE, FACE_SIZE)

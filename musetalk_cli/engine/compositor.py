@@ -18,14 +18,17 @@ import torch
 from torch import Tensor
 
 from musetalk_cli.config import Sharpen
+from musetalk_cli.engine.drawn import CapturedSteps, Drawn
 from musetalk_cli.engine.pinned import PinnedSlots
 from musetalk_cli.engine.uploads import Uploads, places_of
 from musetalk_cli.ops import reference, torch_ops
 from musetalk_cli.ops.device_tables import kept_tables
+from musetalk_cli.ops.drawn import are_finite, levels
 from musetalk_cli.types import FACE_SIZE, Box, Image
 
 if TYPE_CHECKING:
     from musetalk_cli.avatar.data import Avatar
+    from musetalk_cli.engine.graphs import Recorder
 
 Picture = Any
 """A tensor on the device's path, an array on the CPU's."""
@@ -75,20 +78,29 @@ class ImagePath(Protocol):
         Safe to call while another thread composes; not from two at once.
         """
 
-    def compose(
-        self, faces: Tensor, finite: Tensor, targets: Sequence[Any], sharpen: Sharpen | None, span: Span
-    ) -> Fetch:
+    def compose(self, drawn: Drawn, targets: Sequence[Any], sharpen: Sharpen | None, span: Span) -> Fetch:
         """Put faces into their parts, and start the way to host memory; each step in a span of its own.
 
         Args:
-            faces: uint8 `[B, 256, 256, 3]`.
-            finite: bool `[B]` on the device, one mark for each face.
-            targets: Where the faces go.
+            drawn: The faces, as many as there are targets or more.
+            targets: Where they go.
             sharpen: Unsharp mask of the resized faces, or None.
             span: Times the steps.
 
         Returns:
-            What waits for the patches, in the order of the faces, and after them for the marks, uint8 `[B]`.
+            What waits for the patches, in the order of the targets, and after them for the marks, uint8
+            `[targets]`: 0 where a value of the face is not finite, so that its patch means nothing.
+        """
+
+    def capture(self, recorder: Recorder, pictures: Tensor) -> CapturedSteps | None:
+        """The steps as a graph, for faces that another graph leaves in one place; None where there is none.
+
+        Args:
+            recorder: Captures it.
+            pictures: The faces, as `Drawn` has them.
+
+        Raises:
+            RuntimeError: It cannot be captured.
         """
 
 
@@ -127,11 +139,28 @@ class StepByStep(ABC):
     def download(self, patches: list[Picture]) -> Fetch:
         """Start the way to host memory."""
 
-    def compose(
-        self, faces: Tensor, finite: Tensor, targets: Sequence[Target], sharpen: Sharpen | None, span: Span
-    ) -> Fetch:
+    def compose(self, drawn: Drawn, targets: Sequence[Target], sharpen: Sharpen | None, span: Span) -> Fetch:
         """As `ImagePath.compose`; the spans have the names of the steps."""
+        pictures = drawn.pictures[: len(targets)]
+        return self.compose_faces(lambda: (levels(pictures), are_finite(pictures)), targets, sharpen, span)
+
+    def compose_faces(
+        self,
+        make: Callable[[], tuple[Tensor, Tensor]],
+        targets: Sequence[Target],
+        sharpen: Sharpen | None,
+        span: Span,
+    ) -> Fetch:
+        """The same for faces that are levels: uint8 `[B, 256, 256, 3]`, BGR, and bool `[B]`, what is finite.
+
+        Args:
+            make: Gives them; timed with the resize.
+            targets: As for `compose`.
+            sharpen: As for `compose`.
+            span: As for `compose`.
+        """
         with span("resize"):
+            faces, finite = make()
             resized = self.resize(faces, targets)
         if sharpen is not None:
             with span("sharpen"):
@@ -140,6 +169,10 @@ class StepByStep(ABC):
             patches = self.blend(resized, targets)
         with span("download"):
             return self.download([*patches, self.marks(finite)])
+
+    def capture(self, recorder: Recorder, pictures: Tensor) -> CapturedSteps | None:  # noqa: ARG002
+        """None: what is launched depends on the sizes of the faces."""
+        return None
 
 
 class CpuPath(StepByStep):

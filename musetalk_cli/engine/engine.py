@@ -106,7 +106,7 @@ class Engine:
         self.repair = Repair(bundle, self._generator)
         on_device = job.image_ops == "gpu" or (job.image_ops == "auto" and self._on_cuda)
         slots = FLIGHTS_ON_CUDA + 1
-        by_job = image_path(bundle.device, slots, job.sharpen) if on_device else CpuPath()
+        by_job = image_path(bundle.device, slots, job.sharpen, bundle.dtype) if on_device else CpuPath()
         self._settle_sizes()
         self.images = ImageSteps(
             images or by_job, bundle.device, bundle.dtype, job.sharpen, stats, self.faces.sizes[-1], slots

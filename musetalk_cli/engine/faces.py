@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from musetalk_cli.engine.costs import Filling
-from musetalk_cli.engine.graphs import GraphedNetworks, Recorder
+from musetalk_cli.engine.drawn import Drawn
+from musetalk_cli.engine.graphs import CaptureSteps, GraphedBatch, Recorder
 from musetalk_cli.errors import first_line
 from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.nets.generator import Generator
@@ -37,7 +38,7 @@ class FaceMaker:
         self._generator = generator
         self._stats = stats
         self._most: int | None = None
-        self._graphed: dict[int, GraphedNetworks] = {}
+        self._graphed: dict[int, GraphedBatch] = {}
 
     @property
     def graphed(self) -> tuple[int, ...]:
@@ -78,7 +79,7 @@ class FaceMaker:
             self.sizes[-1],
         )
 
-    def make(self, tokens: Sequence[Tensor], latents: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def make(self, tokens: Sequence[Tensor], latents: Sequence[Tensor]) -> Drawn:
         """Start to make the faces of a batch, which is padded with its last frame.
 
         Args:
@@ -86,8 +87,8 @@ class FaceMaker:
             latents: `[8, 32, 32]` of each.
 
         Returns:
-            uint8 `[B, 256, 256, 3]` and bool `[B]`, as `Generator.faces` gives them, without the padding. A
-            graph's are overwritten by the next batch: what reads them is to be given to the device before.
+            The faces, with the padding. A graph's are overwritten by the next batch: what reads them is to be
+            given to the device before.
         """
         count = len(tokens)
         size = next(size for size in self.sizes if size >= count)
@@ -101,27 +102,33 @@ class FaceMaker:
             with span("unet"):
                 graphed.unet(told, known)
             with span("vae"):
-                faces, finite = graphed.faces()
-        else:
-            with span("unet"):
-                predicted = self._generator.unet(torch.stack(told), torch.stack(known))
-            with span("vae"):
-                faces, finite = self._generator.faces(predicted)
-        return faces[:count], finite[:count]
+                return graphed.draw()
+        with span("unet"):
+            predicted = self._generator.unet(torch.stack(told), torch.stack(known))
+        with span("vae"):
+            return Drawn(self._generator.draw(predicted))
 
-    def capture(self, tokens: Tensor, latents: Tensor, sizes: Sequence[int]) -> None:
+    def capture(
+        self,
+        recorder: Recorder,
+        tokens: Tensor,
+        latents: Tensor,
+        sizes: Sequence[int],
+        steps: CaptureSteps,
+    ) -> None:
         """Capture graphs for batches of some sizes, which were made before; where that fails there is none.
 
         Args:
+            recorder: Captures them.
             tokens: `[tokens, width]` of a frame, on a CUDA device.
             latents: `[8, 32, 32]` of it.
             sizes: Which sizes.
+            steps: Captures the image steps of a batch.
         """
-        recorder = Recorder(tokens.device)
         # the largest first: the others find room in its memory
         for size in sorted(sizes, reverse=True):
             try:
-                self._graphed[size] = GraphedNetworks(recorder, self._generator, tokens, latents, size)
+                self._graphed[size] = GraphedBatch(recorder, self._generator, tokens, latents, size, steps)
             except RuntimeError as error:
                 log.warning(
                     "No CUDA graph for batches of %d frames, whose work is launched singly: %s",

@@ -97,8 +97,8 @@ class Flights:
             return _Flight(batch, made, None, None)
         sources = [source for _, source in made]
         tokens = [request.tokens for request, _ in made if request.tokens is not None]
-        faces, finite = self._faces.make(tokens, self._images.latents(sources))
-        fetch = self._images.run(sources, faces, finite)
+        drawn = self._faces.make(tokens, self._images.latents(sources))
+        fetch = self._images.run(sources, drawn)
         passed = None
         if self._device is not None:
             passed = torch.cuda.Event()  # type: ignore[no-untyped-call]

@@ -1,8 +1,10 @@
-"""UNet and VAE of one batch size as CUDA graphs: a thousand launches become two.
+"""UNet, VAE and image steps of one batch size as CUDA graphs: a thousand launches become three.
 
 A graph reads and writes where it was captured: what a batch needs is copied in first, and what comes out is
 there until any graph is replayed again. All of it is given to one stream, whose work passes in order, so what
 reads the faces has only to be given to the device before the next replay.
+
+Each stage is a graph of its own, so that its time can be told.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from musetalk_cli.engine.drawn import CapturedSteps, Drawn
 from musetalk_cli.nets.generator import Generator
 
 Made = TypeVar("Made")
@@ -88,8 +91,12 @@ class Recorder:
                 torch._C._cuda_releasePool(self._device.index or 0, self._pool)  # noqa: SLF001
 
 
-class GraphedNetworks:
-    """The networks for batches of one size.
+CaptureSteps = Callable[[Recorder, Tensor], CapturedSteps | None]
+"""Captures the image steps of pictures, as `ImagePath.capture`."""
+
+
+class GraphedBatch:
+    """The networks and the image steps for batches of one size.
 
     Args:
         recorder: Captures the graphs.
@@ -97,18 +104,26 @@ class GraphedNetworks:
         tokens: `[tokens, width]` of a frame, on the device; other frames' have the same shape and type.
         latents: `[8, 32, 32]` of a frame.
         size: Frames of a batch.
+        steps: Captures the image steps.
 
     Raises:
         RuntimeError: They cannot be captured.
     """
 
     def __init__(
-        self, recorder: Recorder, generator: Generator, tokens: Tensor, latents: Tensor, size: int
+        self,
+        recorder: Recorder,
+        generator: Generator,
+        tokens: Tensor,
+        latents: Tensor,
+        size: int,
+        steps: CaptureSteps,
     ) -> None:
         self._tokens = tokens.new_zeros(size, *tokens.shape)
         self._latents = latents.new_zeros(size, *latents.shape)
         self._unet, predicted = recorder.capture(lambda: generator.unet(self._tokens, self._latents))
-        self._vae, self._made = recorder.capture(lambda: generator.faces(predicted))
+        self._vae, pictures = recorder.capture(lambda: generator.draw(predicted))
+        self._drawn = Drawn(pictures, steps(recorder, pictures))
 
     def unet(self, tokens: Sequence[Tensor], latents: Sequence[Tensor]) -> None:
         """Start the UNet on the frames of a batch, as many as it has."""
@@ -116,7 +131,7 @@ class GraphedNetworks:
         torch.stack(list(latents), out=self._latents)
         self._unet.replay()
 
-    def faces(self) -> tuple[Tensor, Tensor]:
-        """Start the VAE on what the UNet gives; as `Generator.faces`, until any graph is replayed again."""
+    def draw(self) -> Drawn:
+        """Start the VAE on what the UNet gives; its faces are there until any graph is replayed again."""
         self._vae.replay()
-        return self._made
+        return self._drawn

@@ -12,6 +12,7 @@ from musetalk_cli.config import Sharpen
 from musetalk_cli.engine.compositor import CpuPath, Fetch, Target
 from musetalk_cli.engine.pinned import PinnedSlots
 from musetalk_cli.measure.stages import StageStats
+from musetalk_cli.ops.drawn import are_finite, levels
 from musetalk_cli.types import FACE_SIZE, Image
 
 FACE_BYTES = FACE_SIZE * FACE_SIZE * 3
@@ -38,8 +39,14 @@ class HostSteps:
         if self._pinned is not None:
             self._pinned.reserve(faces * (FACE_BYTES + 1))
 
-    def compose(self, faces: Tensor, finite: Tensor, targets: Sequence[Target]) -> Fetch:
-        """As `ImagePath.compose`; what is fetched is composed then."""
+    def compose(self, pictures: Tensor, targets: Sequence[Target]) -> Fetch:
+        """As `ImagePath.compose`; what is fetched is composed then.
+
+        Args:
+            pictures: As `Drawn` has them, as many as there are targets.
+            targets: Where they go.
+        """
+        faces, finite = levels(pictures), are_finite(pictures)
         if self._pinned is None:
             return self._compose(faces, finite, targets)
         count = len(faces)
@@ -47,13 +54,13 @@ class HostSteps:
 
         def fetch_all() -> list[Image]:
             fetched = torch.from_numpy(fetch())
-            levels, marks = fetched[: count * FACE_BYTES], fetched[count * FACE_BYTES :]
-            return self._compose(levels.view(count, FACE_SIZE, FACE_SIZE, 3), marks, targets)()
+            pixels, marks = fetched[: count * FACE_BYTES], fetched[count * FACE_BYTES :]
+            return self._compose(pixels.view(count, FACE_SIZE, FACE_SIZE, 3), marks, targets)()
 
         return fetch_all
 
     def _compose(self, faces: Tensor, finite: Tensor, targets: Sequence[Target]) -> Fetch:
-        return self._path.compose(faces, finite, targets, self._sharpen, self._stats.span)
+        return self._path.compose_faces(lambda: (faces, finite), targets, self._sharpen, self._stats.span)
 
 
 def joined(parts: Sequence[tuple[Sequence[int], Fetch]]) -> Fetch:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from musetalk_cli.config import Sharpen
 from musetalk_cli.engine.compositor import CpuPath, Fetch, ImagePath
+from musetalk_cli.engine.drawn import CapturedSteps, Drawn
 from musetalk_cli.engine.host_steps import HostSteps, joined
 from musetalk_cli.engine.uploads import Uploads
 from musetalk_cli.errors import first_line
@@ -21,6 +22,7 @@ from musetalk_cli.measure.stages import StageStats
 
 if TYPE_CHECKING:
     from musetalk_cli.avatar.data import Avatar
+    from musetalk_cli.engine.graphs import Recorder
 
 log = logging.getLogger(__name__)
 
@@ -160,39 +162,39 @@ class ImageSteps:
         """The latents `[8, 32, 32]` of source frames of avatars that are held."""
         return [self._residents[avatar].latents[number] for avatar, number in sources]
 
-    def run(self, sources: Sequence[SourceFrame], faces: Tensor, finite: Tensor) -> Fetch:
+    def run(self, sources: Sequence[SourceFrame], drawn: Drawn) -> Fetch:
         """Put faces into source frames; where the device has no memory for that, use the CPU from then on.
 
         Args:
             sources: Where the faces go, of avatars that are held.
-            faces: uint8 `[B, 256, 256, 3]`; not read any more when this returns, but by work of the device.
-            finite: bool `[B]`, False where a face is not a number.
+            drawn: The faces, as many or more; not read any more when this returns, but by work of the device.
 
         Returns:
             What waits for the patches, in their order, and for the marks after them.
         """
         path = self._path
         try:
-            return self._launch(path, sources, faces, finite)
+            return self._launch(path, sources, drawn)
         except torch.OutOfMemoryError as error:
             self._fall_back(path, error)
-            return self._launch(self._path, sources, faces, finite)
+            return self._launch(self._path, sources, drawn)
 
-    def _launch(
-        self, path: ImagePath, sources: Sequence[SourceFrame], faces: Tensor, finite: Tensor
-    ) -> Fetch:
+    def capture(self, recorder: Recorder, pictures: Tensor) -> CapturedSteps | None:
+        """The steps as a graph, as `ImagePath.capture`."""
+        return self._path.capture(recorder, pictures)
+
+    def _launch(self, path: ImagePath, sources: Sequence[SourceFrame], drawn: Drawn) -> Fetch:
         apart = [not isinstance(path, CpuPath) and self._residents[avatar].on_host for avatar, _ in sources]
         if any(apart):
-            return self._launch_apart(path, sources, faces, finite, apart)
+            return self._launch_apart(path, sources, drawn.pictures, apart)
         targets = self._targets(path, sources)
-        return path.compose(faces, finite, targets, self._sharpen, self._stats.device_span)
+        return path.compose(drawn, targets, self._sharpen, self._stats.device_span)
 
     def _launch_apart(
         self,
         path: ImagePath,
         sources: Sequence[SourceFrame],
-        faces: Tensor,
-        finite: Tensor,
+        pictures: Tensor,
         apart: Sequence[bool],
     ) -> Fetch:
         """Put some faces into source frames on the path, and on the CPU those of avatars that lie there."""
@@ -201,13 +203,14 @@ class ImageSteps:
             numbers = [number for number, one in enumerate(apart) if one is on_host]
             if not numbers:
                 continue
-            some, right = (torch.stack([every[number] for number in numbers]) for every in (faces, finite))
+            # in the memory layout that they have: a kernel of the path is compiled for it
+            some = torch.cat([pictures[number : number + 1] for number in numbers])
             own = [sources[number] for number in numbers]
             if on_host:
-                fetch = self._host.compose(some, right, self._targets(CpuPath(), own))
+                fetch = self._host.compose(some, self._targets(CpuPath(), own))
             else:
                 targets = self._targets(path, own)
-                fetch = path.compose(some, right, targets, self._sharpen, self._stats.device_span)
+                fetch = path.compose(Drawn(some), targets, self._sharpen, self._stats.device_span)
             parts.append((numbers, fetch))
         return joined(parts)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from musetalk_cli.clock import Clock
 from musetalk_cli.engine.costs import Costs
 from musetalk_cli.engine.faces import FaceMaker
+from musetalk_cli.engine.graphs import Recorder
 from musetalk_cli.engine.image_steps import ImageSteps, SourceFrame
 from musetalk_cli.engine.repair import Repair
 from musetalk_cli.engine.windows import Encode
@@ -85,7 +86,8 @@ class Rehearsal:
             sizes = self._fitting(avatar, sizes if self._on_cuda else sorted({sizes[0], sizes[-1]}))
             if graphs:
                 _, tokens, latents = self._frame(avatar)
-                self._faces.capture(tokens, latents, sizes)
+                recorder = Recorder(self._bundle.device)
+                self._faces.capture(recorder, tokens, latents, sizes, self._images.capture)
         trials = TRIALS if live else 1
         hop = self._shortest(lambda: self._encode([request]), trials)
         return Costs(hop, {size: self._shortest(partial(self._make, avatar, size), trials) for size in sizes})
@@ -118,8 +120,8 @@ class Rehearsal:
     def _make(self, avatar: Avatar, size: int) -> None:
         """Make a batch of one frame of an avatar, so many times."""
         source, tokens, latents = self._frame(avatar)
-        faces, finite = self._faces.make([tokens] * size, [latents] * size)
-        *_, marks = self._images.run([source] * size, faces, finite)()
+        drawn = self._faces.make([tokens] * size, [latents] * size)
+        *_, marks = self._images.run([source] * size, drawn)()
         self._repair.note(marks)
         if not marks.all():
             self._repair.check(avatar, tokens)

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from musetalk_cli.engine.drawn import Drawn
 from musetalk_cli.engine.image_steps import ImageSteps, SourceFrame
 from musetalk_cli.errors import ModelError
 from musetalk_cli.nets.generator import Generator
 from musetalk_cli.nets.modules import quiet
+from musetalk_cli.ops.drawn import are_finite
 from musetalk_cli.types import FrameRequest, Image
 
 if TYPE_CHECKING:
@@ -97,8 +99,7 @@ class Repair:
                 continue
             face = self._again(request.tokens, *source)
             if face is not None:
-                right = torch.ones(1, dtype=torch.bool, device=face.device)
-                patches[number] = images.run([source], face, right)()[0]
+                patches[number] = images.run([source], Drawn(face))()[0]
         return patches
 
     def _again(self, tokens: Tensor, avatar: Avatar, source: int) -> Tensor | None:
@@ -145,8 +146,8 @@ class Repair:
 
     def _makes(self, tokens: Tensor, avatar: Avatar, source: int) -> bool:
         latents = avatar.latents[source : source + 1].to(self._bundle.device)
-        _, finite = self._generator.faces(self._generator.unet(tokens[None], latents))
-        return bool(finite.all()) or self._in_fp32(tokens, avatar, source) is not None
+        drawn = self._generator.draw(self._generator.unet(tokens[None], latents))
+        return bool(are_finite(drawn).all()) or self._in_fp32(tokens, avatar, source) is not None
 
     def _in_fp32(self, tokens: Tensor, avatar: Avatar, source: int) -> Tensor | None:
         if self._bundle.dtype == torch.float32:
@@ -156,10 +157,10 @@ class Repair:
             with quiet():
                 self._exact = self._exact or self._generator.exact()
             latents = avatar.latents[source : source + 1].to(self._bundle.device)
-            face, finite = self._exact.faces(self._exact.unet(tokens[None], latents))
+            face = self._exact.draw(self._exact.unet(tokens[None], latents))
         except (
             torch.OutOfMemoryError
         ):  # no room for the copy or its work: the face is lost, the stream is not
             self.forget()
             return None
-        return face if bool(finite.all()) else None
+        return face if bool(are_finite(face).all()) else None

@@ -14,6 +14,7 @@ from musetalk_cli.errors import InputError
 from musetalk_cli.nets.device import conv_layout, exact_convolutions
 from musetalk_cli.nets.folding import fold
 from musetalk_cli.nets.fusion import fuse
+from musetalk_cli.ops.drawn import levels
 from musetalk_cli.timeline import ROWS_PER_FRAME
 from musetalk_cli.types import FACE_SIZE
 
@@ -96,25 +97,22 @@ class Generator:
         Returns:
             uint8 `[B, 256, 256, 3]`, BGR, contiguous, on the device.
         """
-        return self.faces(latents)[0]
+        return levels(self.draw(latents))
 
     @exact_convolutions
     @torch.inference_mode()
-    def faces(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Faces of latents, and which of them are numbers.
+    def draw(self, latents: Tensor) -> Tensor:
+        """What the decoder draws of latents: faces before `ops.drawn.levels` makes pictures of them.
 
         Args:
             latents: As for `decode`.
 
         Returns:
-            The faces as `decode` gives them, and bool `[B]` on the device: False where a value of the face is
-            not finite, so that its picture means nothing.
+            `[B, 3, 256, 256]` in the bundle's format, RGB, in any memory layout.
         """
         sample = (latents / self._scale).to(self._bundle.dtype, memory_format=self._layout)
-        image: Tensor = self._vae.decode(sample, return_dict=False)[0]
-        finite = image.flatten(1).isfinite().all(dim=1)
-        levels = (image.float() / 2 + 0.5).clamp(0, 1).mul(255).round()
-        return levels.to(torch.uint8).flip(1).permute(0, 2, 3, 1).contiguous(), finite
+        drawn: Tensor = self._vae.decode(sample, return_dict=False)[0]
+        return drawn
 
     def exact(self) -> Generator:
         """The same with a copy of the networks in fp32."""

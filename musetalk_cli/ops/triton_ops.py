@@ -1,11 +1,14 @@
-"""The image steps of a batch in one launch on CUDA; `musetalk_cli.ops.reference` says what must come out.
+"""The image steps of a batch in one launch on CUDA, from what the decoder drew.
+
+`musetalk_cli.ops.drawn` and `musetalk_cli.ops.reference` say what must come out.
 
 Needs Triton, which PyTorch for CUDA brings with it, and which is imported at the first use. Triton builds its
 launcher with a C compiler.
 
-Agreement: resize and blend repeat OpenCV's and PIL's integers exactly. The blur is summed in float32 in
-another order than OpenCV's, so that a sharpened value may be one level off where it is rounded, or be
-sharpened or not where its detail is at the threshold: about one value in a million each.
+Agreement: a face's levels are rounded as there, and resize and blend repeat OpenCV's and PIL's integers
+exactly. The blur is summed in float32 in another order than OpenCV's, so that a sharpened value may be one
+level off where it is rounded, or be sharpened or not where its detail is at the threshold: about one value in
+a million each.
 """
 
 from __future__ import annotations
@@ -28,6 +31,14 @@ TILE = 32
 MOST_TAPS = 25
 """Of a blur: more would leave a tile fewer than 8 rows and columns of its own."""
 WARPS = 8
+PROGRAMS, MOST_PROGRAMS = 512, 64
+"""About how many a launch has, which is a few for each multiprocessor, and how many for one face at the most.
+
+They are as many for all sizes of faces, each of which does several tiles of a large one, so that a launch in
+a CUDA graph fits any batch.
+"""
+CHECKED = 4096
+"""Values of a face that a program looks at together, to see whether they are finite."""
 
 
 class FaceDescriptor(NamedTuple):
@@ -38,7 +49,9 @@ class FaceDescriptor(NamedTuple):
         mask: Address of its mask, uint8 `[height, width]`.
         columns: Address of `Compositor.table` for the face's width.
         rows: The same for its height.
-        out: Where the patch begins in the output, in bytes.
+        out: Address where its patch goes, uint8 `[height, width, 3]`.
+        marks: Address where its marks go, a byte from each of its programs: 1 where all values that it looked
+            at are finite. 0 is nowhere: the row only fills a batch.
         width: Of the patch, in pixels.
         height: Of the patch.
         left: Column of the face at which the patch begins; negative where it begins before the face.
@@ -52,6 +65,7 @@ class FaceDescriptor(NamedTuple):
     columns: int
     rows: int
     out: int
+    marks: int
     width: int
     height: int
     left: int
@@ -62,7 +76,12 @@ class FaceDescriptor(NamedTuple):
 
 FIELDS = len(FaceDescriptor._fields)
 NOWHERE = FaceDescriptor(*[0] * FIELDS)
-"""Of a face that only fills a batch: nothing is written but its mark."""
+"""Of a face that only fills a batch: nothing is read of it, and nothing is written."""
+
+
+def programs(faces: int) -> int:
+    """How many programs each face of a batch has, and so how many marks."""
+    return max(1, min(MOST_PROGRAMS, PROGRAMS // faces))
 
 
 def kernels() -> ModuleType:
@@ -111,29 +130,28 @@ class Compositor:
         entries: NDArray[np.int64] = first | second << 16 | one << 32 | other << 48
         return entries[reflected(size, self._radius)]
 
-    def tiles(self, width: int, height: int) -> int:
-        """How many programs a patch needs."""
-        step = TILE - 2 * self._radius
-        return -(-width // step) * -(-height // step)
+    def __call__(self, batch: Tensor, drawn: Tensor) -> None:
+        """Round to levels, resize, sharpen and blend, and write patches and marks.
 
-    def __call__(self, batch: Tensor, faces: Tensor, finite: Tensor, out: Tensor, tiles: int) -> None:
-        """Resize, sharpen and blend, and write patches and marks.
-
-        Nothing is read on the host, and no memory is taken, so that a CUDA graph can hold the launch.
+        Nothing is read on the host, so that a CUDA graph can hold the launch.
 
         Args:
             batch: int64 `[B, FIELDS]`, a `FaceDescriptor` for each face; on the device, as all tensors here.
-            faces: uint8 `[B, 256, 256, 3]`, contiguous.
-            finite: bool `[B]`, a mark for each face.
-            out: uint8 `[n]`; the marks, 0 or 1, go to its first B bytes.
-            tiles: As many as the largest patch needs, or more.
+            drawn: `[B, 3, 256, 256]`, RGB, in float16, bfloat16 or float32, as a decoder leaves it. One that
+                is neither contiguous nor channels-last is copied first.
         """
-        kernels().compose[(tiles, len(batch))](
-            *(batch, faces, finite, self._weights, out, self._amount, self._threshold),
+        in_place = drawn.is_contiguous() or drawn.is_contiguous(memory_format=torch.channels_last)
+        faces = drawn if in_place else drawn.contiguous()
+        kernels().compose[(programs(len(batch)), len(batch))](
+            *(batch, faces, self._weights, self._amount, self._threshold),
             SIDE=FACE_SIZE,
             FIELDS=FIELDS,
             TAPS=2 * self._radius + 1,
             TILE=TILE,
+            CHECKED=CHECKED,
+            PLANES=faces.is_contiguous(),
             num_warps=WARPS,
+            # nothing is fetched ahead: it would be kept in shared memory, several times as much
+            num_stages=1,
             enable_fp_fusion=False,
         )

@@ -11,7 +11,9 @@ from torch import nn
 from musetalk_cli.bench.synthetic import synthetic_avatar
 from musetalk_cli.config import Sharpen
 from musetalk_cli.engine.compositor import CpuPath
+from musetalk_cli.engine.drawn import Drawn
 from musetalk_cli.engine.fused import FusedPath, image_path
+from musetalk_cli.nets.device import conv_layout
 from musetalk_cli.nets.fusion import works
 from musetalk_cli.ops.norms import eager_norm, fused_add, fused_norm
 
@@ -29,17 +31,16 @@ def _triton(_some_gpu):
         yield
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("sharpen", [None, Sharpen(), Sharpen(0.8, 2.5, 3.0)], ids=str)
-def test_image_steps_are_one_launch_and_the_cpus(sharpen):
-    path = image_path(CUDA, 3, sharpen)
+def test_image_steps_are_one_launch_and_the_cpus(sharpen, dtype):
+    path = image_path(CUDA, 3, sharpen, dtype)
     assert isinstance(path, FusedPath)
     avatar = synthetic_avatar(512, 640, 320, 13) if REAL else synthetic_avatar(96, 64, 32, 3)
-    faces = torch.from_numpy(
-        np.random.default_rng(0).integers(0, 256, (len(avatar.frames), 256, 256, 3), np.uint8)
-    )
-    finite = torch.ones(len(faces), dtype=torch.bool)
+    values = np.random.default_rng(0).uniform(-1.1, 1.1, (len(avatar.frames), 3, 256, 256))
+    faces = torch.from_numpy(values).to(dtype, memory_format=conv_layout(CUDA, dtype))
     made, expected = (
-        one.compose(faces.to(device), finite.to(device), one.place(avatar), sharpen, UNTIMED)()
+        one.compose(Drawn(faces.to(device)), one.place(avatar), sharpen, UNTIMED)()
         for one, device in ((path, CUDA), (CpuPath(), torch.device("cpu")))
     )
     differ = np.concatenate([(ours != theirs).ravel() for ours, theirs in zip(made, expected, strict=True)])

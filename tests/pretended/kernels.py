@@ -83,6 +83,8 @@ def with_triton(*, norms=False):
     kernels = interpreted("musetalk_cli.ops.compose_kernels")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("musetalk_cli.ops.triton_ops.kernels", lambda: kernels)
+        # each costs the interpreter milliseconds
+        patch.setattr("musetalk_cli.ops.triton_ops.MOST_PROGRAMS", 3)
         if norms:
             of_networks = interpreted("musetalk_cli.ops.norm_kernels")
             patch.setattr("musetalk_cli.ops.norms.kernels", lambda: of_networks)

@@ -26,9 +26,9 @@ class Small(Generator):
         self.need("unet", len(tokens))
         return super().unet(tokens, latents)
 
-    def faces(self, latents):
+    def draw(self, latents):
         self.need("vae", len(latents))
-        return super().faces(latents)
+        return super().draw(latents)
 
 
 def said(caplog):

@@ -12,10 +12,10 @@ from lives import speech, write_sound
 
 from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import DataFolder, RunConfig
-from musetalk_cli.engine.fused import FusedPath
 from musetalk_cli.engine.repair import KEPT_BATCHES
 from musetalk_cli.errors import DeviceError, DeviceLostError
 from musetalk_cli.nets.generator import Generator
+from musetalk_cli.ops.triton_ops import Compositor
 from musetalk_cli.run.job import make_engine as make_job_engine
 from musetalk_cli.run.kept import Kept
 from pretended.scarce import NO_MEMORY
@@ -47,7 +47,7 @@ def test_a_face_that_is_no_number_in_fp32_either_is_never_shown(gpu, on_gpu, on_
 
 @pytest.mark.parametrize(
     "place",
-    ["exact", pytest.param("unet", marks=pytest.mark.slow), pytest.param("faces", marks=pytest.mark.slow)],
+    ["exact", pytest.param("unet", marks=pytest.mark.slow), pytest.param("draw", marks=pytest.mark.slow)],
 )
 def test_a_face_for_which_there_is_no_memory_in_fp32_is_lost_and_the_stream_is_not(
     gpu, on_gpu, avatars, monkeypatch, place
@@ -92,14 +92,14 @@ def test_the_networks_in_fp32_are_one_copy_and_go_when_they_are_not_needed(gpu, 
 
 
 def test_a_failure_that_tritons_launcher_meets_first_is_the_devices(triton, on_gpu, avatars, monkeypatch):
-    launch = FusedPath.launch
+    launch = Compositor.__call__
 
-    def fails(path, *arguments):
+    def fails(compositor, *arguments):
         triton.lives = 0
-        launch(path, *arguments)
+        launch(compositor, *arguments)
 
     engine = make_engine(on_gpu())
-    monkeypatch.setattr(FusedPath, "launch", fails)
+    monkeypatch.setattr(Compositor, "__call__", fails)
     with pytest.raises(DeviceLostError, match=r"has failed: Triton Error \[CUDA\]: an illegal memory access"):
         speak(engine, avatars[0], seconds=0.2)
 

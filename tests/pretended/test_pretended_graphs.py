@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from musetalk_cli.engine.faces import FaceMaker
-from musetalk_cli.engine.graphs import GraphedNetworks, Recorder
+from musetalk_cli.engine.graphs import GraphedBatch, Recorder
 from musetalk_cli.engine.image_steps import ImageSteps
 from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.nets.generator import Generator
@@ -141,7 +141,7 @@ def test_without_a_warm_up_there_is_no_graph(gpu, on_gpu, avatars):
 
 
 def test_a_cpu_has_no_graphs(on_cpu, avatars, monkeypatch):
-    monkeypatch.setattr("musetalk_cli.engine.faces.Recorder", None)
+    monkeypatch.setattr("musetalk_cli.engine.rehearsal.Recorder", None)
     engine = make_engine(on_cpu)
     engine.warm_up(avatars[0])
     assert engine.faces.graphed == ()
@@ -152,10 +152,10 @@ class Unwilling(Generator):
 
     frames = 4
 
-    def faces(self, latents):
+    def draw(self, latents):
         if len(latents) == self.frames:
             latents.sum().item()
-        return super().faces(latents)
+        return super().draw(latents)
 
 
 @pytest.mark.parametrize(("frames", "left"), [(4, ()), pytest.param(1, (4,), marks=pytest.mark.slow)])
@@ -222,7 +222,7 @@ def test_a_replay_before_its_inputs_are_copied_is_caught(gpu, on_gpu, avatars, e
         torch.stack(list(latents), out=self._latents)
 
     engine = warm_engine(on_gpu, avatars)
-    monkeypatch.setattr(GraphedNetworks, "unet", early)
+    monkeypatch.setattr(GraphedBatch, "unet", early)
     assert apart(speak(engine, *avatars), expected) > 20
 
 
@@ -233,11 +233,11 @@ def test_faces_of_a_graph_do_not_outlive_the_next_batch(gpu, on_gpu, avatars):
     faces.take_sizes(SIZES)
     tokens = torch.zeros(10 * bundle.layers, bundle.token_width, device=CUDA)
     latents = torch.zeros(8, 32, 32, device=CUDA, dtype=bundle.dtype)
-    faces.capture(tokens, latents, SIZES)
-    first, _ = faces.make([tokens], [latents])
+    faces.capture(Recorder(CUDA), tokens, latents, SIZES, lambda *_: None)
+    first = faces.make([tokens], [latents]).pictures
     before = first.cpu().numpy().copy()
     assert (before != POISON).any()
     faces.make([tokens] * 3, [latents + 1] * 3)
     assert (first.cpu().numpy() == POISON).all()
-    again, _ = faces.make([tokens], [latents])
+    again = faces.make([tokens], [latents]).pictures
     assert np.array_equal(again.cpu().numpy(), before)

@@ -17,9 +17,11 @@ import torch
 from musetalk_cli.bench.synthetic import synthetic_avatar
 from musetalk_cli.config import Sharpen
 from musetalk_cli.engine.compositor import GpuPath
+from musetalk_cli.engine.drawn import Drawn
 from musetalk_cli.engine.fused import FusedPath
 from musetalk_cli.nets.audio_encoder import AudioEncoder, EncodeRequest
 from musetalk_cli.nets.generator import Generator
+from musetalk_cli.ops.drawn import are_finite, levels
 from musetalk_cli.timeline import SAMPLE_RATE
 from pretended.cuda import pretended_gpu
 from pretended.full_size import full_size
@@ -60,7 +62,7 @@ def count_networks(folder, fused=False):
         return {
             "features": count(gpu, lambda: encode([request])),
             "unet": count(gpu, lambda: generator.unet(tokens, latents)),
-            "vae": count(gpu, lambda: generator.faces(latents[:, :4])),
+            "vae": count(gpu, lambda: generator.draw(latents[:, :4])),
         }
 
 
@@ -73,13 +75,12 @@ def count_images(folder, sizes):
         by_size = {(target.face.width, target.face.height): target for target in placed}
         targets = [[*by_size.values()][number % sizes] for number in range(BATCH)]
         assert len({(target.face.width, target.face.height) for target in targets}) == sizes
-        faces = torch.zeros(BATCH, 256, 256, 3, dtype=torch.uint8, device=CUDA)
-        finite, made = torch.ones(BATCH, dtype=torch.bool, device=CUDA), []
+        drawn, made = torch.zeros(BATCH, 3, 256, 256, device=CUDA), []
         return {
-            "resize": count(gpu, lambda: made.append(path.resize(faces, targets))),
+            "resize": count(gpu, lambda: made.append(path.resize(levels(drawn), targets))),
             "sharpen": count(gpu, lambda: made.append(path.sharpen(made[-1], Sharpen()))),
             "blend": count(gpu, lambda: made.append(path.blend(made[-1], targets))),
-            "download": count(gpu, lambda: path.download([*made[-1], path.marks(finite)])),
+            "download": count(gpu, lambda: path.download([*made[-1], path.marks(are_finite(drawn))])),
         }
 
 
@@ -92,8 +93,7 @@ def count_fused(folder, sizes):
         by_size = {(spot.descriptor.face_width, spot.descriptor.face_height): spot for spot in placed}
         spots = [[*by_size.values()][number % sizes] for number in range(BATCH)]
         assert len({spot.descriptor[-2:] for spot in spots}) == sizes
-        faces = torch.zeros(BATCH, 256, 256, 3, dtype=torch.uint8, device=CUDA)
-        finite, spans = torch.ones(BATCH, dtype=torch.bool, device=CUDA), {}
+        drawn, spans = Drawn(torch.zeros(BATCH, 3, 256, 256, device=CUDA)), {}
 
         @contextmanager
         def span(name):
@@ -101,7 +101,7 @@ def count_fused(folder, sizes):
             yield
             spans[name] = gpu.launches.total() - before
 
-        path.compose(faces, finite, spots, Sharpen(), span)
+        path.compose(drawn, spots, Sharpen(), span)
         return {"compose": spans["compose"], "download after compose": spans["download"]}
 
 
