@@ -40,4 +40,5 @@ with wave.open(sys.argv[1]) as sound, connect(url, additional_headers=headers) a
         (length,) = struct.unpack_from("<I", message)
         frame = json.loads(message[4 : 4 + length])
         picture = message[4 + length :][: frame["picture"]]
-        (folder / f"{frame['index']:06}.jpg").write_bytes(picture)
+        if picture:
+            (folder / f"{frame['index']:06}.jpg").write_bytes(picture)

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 Image = NDArray[np.uint8]
 Samples = NDArray[np.float32]
 
-
 FACE_SIZE, LATENT_SIZE = 256, 32
 """Rows and columns of the face that the networks see, and of its latents."""
 
@@ -174,6 +173,7 @@ class Frame:
         composited: Monotonic seconds at which the picture lay finished in host memory.
         fate: What became of it.
         idle: The picture that takes its place after an interrupt, like `image`; None where there is none.
+        passed_over: An utterance behind it is due before it, so its picture is shown for no time.
     """
 
     request: FrameRequest
@@ -182,6 +182,7 @@ class Frame:
     composited: float
     fate: Fate = Fate.SPEAKING
     idle: Image | None = None
+    passed_over: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,6 +9,7 @@ import torch
 from clocks import FakeClock
 from lives import is_same_picture
 from runs import (
+    BATCH,
     CHUNK,
     FPS,
     LIVE,
@@ -25,8 +26,9 @@ from runs import (
 
 from musetalk_cli.bench.synthetic import synthetic_avatar
 from musetalk_cli.engine.compositor import CpuPath
+from musetalk_cli.engine.costs import Costs
 from musetalk_cli.errors import DeviceLostError, InputError, OutputError
-from musetalk_cli.live.device_loop import ROUNDS, DeviceLoop
+from musetalk_cli.live.device_loop import LONGEST_ROUND_S, REMEMBERED_S, DeviceLoop
 from musetalk_cli.timeline import Timeline
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
@@ -351,23 +353,61 @@ def test_what_a_session_fails_with_inside_the_engine_is_its_own(tiny_bundle, ste
             assert is_same_picture(ours.image, theirs.image)
 
 
-def test_the_longest_of_the_last_rounds_is_what_a_stream_may_wait(tiny_bundle):
-    house = House(tiny_bundle)
-    clock, took = house.engine.stats.clock, iter([0.2, 0.05, *[0.0] * ROUNDS])
-    house.add(Source(0, stays=True), Sink())
+class Rounds:
+    """A loop with some streams whose rounds take what a test says."""
 
-    def step():
-        clock.time += next(took)
+    def __init__(self, bundle, streams, costs=None):
+        self.house = House(bundle)
+        self.clock = self.house.engine.stats.clock
+        self.house.engine.costs = costs or Costs()
+        self.house.engine.step = self._step
+        for _ in range(streams):
+            self.house.add(Source(0, stays=True), Sink())
+        self.house.open()
+        self.took = 0.0
+
+    def _step(self):
+        self.clock.time += self.took
         return True
 
-    house.engine.step = step
-    house.open()
-    told = []
-    for _ in range(2 + ROUNDS):
-        house.loop.turn()
-        told.append(house.loop.round_s)
-    assert told[0] == pytest.approx(0.2)
-    assert told[ROUNDS - 1] == pytest.approx(0.2)
-    assert told[ROUNDS] == pytest.approx(0.05)
-    assert told[-1] == 0.0
-    house.runs[0].stream.abort(KeyError())
+    def turn(self, took):
+        """One round; what a stream may have to wait for the next."""
+        self.took = took
+        self.house.loop.turn()
+        return self.house.loop.round_s
+
+    def end(self):
+        for run in self.house.runs:
+            run.stream.abort(KeyError())
+
+
+def test_the_longest_round_of_the_past_is_what_a_stream_may_wait(tiny_bundle):
+    rounds = Rounds(tiny_bundle, 2)
+    assert [rounds.turn(took) for took in (0.2, 0.05, *[0.0] * 100)] == pytest.approx([0.2] * 102)
+    rounds.clock.time += REMEMBERED_S - 0.1
+    assert rounds.turn(0.0) == pytest.approx(0.2)
+    assert rounds.turn(0.01) == pytest.approx(0.2)
+    rounds.clock.time += 0.2
+    assert rounds.turn(0.0) == pytest.approx(0.01)
+    rounds.end()
+
+
+def test_the_first_long_round_is_known_before_it_comes(tiny_bundle):
+    """By what a hop and the largest batch took as the engine warmed up, and what else the machine may do."""
+    rounds = Rounds(tiny_bundle, 2, Costs(0.01, {1: 0.05, BATCH: 0.12}))
+    assert rounds.house.loop.round_s == pytest.approx(0.13 / 0.8)
+    assert rounds.turn(0.02) == pytest.approx(0.13 / 0.8)
+    assert rounds.turn(0.2) == pytest.approx(0.2)
+    rounds.end()
+
+
+def test_a_stream_that_is_alone_waits_for_nobody(tiny_bundle):
+    rounds = Rounds(tiny_bundle, 1, Costs(0.01, {BATCH: 0.12}))
+    assert [rounds.turn(took) for took in (0.2, 0.0)] == [0.0, 0.0]
+    rounds.end()
+
+
+def test_nothing_is_made_ahead_without_a_bound(tiny_bundle):
+    rounds = Rounds(tiny_bundle, 2, Costs(1.0, {BATCH: 20.0}))
+    assert rounds.turn(30.0) == LONGEST_ROUND_S
+    rounds.end()

@@ -65,11 +65,14 @@ def test_an_utterance_that_is_due_passes_over_the_silence_in_front_of_it():
     made = Buffer()
     made.add([make_frame(number, utterance=None) for number in range(10)])
     found = iter(made.buffer)
-    assert [next(found)[0].request.index for _ in range(2)] == [0, 1]
+    before = [next(found)[0] for _ in range(2)]
+    assert [frame.request.index for frame in before] == [0, 1]
     assert made.clock.now() == pytest.approx(START + PERIOD)
     word = make_frame(10, START + PERIOD + 0.01)
     made.add([word])
-    assert [next(found)[0].request.index for _ in range(9)] == list(range(2, 11))
+    after = [next(found)[0] for _ in range(9)]
+    assert [frame.request.index for frame in after] == list(range(2, 11))
+    assert [frame.passed_over for frame in before + after] == [False] * 2 + [True] * 8 + [False]
     assert made.clock.now() == pytest.approx(START + PERIOD + 0.01), "all of them then"
     assert made.stalls == []
 
@@ -105,11 +108,12 @@ def test_frames_of_an_utterance_are_told_apart_from_silent_ones():
 
 
 def test_after_a_hurry_nothing_is_waited_for():
+    """And nothing is passed over: a recording that was stopped is whole."""
     made = Buffer()
-    made.add([make_frame(number) for number in range(30)])
+    made.add([make_frame(number, utterance=None if number < 10 else 0) for number in range(30)])
     made.buffer.hurry()
     made.buffer.close()
-    assert len(list(made.buffer)) == 30
+    assert [frame.passed_over for frame, _ in made.buffer] == [False] * 30
     assert made.clock.now() == START
 
 

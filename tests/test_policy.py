@@ -109,7 +109,8 @@ def test_a_hop_and_a_batch_may_wait_for_their_time_and_a_second_for_a_sink(fps, 
     paced, other = policy_of(LIVE, [True], "auto"), StreamPolicy.of_recording()
     fps, ahead = Fraction(fps), Fraction(7)
     assert other.buffering(fps, chunk, batch, ahead).frames == 2 * batch
-    assert paced.buffering(fps, chunk, batch, ahead).frames == max(2 * batch, math.floor(chunk * fps) + batch)
+    least = math.floor(max(chunk, Fraction(1, 2)) * fps) + batch
+    assert paced.buffering(fps, chunk, batch, ahead).frames == max(2 * batch, least)
     assert other.frames_queued(fps) == 4
     assert paced.frames_queued(fps) == max(4, math.floor(fps))
 

@@ -256,3 +256,16 @@ def test_batches_of_a_recording_are_full_however_fast_its_sound_comes(device, pi
     serve()
     assert served == [ROOM] * 18 + [3]
     assert session.is_done
+
+
+def test_one_that_rests_is_planned_though_others_fill_the_next_batch(device):
+    """Its hop costs no model work; that of another speaker waits."""
+    device.open(seconds=1)
+    speaker, resting = (device.open(silence=SilenceLevel(), hop=Fraction(1, 5)) for _ in range(2))
+    device.say(speaker, 1)
+    device.say(resting, 1, loud=0.0)
+    device.scheduler.admit()
+    assert device.scheduler.next_hop(to_fill=True) is resting
+    resting.advance(0.0)
+    assert device.scheduler.next_hop(to_fill=True) is None
+    assert device.scheduler.next_hop(to_fill=False) is speaker

@@ -2,6 +2,7 @@
 
 import threading
 import weakref
+from dataclasses import replace
 from fractions import Fraction
 
 import cv2
@@ -151,6 +152,28 @@ def test_only_what_is_wanted_is_encoded(sink, made, video, sound, needed):
     assert [bool(unit.picture) for unit in viewer.units] == [video != "none"] * 3
     assert [len(unit.sound) for unit in viewer.units] == [2 * (sound == "opus")] * 3
     assert [unit.key for unit in viewer.units] == [True, video != "h264", video != "h264"]
+
+
+def test_of_what_is_passed_over_there_is_sound_and_no_picture(sink, made):
+    """One that joins meanwhile begins with the next picture."""
+    viewers = [Recorder(video) for video in ("h264", "jpeg", "none")]
+    for viewer in viewers:
+        sink.join(viewer)
+    write(sink, range(2))
+    sink.join(late := Recorder())
+    for number in range(2, 6):
+        sink.write(replace(frame(number), passed_over=True))
+    write(sink, range(6, 9))
+    for viewer, has_pictures in zip(viewers, (True, True, False), strict=True):
+        assert viewer.numbers == list(range(9))
+        pictures = [has_pictures and not 2 <= number < 6 for number in range(9)]
+        assert [bool(unit.picture) for unit in viewer.units] == pictures
+        assert [len(unit.sound) for unit in viewer.units] == [2] * 9
+    assert [encoder.times for kind in made for encoder in alive(made, kind)] == [5, 9]
+    assert late.numbers == [6, 7, 8]
+    shown = [unit for unit in viewers[0].units if unit.picture]
+    for unit, colour in zip(shown, colours(shown), strict=True):
+        assert np.abs(colour - unit.frame.image[0, 0]).max() < 4
 
 
 def test_jpegs_are_the_frames(sink):

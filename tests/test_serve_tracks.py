@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from types import SimpleNamespace
@@ -189,6 +190,17 @@ def test_an_idr_that_finds_no_room_is_where_it_goes_on():
         assert (await take(shown.pictures, 1))[0].data == b"25"
         shown.show(unit(26))
         assert (await take(shown.pictures, 1))[0].data == b"26"
+
+    asyncio.run(scenario())
+
+
+def test_where_there_is_no_picture_none_is_sent_and_the_sound_is():
+    async def scenario():
+        shown = screen()
+        for number in range(3):
+            shown.show(replace(unit(number, key=number == 0), **({"picture": b""} if number == 1 else {})))
+        assert [picture.data for picture in await take(shown.pictures, 2)] == [b"0", b"2"]
+        assert len(await take(shown.sounds, 6)) == 6
 
     asyncio.run(scenario())
 

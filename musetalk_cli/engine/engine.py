@@ -17,7 +17,7 @@ from torch import Tensor
 
 from musetalk_cli.config import JobConfig
 from musetalk_cli.engine.compositor import CpuPath, ImagePath
-from musetalk_cli.engine.costs import Costs, Filling
+from musetalk_cli.engine.costs import BUSY_SHARE, Costs, Filling
 from musetalk_cli.engine.faces import FaceMaker
 from musetalk_cli.engine.failures import alone, told
 from musetalk_cli.engine.flights import Flights
@@ -144,6 +144,11 @@ class Engine:
         whole = min(self.bundle.card.cpu_batch, ceil_div(job.chunk * job.fps, 1))
         smaller = [size for size in LIVE_BATCHES_ON_CPU if self._live and size < whole]
         self.faces.take_sizes(job.batch_sizes or (BATCHES_ON_CUDA if self._on_cuda else (*smaller, whole)))
+
+    @property
+    def round_s(self) -> float:
+        """Seconds that a step with the largest batch may take beside other work, as far as was measured."""
+        return self._batch_seconds(self.faces.sizes[-1]) / BUSY_SHARE
 
     def _batch_seconds(self, size: int) -> float:
         """How long a step with a batch of so many may take."""

@@ -99,12 +99,17 @@ class Scheduler:
             row.busy = busy
 
     def next_hop(self, *, to_fill: bool) -> Session | None:
-        """The session whose due hop is encoded next, among those short of requests.
+        """The session whose due hop is planned next, among those short of requests.
+
+        One that rests comes first, however many requests of others there are: its hop costs no model work.
 
         Args:
             to_fill: Encode only while the requests of all sessions do not fill the next batch.
         """
         busy = [row for row in self._rows if row.busy and row.session.failure is None]
+        resting = next((row for row in busy if _rests(row.session)), None)
+        if resting is not None:
+            return resting.session
         most = self._most(busy)
         short = [row for row in busy if self._is_short(row.session, most)]
         if to_fill and sum(row.session.waiting for row in busy) >= most:
@@ -159,3 +164,9 @@ class Scheduler:
             if not row.session.waiting:
                 hungry.remove(row)
         return batch
+
+
+def _rests(session: Session) -> bool:
+    """True where nothing of a session waits to be made, and its next hop is due and silent."""
+    hop = None if session.waiting or session.hop_ready() is None else session.hearing.due()
+    return hop is not None and hop.is_silent

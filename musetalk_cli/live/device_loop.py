@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import deque
 from typing import Protocol
 
 from musetalk_cli.clock import Clock
 from musetalk_cli.engine.engine import Engine
 from musetalk_cli.engine.session import Session
 from musetalk_cli.errors import DeviceLostError
+from musetalk_cli.live.playout import MinimumFilter
 
-ROUNDS = 8
-"""Rounds of the loop whose longest is what a stream may have to wait for its turn."""
+REMEMBERED_S = 10.0
+"""For how long a round of the loop says how long the next may be: utterances come and go within seconds."""
+LONGEST_ROUND_S = 0.5
+"""The most that a stream is made ahead for: on a device whose rounds are longer nothing keeps its time."""
 POLL_S = 0.05
 """How long the loop sleeps at most while there is nothing to do: what stops it need not wake it."""
 
@@ -65,12 +67,19 @@ class DeviceLoop:
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self.failures: float = 0
-        self._rounds: deque[float] = deque(maxlen=ROUNDS)
+        # the longest of the past, as the smallest of what is below 0
+        self._rounds = MinimumFilter(REMEMBERED_S)
 
     @property
     def round_s(self) -> float:
-        """Seconds that a stream may have to wait for its turn, by the last rounds."""
-        return max(self._rounds, default=0.0)
+        """Seconds that a stream may have to wait for its turn, because the device works for others.
+
+        It is known before the first long round comes: what the largest batch takes was measured.
+        """
+        if len(self._seats) < 2:
+            return 0.0
+        longest = -(self._rounds.smallest or 0.0)
+        return min(max(longest, self._engine.round_s), LONGEST_ROUND_S)
 
     def add(self, seat: Seat) -> None:
         """Let a stream take part, from any thread."""
@@ -105,9 +114,9 @@ class DeviceLoop:
                 self._exchange(seat)
             if self._seats and self._engine.step():
                 self.failures = 0
-                self._rounds.append(self._clock.now() - begun)
+                now = self._clock.now()
+                self._rounds.add(begun - now, now)
             else:
-                self._rounds.append(0.0)
                 self._rest()
         except BaseException as error:
             self.failures = math.inf if isinstance(error, DeviceLostError) else self.failures + 1

@@ -6,6 +6,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from musetalk_cli.clock import Clock
 from musetalk_cli.handoff import HandoffClosed
@@ -97,12 +98,15 @@ class JitterBuffer:
         """Take the next frame at a time, to show it.
 
         Returns:
-            The frame, and when it should have been shown, had it been made in time; None where it has none.
+            The frame, marked where it is silent and an utterance passes over it; and when it should have been
+            shown, had it been made in time, None where it has none.
         """
         with self._lock:
             frame, due = self._frames.popleft()
         if self._schedule is None or due is None:
             return frame, None
+        if frame.request.utterance is None and now < due.at and not self._hurries:
+            frame = replace(frame, passed_over=True)
         in_middle = frame.fate in {Fate.SPEAKING, Fate.HELD} and not frame.request.short
         stalls = in_middle and now > due.planned + self._schedule.period
         if stalls and not self._behind:

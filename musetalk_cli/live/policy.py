@@ -14,6 +14,9 @@ BATCHES_BUFFERED = 2
 """Batches of frames that may wait for presentation, at the least."""
 FRAMES_QUEUED = 4
 """Frames that may wait for a sink, at the least."""
+BUFFERED_S = Fraction(1, 2)
+"""Seconds of frames that may wait for their time, at the least: they bridge what else the machine does, and
+silence in front of an utterance is not waited for."""
 SHORTEST_LATE_S = 0.2
 """How late a frame may be at the least before it is held, however short the chunk."""
 UNHEARD_S = 2
@@ -123,13 +126,15 @@ class StreamPolicy:
     def buffering(self, fps: Fraction, chunk: Fraction, batch: int, ahead: Fraction) -> Buffering:
         """What may wait: sound as long as asked for, and frames of a hop and a batch, or of two batches.
 
+        Where frames wait for their time it is half a second of them and a batch at the least.
+
         Args:
             fps: Frames per second.
             chunk: Seconds of sound per hop.
             batch: Frames in the largest batch.
             ahead: Seconds of sound that may come ahead of its time.
         """
-        frames = max(BATCHES_BUFFERED * batch, int(chunk * fps) + batch if self.paced else 0)
+        frames = max(BATCHES_BUFFERED * batch, int(max(chunk, BUFFERED_S) * fps) + batch if self.paced else 0)
         return Buffering(float(ahead if self.own_time else UNHEARD_S), frames)
 
     def frames_queued(self, fps: Fraction) -> int:

@@ -40,7 +40,7 @@ class Unit:
 
     Attributes:
         frame: The frame; its sound as PCM is `frame.request.audio`.
-        picture: An Annex B access unit or a JPEG; empty where none is wanted.
+        picture: An Annex B access unit or a JPEG; empty where none is wanted, or the frame is passed over.
         key: It can be decoded without those before it.
         sound: Opus packets that are complete with this frame; none where none is wanted.
     """
@@ -193,6 +193,8 @@ class _Forms:
     def units(self, wanted: set[Wants], frame: Frame, *, key: bool) -> dict[Wants, Unit]:
         """A frame for each of what is wanted.
 
+        One that is passed over has no picture: none would see it, and the utterance behind would wait for it.
+
         Args:
             wanted: What viewers want.
             frame: The frame.
@@ -203,9 +205,12 @@ class _Forms:
         """
         pictures: dict[str, tuple[bytes, bool]] = {"none": (b"", True)}
         videos = {wants.video for wants in wanted}
-        if "jpeg" in videos:
-            pictures["jpeg"] = jpeg(frame.image), True
-        pictures["h264"] = self._as_h264(frame, key=key) if "h264" in videos else self._no_h264()
+        if frame.passed_over:
+            pictures |= {"jpeg": (b"", True), "h264": (b"", False)}
+        else:
+            if "jpeg" in videos:
+                pictures["jpeg"] = jpeg(frame.image), True
+            pictures["h264"] = self._as_h264(frame, key=key) if "h264" in videos else self._no_h264()
         opus = self._as_opus(frame) if any(wants.sound == "opus" for wants in wanted) else self._no_opus()
         sounds: dict[str, tuple[Packet, ...]] = {"none": (), "pcm": (), "opus": opus}
         return {wants: Unit(frame, *pictures[wants.video], sounds[wants.sound]) for wants in wanted}

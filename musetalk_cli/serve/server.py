@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import logging
 import signal
 import socket
@@ -112,6 +113,10 @@ def serve(
             if service.failure is not None or end.has_begun:
                 server.should_exit = True
             else:
+                # networks and libraries stay: to look through them for garbage would stop every session for a
+                # quarter of a second, again and again
+                gc.collect()
+                gc.freeze()
                 ready(url, service)
 
         service.start(told)
@@ -119,6 +124,7 @@ def serve(
             asyncio.run(server.serve([listener]))
         finally:
             service.end()
+            gc.unfreeze()
     if service.failure is not None:
         raise service.failure
     return end.interrupted

@@ -240,7 +240,7 @@ class Screen:
             unsent = self.sounds.drop_last(min(self._silent, max(0, _packets(ahead_s))))
             self._left_out += unsent * PACKET_SAMPLES
             self._silent = 0
-        if self.wants.video == "h264":
+        if self.wants.video == "h264" and unit.picture:
             # pictures cannot be left out, since others are told from them: they come in quick succession
             at = pts - Fraction(self._left_out, SOUND_CLOCK)
             self._last = max(self._last + 1, round(at * VIDEO_CLOCK))
