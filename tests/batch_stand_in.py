@@ -36,6 +36,8 @@ for line in sys.stdin:
     tell({"frames": 1, "total": 4})
     if content == b"hang" or (content == b"hang once" and not again):
         signal.pause()
+    if content == b"prepare":
+        tell({"prepares": True})
     if content == b"wait" and not again:
         sys.stdin.read()
         sys.exit(1)

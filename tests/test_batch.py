@@ -30,6 +30,7 @@ from musetalk_cli.nets.files import RANDOM
 from musetalk_cli.run.batch.dispatch import MAX_LOSSES, Retry
 from musetalk_cli.run.batch.fingerprint import Fingerprints
 from musetalk_cli.run.batch.local import LocalPool, Seat
+from musetalk_cli.run.batch.pool import Ended, Lost, Prepares
 from musetalk_cli.run.batch.results import Results, is_finished, read_results
 from musetalk_cli.run.batch.resume import plan
 from musetalk_cli.run.batch.run import run_batch
@@ -117,6 +118,33 @@ def test_a_worker_that_hangs_is_ended_and_its_job_begun_anew(make, run, caplog):
     (failure,) = report.failures
     assert "the last one hung: nothing came from it for 0.5 s." in failure["error"]
     assert "its worker hung: nothing came from it for 0.5 s. It is tried again." in caplog.text
+
+
+def test_what_a_worker_says_after_its_end_counts_no_more(make):
+    """It may have ended its job at the last moment: the job is lost nevertheless, and told once."""
+    pool = stand_ins(1)
+    job = make(a="fine")[0].to_json()
+    pool.begin(0, job)
+    assert pool.wait(LIMIT_S)
+    pool.end(0, "hung.")
+    assert pool.wait(LIMIT_S) == [Lost(0, "hung.")]
+    assert pool.pids == {}
+    pool.begin(0, job)
+    events = []
+    while not any(isinstance(event, Ended) for event in events):
+        events += pool.wait(LIMIT_S)
+    assert not any(isinstance(event, Lost) for event in events)
+    pool.close()
+
+
+def test_a_face_that_is_prepared_is_told(make):
+    pool = stand_ins(1)
+    pool.begin(0, make(a="prepare")[0].to_json())
+    events = []
+    while not any(isinstance(event, Ended) for event in events):
+        events += pool.wait(LIMIT_S)
+    assert Prepares(0) in events
+    pool.close()
 
 
 def test_a_fault_of_the_input_is_not_tried_again(make, run, tmp_path):

@@ -1,5 +1,6 @@
 """A video and a sound into a video: prepared once, found again, played forward in its own time."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -16,8 +17,12 @@ from films import film
 from lives import LIMIT_S, read_back, speech, write_sound
 
 from musetalk_cli.avatar.store import list_avatars, load_meta
-from musetalk_cli.config import DataFolder, RunConfig, cache_folder
+from musetalk_cli.config import DataFolder, JobConfig, RunConfig, cache_folder
 from musetalk_cli.run import dub as dubbing
+from musetalk_cli.run.batch import work
+from musetalk_cli.run.batch.job import BatchJob
+from musetalk_cli.run.batch.work import do_job
+from musetalk_cli.run.kept import Kept
 
 SIZE, FRAMES, FPS = (320, 240), 6, 10
 FACE = (90, 255, 90)
@@ -184,6 +189,38 @@ def test_two_who_want_the_same_prepare_it_once(models, clip, monkeypatch):
     assert made == [1]
     assert len(found) == 2
     assert len(set(found)) == 1
+
+
+def test_a_worker_tells_that_it_prepares_a_face_and_that_it_waits_for_one(
+    models, clip, tmp_path, monkeypatch
+):
+    """So that it is not taken for one that hangs."""
+    write_sound(tmp_path / "a.wav", speech(0.2))
+    run = RunConfig(DataFolder(models, "flag"), model=str(models), device="cpu")
+    output = tmp_path / "a.mp4"
+    job = BatchJob(
+        "line 1", "clip", tmp_path / "a.wav", output, run, JobConfig(), clip, own_rate=True
+    ).to_json()
+    monkeypatch.setattr(work, "TELL_S", 0)
+    signs, frames = [], []
+    assert (
+        do_job(job, Kept(), lambda *counts: frames.append(counts), lambda: signs.append(1))["state"] == "done"
+    )
+    assert len(signs) >= FRAMES
+    assert frames[-1] == (2, 2)
+
+    name = next(iter(list_avatars(cache_folder())))
+    lock = os.open(cache_folder() / f".{name}.lock", os.O_RDWR)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    waited = []
+
+    def waits():
+        waited.append(1)
+        if len(waited) == 2:
+            os.close(lock)
+
+    assert do_job(job, Kept(), None, waits)["state"] == "done"
+    assert len(waited) == 2
 
 
 def test_a_batch_takes_sources(musetalk, models, clip, tmp_path, cache, monkeypatch):

@@ -62,9 +62,10 @@ class LocalPool:
     def __init__(self, seats: Sequence[Seat], command: Sequence[str] | None = None) -> None:
         self._seats = seats
         self._command = command or [sys.executable, "-m", _WORKER]
-        self._events: queue.Queue[Event] = queue.Queue(EVENTS)
+        self._events: queue.Queue[tuple[_Process, Event]] = queue.Queue(EVENTS)
         self._closed = threading.Event()
         self._workers: dict[int, _Process] = {}
+        self._killed: list[tuple[_Process, Lost]] = []
         self.places = len(seats)
         gpus = len({seat.gpu for seat in seats if seat.gpu is not None})
         self.device = counted(gpus, "GPU") if gpus else f"CPU, {counted(seats[0].threads, 'thread')} each"
@@ -88,24 +89,29 @@ class LocalPool:
 
     def wait(self, timeout_s: float) -> list[Event]:
         """What happened; a worker that is gone has its place free for another."""
-        try:
-            events = [self._events.get(timeout=timeout_s)]
-        except queue.Empty:
-            return []
-        while True:
-            try:
-                events.append(self._events.get_nowait())
-            except queue.Empty:
-                break
+        told = list[tuple[_Process, Event]]()
+        with suppress(queue.Empty):
+            told.append(self._events.get(timeout=0 if self._killed else timeout_s))
+            while True:
+                told.append(self._events.get_nowait())
+        events = [event for worker, event in told if worker is self._workers.get(event.place)]
         for event in events:
             if isinstance(event, Lost):
                 self._workers.pop(event.place).end()
+        while self._killed:
+            worker, lost = self._killed.pop()
+            worker.end()
+            events.append(lost)
         return events
 
     def end(self, place: int, reason: str) -> None:
-        """End the worker of a place at once; that it is gone is told by what it says, which ends."""
-        if (worker := self._workers.get(place)) is not None:
-            worker.kill(reason)
+        """End the worker of a place at once; it is lost even where the system does not end it.
+
+        What it still says counts no more.
+        """
+        if (worker := self._workers.pop(place, None)) is not None:
+            worker.kill()
+            self._killed.append((worker, Lost(place, reason)))
 
     def close(self) -> None:
         """End all of them; what one is at leaves nothing half-written."""
@@ -116,11 +122,11 @@ class LocalPool:
             worker.end()
         self._workers.clear()
 
-    def _tell(self, event: Event) -> None:
+    def _tell(self, worker: _Process, event: Event) -> None:
         """Put an event in line; one that nobody will look at any more is dropped."""
         while not self._closed.is_set():
             try:
-                self._events.put(event, timeout=POLL_S)
+                self._events.put((worker, event), timeout=POLL_S)
             except queue.Full:
                 continue
             return
@@ -133,7 +139,11 @@ class _Process:
     """
 
     def __init__(
-        self, place: int, command: Sequence[str], environment: Mapping[str, str], put: Callable[[Event], None]
+        self,
+        place: int,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        put: Callable[[_Process, Event], None],
     ) -> None:
         self._place = place
         self._put = put
@@ -146,7 +156,6 @@ class _Process:
             start_new_session=True,
         )
         self._last: deque[str] = deque(maxlen=1)
-        self._killed_for: str | None = None
         self._errors = threading.Thread(target=self._read_errors, name="worker-errors", daemon=True)
         self._answers = threading.Thread(target=self._read_answers, name="worker-answers", daemon=True)
         self._errors.start()
@@ -164,9 +173,8 @@ class _Process:
             stdin.write(strict_json.dump(task, compact=True).encode() + b"\n")
             stdin.flush()
 
-    def kill(self, reason: str) -> None:
+    def kill(self) -> None:
         """End it, with the programs that it has started: what it waits for may be one of them."""
-        self._killed_for = reason
         if self._process.poll() is None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -177,15 +185,16 @@ class _Process:
             _open(self._process.stdin).close()
 
     def end(self) -> None:
-        """Wait until it has ended, or end it."""
+        """Wait until it has ended, or end it; one that cannot be ended is left."""
         self.hang_up()
         try:
             self._process.wait(END_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
-        self._answers.join()
-        self._errors.join()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(END_S)
+        self._answers.join(END_S)
+        self._errors.join(END_S)
 
     def _read_errors(self) -> None:
         with _open(self._process.stderr) as stream:
@@ -201,8 +210,8 @@ class _Process:
                 if isinstance(event, Lost):
                     failure = event.reason
                 elif event is not None:
-                    self._put(event)
-        self._put(Lost(self._place, self._killed_for or failure or self._why()))
+                    self._put(self, event)
+        self._put(self, Lost(self._place, failure or self._why()))
 
     def _event(self, line: bytes) -> Event | None:
         try:
