@@ -22,7 +22,7 @@ from musetalk_cli.nets import record
 from musetalk_cli.nets.hub import Hub, NotThereError
 from musetalk_cli.nets.hub_settings import hub_of_environment
 from musetalk_cli.nets.pins import LATEST, HubFile, Pin, licence
-from musetalk_cli.nets.proof import Seen, Told, advance, look, pin_of, prove
+from musetalk_cli.nets.proof import Progress, Seen, advance, look, pin_of, prove
 from musetalk_cli.nets.record import Entry
 from musetalk_cli.nets.transfer import SHA256, Order, is_right, transfer
 from musetalk_cli.nets.turns import PARTIAL, Notice, turn
@@ -103,7 +103,7 @@ def _fetch_all(hub: Hub, orders: Sequence[Order], models_dir: Path, notice: Noti
     return Fetched([order.local for order in orders], left)
 
 
-def _wanted(files: Sequence[Seen], checked: Told) -> list[Seen]:
+def _wanted(files: Sequence[Seen], checked: Progress) -> list[Seen]:
     """Those that are missing, or are not what they should be."""
     sized = [seen for seen in files if seen.look == "here" and seen.pin.sha256 is not None]
     damaged = [proof.seen for proof in prove(sized, checked) if proof.state == "other"]

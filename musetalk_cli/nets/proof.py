@@ -15,7 +15,7 @@ from musetalk_cli.nets.pins import Pin
 from musetalk_cli.nets.published import PUBLISHED, Part
 from musetalk_cli.nets.record import Entry
 
-Told = Callable[[int, int], None]
+Progress = Callable[[int, int], None]
 """Told how many bytes of how many are done."""
 Look = Literal["here", "missing", "other size"]
 State = Literal["proven", "unknown", "other"]
@@ -122,7 +122,7 @@ def _look(part: Part, models_dir: Path, entries: Mapping[str, Entry]) -> Seen:
     return Seen(part, path, size, pin, "here" if pin.bytes in {None, size} else "other size", recorded)
 
 
-def prove(files: Sequence[Seen], told: Told | None = None) -> list[Proof]:
+def prove(files: Sequence[Seen], told: Progress | None = None) -> list[Proof]:
     """Read every file that is there and compute its digest.
 
     Raises:
@@ -137,7 +137,7 @@ def prove(files: Sequence[Seen], told: Told | None = None) -> list[Proof]:
     return proofs
 
 
-def advance(told: Told | None, before: int, total: int, done: int) -> None:
+def advance(told: Progress | None, before: int, total: int, done: int) -> None:
     """Tell of a file's bytes that those of the files before it are done too."""
     if told is not None:
         told(before + done, total)

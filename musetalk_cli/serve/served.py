@@ -14,11 +14,11 @@ from musetalk_cli.handoff import HandoffClosed
 from musetalk_cli.live.observe import Outcome, Snapshot
 from musetalk_cli.live.stream import Stream
 from musetalk_cli.serve.broadcast import Broadcast
+from musetalk_cli.serve.listener import SessionListener
 from musetalk_cli.serve.metrics import Meters
 from musetalk_cli.serve.naming import SessionLog
 from musetalk_cli.serve.speakers import Speakers, Turn
 from musetalk_cli.serve.spoken_file import SpokenFile
-from musetalk_cli.serve.told import Told
 from musetalk_cli.sources.pushed import PushedSource
 from musetalk_cli.types import Frame, Samples, StreamFormat
 
@@ -90,7 +90,7 @@ class ServedSession:
         self.client = client
         self.stream: StreamFormat = stream.session.stream
         self.broadcast = parts.broadcast
-        self._told: Told | None = None
+        self._listener: SessionListener | None = None
         self.finisher: Callable[[], object] = self.finish
         self._parts = parts
         self._stream = stream
@@ -130,11 +130,11 @@ class ServedSession:
         """True once it has ended."""
         return self._over.is_set()
 
-    def tell(self, told: Told) -> None:
-        """Let somebody be told what happens besides frames; where it has ended, at once."""
-        self._told = told
+    def add_listener(self, listener: SessionListener) -> None:
+        """Tell somebody what happens besides frames; where it has ended, at once."""
+        self._listener = listener
         if self.is_over:
-            told.ended(self._error)
+            listener.ended(self._error)
 
     # -- sound -------------------------------------------------------------------------------------------
 
@@ -184,8 +184,8 @@ class ServedSession:
             return
         self._refusals = self._turn.refused
         self._meters.refused.labels("speech").inc()
-        if self._told is not None:
-            self._told.refused(refusal, segment)
+        if self._listener is not None:
+            self._listener.refused(refusal, segment)
 
     def check_may_speak(self) -> None:
         """Refuse what `speak` would refuse now.
@@ -234,8 +234,8 @@ class ServedSession:
             self._file.stop()
             self._stream.interrupt()
             self._turn.interrupt()
-        if self._told is not None:
-            self._told.interrupted(self._segment)
+        if self._listener is not None:
+            self._listener.interrupted(self._segment)
 
     def finish(self) -> None:
         """Take no more sound; what was said is still shown, then the session ends."""
@@ -289,6 +289,6 @@ class ServedSession:
         self._over.set()
         self._file.stop()
         self._turn.end()
-        if self._told is not None:
-            self._told.ended(self._error)
+        if self._listener is not None:
+            self._listener.ended(self._error)
         ended(self, outcome)

@@ -19,7 +19,7 @@ from musetalk_cli.config import JobConfig, RunConfig
 from musetalk_cli.errors import InputError
 from musetalk_cli.run.defaults import settle_alone
 from musetalk_cli.serve.guard import App
-from musetalk_cli.serve.heads import HEAD_BYTES, HeadProtocol
+from musetalk_cli.serve.header_timeout import HEADER_BYTES, HeaderTimeoutProtocol
 from musetalk_cli.serve.http import create_app
 from musetalk_cli.serve.rtc import Peers
 from musetalk_cli.serve.service import Service
@@ -134,8 +134,8 @@ def configure(app: App) -> uvicorn.Config:
     """How an application is served."""
     return uvicorn.Config(
         app,
-        http=HeadProtocol,
-        h11_max_incomplete_event_size=HEAD_BYTES,
+        http=HeaderTimeoutProtocol,
+        h11_max_incomplete_event_size=HEADER_BYTES,
         log_config=None,
         access_log=False,
         server_header=False,

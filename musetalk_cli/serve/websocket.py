@@ -109,7 +109,7 @@ async def stream(socket: WebSocket) -> None:
     wants = Wants(video=hello.video, sound="pcm" if hello.sound else "none")
     receiver = Receiver(wants, outbox, session.stream.fps)
     outbox.put(_ready(session))
-    session.tell(receiver)
+    session.add_listener(receiver)
     session.broadcast.join(receiver)
     inbox = Inbox(session)
     session.finisher = lambda: asyncio.run_coroutine_threadsafe(inbox.end(last=True), events)

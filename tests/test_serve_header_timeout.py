@@ -7,9 +7,9 @@ import pytest
 from lives import RATE, speech
 from serving import FPS, JOB, TIMEOUT_S, serving, wav
 
-from musetalk_cli.serve import heads
+from musetalk_cli.serve import header_timeout
 
-HEAD_S = 0.5
+HEADER_S = 0.5
 PACE_S = 0.05
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
@@ -17,7 +17,7 @@ HEAD = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 @pytest.fixture(scope="module")
 def served(coloured_run):
     with pytest.MonkeyPatch.context() as patch, serving(coloured_run, JOB) as client:
-        patch.setattr(heads, "HEAD_S", HEAD_S)
+        patch.setattr(header_timeout, "HEADER_S", HEADER_S)
         yield client
 
 
@@ -79,7 +79,7 @@ def test_who_says_nothing_at_all_is_not_waited_for(served):
 
 def test_a_head_that_is_too_long_is_refused(served):
     with connect(served) as connection:
-        connection.sendall(HEAD[:-2] + b"X: " + b"x" * heads.HEAD_BYTES)
+        connection.sendall(HEAD[:-2] + b"X: " + b"x" * header_timeout.HEADER_BYTES)
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 4")
 
 
@@ -90,11 +90,11 @@ def test_what_takes_longer_for_another_reason_goes_on(served):
 
     def slowly():
         for start in range(0, len(body), gap):
-            threading.Event().wait(HEAD_S / 4)
+            threading.Event().wait(HEADER_S / 4)
             yield body[start : start + gap]
 
     with served.program("red", video="none") as program:
-        program.watch(round(3 * HEAD_S * FPS))
+        program.watch(round(3 * HEADER_S * FPS))
         path = f"/v1/sessions/{program.first['session']}/speak"
         assert served.ask("POST", path, slowly()).status == 202
         program.until("segment_finished")
@@ -105,7 +105,7 @@ def test_a_connection_that_asks_again_and_again_is_kept(served):
         for _ in range(6):
             connection.sendall(HEAD)
             assert answer(connection).startswith(b"HTTP/1.1 200")
-            connection.settimeout(HEAD_S / 3)
+            connection.settimeout(HEADER_S / 3)
             with pytest.raises(TimeoutError):
                 connection.recv(1)
             connection.settimeout(TIMEOUT_S)

@@ -7,10 +7,10 @@ from typing import Protocol
 from musetalk_cli.serve.refusals import RefusedError
 
 
-class Told(Protocol):
-    """Whoever is told what happens in a session besides frames; from any thread, and never waits.
+class SessionListener(Protocol):
+    """Whoever listens to what happens in a session besides frames; from any thread, and never waits.
 
-    The end may be told twice, where it comes while somebody begins to be told.
+    The end may be told twice, where it comes while somebody begins to listen.
     """
 
     def refused(self, refusal: RefusedError, segment: int | None) -> None:

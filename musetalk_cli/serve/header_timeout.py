@@ -11,13 +11,13 @@ import asyncio
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-HEAD_S = 10.0
+HEADER_S = 10.0
 """How long the head of a request may take, from the connection or from its first byte."""
-HEAD_BYTES = 32 << 10
+HEADER_BYTES = 32 << 10
 """The longest head, so that many of them that are not complete take bounded memory."""
 
 
-class HeadProtocol(H11Protocol):
+class HeaderTimeoutProtocol(H11Protocol):
     """HTTP/1.1 as uvicorn speaks it; whoever keeps it waiting for the head of a request is sent away."""
 
     _late: asyncio.TimerHandle | None = None
@@ -47,7 +47,7 @@ class HeadProtocol(H11Protocol):
 
     def _wait(self) -> None:
         if self._late is None:
-            self._late = self.loop.call_later(HEAD_S, self.transport.close)
+            self._late = self.loop.call_later(HEADER_S, self.transport.close)
 
     def _wait_no_longer(self) -> None:
         if self._late is not None:
