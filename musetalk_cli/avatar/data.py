@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 LATENT_SHAPE = (8, LATENT_SIZE, LATENT_SIZE)
 """Masked and reference latents of one face, joined on channels."""
 
-_LATENT_BYTES = 4 * math.prod(LATENT_SHAPE)
+LATENT_BYTES = 4 * math.prod(LATENT_SHAPE)
+"""Bytes of one face's latents in float32."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,4 +104,4 @@ def memory_of(meta: AvatarMeta, pixels: int) -> AvatarMemory:
         pixels: How many pixels of its frames can change.
     """
     pictures = meta.frames * meta.width * meta.height * 3
-    return AvatarMemory(4 * pixels + meta.frames * _LATENT_BYTES, pictures + pixels)
+    return AvatarMemory(4 * pixels + meta.frames * LATENT_BYTES, pictures + pixels)

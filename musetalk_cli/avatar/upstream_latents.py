@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from musetalk_cli.avatar.data import LATENT_SHAPE
+from musetalk_cli.avatar.data import LATENT_BYTES, LATENT_SHAPE
 from musetalk_cli.budget import check_budget
 from musetalk_cli.errors import AvatarError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_LATENT_BYTES = 4 * math.prod(LATENT_SHAPE)
 _HINT = "Prepare the avatar again from its video."
 
 
@@ -26,7 +24,7 @@ def load_latents(path: Path, frames: int) -> Sequence[Tensor]:
 
     if not path.is_file():
         raise AvatarError(f"There is no file at {path}.", _HINT)
-    check_budget(2 * frames * _LATENT_BYTES, f"What {path} holds", AvatarError)
+    check_budget(2 * frames * LATENT_BYTES, f"What {path} holds", AvatarError)
     try:
         value = open_torch(path, AvatarError, tensors=frames)
     except OSError as error:

@@ -11,18 +11,13 @@ import torch
 from musetalk_cli.avatar.data import Avatar
 from musetalk_cli.bench.options import LiveOptions
 from musetalk_cli.bench.stream import open_synthetic, speak_synthetic
-from musetalk_cli.bench.synthetic import SyntheticSource, synthetic_sound
+from musetalk_cli.bench.synthetic import SPOKEN_S, microphone, synthetic_sound
 from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import JobConfig, RunConfig
 from musetalk_cli.engine.engine import Engine
 from musetalk_cli.live.control import ControlHandle
 from musetalk_cli.run.job import make_engine
 from musetalk_cli.run.report import Report
-from musetalk_cli.timeline import SAMPLE_RATE
-
-BLOCKS_PER_SECOND = 50
-SOUND_S = 10.0
-"""Seconds of sound that are held; a longer run hears them again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +74,5 @@ def bench_live(
 
 
 def _speak(engine: Engine, avatar: Avatar, seconds: float, handle: ControlHandle) -> Report:
-    sound = synthetic_sound(min(seconds, SOUND_S))
-    size, samples = SAMPLE_RATE // BLOCKS_PER_SECOND, int(seconds * SAMPLE_RATE)
-    source = SyntheticSource(sound, size, engine.stats.clock, pace=True, samples=samples)
+    source = microphone(synthetic_sound(min(seconds, SPOKEN_S)), seconds, engine.stats.clock)
     return speak_synthetic(engine, avatar, source, handle)

@@ -14,7 +14,7 @@ from musetalk_cli.bench.batch import sessions_of
 from musetalk_cli.bench.memory import resident_bytes
 from musetalk_cli.bench.options import SoakOptions
 from musetalk_cli.bench.stream import open_synthetic
-from musetalk_cli.bench.synthetic import SyntheticSource, synthetic_sound
+from musetalk_cli.bench.synthetic import SPOKEN_S, microphone, synthetic_sound
 from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import JobConfig, RunConfig
 from musetalk_cli.engine.engine import Engine
@@ -30,12 +30,8 @@ from musetalk_cli.nets.device import describe_device
 from musetalk_cli.run.job import choose_chunk, make_engine, open_stream, settings
 from musetalk_cli.run.report import peak_host_bytes, versions
 from musetalk_cli.sinks import NullSink
-from musetalk_cli.timeline import SAMPLE_RATE
 from musetalk_cli.types import Samples
 
-BLOCKS_PER_SECOND = 50
-SOUND_S = 10.0
-"""Seconds of sound that are held; a longer run hears them again."""
 MOST_SESSIONS = 64
 """Streams that are opened at the most where nobody says how many: each has threads of its own."""
 
@@ -143,13 +139,12 @@ class _Soak:
         self._all_open = threading.Event()
         self._failures: list[BaseException] = []
         self._resident = 0
-        sound = synthetic_sound(min(seconds, SOUND_S))
+        sound = synthetic_sound(min(seconds, SPOKEN_S))
         self._streams = [self._stream(sound) for _ in range(sessions)]
 
     def _stream(self, sound: Samples) -> Stream:
         engine, job = self._engine, self._engine.job
-        size, samples = SAMPLE_RATE // BLOCKS_PER_SECOND, int(self._seconds * SAMPLE_RATE)
-        source = SyntheticSource(sound, size, engine.stats.clock, pace=True, samples=samples)
+        source = microphone(sound, self._seconds, engine.stats.clock)
         policy = StreamPolicy.of_stream(source, (), "auto", job.chunk)
         ends = Ends(source, [NullSink()], self._handle.stop)
         return open_stream(engine, self._loop, self._avatar, None, None, policy, ends)

@@ -20,6 +20,10 @@ from musetalk_cli.types import AudioBlock, Box, Delivery, Image, Samples
 
 SWAY = 8
 """How far the face moves, and how much its box changes in size, in pixels."""
+SPOKEN_S = 10.0
+"""Seconds of sound that `microphone` holds; a longer sound says them again."""
+BLOCKS_PER_SECOND = 50
+"""In which a microphone delivers its sound."""
 
 
 def synthetic_avatar(width: int, height: int, face: int, frames: int) -> Avatar:
@@ -126,3 +130,15 @@ class SyntheticSource:
     def close(self) -> None:
         """End the iteration at its next block."""
         self._closed.set()
+
+
+def microphone(sound: Samples, seconds: float, clock: Clock) -> SyntheticSource:
+    """A sound as a microphone delivers it, block by block at its time.
+
+    Args:
+        sound: float32 `[n, 1]` at 16 kHz; begun anew where it is shorter.
+        seconds: How long it is spoken.
+        clock: Where time comes from.
+    """
+    size, samples = SAMPLE_RATE // BLOCKS_PER_SECOND, int(seconds * SAMPLE_RATE)
+    return SyntheticSource(sound, size, clock, pace=True, samples=samples)
