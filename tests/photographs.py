@@ -75,26 +75,9 @@ def tiled(image, kind, side=64, profile=None):
             box(b"hdlr", number(0, 4), b"pict", bytes(13), full=0),
             box(b"pitm", number(1), full=0),
             box(b"iloc", b"\x44\x00", number(len(data) + 1), *located, full=1 << 24),
-            box(
-                b"iinf",
-                number(len(entries)),
-                *(
-                    box(b"infe", number(item), number(0), form, b"\x00", full=2 << 24 | hidden)
-                    for item, form, hidden in entries
-                ),
-                full=0,
-            ),
+            _infos(entries),
             box(b"iref", box(b"dimg", number(1), number(len(data)), *map(number, tiles)), full=0),
-            box(
-                b"iprp",
-                box(b"ipco", *properties),
-                box(
-                    b"ipma",
-                    number(len(associations), 4),
-                    *(number(item) + bytes([len(which)]) + bytes(which) for item, which in associations),
-                    full=0,
-                ),
-            ),
+            box(b"iprp", box(b"ipco", *properties), _associated(associations)),
             box(b"idat", grid),
             full=0,
         )
@@ -103,6 +86,21 @@ def tiled(image, kind, side=64, profile=None):
     first = box(b"ftyp", brand, number(0, 4), b"mif1", brand, b"miaf")
     offset = len(first) + len(meta(0)) + 8
     return first + meta(offset) + box(b"mdat", *data)
+
+
+def _infos(entries):
+    """What each item is: its number, its form, and whether it is hidden."""
+    infos = (
+        box(b"infe", number(item), number(0), form, b"\x00", full=2 << 24 | hidden)
+        for item, form, hidden in entries
+    )
+    return box(b"iinf", number(len(entries)), *infos, full=0)
+
+
+def _associated(associations):
+    """Which properties each item has."""
+    listed = (number(item) + bytes([len(which)]) + bytes(which) for item, which in associations)
+    return box(b"ipma", number(len(associations), 4), *listed, full=0)
 
 
 DISPLAY_P3 = ((0.51512, 0.24120, -0.00105), (0.29198, 0.69225, 0.04189), (0.15710, 0.06657, 0.78407))
