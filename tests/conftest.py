@@ -95,11 +95,16 @@ def pytest_xdist_auto_num_workers(config):
     return cores + (cores + 1) // 2
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_finish(session):
-    """What was loaded stays: the garbage collector need not go through it again and again."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection(session):
+    """What is loaded and collected stays: the garbage collector need not go through it again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session")

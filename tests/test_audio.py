@@ -326,7 +326,7 @@ def convert(source, path, *options):
 
 
 @pytest.mark.parametrize("name", ["mp3", "wav", "flac", "ogg", "opus", "mkv", "webm", "aac", "mp2"])
-@pytest.mark.parametrize("times", [2, 3])
+@pytest.mark.parametrize("times", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_joined_files_are_read_to_the_last(encoded, tmp_path, name, times):
     path = tmp_path / f"joined.{name}"
     path.write_bytes(encoded[name].read_bytes() * times)
@@ -385,7 +385,7 @@ def longest_silence(samples):
 
 
 @pytest.mark.parametrize("name", ["ogg", "opus", "m4a", "mkv", "webm", "mov", "ts"])
-@pytest.mark.parametrize("gap", [0.7, 12.0])
+@pytest.mark.parametrize("gap", [0.7, pytest.param(12.0, marks=pytest.mark.slow)])
 def test_a_gap_in_the_time_stamps_is_silence(tone, tmp_path, name, gap):
     options = ["-af", f"asetpts=PTS+gte(T\\,1)*{gap}/TB"]
     if name == "ts":

@@ -151,12 +151,12 @@ def test_a_command_takes_no_words_it_does_not_know(told, name):
         assert (code, out) == (2, ""), (word, err)
 
 
-@pytest.mark.parametrize("share", [5, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"])
+@pytest.mark.parametrize("share", [10, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"])
 @pytest.mark.parametrize(
     "number", range(len(OPTIONS)), ids=[f"{name} {option.opts[0]}" for name, option in OPTIONS]
 )
 def test_an_option_with_a_strange_value_is_a_sentence(told, monkeypatch, number, share):
-    """Every value there is, or a fifth of them: the next option gets the next fifth."""
+    """Every value there is, or a tenth of them: the next option gets the next tenth."""
     name, option = OPTIONS[number]
     # What a stream opens, it opens before it loads; `generate` goes all the way.
     monkeypatch.setattr("musetalk_cli.run.realtime.realtime", nothing)

@@ -20,7 +20,9 @@ def started(*arguments, **more):
     return subprocess.run([*MUSETALK, *arguments], stderr=subprocess.PIPE, timeout=60, check=False, **more)
 
 
-@pytest.mark.parametrize("arguments", [("avatars", "list"), ("avatars", "list", "--json"), ("--version",)])
+@pytest.mark.parametrize(
+    "arguments", [pytest.param(("avatars", "list", "--json"), marks=pytest.mark.slow), ("--version",)]
+)
 def test_a_full_standard_output_is_said_in_one_line(tmp_path, avatars_dir, arguments):
     with open("/dev/full", "wb") as full:  # noqa: PTH123 - a descriptor is all that is wanted
         ended = started(*arguments, stdout=full, env=os.environ | {"MUSETALK_AVATARS": str(avatars_dir)})

@@ -288,8 +288,8 @@ def test_previews(prepare, clip, models, tmp_path, monkeypatch):
     "given",
     [
         ("--preview", "there/sheet.png"),
-        ("--preview", "grid:there/grid.png"),
-        ("--save-landmarks", "there/points.json"),
+        pytest.param(("--preview", "grid:there/grid.png"), marks=pytest.mark.slow),
+        pytest.param(("--save-landmarks", "there/points.json"), marks=pytest.mark.slow),
     ],
 )
 def test_where_a_preview_cannot_be_written_there_is_no_avatar_and_the_retry_works(
@@ -386,6 +386,7 @@ def test_the_first_frames_are_as_exact_as_the_others(prepare, models, tmp_path):
     assert np.mean(errors[:8]) < 1.5 * np.mean(errors[8:]) + 0.1
 
 
+@pytest.mark.slow
 def test_the_rough_landmarks_come_back_as_they_were(prepare, models, tmp_path):
     frames = [portrait.draw(PEOPLE[0], Pose(x=2 * (n % 2), y=n % 3), np.zeros(5)) for n in range(8)]
     source, points = film(tmp_path / "drawn.avi", frames), tmp_path / "points.json"

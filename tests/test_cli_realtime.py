@@ -183,6 +183,7 @@ def test_a_chosen_microphone_is_recorded_until_it_is_told_to_stop(
     assert alike > 0.9
 
 
+@pytest.mark.slow
 def test_a_client_is_heard_and_the_face_rests_after_it(musetalk, job, control, watched, tmp_path):
     control_options, writer = control
     with socket.socket() as free:
@@ -271,6 +272,7 @@ def test_a_reader_that_goes_away_ends_only_its_own_output(musetalk, job, tmp_pat
         assert re.search(r"\b20 frames at 10 fps, 2\.00 s", err)
 
 
+@pytest.mark.slow
 def test_a_server_that_refuses_leaves_the_file_complete(musetalk, job, tmp_path):
     sound = write_sound(tmp_path / "in.wav", speech(1.5))
     with socket.socket() as free:
@@ -391,6 +393,7 @@ def test_silence_is_counted_and_every_stage_is_traced(musetalk, job, tmp_path):
     assert report_in(out)[0]["idle_frames"] == 0
 
 
+@pytest.mark.slow
 def test_an_interrupt_silences_what_was_said_and_the_file_goes_on(musetalk, job, watched, tmp_path):
     path = tmp_path / "socket"
     sound = write_sound(tmp_path / "in.wav", speech(3))
@@ -435,7 +438,7 @@ def slow(monkeypatch):
     return made
 
 
-@pytest.mark.parametrize("when_late", ["wait", "drop"])
+@pytest.mark.parametrize("when_late", [pytest.param("wait", marks=pytest.mark.slow), "drop"])
 def test_a_slow_model_drops_frames_or_waits_and_keeps_every_place(musetalk, job, slow, tmp_path, when_late):
     sound = write_sound(tmp_path / "in.wav", speech(2))
     arguments = ["--audio", sound, "--when-late", when_late, "--batch-size", 1, "--json"]
@@ -514,13 +517,8 @@ def every_ffmpeg_of(process):
             os.close(descriptor)
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        signal.SIGTERM,
-        *(pytest.param(other, marks=pytest.mark.slow) for other in (signal.SIGINT, signal.SIGKILL)),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_signal_in_the_middle_leaves_a_playable_file_and_no_process(job, tmp_path, kind):
     """SIGKILL comes to the encoders as well, as where the memory is full."""
     sound = write_sound(tmp_path / "in.wav", speech(30))

@@ -56,6 +56,7 @@ def server(models, coloured_avatars):
         each.process.communicate()
 
 
+@pytest.mark.slow
 def test_it_tells_where_it_is_once_it_is_ready_and_drains_when_it_is_ended(server):
     running = server("--fps", "10", "--drain", "20", "--log-json")
     assert running.told["speakers"] >= 1

@@ -129,7 +129,7 @@ def test_a_microphone_is_not_played_unless_that_is_asked_for(musetalk, job, card
     assert sorted(type(stream).__name__ for stream in card.streams[1:]) == ["PlayedStream", "PlayingStream"]
 
 
-@pytest.mark.parametrize("options", [[], ["--output", "null"]])
+@pytest.mark.parametrize("options", [[], pytest.param(["--output", "null"], marks=pytest.mark.slow)])
 def test_where_nothing_can_be_shown_a_line_says_so(musetalk, job, tmp_path, options):
     sound = write_sound(tmp_path / "in.wav", speech(0.4))
     code, _, err = musetalk("realtime", *job, "--audio", sound, *options)

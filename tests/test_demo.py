@@ -150,7 +150,8 @@ def trained(still_face, words):
     return still_face.openings(words, 25)
 
 
-@pytest.mark.parametrize("fps", [8, *(pytest.param(fps, marks=pytest.mark.slow) for fps in (10, 12))])
+@pytest.mark.slow
+@pytest.mark.parametrize("fps", [8, 10, 12])
 def test_the_first_frame_of_silence_is_shut_at_any_rate(still_face, trained, fps):
     """Rows that are padding alone are no silence to the networks: the published first frame is open."""
     quiet = np.zeros(16_000 // 4, np.float32)

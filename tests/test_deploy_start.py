@@ -99,7 +99,9 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence_and_what_to_do(container):
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("token", [None, "short", f"{TOKEN}\r"])
+@pytest.mark.parametrize(
+    "token", [None, *(pytest.param(bad, marks=pytest.mark.slow) for bad in ("short", f"{TOKEN}\r"))]
+)
 def test_nothing_is_fetched_for_a_service_that_is_refused(container, token):
     code, _, err = container.set(MUSETALK_TOKEN=token).run()
     assert code == 2

@@ -79,7 +79,8 @@ def is_whole(sink, frames=BLOCKS):
 
 
 @pytest.mark.parametrize(
-    ("policy", "place"), [(OFFLINE, 0), pytest.param(LIVE, 1, marks=pytest.mark.slow), (PACED, 2)]
+    ("policy", "place"),
+    [(PACED, 2), *(pytest.param(*other, marks=pytest.mark.slow) for other in ((OFFLINE, 0), (LIVE, 1)))],
 )
 def test_a_stream_whose_sink_stands_still_holds_up_nobody(tiny_bundle, policy, place):
     house, stuck, others = House(tiny_bundle), Gated(), [Sink(), Sink()]
@@ -149,7 +150,7 @@ def broken(kind):
     return Source(BLOCKS), Sink("write", OutputError("The disk is full.")), OFFLINE, OutputError
 
 
-@pytest.mark.parametrize("kind", ["short sound", "source", "sink"])
+@pytest.mark.parametrize("kind", [pytest.param("short sound", marks=pytest.mark.slow), "source", "sink"])
 def test_a_streams_own_failure_leaves_the_others_untouched(tiny_bundle, kind):
     house, sinks = House(tiny_bundle), [Sink(), Sink()]
     source, sink, policy, error = broken(kind)
@@ -326,7 +327,10 @@ def test_a_loop_that_is_to_stay_serves_streams_one_after_the_other_and_ends_when
     house.end()
 
 
-@pytest.mark.parametrize("step", ["advance", pytest.param("understand", marks=pytest.mark.slow), "assemble"])
+@pytest.mark.parametrize(
+    "step",
+    ["advance", *(pytest.param(other, marks=pytest.mark.slow) for other in ("understand", "assemble"))],
+)
 def test_what_a_session_fails_with_inside_the_engine_is_its_own(tiny_bundle, step):
     house, sinks, failure = House(tiny_bundle), [Sink(), Sink(), Sink()], KeyError("frame")
     avatars = [small_avatar(), small_avatar(5), small_avatar(4)]

@@ -50,16 +50,20 @@ def named(lines):
 
 
 def with_repetitions_slow(lines):
-    """A line with no command, option or kind of output but those of lines before it is slow.
+    """A line with no command, place in a pipe or kind of output but those of lines before it is slow.
 
-    So is one of another page than the README whose commands were all called before.
+    So is one of another page than the README whose commands were called before. Options are tested elsewhere.
     """
     known, called, cases = set(), set(), []
     for line in lines:
         found = set().union(*map(kinds, line.pipelines()))
         new = found - known
-        if not line.place.startswith("README"):
-            new = {kind for kind in new if kind[2:-1] not in called}
+        here = line.place.startswith("README")
+        new = {
+            kind
+            for kind in new
+            if kind[2:-1] not in called or (here and (kind[0] > 1 or not kind[-1].startswith("-")))
+        }
         known |= found
         called |= {kind[2:-1] for kind in found}
         ours = line.text.startswith("musetalk ")

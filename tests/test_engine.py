@@ -186,6 +186,7 @@ def test_short_hops_of_many_sessions_fill_the_batches(tiny_bundle, golden_avatar
     assert max(session.untaken for session in sessions) <= 3, "one hop of each, none ahead"
 
 
+@pytest.mark.slow
 def test_a_session_that_was_held_up_gets_no_more_than_its_share(tiny_bundle, golden_avatar, other_avatar):
     engine = make_engine(tiny_bundle)
     held, other = open_session(engine, golden_avatar), open_session(engine, other_avatar)
@@ -284,7 +285,16 @@ def test_a_warm_up_leaves_no_trace(tiny_bundle, golden_avatar, golden_sound):
     assert engine.images.fallbacks == 0
 
 
-@pytest.mark.parametrize("sharpen", [Sharpen(), Sharpen(sigma=2.3), Sharpen(sigma=0.37), None])
+@pytest.mark.parametrize(
+    "sharpen",
+    [
+        Sharpen(),
+        *(
+            pytest.param(other, marks=pytest.mark.slow)
+            for other in (Sharpen(sigma=2.3), Sharpen(sigma=0.37), None)
+        ),
+    ],
+)
 def test_no_table_is_made_while_frames_are_made(tiny_bundle, sharpen, monkeypatch):
     """A table that is copied to a device waits for the batch before it. 73 is a size of this test alone."""
     avatar = synthetic_avatar(160, 120, 73, 3)

@@ -212,6 +212,7 @@ def test_the_cards_window_is_for_streams(avatars_dir, models, musetalk, tmp_path
     assert windows == [30, 4.5, 3, 30]
 
 
+@pytest.mark.slow
 def test_realtime_reports_its_latencies(golden, avatars_dir, models, tmp_path):
     job = JobConfig(chunk=Fraction(1, 4), batch_sizes=(8,))
     report = realtime(

@@ -101,9 +101,14 @@ def test_unknown_keys_of_old_configurations_are_ignored(models, capfd):
     ("pickled", "preferred"),
     [
         (UNET, "unet.safetensors"),
-        (UNET, "diffusion_pytorch_model.safetensors"),
-        (VAE, "diffusion_pytorch_model.safetensors"),
-        (WHISPER, "model.safetensors"),
+        *(
+            pytest.param(*other, marks=pytest.mark.slow)
+            for other in (
+                (UNET, "diffusion_pytorch_model.safetensors"),
+                (VAE, "diffusion_pytorch_model.safetensors"),
+                (WHISPER, "model.safetensors"),
+            )
+        ),
     ],
 )
 def test_safetensors_beside_or_instead_of_the_pickle_is_preferred(pickled, preferred, models):

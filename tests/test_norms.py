@@ -50,7 +50,7 @@ def errors(picture, norm, added, silu):
     return [(one.cpu().double() - exact).abs().max().item() for one in (ours, theirs)]
 
 
-SHAPES = [(40, 4, (6, 5)), (64, 32, (2, 2)), (12, 2, (3, 700))]
+SHAPES = [(40, 4, (6, 5)), (12, 2, (3, 700)), pytest.param(64, 32, (2, 2), marks=pytest.mark.slow)]
 """Channels, groups and sides: groups of 10, 2 and 6 channels; the last takes more than one look."""
 
 

@@ -48,7 +48,7 @@ def jpeg(side):
     return cv2.imencode(".jpg", np.zeros((side, side), np.uint8))[1].tobytes()
 
 
-@pytest.mark.parametrize("side", [16_000, 24_000])
+@pytest.mark.parametrize("side", [16_000, pytest.param(24_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["gif", "png"])
 def test_a_small_file_of_a_huge_frame_costs_ffmpeg_nothing(tmp_path, kind, side):
     path = tmp_path / {"gif": "a.gif", "png": "a.bin"}[kind]

@@ -186,9 +186,10 @@ def test_stopped_again_and_again(clip, whole, tmp_path):
     assert verify(tmp_path, "a") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("whole", "where"),
-    [pytest.param({}, "find", marks=pytest.mark.slow), ({"trim": "auto"}, "encode")],
+    [({}, "find"), ({"trim": "auto"}, "encode")],
     indirect=["whole"],
     ids=["whole", "trimmed"],
 )
@@ -239,7 +240,14 @@ def test_a_torn_record_counts_as_not_written(clip, whole, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "other", [{"bbox_shift": 3}, {"smooth": False}, {"batch_size": 5}, {"latents": "fp16"}]
+    "other",
+    [
+        {"bbox_shift": 3},
+        *(
+            pytest.param(other, marks=pytest.mark.slow)
+            for other in ({"smooth": False}, {"batch_size": 5}, {"latents": "fp16"})
+        ),
+    ],
 )
 def test_other_options_start_anew(clip, tmp_path, other):
     with pytest.raises(KeyboardInterrupt):

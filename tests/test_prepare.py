@@ -117,6 +117,7 @@ def test_latents_in_fp16_are_the_rounded_ones_and_speak(meta, run, source, landm
     assert report.frames == 2
 
 
+@pytest.mark.slow
 def test_the_demo_networks_prepare_demo_avatars(run, source, landmarks, embedded):
     by_path = str(embedded / "models" / "demo")
     for model, recorded in (("demo", "demo"), (by_path, "demo"), (run.model, "models"), (None, "v15")):

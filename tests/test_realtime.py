@@ -119,7 +119,7 @@ def test_a_client_speaks_pauses_and_speaks_again(run, tmp_path):
     assert report.idle_share == report.idle_frames / report.frames
 
 
-@pytest.mark.parametrize("pace", [True, False])
+@pytest.mark.parametrize("pace", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_source_that_fails_on_the_way_leaves_what_it_gave(run, tmp_path, pace):
     """A file of two seconds that was cut after about half of them."""
     path = tmp_path / "in.flac"
@@ -172,6 +172,7 @@ def test_a_sink_that_fails_is_closed_and_told_and_the_others_go_on(run, tmp_path
     assert_together(read_back(tmp_path / "out.mp4"), 20)
 
 
+@pytest.mark.slow
 def test_where_every_sink_fails_the_stream_ends(run, tmp_path):
     path = write_sound(tmp_path / "in.wav", speech(20))
     report = realtime(

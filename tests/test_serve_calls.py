@@ -129,6 +129,7 @@ def test_a_session_ends_when_its_last_viewer_has_gone_for_a_while(coloured_run):
     play(scenario)
 
 
+@pytest.mark.slow
 def test_one_session_more_than_there_are_is_refused_with_503(coloured_run):
     async def scenario():
         with serving(coloured_run, JOB, max_sessions=1) as served:

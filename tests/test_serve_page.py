@@ -226,6 +226,7 @@ def test_the_token_is_asked_for_until_it_is_right(visit, coloured_run):
         assert refused == []
 
 
+@pytest.mark.slow
 def test_a_microphone_that_is_refused_is_explained(visit, started, coloured_run):
     with serving(coloured_run, JOB) as client, browser(started) as careful:
         here = visit(client.url, chromium=careful)

@@ -119,6 +119,7 @@ def test_a_second_viewer_does_not_disturb_the_first():
     run(scenario)
 
 
+@pytest.mark.slow
 def test_sessions_do_not_see_each_other():
     one, other = Session(40, seed=1), Session(200, seed=2)
 

@@ -216,7 +216,16 @@ def test_what_cannot_be_opened_leaves_its_place(coloured_run, monkeypatch):
         watcher.wait(lambda frames: len(frames) > 2)
 
 
-@pytest.mark.parametrize("name", ["sink viewers", "arrival", "presentation", "watcher", "session "])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sink viewers",
+        *(
+            pytest.param(other, marks=pytest.mark.slow)
+            for other in ("arrival", "presentation", "watcher", "session ")
+        ),
+    ],
+)
 def test_a_session_whose_thread_cannot_be_started_is_none(coloured_run, monkeypatch, name):
     with service_of(coloured_run, JOB, max_sessions=1) as service:
         before = set(threading.enumerate())
@@ -326,6 +335,7 @@ def test_an_interrupted_file_leaves_room_for_the_next_at_once(coloured_run):
         watcher.wait(has_ended)
 
 
+@pytest.mark.slow
 def test_opening_and_closing_many_leaves_no_thread_no_avatar_and_no_place(coloured_run):
     with service_of(coloured_run, JOB, max_sessions=4) as service:
         watched(service, "red")[1].wait(lambda frames: len(frames) > 2)

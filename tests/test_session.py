@@ -116,7 +116,14 @@ def test_silence_is_shown_without_model_work(tiny_bundle, avatar):
     assert not {"features", "unet", "vae", "resize", "blend"} & set(stages)
 
 
-@pytest.mark.parametrize("fps", [Fraction(8), FPS, Fraction(30000, 1001), Fraction(60)])
+@pytest.mark.parametrize(
+    "fps",
+    [
+        Fraction(8),
+        Fraction(30000, 1001),
+        *(pytest.param(other, marks=pytest.mark.slow) for other in (FPS, Fraction(60))),
+    ],
+)
 def test_a_whole_file_rests_where_a_stream_of_it_does(tiny_bundle, avatar, monkeypatch, fps):
     """The same weights and source frames, with rests, whether a hop is a chunk or a window of the encoder.
 
@@ -333,7 +340,9 @@ def delays(frames):
     return [frame.composited - frame.request.ready for frame in frames]
 
 
-@pytest.mark.parametrize("chunk", [Fraction(1, 5), HALF, Fraction(1)])
+@pytest.mark.parametrize(
+    "chunk", [HALF, *(pytest.param(other, marks=pytest.mark.slow) for other in (Fraction(1, 5), Fraction(1)))]
+)
 def test_delay_stays_bounded_under_overload_and_is_back_within_a_chunk(tiny_bundle, avatar, chunk):
     """A generator at half the speed that is needed for a minute; then it is fast again."""
     slow = Slow(4 / 25 * 0.5)

@@ -35,7 +35,7 @@ class Breaks(CpuPath):
 
 
 @pytest.mark.parametrize("place", ["open", "write", "finish"])
-@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("which", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_sink_that_fails_aborts_all(tiny_bundle, place, which):
     failure = OutputError(f"{place} failed.")
     sinks = [Sink(place, failure) if number == which else Sink() for number in range(2)]
@@ -120,7 +120,7 @@ def test_sound_shorter_than_a_frame_is_refused_and_leaves_nothing(tiny_bundle):
 
 
 @pytest.mark.parametrize("place", ["write", "finish"])
-@pytest.mark.parametrize("which", [0, 2])
+@pytest.mark.parametrize("which", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_a_sink_that_fails_is_closed_and_the_others_go_on(tiny_bundle, place, which):
     failure = OutputError(f"{place} failed.", "Look at the disk.")
     sinks = [Sink(place, failure) if number == which else Sink() for number in range(3)]

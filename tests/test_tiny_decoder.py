@@ -196,6 +196,7 @@ def test_the_random_one_has_the_published_shape():
     assert face.std() > 0.01
 
 
+@pytest.mark.slow
 def test_a_video_is_made_with_it(musetalk, published, avatars_dir, tmp_path):
     write_sound(tmp_path / "speech.wav", speech(0.2))
     given = ["--models-dir", published, "--avatars-dir", avatars_dir, "--device", "cpu"]

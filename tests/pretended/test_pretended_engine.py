@@ -68,6 +68,7 @@ def test_a_planted_wait_is_told_with_its_caller(gpu, on_gpu, avatars):
         check_waits(spoken)
 
 
+@pytest.mark.slow
 def test_an_event_that_is_not_waited_for_spoils_frames(gpu, on_gpu, avatars, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda.Event, "synchronize", lambda event: None)
     assert apart(speak(make_engine(on_gpu()), *avatars), expected) > 50

@@ -129,6 +129,7 @@ def test_a_graph_has_a_table_of_its_own(triton, avatars):
     assert path.table.data_ptr() != steps.table.data_ptr()
 
 
+@pytest.mark.slow
 def test_sharpening_is_part_of_the_launch(triton, on_gpu, on_cpu, avatars):
     job = replace(JOB, sharpen=Sharpen())
     spoken = speak(make_engine(on_gpu(), job), avatars[0], seconds=0.1)

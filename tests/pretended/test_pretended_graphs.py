@@ -126,6 +126,7 @@ def test_frames_of_graphs_are_the_cpus_and_nothing_else_is_waited_for(
     assert set(engine.stats.launches["vae"]) == {1}
 
 
+@pytest.mark.slow
 def test_graphs_give_exactly_what_single_launches_give(gpu, on_gpu, avatars):
     graphed, eager = (speak(warm_engine(on_gpu, avatars, graphs=graphs), *avatars, seconds=0.3)
                       for graphs in (True, False))  # fmt: skip
@@ -200,6 +201,7 @@ def test_a_halved_batch_frees_the_graphs_of_larger_ones(gpu, on_gpu, avatars):
 # -- planted faults ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_faces_read_after_the_next_replay_are_caught(gpu, on_gpu, avatars, expected, monkeypatch):
     """By a closure that keeps them until its batch lands."""
     run = ImageSteps.run
@@ -215,6 +217,7 @@ def test_faces_read_after_the_next_replay_are_caught(gpu, on_gpu, avatars, expec
     assert apart(speak(engine, *avatars), expected) > 20
 
 
+@pytest.mark.slow
 def test_a_replay_before_its_inputs_are_copied_is_caught(gpu, on_gpu, avatars, expected, monkeypatch):
     def early(self, tokens, latents):
         self._unet.replay()

@@ -35,6 +35,7 @@ def test_a_pinned_slot_is_not_used_again_before_its_patches_were_fetched(gpu, on
         speak(make_engine(on_gpu(), images=GpuPath(torch.device("cuda"), 1)), *avatars)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pace", [Pace.EARLY, pytest.param(Pace.LATE, marks=pytest.mark.slow)])
 def test_a_pinned_slot_used_again_too_early_spoils_frames(
     guard_folder, on_gpu, avatars, expected, pace, monkeypatch
