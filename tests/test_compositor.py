@@ -11,7 +11,8 @@ from PIL import Image as Pictures
 
 from musetalk_cli.bench.synthetic import synthetic_avatar
 from musetalk_cli.config import Sharpen
-from musetalk_cli.engine.compositor import CpuPath, GpuPath, Target
+from musetalk_cli.engine.compositor import CpuPath, GpuPath
+from musetalk_cli.engine.image_path import Target
 from musetalk_cli.timeline import Timeline, mirrored
 from musetalk_cli.types import Box
 

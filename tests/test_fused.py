@@ -12,9 +12,10 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from musetalk_cli.config import Sharpen
-from musetalk_cli.engine.compositor import CpuPath, GpuPath, Target
+from musetalk_cli.engine.compositor import CpuPath, GpuPath
 from musetalk_cli.engine.drawn import Drawn
 from musetalk_cli.engine.fused import FusedPath, image_path
+from musetalk_cli.engine.image_path import Target
 from musetalk_cli.errors import InputError
 from musetalk_cli.ops import reference
 from musetalk_cli.ops.drawn import levels

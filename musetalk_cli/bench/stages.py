@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from musetalk_cli.bench.batch import FUSED, ON_CPU, ON_GPU, TENSORS, BatchResult, StageResult, sessions_of
 from musetalk_cli.bench.measure import Roofline, count_flops, median_s
 from musetalk_cli.bench.published import PublishedFrames
-from musetalk_cli.engine.compositor import CpuPath, GpuPath, StepByStep, Target
+from musetalk_cli.engine.compositor import CpuPath, GpuPath, StepByStep
 from musetalk_cli.engine.costs import Costs
 from musetalk_cli.engine.drawn import Drawn
 from musetalk_cli.engine.fused import image_path
 from musetalk_cli.engine.graphs import GraphedBatch, Recorder
+from musetalk_cli.engine.image_path import Target
 from musetalk_cli.engine.image_steps import SourceFrame
 from musetalk_cli.errors import first_line
 from musetalk_cli.nets.audio_encoder import AudioEncoder, EncodeRequest

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from musetalk_cli.config import JobConfig
-from musetalk_cli.engine.compositor import CpuPath, ImagePath
+from musetalk_cli.engine.compositor import CpuPath
 from musetalk_cli.engine.costs import BUSY_SHARE, Costs, Filling
 from musetalk_cli.engine.faces import FaceMaker
 from musetalk_cli.engine.failures import alone, told
@@ -24,6 +24,7 @@ from musetalk_cli.engine.flights import Flights
 from musetalk_cli.engine.fused import image_path
 from musetalk_cli.engine.hearing import Hearing
 from musetalk_cli.engine.hops import HopGrid, HopPlanner
+from musetalk_cli.engine.image_path import ImagePath
 from musetalk_cli.engine.image_steps import ImageSteps
 from musetalk_cli.engine.rehearsal import Rehearsal
 from musetalk_cli.engine.repair import Repair

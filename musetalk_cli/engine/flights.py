@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-from musetalk_cli.engine.compositor import Fetch
 from musetalk_cli.engine.faces import FaceMaker
 from musetalk_cli.engine.failures import alone
+from musetalk_cli.engine.image_path import Fetch
 from musetalk_cli.engine.image_steps import ImageSteps, SourceFrame
 from musetalk_cli.engine.repair import Repair
 from musetalk_cli.engine.scheduler import Batch

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from musetalk_cli.config import Sharpen
-from musetalk_cli.engine.compositor import CpuPath, Fetch, GpuPath, ImagePath, Span, Target, split
+from musetalk_cli.engine.compositor import CpuPath, GpuPath, split
 from musetalk_cli.engine.drawn import CapturedSteps, Drawn
+from musetalk_cli.engine.image_path import Fetch, ImagePath, Span, Target
 from musetalk_cli.engine.pinned import PinnedSlots
 from musetalk_cli.engine.uploads import Uploads, places_of
 from musetalk_cli.errors import first_line

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from musetalk_cli.config import Sharpen
-from musetalk_cli.engine.compositor import CpuPath, Fetch, Target
+from musetalk_cli.engine.compositor import CpuPath
+from musetalk_cli.engine.image_path import Fetch, Target
 from musetalk_cli.engine.pinned import PinnedSlots
 from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.ops.drawn import are_finite, levels

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from musetalk_cli.config import Sharpen
-from musetalk_cli.engine.compositor import CpuPath, Fetch, ImagePath
+from musetalk_cli.engine.compositor import CpuPath
 from musetalk_cli.engine.drawn import CapturedSteps, Drawn
 from musetalk_cli.engine.host_steps import HostSteps, joined
+from musetalk_cli.engine.image_path import Fetch, ImagePath
 from musetalk_cli.engine.uploads import Uploads
 from musetalk_cli.errors import first_line
 from musetalk_cli.measure.stages import StageStats
