@@ -1,7 +1,7 @@
 """Starts a Ray cluster, or a batch on one; each in a process of its own, as Ray has many threads.
 
 ray_driver.py cluster CORES          prints its address; ends with its input
-ray_driver.py batch ADDRESS MODELS AVATARS FOLDER kill|stop|tell
+ray_driver.py batch ADDRESS MODELS AVATARS FOLDER kill|split|stop|tell
 """
 
 import json
@@ -54,11 +54,14 @@ def batch(address, models, avatars, folder, deed):
     jobs = the_jobs(Path(models), Path(avatars), Path(folder))
     results = Path(folder) / "r.jsonl"
     todo = plan(jobs, results, resume=True)
+    split_over = None
+    if deed == "split":
+        todo, split_over = todo[:1], SECONDS / 2
     connect(address)
     pools, killed, works = [], [], set()
 
     def pool():
-        pools.append(RayPool(find_share(RunConfig(device="cpu"), 2, len(todo))))
+        pools.append(RayPool(find_share(RunConfig(device="cpu"), 2, 2)))
         return pools[0]
 
     def tell(standing):
@@ -72,7 +75,8 @@ def batch(address, models, avatars, folder, deed):
     retry = Retry(tries=2, first_s=0)
     skipped = len(jobs) - len(todo)
     dog = Watchdog(1) if deed == "stop" else None
-    report = run_batch(todo, pool, results, skipped=skipped, retry=retry, watchdog=dog, progress=tell)
+    options = {"skipped": skipped, "retry": retry, "watchdog": dog, "split_over": split_over}
+    report = run_batch(todo, pool, results, progress=tell, **options)
     say(json.dumps(asdict(report) | {"works": len(works)}))
 
 

@@ -93,6 +93,17 @@ def test_an_actor_that_hangs_is_ended_and_every_job_ends_once(arguments, tmp_pat
 
 
 @slow
+def test_actors_share_a_long_sound(arguments, tmp_path):
+    with started(*arguments, "split") as driver:
+        report = json.loads(driver.stdout.readline())
+    assert (report["done"], report["failed"], report["workers"]) == (1, 0, 2)
+    (line,) = [json.loads(text) for text in (tmp_path / "r.jsonl").read_text().splitlines()]
+    assert line["figures"]["parts"] == 2
+    assert len(read_back(Path(line["output"])).times) == 25 * SECONDS
+    assert not list(tmp_path.glob(".musetalk-*"))
+
+
+@slow
 def test_a_batch_whose_driver_was_killed_goes_on_and_every_job_ends_once(
     arguments, models, avatars_dir, tmp_path
 ):

@@ -1,6 +1,7 @@
 """Parts of a recording: made one by one they are the whole, to the last bit."""
 
 import threading
+import tracemalloc
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
@@ -169,6 +170,34 @@ def test_a_part_computes_what_it_needs_and_ends_with_it(tiny_bundle, avatar, sou
     assert sum(part.batches) <= 10 + 2 * (BATCH - 1)
     assert part.source.given < len(sound), "the rest of the sound is not read"
     assert part.outcome.frames == 10
+
+
+class Lecture(Recording):
+    """Minutes of a sound that nobody holds: it is made as it is taken."""
+
+    def __init__(self, sound, minutes):
+        super().__init__(sound, 4000)
+        self.times = int(minutes * 60 * RATE / len(sound)) + 1
+
+    def __iter__(self):
+        for _ in range(self.times):
+            yield from super().__iter__()
+
+
+def test_a_part_holds_no_more_of_what_is_before_it_than_a_window(tiny_bundle, avatar, sound):
+    """Three minutes are 32 MB of samples, and a window of 3 s is half of one."""
+    source, sink = Lecture(sound, 3), Kept()
+    first = 3 * 60 * FPS
+    engine = Engine(tiny_bundle, JOB, StageStats(FakeClock()))
+    tracemalloc.start()
+    try:
+        ends = Ends(source, [sink], threading.Event())
+        run_session(engine, avatar, GATED, None, OFFLINE, ends, part=Part(first, first + 5))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(sink.frames) == 5
+    assert peak < 5e6
 
 
 @pytest.mark.parametrize("alignment", ["frame", "published"])
