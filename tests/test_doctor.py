@@ -18,7 +18,13 @@ from musetalk_cli.doctor.computing import (
     check_triton,
     runs_on,
 )
-from musetalk_cli.doctor.data import bytes_to_fetch, check_avatars, check_leftovers, check_models
+from musetalk_cli.doctor.data import (
+    bytes_to_fetch,
+    check_avatars,
+    check_cache,
+    check_leftovers,
+    check_models,
+)
 from musetalk_cli.doctor.devices import read_smi
 from musetalk_cli.doctor.environment import check_environment
 from musetalk_cli.doctor.extras import check_extras, own_requirements
@@ -35,6 +41,7 @@ from musetalk_cli.doctor.media import (
     find_ffmpeg,
 )
 from musetalk_cli.errors import InputError, OutputError
+from musetalk_cli.nets import pins
 from musetalk_cli.nets.published import PUBLISHED
 from musetalk_cli.nets.turns import turn
 
@@ -323,6 +330,12 @@ def test_models_that_are_missing_half_there_and_of_another_size(embedded, tmp_pa
         "model demo": "ok",
     }
     assert bytes_to_fetch(tmp_path) > 3_800_000_000
+    before = bytes_to_fetch(tmp_path)
+    digest = pins.PINS[pins.VAE, "config.json"].sha256
+    for name in (f".config.json.{digest[:16]}.partial", ".config.json.0000000000000000.partial"):
+        (tmp_path / "sd-vae").mkdir(exist_ok=True)
+        (tmp_path / "sd-vae" / name).write_bytes(bytes(100))
+    assert bytes_to_fetch(tmp_path) == before - 100, "of another file nothing is gone on with"
     place("v15", tmp_path)
     place("dwpose", tmp_path)
     assert said(check_models(tmp_path, None))["model v15"] == "ok"
@@ -401,6 +414,20 @@ def test_what_a_conversion_that_was_ended_has_left_is_named(tmp_path):
     assert found.detail.startswith("A conversion that was ended has left 2 files, 2 MiB: ")
     assert found.fix.startswith("rm '/")
     assert found.fix.count("'") == 4
+
+
+def test_what_was_prepared_on_the_way_is_told(tmp_path):
+    assert list(check_cache(tmp_path / "nowhere", GIB)) == []
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "avatar.json").write_text("{}")
+    (tmp_path / "a" / "frames").write_bytes(bytes(3 << 20))
+    (found,) = check_cache(tmp_path, GIB)
+    assert (found.name, found.status) == ("cache", "ok")
+    assert found.detail == f"1 face prepared by --source, 3 MiB of 1.0 GiB in {tmp_path}."
+    (tmp_path / ".b.partial").mkdir()
+    (found,) = check_cache(tmp_path, GIB)
+    assert (found.status, "1 not finished" in found.detail) == ("warning", True)
+    assert "musetalk avatars remove --cache" in found.fix
 
 
 ENVIRONMENT = {

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from musetalk_cli.config import RunConfig
+from musetalk_cli.config import RunConfig, cache_folder
 from musetalk_cli.doctor.findings import Check, Finding
 
 
@@ -27,6 +27,7 @@ def all_checks(run: RunConfig) -> list[Check]:
         Check("cores", _cores),
         Check("models", lambda: _models(run)),
         Check("avatars", lambda: _avatars(run)),
+        Check("cache", _cache),
         Check("environment", _environment),
     ]
 
@@ -125,6 +126,13 @@ def _avatars(run: RunConfig) -> Iterator[Finding]:
     from musetalk_cli.doctor.data import check_avatars
 
     yield from check_avatars(run.avatars.path, run.models.path)
+
+
+def _cache() -> Iterator[Finding]:
+    from musetalk_cli.doctor.data import check_cache
+    from musetalk_cli.run.cache import cache_limit
+
+    yield from check_cache(cache_folder(), cache_limit())
 
 
 def _environment() -> Iterator[Finding]:

@@ -19,7 +19,9 @@ from musetalk_cli.nets.embedded import DEMO
 from musetalk_cli.nets.files import MODELS, NO_CARD, RANDOM, read_card, resolve
 from musetalk_cli.nets.proof import Seen, look
 from musetalk_cli.nets.published import DWPOSE, FACE_PARSING, LAYOUTS, PUBLISHED, TAESD, complete
+from musetalk_cli.nets.transfer import partial_of
 from musetalk_cli.nets.turns import Leftover, Work, is_written_to, leftovers
+from musetalk_cli.run.cache import entries
 from musetalk_cli.text import counted
 
 MOST_NAMES = 5
@@ -148,9 +150,36 @@ def _wrong_with(home: Home, models_dir: Path) -> Finding | None:
     return None
 
 
+def check_cache(cache: Path, limit: int) -> Iterator[Finding]:
+    """What `--source` has prepared: how much it is, and what was not finished.
+
+    Args:
+        cache: The folder.
+        limit: Bytes that it may hold.
+    """
+    found = entries(cache)
+    if not found:
+        return
+    size = f"{gibibytes(sum(entry.bytes for entry in found))} of {gibibytes(limit)}"
+    unfinished = [entry for entry in found if not entry.finished]
+    detail = f"{counted(len(found) - len(unfinished), 'face')} prepared by --source, {size} in {cache}"
+    if not unfinished:
+        yield Finding("cache", "ok", f"{detail}.")
+        return
+    fix = "The same command goes on; musetalk avatars remove --cache deletes all that nobody uses."
+    yield Finding("cache", "warning", f"{detail}; {len(unfinished)} not finished.", fix)
+
+
 def bytes_to_fetch(models_dir: Path, name: str = "v15") -> int:
-    """Bytes of a published model that are not there yet, as far as they are known."""
-    return sum(seen.pin.bytes or 0 for seen in look(name, models_dir) if seen.look != "here")
+    """Bytes of a published model that are not there yet, as far as they are known; what came counts."""
+    wanted = [seen for seen in look(name, models_dir) if seen.look != "here"]
+    return sum(max(0, (seen.pin.bytes or 0) - _came(models_dir, seen)) for seen in wanted)
+
+
+def _came(models_dir: Path, seen: Seen) -> int:
+    """Bytes of a file that an earlier download has left."""
+    partial = partial_of(models_dir / seen.file, seen.pin.sha256 or "")
+    return partial.stat().st_size if seen.pin.sha256 and partial.is_file() else 0
 
 
 def _listed(names: list[str]) -> str:

@@ -49,8 +49,7 @@ class Order:
     @property
     def partial(self) -> Path:
         """Where it lies while it comes, by what it will be: never the beginning of another file."""
-        mark = re.sub(r"[^0-9a-zA-Z]", "", self.pin.sha256 or self.remote.etag)[:16]
-        return self.target.with_name(f".{self.target.name}.{mark}{PARTIAL}")
+        return partial_of(self.target, self.pin.sha256 or self.remote.etag)
 
     @property
     def digested(self) -> bool:
@@ -67,6 +66,12 @@ class Order:
     def begun(self) -> int:
         """Bytes of it that an earlier download left, and that can be gone on with."""
         return self.partial.stat().st_size if self.resumes and self.partial.is_file() else 0
+
+
+def partial_of(target: Path, digest: str) -> Path:
+    """Where a file of that digest, or tag, lies while it comes."""
+    mark = re.sub(r"[^0-9a-zA-Z]", "", digest)[:16]
+    return target.with_name(f".{target.name}.{mark}{PARTIAL}")
 
 
 def transfer(hub: Hub, order: Order, told: Callable[[int], object]) -> str:

@@ -275,12 +275,13 @@ class RayPool:
         except RayError as error:
             return self._lost(place, error)
         said: list[Event] = [Said(place, text) for text in answer.pop("said")]
-        if answer["state"] != LOST:
+        reason = self._ended_for.pop(place, None)  # it may have ended its job at the last moment
+        if reason is None and answer["state"] != LOST:
             return [*said, Ended(place, answer)]
         del self.pids[place]
         ray.kill(self._actors[place], no_restart=False)
         self._ping(place)
-        return [*said, Lost(place, f"could not go on: {answer['error']}")]
+        return [*said, Lost(place, reason or f"could not go on: {answer['error']}")]
 
     def _lost(self, place: int, error: RayError) -> list[Event]:
         self.pids.pop(place, None)
