@@ -40,8 +40,10 @@ for _profile, _examples in (("minute", 100), ("fuzz", 2000)):
 settings.load_profile("default")
 
 
-LARGE = 1 << 30
-"""Bytes in memory beyond which a process of tests gives back what it can."""
+GROWN = 1 << 29
+"""Bytes by which a process of tests grows before it gives back what it can: to look takes long."""
+KEPT = pytest.StashKey[int]()
+"""Bytes that were left when it last did."""
 TRIALS = 2
 """How often work is timed as an engine warms up: more often, and most of a short stream is its warm-up."""
 
@@ -67,10 +69,11 @@ def pytest_runtest_protocol(item, nextitem):
     Processes that grow side by side fill a machine, and the system then ends one of them in whatever it does.
     """
     done = yield
-    if _resident_bytes() > LARGE:
+    if _resident_bytes() > item.config.stash.get(KEPT, 0) + GROWN:
         gc.collect()
         if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
             trim(0)
+        item.config.stash[KEPT] = _resident_bytes()
     return done
 
 
