@@ -1,6 +1,7 @@
 """Many streams at once: each is spoken to its end, what is late is counted, and none is left behind."""
 
 import json
+import re
 import threading
 from fractions import Fraction
 
@@ -9,6 +10,7 @@ import pytest
 from musetalk_cli.bench.options import AvatarSizes, SoakOptions
 from musetalk_cli.bench.soak import bench_soak
 from musetalk_cli.config import DataFolder, JobConfig, RunConfig
+from musetalk_cli.errors import DeviceError
 from musetalk_cli.live.control import ControlHandle
 from musetalk_cli.sinks import NullSink
 
@@ -41,15 +43,31 @@ def test_all_speak_to_their_end_and_their_frames_are_counted(musetalk, models, t
     assert 0 < figures["first_frame_ms"]["p50"] <= figures["last_frame_ms"]["p99"]
     assert 0 < figures["busy_share"] <= 1
     assert figures["settings"]["silence"] == "off"
-    assert f"3 of {figures['capacity']}" in out
-    assert f"3 speak for 1 s in chunks of 0.2 s; {figures['capacity']} are sustained" in err
+    assert re.search(rf"^\s+3\s+{figures['capacity']}\s+0\.2 s", out, re.MULTILINE)
+    sustained = figures["capacity"] or "none"
+    assert f"sessions: 3, for 1 s in chunks of 0.2 s; this machine sustains {sustained}" in err
 
 
-def test_as_many_speak_as_the_machine_sustains(soak):
-    # by a warm-up of tiny networks there is room for many: what is asked for is what is opened
+@pytest.mark.parametrize(("sustained", "opened"), [(2, 2), pytest.param(1000, 64, marks=pytest.mark.slow)])
+def test_as_many_speak_as_the_machine_sustains(soak, monkeypatch, sustained, opened):
+    monkeypatch.setattr("musetalk_cli.bench.soak.sessions_of", lambda *_: sustained)
     result = soak(None, 1.0, ControlHandle())
-    assert result.sessions == max(1, min(result.capacity, 64))
-    assert result.frames == 5 * result.sessions
+    assert (result.sessions, result.capacity) == (opened, sustained)
+    assert result.frames == 5 * opened
+
+
+def test_a_machine_that_sustains_none_says_so_and_measures_what_is_asked_for(soak, monkeypatch):
+    monkeypatch.setattr("musetalk_cli.bench.soak.sessions_of", lambda *_: 0)
+    with pytest.raises(
+        DeviceError, match=r"sustains no session in chunks of .* s, so none was opened"
+    ) as raised:
+        soak(None, 3600.0, ControlHandle())
+    assert "--sessions 1" in raised.value.hint
+    told = []
+    result = soak(1, 0.4, ControlHandle(), said=told)
+    assert (result.sessions, result.capacity) == (1, 0)
+    assert told[-1].startswith("sessions: 1, for 0.4 s in chunks of ")
+    assert told[-1].endswith("; this machine sustains none")
 
 
 def test_a_stop_ends_all_of_them(soak):
@@ -57,7 +75,7 @@ def test_a_stop_ends_all_of_them(soak):
 
     class Telling(list):
         def append(self, text):
-            if "speak for" in text:
+            if "this machine sustains" in text:
                 handle.stop.set()
 
     result = soak(2, 3600.0, handle, said=Telling())

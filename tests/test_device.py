@@ -90,10 +90,11 @@ def metal(monkeypatch):
     return say
 
 
-def test_metal_is_taken_where_it_is_and_asked_for(metal, monkeypatch):
+def test_metal_is_taken_where_it_is_and_asked_for(metal, monkeypatch, caplog):
     metal(built=True, available=True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert resolve_device("mps") == MPS
+    assert "--device mps is untried so far" in caplog.text
     assert resolve_device("auto") == CPU
     monkeypatch.setattr(module, "_processor", lambda: "Apple M4")
     assert describe_device(MPS) == "the GPU of Apple M4"

@@ -192,11 +192,11 @@ def soak(found: Plain | None) -> list[str]:
     """Many sessions at once."""
     if found is None:
         return []
-    told = [f"{found['sessions']} of {found['capacity']}", f"{found['seconds']:g} s"]
+    told = [str(found["sessions"]), str(found["capacity"]), f"{found['seconds']:g} s"]
     told += [times(found[f"{name}_ms"]) for name in ("first_frame", "last_frame", "mouth_to_eye")]
     told += [f"{found['missed_deadlines']} of {found['frames']}", f"{100 * found['busy_share']:.0f} %"]
     told += [f"{found['grown_bytes'] / 2**20:.0f} MiB"]
-    columns = ["sessions", "time", "first frame", "last frame", "mouth to eye", "missed"]
+    columns = ["sessions", "sustained", "time", "first frame", "last frame", "mouth to eye", "missed"]
     columns += ["device busy", "memory grew"]
     return table("Sessions at once, of the worst p50 / p95 / p99 in ms", columns, [told])
 

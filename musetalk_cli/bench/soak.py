@@ -18,7 +18,7 @@ from musetalk_cli.bench.synthetic import SPOKEN_S, microphone, synthetic_sound
 from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import JobConfig, RunConfig
 from musetalk_cli.engine.engine import Engine
-from musetalk_cli.errors import describe
+from musetalk_cli.errors import DeviceError, describe
 from musetalk_cli.live.control import ControlHandle
 from musetalk_cli.live.device_loop import DeviceLoop
 from musetalk_cli.live.ends import Ends
@@ -110,16 +110,25 @@ def bench_soak(
         handle: Ends it early, from outside.
 
     Raises:
-        MuseTalkError: The device is not there, the model cannot be loaded, or the sizes do not fit.
+        MuseTalkError: The device is not there, the model cannot be loaded, the sizes do not fit, or nobody
+            said how many and the machine sustains none.
     """
     bundle, avatar = open_synthetic(run, options.sizes, notice)
     engine = make_engine(bundle, job, MonotonicClock(), live=True)
     engine.warm_up(avatar)
     choose_chunk(engine)
     capacity = sessions_of(engine.costs, engine.job)
-    sessions = options.sessions or max(1, min(capacity, MOST_SESSIONS))
     chunk_s = float(engine.job.chunk)
-    notice(f"{sessions} speak for {options.seconds:g} s in chunks of {chunk_s:g} s; {capacity} are sustained")
+    sessions = options.sessions or min(capacity, MOST_SESSIONS)
+    if not sessions:
+        raise DeviceError(
+            f"This machine sustains no session in chunks of {chunk_s:g} s, so none was opened.",
+            "--sessions 1 measures one all the same. `musetalk bench` says what takes the time.",
+        )
+    notice(
+        f"sessions: {sessions}, for {options.seconds:g} s in chunks of {chunk_s:g} s; "
+        f"this machine sustains {capacity or 'none'}"
+    )
     if bundle.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(bundle.device)
     return _Soak(engine, avatar, options.seconds, sessions, handle).run(capacity)

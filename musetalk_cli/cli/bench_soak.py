@@ -62,7 +62,8 @@ def soak(
 def _show(result: SoakResult) -> None:
     times = (result.first_frame_ms, result.last_frame_ms, result.mouth_to_eye_ms)
     row = [
-        f"{result.sessions} of {result.capacity}",
+        str(result.sessions),
+        str(result.capacity),
         f"{result.chunk_s:g} s",
         *map(spread, times),
         f"{result.missed} of {result.frames}",
@@ -72,6 +73,7 @@ def _show(result: SoakResult) -> None:
     ]
     columns = [
         "sessions",
+        "sustained",
         "chunk",
         "first frame",
         "last frame",

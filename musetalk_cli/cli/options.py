@@ -40,7 +40,9 @@ ModelsDir = Annotated[
 AvatarsDir = Annotated[
     Path | None, _common("--avatars-dir", envvar="MUSETALK_AVATARS", help="Folder of avatars.")
 ]
-DeviceOption = Annotated[DeviceName, _common("--device", help="Where to compute.")]
+DeviceOption = Annotated[
+    DeviceName, _common("--device", help="Where to compute; mps, the GPU of a Mac, is untried so far.")
+]
 PrecisionOption = Annotated[PrecisionName, _common("--precision", help="Number format of the networks.")]
 VaeOption = Annotated[
     VaeName,

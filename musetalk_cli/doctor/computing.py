@@ -92,7 +92,7 @@ def check_torch(facts: TorchFacts) -> Iterator[Finding]:
 def _check_gpus(facts: TorchFacts) -> Iterator[Finding]:
     names = ", ".join(gpu.name for gpu in facts.gpus)
     if facts.mps:
-        yield Finding("GPU", "ok", "PyTorch can use the GPU of this Mac.")
+        yield Finding("GPU", "ok", "PyTorch can use the GPU of this Mac: --device mps, untried so far.")
     elif not facts.gpus and not facts.devices:
         yield Finding("GPU", "ok", "No NVIDIA GPU was found; the CPU computes.")
     elif facts.cuda is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import platform
 import re
 import threading
@@ -14,6 +15,8 @@ import torch
 
 from musetalk_cli.config import DeviceName, PrecisionName
 from musetalk_cli.errors import DeviceError
+
+log = logging.getLogger(__name__)
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Numbers of the two settings in glibc's malloc.h."""
@@ -67,6 +70,7 @@ def _metal() -> torch.device:
         raise DeviceError(
             f"--device mps cannot be used: {reason}.", "Use --device cpu, or a Mac with a GPU of Apple."
         )
+    log.warning("--device mps is untried so far: compare its frames with those of --device cpu.")
     return torch.device("mps")
 
 
