@@ -75,8 +75,9 @@ def test_how_long_is_read(text, seconds):
 
 @pytest.mark.parametrize("text", ["0", "0.5", "86401", "-1", "nan", "never", ""])
 def test_what_is_no_time_is_one_sentence(text):
-    with pytest.raises(InputError, match="--hang-after"):
+    with pytest.raises(InputError, match="--hang-after") as refused:
         parse_hang(text)
+    assert refused.value.hint == "Write seconds, like 600, or off for never."
 
 
 def test_an_actor_tells_how_far_its_job_is_while_it_does_it(monkeypatch):

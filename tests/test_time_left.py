@@ -25,6 +25,21 @@ def test_what_was_done_before_and_a_slow_start_do_not_count():
     assert estimate.text(6100) == "0:01:40 left"
 
 
+def test_where_items_are_lost_it_goes_on_at_the_known_rate():
+    """As a batch does that loses a worker in the middle of a long sound."""
+    estimate = TimeLeft()
+    for number in range(100):
+        estimate.update(number, number / 10)
+    estimate.update(20, 10.0)
+    assert estimate.text(120) == "0:00:10 left"
+    estimate.update(21, 10.1)
+    assert estimate.rate == pytest.approx(10)
+    early = TimeLeft()
+    for done, now in ((0, 0.0), (2, 5.0), (0, 6.0), (3, 7.0)):
+        early.update(done, now)
+    assert early.rate == pytest.approx(3), "what was lost before the rate was known does not count"
+
+
 def test_a_change_of_rate_comes_in_smoothly():
     estimate = TimeLeft()
     for number in range(100):

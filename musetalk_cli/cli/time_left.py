@@ -13,7 +13,8 @@ SMOOTHED_S = 10.0
 class TimeLeft:
     """Estimate the rate of a piece of work, and with it the time left.
 
-    Items that were done before the first call, as after a resumed run, do not count.
+    Items that were done before the first call, as after a resumed run, do not count. Where items are lost, as
+    with a worker of a batch, it goes on from there at the rate that was known.
 
     Attributes:
         rate: Items a second, smoothed; None until it is known.
@@ -27,6 +28,9 @@ class TimeLeft:
     def update(self, done: int, now: float) -> None:
         """Take in that `done` items are done at `now`, in seconds of a monotonic clock."""
         if self._first is None:
+            self._first = self._last = (done, now)
+            return
+        if done < self._last[0]:
             self._first = self._last = (done, now)
             return
         elapsed = now - self._last[1]

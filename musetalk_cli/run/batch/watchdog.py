@@ -25,11 +25,13 @@ def parse_hang(text: str | None) -> float:
         return HANG_S
     if text == "off":
         return math.inf
-    seconds = parse_seconds(text, "--hang-after")
+    hint = f"Write seconds, like {HANG_S:g}, or off for never."
+    try:
+        seconds = parse_seconds(text, "--hang-after")
+    except InputError as error:
+        raise InputError(error.message, hint) from None
     if not HANG_RANGE[0] <= seconds <= HANG_RANGE[1]:
-        raise InputError(
-            f"--hang-after {text} is outside {HANG_RANGE[0]}..{HANG_RANGE[1]} s.", "Write off for never."
-        )
+        raise InputError(f"--hang-after {text} is outside {HANG_RANGE[0]}..{HANG_RANGE[1]} s.", hint)
     return float(seconds)
 
 
