@@ -57,7 +57,7 @@ class Stage:
         self.clock.time += self.hop * len(requests)
 
     def measure(self, **kind):
-        return self.rehearsal.measure(self.avatar, self.sizes, ROWS, **kind, graphs=False)
+        return self.rehearsal.measure(self.avatar, self.sizes, ROWS, 45, **kind, graphs=False)
 
 
 def test_the_first_and_the_last_size_are_measured_on_a_cpu(tiny_bundle, avatar):

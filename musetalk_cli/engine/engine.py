@@ -37,7 +37,7 @@ from musetalk_cli.nets.audio_encoder import AudioEncoder, EncodeRequest
 from musetalk_cli.nets.device import check_index
 from musetalk_cli.nets.generator import Generator
 from musetalk_cli.text import PROGRESS
-from musetalk_cli.timeline import ROWS_PER_SECOND, Timeline, ceil_div
+from musetalk_cli.timeline import ROWS_PER_FRAME, ROWS_PER_SECOND, Timeline, ceil_div
 from musetalk_cli.types import StreamFormat
 
 if TYPE_CHECKING:
@@ -219,11 +219,13 @@ class Engine:
             self.bundle, self._encode, self.faces, self.images, self.repair, self.stats.clock
         )
         graphs = self.job.graphs and self._on_cuda
+        # of a chunk, and of what its first frames need before it and its last ones wait for
+        rows = ceil_div(self.job.chunk * ROWS_PER_SECOND, 1) + 2 * ROWS_PER_FRAME
         with told():
             self.images.hold(avatar)
             try:
                 self.costs = rehearsal.measure(
-                    avatar, sizes, self.window_rows, live=self._live, graphs=graphs
+                    avatar, sizes, self.window_rows, rows, live=self._live, graphs=graphs
                 )
             finally:
                 self.images.release(avatar)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -18,13 +19,16 @@ from musetalk_cli.engine.graphs import Recorder
 from musetalk_cli.engine.image_steps import ImageSteps, SourceFrame
 from musetalk_cli.engine.repair import Repair
 from musetalk_cli.engine.windows import Encode
-from musetalk_cli.nets.audio_encoder import WINDOWS_ON_CUDA, EncodeRequest
+from musetalk_cli.errors import first_line
+from musetalk_cli.nets.audio_encoder import WINDOWS_ON_CUDA, AudioEncoder, EncodeRequest
 from musetalk_cli.nets.device import wait_for
-from musetalk_cli.timeline import ROWS_PER_FRAME, ROWS_PER_SECOND, SAMPLE_RATE
+from musetalk_cli.timeline import ROWS_PER_FRAME, SAMPLE_RATE
 
 if TYPE_CHECKING:
     from musetalk_cli.avatar.data import Avatar
     from musetalk_cli.nets.bundle import Bundle
+
+log = logging.getLogger(__name__)
 
 TRIALS, TRYING_S = 5, 1.0
 """How often work of a live stream is timed as an engine warms up, at the most, and how long it is tried."""
@@ -60,7 +64,7 @@ class Rehearsal:
         self._on_cuda = bundle.device.type == "cuda"
 
     def measure(
-        self, avatar: Avatar, sizes: Sequence[int], window_rows: int, *, live: bool, graphs: bool
+        self, avatar: Avatar, sizes: Sequence[int], window_rows: int, rows: int, *, live: bool, graphs: bool
     ) -> Costs:
         """Make every batch size on CUDA, the first and the last elsewhere: a new shape costs little there.
 
@@ -70,17 +74,19 @@ class Rehearsal:
             avatar: Whose faces are made.
             sizes: Sizes a batch may have, ascending.
             window_rows: Rows of the encoder's window.
+            rows: How many of them a hop needs, at the most.
             live: Each is timed several times, and the shortest counts.
-            graphs: Capture CUDA graphs of the sizes; on CUDA alone.
+            graphs: Capture CUDA graphs of the sizes and of the windows; on CUDA alone.
 
         Raises:
             ModelError: The networks make no face of this avatar.
             OutOfMemoryError: The device has no memory for the smallest size.
         """
         second = np.zeros(SAMPLE_RATE, np.float32)
-        request = EncodeRequest(second, range(ROWS_PER_SECOND), window_rows)
+        request = EncodeRequest(second, range(min(rows, window_rows)), window_rows)
         # as many windows at once as sessions may ask for together: each number is a shape of its own
-        for windows in range(1, WINDOWS_ON_CUDA + 1 if live and self._on_cuda else 2):
+        numbers = range(1, WINDOWS_ON_CUDA + 1 if live and self._on_cuda else 2)
+        for windows in numbers:
             self._encode([request] * windows)
         with _measured_convolutions():
             sizes = self._fitting(avatar, sizes if self._on_cuda else sorted({sizes[0], sizes[-1]}))
@@ -88,9 +94,25 @@ class Rehearsal:
                 _, tokens, latents = self._frame(avatar)
                 recorder = Recorder(self._bundle.device)
                 self._faces.capture(recorder, tokens, latents, sizes, self._images.capture)
+        if graphs:
+            self._capture_windows(recorder, request, numbers)
         trials = TRIALS if live else 1
         hop = self._shortest(lambda: self._encode([request]), trials)
         return Costs(hop, {size: self._shortest(partial(self._make, avatar, size), trials) for size in sizes})
+
+    def _capture_windows(self, recorder: Recorder, request: EncodeRequest, numbers: Sequence[int]) -> None:
+        """Capture graphs for windows that come together; where that fails there is none, which is said."""
+        if not isinstance(self._encode, AudioEncoder):
+            return
+        try:
+            for windows in reversed(numbers):  # the largest first, as with batches
+                self._encode.capture(recorder.capture, request, windows)
+        except RuntimeError as error:
+            log.warning(
+                "No CUDA graph for %d windows of sound together, whose work is launched singly: %s",
+                windows,
+                first_line(error),
+            )
 
     def _fitting(self, avatar: Avatar, sizes: Sequence[int]) -> Sequence[int]:
         """Those sizes that the device has memory for, each made once on CUDA; elsewhere the first is made."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from musetalk_cli.nets.device import exact_convolutions
+from musetalk_cli.nets.graphed_encoder import GraphedForward, Record
 from musetalk_cli.nets.staging import Staging
 from musetalk_cli.timeline import ROWS_PER_WINDOW, SAMPLES_PER_ROW
 from musetalk_cli.types import Samples
@@ -105,6 +106,30 @@ class AudioEncoder:
         self._dtype = bundle.dtype
         self._staging = Staging(bundle.device)
         self._at_once = at_once or (WINDOWS_ON_CUDA if bundle.device.type == "cuda" else WINDOWS_ON_CPU)
+        self._graphed: dict[tuple[int, int], GraphedForward] = {}
+
+    @property
+    def graphed(self) -> tuple[tuple[int, int], ...]:
+        """Numbers of windows and their lengths, in rows, for which there are CUDA graphs; ascending."""
+        return tuple(sorted(self._graphed))
+
+    @torch.inference_mode()
+    def capture(self, record: Record, request: EncodeRequest, windows: int) -> None:
+        """Capture a graph for windows that come together; it serves all that need as many rows or fewer.
+
+        Args:
+            record: Captures it.
+            request: One of the windows, which was encoded before in this number.
+            windows: How many come together, at most as many as go through the networks together.
+
+        Raises:
+            RuntimeError: It cannot be captured.
+        """
+        rows = np.zeros((windows, len(request.rows)), np.int64)
+        waves = _waves([request.samples] * windows, request.length)
+        self._graphed[windows, request.length] = GraphedForward(
+            record, self.forward, self._staging, waves, rows
+        )
 
     @torch.inference_mode()
     def __call__(self, requests: Sequence[EncodeRequest]) -> list[Tensor]:
@@ -125,14 +150,20 @@ class AudioEncoder:
 
     def _encode(self, requests: Sequence[EncodeRequest], length: int) -> list[Tensor]:
         """The needed rows of windows of one length, which go through the networks together."""
-        # each gives as many rows as the one that needs most
+        # each gives as many rows as the one that needs most, or as a graph gives
         count = max(len(request.rows) for request in requests)
+        graphed = self._graphed.get((len(requests), length))
+        if graphed is not None and graphed.count >= count:
+            count = graphed.count
+        else:
+            graphed = None
         starts = [min(request.rows.start, length - count) for request in requests]
         taken = np.arange(count) + np.asarray(starts)[:, None] + length * np.arange(len(starts))[:, None]
-        waves, rows = self._staging(_waves([request.samples for request in requests], length), taken)
+        waves = _waves([request.samples for request in requests], length)
+        given = graphed(waves, taken) if graphed else self.forward(*self._staging(waves, taken))
         return [
             found[request.rows.start - start : request.rows.stop - start]
-            for found, request, start in zip(self.forward(waves, rows), requests, starts, strict=True)
+            for found, request, start in zip(given, requests, starts, strict=True)
         ]
 
     @exact_convolutions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +33,24 @@ class _Slot:
         return self.read is None or bool(self.read.query())  # type: ignore[no-untyped-call]
 
 
+def places_of(arrays: Sequence[NDArray[Any]]) -> list[int]:
+    """Where arrays begin in one buffer, in bytes, and at the end how large it is."""
+    return [int(end) for end in np.cumsum([0, *(-(-array.nbytes // ALIGNED) * ALIGNED for array in arrays)])]
+
+
+def size_of(*arrays: NDArray[Any]) -> int:
+    """How large a buffer is in which arrays lie one after the other, in bytes."""
+    return places_of(arrays)[-1]
+
+
+def views(buffer: Tensor, *arrays: NDArray[Any]) -> list[Tensor]:
+    """Tensors of the arrays' shapes and types in a buffer, uint8 `[n]`, one after the other."""
+    return [
+        buffer[begin : begin + array.nbytes].view(torch.from_numpy(array).dtype).view(array.shape)
+        for array, begin in zip(arrays, places_of(arrays), strict=False)
+    ]
+
+
 class Staging:
     """Copies arrays to the device, on CUDA through pinned memory that is kept.
 
@@ -40,30 +59,35 @@ class Staging:
 
     Args:
         device: Where to.
+
+    Attributes:
+        device: The same.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
+        self.device = device
         self._slots: deque[_Slot] = deque()
 
-    def __call__(self, *arrays: NDArray[Any]) -> list[Tensor]:
-        """Contiguous arrays as tensors on the device; on CUDA in one copy. They may be changed afterwards."""
-        if self._device.type != "cuda":
-            return [torch.tensor(array, device=self._device) for array in arrays]
-        sizes = [-(-array.nbytes // ALIGNED) * ALIGNED for array in arrays]
-        begins = [int(end) for end in np.cumsum([0, *sizes])]
-        slot = self._free(begins[-1])
-        staged = slot.buffer[: begins[-1]]
-        target = torch.empty_like(staged, device=self._device)
-        parts = []
-        for array, begin in zip(arrays, begins, strict=False):
-            place = slice(begin, begin + array.nbytes)
-            staged.numpy()[place] = array.reshape(-1).view(np.uint8)
-            parts.append(target[place].view(torch.from_numpy(array).dtype).view(array.shape))
+    def __call__(self, *arrays: NDArray[Any], target: Tensor | None = None) -> list[Tensor]:
+        """Contiguous arrays as tensors on the device; on CUDA in one copy. They may be changed afterwards.
+
+        Args:
+            arrays: What is copied.
+            target: On CUDA a buffer on the device for them all, uint8 `[size_of]`; None is a new one.
+        """
+        if self.device.type != "cuda":
+            return [torch.tensor(array, device=self.device) for array in arrays]
+        size = size_of(*arrays)
+        slot = self._free(size)
+        staged = slot.buffer[:size]
+        if target is None:
+            target = torch.empty_like(staged, device=self.device)
+        for array, begin in zip(arrays, places_of(arrays), strict=False):
+            staged.numpy()[begin : begin + array.nbytes] = array.reshape(-1).view(np.uint8)
         target.copy_(staged, non_blocking=True)
         slot.read = event_to_wait_for()
         slot.read.record()
-        return parts
+        return views(target, *arrays)
 
     def _free(self, size: int) -> _Slot:
         """A slot of so many bytes that no copy reads: that of the oldest copy, or a new one."""

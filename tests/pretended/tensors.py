@@ -143,13 +143,14 @@ def _count(gpu, func, name, read, written):
 
 def _note(gpu, func, name, args, kwargs, read, made):
     """Put an operator on the tape of a capture, if there is one; a view sees what is made in its place."""
-    if gpu.tape is None or func.is_view:
+    if gpu.tape is None or func.is_view or torch.Tag.inplace_view in func.tags:
         return
+    made = [tensor.detach() for tensor in made]  # in the shape that they have now
 
     def again():
         if name not in LAUNCHES_NOTHING:
             for old, new in zip(made, _tensors_of([func(*args, **kwargs)]), strict=True):
-                if old is not new:
+                if old.data_ptr() != new.data_ptr():
                     old.copy_(new)
 
     gpu.tape.note(again, read, made)
