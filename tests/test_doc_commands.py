@@ -28,6 +28,7 @@ from test_cli_arguments import COMMANDS
 from workers import run_workers_here
 
 from musetalk_cli.bench import live, preparing, response, run, soak
+from musetalk_cli.bench.options import AvatarSizes
 from musetalk_cli.cli.app import app
 from musetalk_cli.doctor import measure
 from musetalk_cli.nets import pins, random_v15
@@ -165,13 +166,14 @@ def short(monkeypatch):
 
         monkeypatch.setattr(module, name, briefly)
 
-    few = {"width": 320, "height": 240, "face": 96, "avatar_frames": 2}
-    shortened(run, "bench", seconds=0.2, budget_s=0.0, baseline=False, tolerance=1e9, **few)
+    small = AvatarSizes(width=320, height=240, face=96, frames=2)
+    few = AvatarSizes(frames=2)
+    shortened(run, "bench", seconds=0.2, budget_s=0.0, baseline=False, tolerance=1e9, sizes=small)
     shortened(run, "bench", batch_sizes=(1,))
-    shortened(live, "bench_live", seconds=0.5, chunks=(Fraction(1, 5),), avatar_frames=2)
-    shortened(soak, "bench_soak", seconds=1.0, sessions=1, avatar_frames=2)
+    shortened(live, "bench_live", seconds=0.5, chunks=(Fraction(1, 5),), sizes=few)
+    shortened(soak, "bench_soak", seconds=1.0, sessions=1, sizes=few)
     answered = {"utterances": 1, "pause_s": 0.5, "chunks": (Fraction(1, 5),), "sendings": ("burst",)}
-    shortened(response, "bench_response", **answered, avatar_frames=2)
+    shortened(response, "bench_response", **answered, sizes=few)
     shortened(preparing, "bench_preparing", frames=(2,))
     monkeypatch.setattr(measure, "UTTERANCES", 1)
     run_workers_here(monkeypatch)
