@@ -3,6 +3,7 @@
 from musetalk_cli.run.batch.pool import Ended
 from musetalk_cli.run.batch.work import do_job
 from musetalk_cli.run.kept import Kept
+from musetalk_cli.sinks.encoded import EncodedSink
 
 
 class Here:
@@ -29,3 +30,25 @@ class Here:
 
 def run_batches_here(monkeypatch):
     monkeypatch.setattr("musetalk_cli.run.batch.pools.pool_maker", lambda *_: Here)
+
+
+class HereTwice(Here):
+    """A pool of two workers in this process."""
+
+    places = 2
+
+
+def shown(monkeypatch, deed):
+    """The pictures that are given to encoders while something is done, by their encoder, and what it gave."""
+    frames = {}
+    write = EncodedSink.write
+
+    def noted(sink, frame):
+        frames.setdefault(sink, []).append(frame)
+        write(sink, frame)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(EncodedSink, "write", noted)
+        result = deed()
+    parts = sorted(frames.values(), key=lambda part: part[0].request.index)
+    return [frame for part in parts for frame in part], len(parts), result

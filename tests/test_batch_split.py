@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from batches import jobs_of
-from batches_here import Here
+from batches_here import HereTwice, shown
 from lives import read_back, speech, write_sound
 
 from musetalk_cli.config import JobConfig, SilenceLevel
@@ -25,7 +25,6 @@ from musetalk_cli.run.batch.run import run_batch
 from musetalk_cli.run.batch.split import most_workers, parse_split
 from musetalk_cli.run.generate import generate
 from musetalk_cli.run.parts import find_cuts
-from musetalk_cli.sinks.encoded import EncodedSink
 
 AT_ONCE = Retry(tries=2, first_s=0)
 STAND_IN = [sys.executable, str(Path(__file__).with_name("split_stand_in.py"))]
@@ -221,28 +220,6 @@ def test_parts_have_equal_work_where_nothing_is_silent(tmp_path):
     assert cuts.tolist() == [67, 67, 66]
 
 
-class HereTwice(Here):
-    """A pool of two workers in this process."""
-
-    places = 2
-
-
-def shown(monkeypatch, deed):
-    """The pictures that are given to encoders while something is done, by their encoder, and what it gave."""
-    frames = {}
-    write = EncodedSink.write
-
-    def noted(sink, frame):
-        frames.setdefault(sink, []).append(frame)
-        write(sink, frame)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(EncodedSink, "write", noted)
-        result = deed()
-    parts = sorted(frames.values(), key=lambda part: part[0].request.index)
-    return [frame for part in parts for frame in part], len(parts), result
-
-
 @pytest.mark.parametrize("silence", [SilenceLevel(), pytest.param(None, marks=pytest.mark.slow)])
 def test_a_shared_sound_gives_the_same_frames_time_stamps_and_sound(
     make, sound, tmp_path, monkeypatch, silence
@@ -288,3 +265,9 @@ def test_a_real_worker_that_is_killed_with_a_part_is_replaced(make, tmp_path, st
     assert len(read_back(job.output).times) == 200
     assert not list(tmp_path.glob(".musetalk-*"))
     assert not started()
+
+
+def test_the_command_refuses_what_is_no_length_before_it_reads_the_manifest(musetalk, tmp_path):
+    code, out, err = musetalk("batch", tmp_path / "none.csv", "--split-over", "5")
+    assert (code, out) == (1, "")
+    assert "--split-over 5 is outside 30..86400 s." in err

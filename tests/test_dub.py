@@ -11,7 +11,8 @@ from fractions import Fraction
 import cv2
 import numpy as np
 import pytest
-from batches_here import run_batches_here
+from batches_here import HereTwice, run_batches_here
+from batches_here import shown as shown_frames
 from face_graphs import with_dwpose
 from films import film
 from lives import LIMIT_S, read_back, speech, write_sound
@@ -21,6 +22,7 @@ from musetalk_cli.config import DataFolder, JobConfig, RunConfig, cache_folder
 from musetalk_cli.run import dub as dubbing
 from musetalk_cli.run.batch import work
 from musetalk_cli.run.batch.job import BatchJob
+from musetalk_cli.run.batch.run import run_batch
 from musetalk_cli.run.batch.work import do_job
 from musetalk_cli.run.kept import Kept
 
@@ -237,6 +239,25 @@ def test_a_batch_takes_sources(musetalk, models, clip, tmp_path, cache, monkeypa
     assert [len(read_back(tmp_path / f"{name}.mp4").times) for name in "ab"] == [4, 8]
     assert len(list_avatars(cache)) == 1
     assert musetalk(*arguments, "--sharpen", "off", "--resume", "--dry-run")[1].count("skip") == 2
+
+
+def test_workers_share_a_long_sound_for_a_source(models, clip, tmp_path, cache, monkeypatch):
+    """The clip plays through the cut as it does without one, at its own rate."""
+    sound = write_sound(tmp_path / "a.wav", speech(3.9))
+    run = RunConfig(DataFolder(models, "flag"), model=str(models), device="cpu")
+    how = JobConfig(sharpen=None, silence=None)
+    job = BatchJob("line 1", "clip", sound, tmp_path / "a.mp4", run, how, clip, own_rate=True)
+    whole = tmp_path / "whole.mp4"
+    expected, _, _ = shown_frames(monkeypatch, lambda: dubbing.dub(run, how, clip, sound, whole))
+    ours, parts, report = shown_frames(
+        monkeypatch, lambda: run_batch([job], HereTwice, tmp_path / "r.jsonl", split_over=2.0)
+    )
+    assert (report.done, report.frames, parts) == (1, 39, 2)
+    for one, other in zip(ours, expected, strict=True):
+        assert one.request.source == other.request.source
+        assert np.array_equal(one.image, other.image)
+    assert np.array_equal(read_back(job.output).times, read_back(whole).times)
+    assert len(list_avatars(cache)) == 1
 
 
 @pytest.mark.parametrize(
