@@ -117,6 +117,16 @@ def test_each_stage_has_a_display_of_its_own_that_begins_anew(lines, at):
     assert lines() == [f"faces: {expected}", f"masks: {expected}"]
 
 
+def test_on_a_terminal_the_bar_of_a_stage_ends_with_the_next_one(terminal):
+    written = terminal()
+    with stages() as advance:
+        for stage in ("faces", "masks", "masks"):
+            advance(stage, 1, 2)
+    before, _, after = written.getvalue().partition("masks")
+    assert "faces" in before
+    assert "faces" not in after
+
+
 @pytest.mark.parametrize(("failed", "said"), [(0, "3 of 9 jobs"), (2, "3 of 9 jobs, 2 failed")])
 def test_a_batch_tells_its_jobs_and_the_time_left_for_all_of_their_sound(lines, at, failed, said):
     with batch_progress() as advance:

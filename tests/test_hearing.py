@@ -154,7 +154,9 @@ def test_what_is_missing_of_a_frame_is_put_in_as_silence_and_frames_need_not_wai
     hearing.wait_no_longer(2)
     [(hop, _)] = take_hops(hearing)
     assert (hop.frames, hop.short, hearing.next_frame) == (range(3), True, 3)
+    assert hearing.is_speaking
     hearing.put_in_silence(hearing.missing(3), 2.0)
+    assert not hearing.is_speaking, "however short it is, the utterance is over"
     assert hearing.missing(3) == 0
     hearing.wait_no_longer()
     [(hop, [sound])] = take_hops(hearing)
