@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import shutil
+import threading
 
 import pytest
 
@@ -200,3 +201,48 @@ def test_the_command_says_what_is_in_use(cache, put, musetalk):
         assert musetalk("avatars", "remove", "--cache")[1] == f"Removed 1 from {cache}; 1 in use stay.\n"
     with pytest.raises(AvatarError, match="no avatar nobody"):
         remove(cache, "nobody")
+
+
+def test_what_goes_away_while_it_is_looked_at_takes_nothing(cache, put, monkeypatch):
+    """Another program may remove it at any moment."""
+    put("a")
+    (cache / "a" / "full_imgs").mkdir()
+    put("b")
+    look = os.scandir
+
+    def go_away(path):
+        if str(path).endswith("full_imgs"):
+            (cache / "a" / "full_imgs").rmdir()
+        return look(path)
+
+    monkeypatch.setattr(os, "scandir", go_away)
+    assert [entry.name for entry in entries(cache)] == ["a", "b"]
+
+
+def test_programs_that_trim_at_once_remove_no_more_than_one_would(cache, put, caplog, monkeypatch):
+    for number, name in enumerate("abcd"):
+        put(name, used=100.0 + number)
+    real, second = caching.remove_avatar, threading.Thread(target=trim, args=(cache, 250 * KIB))
+
+    def slowly(folder, name):
+        if not second.ident:
+            second.start()
+            second.join(0.2)
+        real(folder, name)
+
+    monkeypatch.setattr(caching, "remove_avatar", slowly)
+    trim(cache, 250 * KIB)
+    second.join()
+    assert there(cache) == ["c", "d"]
+    assert len(caplog.messages) == 1
+
+
+def test_what_somebody_removes_meanwhile_is_gone_and_nothing_to_tell(cache, put, caplog, monkeypatch):
+    put("a", used=100.0)
+    put("b", used=200.0)
+    found = entries(cache)
+    monkeypatch.setattr(caching, "entries", lambda _: found)
+    assert remove(cache, "a")
+    trim(cache, 150 * KIB)
+    assert there(cache) == ["b"]
+    assert caplog.messages == []

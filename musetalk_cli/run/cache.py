@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -112,19 +112,22 @@ def trim(cache: Path, limit: int) -> None:
     Raises:
         AvatarError: The cache cannot be read.
     """
-    found = entries(cache)
-    total, gone = sum(entry.bytes for entry in found), list[Entry]()
-    for entry in found:
-        if total <= limit:
-            break
-        try:
-            removed = remove(cache, entry.name, only_sure=True)
-        except MuseTalkError as error:
-            log.warning("%s", error.message)
-            continue
-        if removed:
-            gone.append(entry)
-            total -= entry.bytes
+    gone = list[Entry]()
+    with _alone(cache):
+        found = entries(cache)
+        total = sum(entry.bytes for entry in found)
+        for entry in found:
+            if total <= limit:
+                break
+            if not _is_there(cache, entry.name):  # somebody has removed it meanwhile
+                total -= entry.bytes
+                continue
+            try:
+                if remove(cache, entry.name, only_sure=True):
+                    gone.append(entry)
+                    total -= entry.bytes
+            except MuseTalkError as error:
+                log.warning("%s", error.message)
     if gone:
         named = ", ".join(entry.source or entry.name for entry in gone[:MOST_NAMES])
         more = f" and {len(gone) - MOST_NAMES} more" if len(gone) > MOST_NAMES else ""
@@ -133,6 +136,17 @@ def trim(cache: Path, limit: int) -> None:
             "%s says another size.",
             *(named, more, gibibytes(sum(entry.bytes for entry in gone)), gibibytes(limit), VARIABLE),
         )
+
+
+@contextmanager
+def _alone(cache: Path) -> Iterator[None]:
+    """Be the only one who trims: two that count the same would remove twice as much."""
+    with ExitStack() as stack:
+        with suppress(OSError):  # a file system without locks
+            lock = os.open(cache, os.O_RDONLY | os.O_CLOEXEC)
+            stack.callback(os.close, lock)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def remove(cache: Path, name: str, *, only_sure: bool = False) -> bool:
@@ -147,7 +161,7 @@ def remove(cache: Path, name: str, *, only_sure: bool = False) -> bool:
         AvatarError: There is none of that name.
         OutputError: It cannot be removed.
     """
-    if validate_name(name) not in {*list_avatars(cache), *list_unfinished(cache)}:
+    if not _is_there(cache, validate_name(name)):
         remove_avatar(cache, name)  # which says what there is
     with closing(_Lock(cache, name)) as lock:
         locked = lock.attempt(fcntl.LOCK_EX)
@@ -173,6 +187,10 @@ def remove_all(cache: Path) -> tuple[list[str], list[str]]:
     return gone, [name for name in names if name not in gone]
 
 
+def _is_there(cache: Path, name: str) -> bool:
+    return name in {*list_avatars(cache), *list_unfinished(cache)}
+
+
 def _entry(cache: Path, name: str, *, finished: bool) -> Entry:
     places = [cache / name, _partial(cache, name), *cache.glob(f".{name}.old-*")]
     source = None
@@ -186,17 +204,17 @@ def _entry(cache: Path, name: str, *, finished: bool) -> Entry:
 def _bytes(folder: Path) -> int:
     """What is in a folder; what goes away meanwhile is nothing."""
     count = 0
-    for path in folder.rglob("*"):
-        with suppress(OSError):
-            count += path.lstat().st_size
+    for at, folders, files in os.walk(folder):  # which passes over what it cannot look into
+        for name in (*folders, *files):
+            with suppress(OSError):
+                count += Path(at, name).lstat().st_size
     return count
 
 
 def _date(path: Path) -> float | None:
-    try:
+    with suppress(OSError):
         return path.stat().st_mtime
-    except OSError:
-        return None
+    return None
 
 
 def _partial(cache: Path, name: str) -> Path:
