@@ -442,6 +442,26 @@ def test_two_downloads_into_a_folder_take_turns(hub, client, place, tmp_path):
     assert names(place.parent) == [ONNX]
 
 
+def test_what_another_program_has_fetched_while_the_hub_was_asked_is_not_fetched_again(
+    hub, client, place, tmp_path, monkeypatch
+):
+    """Nor is it put aside as if it were another file."""
+    look, others = Hub.look, [Hub(hub.url)]
+    seen = []
+
+    def slowly(self, file, revision):
+        remote = look(self, file, revision)
+        if others:
+            seen.append(download("dwpose", tmp_path, hub=others.pop()))
+        return remote
+
+    monkeypatch.setattr(Hub, "look", slowly)
+    seen_by_us = download("dwpose", tmp_path, hub=client[0])
+    assert [fetched.bytes for fetched in seen] == [len(DATA)]
+    assert (seen_by_us.files, seen_by_us.bytes) == ([], 0)
+    assert names(place.parent) == [ONNX]
+
+
 def test_offline_nothing_is_asked(hub, musetalk, monkeypatch, place, tmp_path):
     for value in ("1", "true", "YES"):
         monkeypatch.setenv("HF_HUB_OFFLINE", value)

@@ -68,14 +68,16 @@ def download(
         OutputError: It cannot be written, or there is not enough room.
     """
     while True:
-        wanted = _wanted(look(name, models_dir), functools.partial(told, "check"))
+        found = look(name, models_dir)
+        wanted = _wanted(found, functools.partial(told, "check"))
         if not wanted:
             return Fetched([], 0)
         hub = hub or hub_of_environment()
         orders = [_order(hub, seen, models_dir) for seen in wanted]
         _check_room(models_dir, _left(orders))
         with turn(models_dir, notice) as at_once:
-            if at_once:
+            # another program may have ended while the hub was asked
+            if at_once and look(name, models_dir) == found:
                 return _fetch_all(hub, orders, models_dir, notice, told)
 
 
