@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from musetalk_cli.bench.synthetic import synthetic_avatar
 from musetalk_cli.config import Sharpen
 from musetalk_cli.engine.compositor import GpuPath
 from musetalk_cli.engine.drawn import Drawn
@@ -63,7 +64,8 @@ def test_a_graph_holds_the_launch_for_faces_and_patches_of_any_size(
     # the description's way up, and the graph; then the patches' way down
     assert set(engine.stats.launches["compose"]) == {2}
     assert set(engine.stats.launches["download"]) == {1}
-    assert triton.launches["graph"] == 3 * engine.filling.batches
+    windows = len(engine.stats.launches["features"])
+    assert triton.launches["graph"] == 3 * engine.filling.batches + windows
     assert triton.launches["compose"] == 0
     assert "CUDA graph" not in caplog.text
     check_waits(spoken)
@@ -194,3 +196,19 @@ def test_what_is_too_wide_for_one_launch_is_done_in_many(triton, caplog):
 def test_tensors_of_the_host_are_refused_as_triton_refuses_them(triton):
     with pytest.raises(ValueError, match="cannot be accessed from Triton"):
         Compositor(CUDA, None)(torch.zeros(1, FIELDS, dtype=torch.int64), torch.zeros(1, 3, 256, 256))
+
+
+def test_room_for_larger_faces_is_made_where_they_are_placed_and_taken_by_the_next_batch(triton):
+    path = FusedPath(CUDA)
+    small, large = (path.place(synthetic_avatar(160, 120, face, 2)) for face in (32, 80))
+    table = torch.zeros(4, FIELDS, dtype=torch.int64, device=CUDA)
+    path.reserve(small, 4)
+    path.describe(small, table)
+    first = path.out
+    path.reserve(large, 4)
+    assert path.out is first, "a batch may be about to read it"
+    path.describe(small, table)
+    second = path.out
+    assert len(second) > len(first)
+    path.describe([max(large, key=lambda spot: spot.shape)] * 4, table)
+    assert path.out is second
