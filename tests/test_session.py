@@ -1,4 +1,4 @@
-"""What a stream does in silence, after an interrupt and under load; with real networks, narrow ones."""
+"""What a stream does in silence and after an interrupt; with real networks, narrow ones."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -7,97 +7,19 @@ from math import floor
 
 import numpy as np
 import pytest
-import torch
-from clocks import FakeClock
 from encoders import deaf
 from handmade import passed_through
+from one_session import FPS, HALF, RATE, Slow, Stream, kinds, quiet, speech
 
 from musetalk_cli.bench.synthetic import synthetic_avatar, synthetic_sound
-from musetalk_cli.config import JobConfig, SilenceLevel
-from musetalk_cli.engine.engine import Engine
-from musetalk_cli.engine.session_options import SessionOptions
-from musetalk_cli.measure.stages import StageStats
+from musetalk_cli.config import SilenceLevel
 from musetalk_cli.timeline import mirrored
 from musetalk_cli.types import Clip, Fate
-
-JOB = JobConfig(batch_sizes=(4,), image_ops="cpu")
-FPS = Fraction(25)
-HALF = Fraction(1, 2)
-RATE = 16_000
 
 
 @pytest.fixture(scope="module")
 def avatar():
     return synthetic_avatar(160, 120, 64, 7)
-
-
-class Stream:
-    """One session of an engine of its own, fed as a microphone does: each block at its time."""
-
-    def __init__(
-        self,
-        bundle,
-        avatar,
-        *,
-        hop=HALF,
-        context=None,
-        fps=FPS,
-        rate=RATE,
-        channels=1,
-        encode=None,
-        generator=None,
-        **manners,
-    ):
-        self.clock = FakeClock(0.0) if generator is None else generator.clock
-        self.engine = Engine(bundle, JOB, StageStats(self.clock), encode=encode, generator=generator)
-        self.session = self.engine.open(avatar, fps, hop, context, rate, channels, SessionOptions(**manners))
-        self.rate = rate
-        self.frames = []
-
-    def say(self, sound, block=0.02):
-        """Feed all of it in real time, stepping whenever there is work; returns the frames so far."""
-        size = round(block * self.rate)
-        for start in range(0, len(sound), size):
-            part = sound[start : start + size]
-            self.clock.time += len(part) / self.rate
-            self.session.hear(part, self.clock.time)
-            self.run()
-        return self.frames
-
-    def end(self):
-        self.session.end_sound(self.clock.time)
-        self.run()
-        assert self.session.is_done
-        return self.frames
-
-    def run(self):
-        while self.engine.step():
-            self.take()
-        self.take()
-
-    def take(self):
-        while self.session.untaken:
-            self.frames.append(self.session.take())
-
-    def encodings(self):
-        found = self.engine.stats.summary(()).get("features")
-        return 0 if found is None else found.count
-
-
-def speech(seconds, rate=RATE):
-    """Noise at -20 dB of full scale."""
-    count = int(seconds * rate)
-    return (0.1 * np.random.default_rng(1).standard_normal((count, 1))).astype(np.float32)
-
-
-def quiet(seconds, rate=RATE):
-    """Noise at -60 dB, as a room has."""
-    count = int(seconds * rate)
-    return (0.001 * np.random.default_rng(2).standard_normal((count, 1))).astype(np.float32)
-
-
-def kinds(frames):
-    return "".join(frame.fate.name[0] for frame in frames)
 
 
 def utterances(frames):
@@ -306,105 +228,6 @@ def test_requests_that_wait_are_not_made_after_an_interrupt(tiny_bundle, avatar)
     assert made == 1
 
 
-class Slow:
-    """A generator that needs `seconds` of the fake clock for each batch, and no time of its own."""
-
-    def __init__(self, seconds=0.0):
-        self.seconds = seconds
-        self.clock = FakeClock(0.0)
-
-    def unet(self, tokens, latents):
-        self.clock.time += self.seconds
-        return latents
-
-    def draw(self, latents):
-        return torch.zeros(len(latents), 3, 256, 256)
-
-
-def simulate(stream, seconds):
-    """Sound at its own pace for so long, whatever the engine takes; what waits is fed when it returns."""
-    block = speech(0.02)
-    end = stream.clock.time + seconds
-    fed = getattr(stream, "fed", stream.clock.time)
-    while stream.clock.time < end:
-        while fed + 0.02 <= stream.clock.time + 1e-9:
-            fed += 0.02
-            stream.session.hear(block, fed)
-        if not stream.engine.step():
-            stream.clock.time = max(stream.clock.time, fed + 0.02)
-        stream.take()
-    stream.fed = fed
-
-
-def delays(frames):
-    return [frame.composited - frame.request.ready for frame in frames]
-
-
-@pytest.mark.parametrize(
-    "chunk", [HALF, *(pytest.param(other, marks=pytest.mark.slow) for other in (Fraction(1, 5), Fraction(1)))]
-)
-def test_delay_stays_bounded_under_overload_and_is_back_within_a_chunk(tiny_bundle, avatar, chunk):
-    """A generator at half the speed that is needed for a minute; then it is fast again."""
-    slow = Slow(4 / 25 * 0.5)
-    stream = Stream(
-        tiny_bundle,
-        avatar,
-        hop=chunk,
-        context=Fraction(0),
-        late_after_s=float(chunk),
-        encode=deaf(tiny_bundle),
-        generator=slow,
-    )
-    simulate(stream, 5)
-    assert kinds(stream.frames) == "S" * len(stream.frames)
-    slow.seconds = 4 / 25 * 2
-    simulate(stream, 60)
-    overloaded = stream.frames[-1400:]
-    dropped = kinds(overloaded).count("H")
-    assert 0.4 < dropped / len(overloaded) < 0.8
-    assert max(delays(overloaded)) < 2 * float(chunk) + 2 * slow.seconds
-    slow.seconds = 4 / 25 * 0.5
-    recovered = stream.clock.time
-    simulate(stream, 5)
-    after = [frame for frame in stream.frames if frame.request.ready > recovered + float(chunk)]
-    assert max(delays(after)) <= float(chunk) + 1e-6
-    assert kinds(after) == "S" * len(after)
-    assert [frame.request.index for frame in stream.frames] == list(range(len(stream.frames)))
-
-
-def test_what_is_left_out_keeps_the_picture_before_and_its_own_sound(tiny_bundle, avatar):
-    stream = Stream(
-        tiny_bundle,
-        avatar,
-        context=Fraction(0),
-        late_after_s=0.5,
-        encode=deaf(tiny_bundle),
-        generator=Slow(0.4),
-    )
-    simulate(stream, 10)
-    held = [place for place, frame in enumerate(stream.frames) if frame.fate is Fate.HELD]
-    assert held
-    for place in held:
-        assert stream.frames[place].image is stream.frames[place - 1].image
-    heard = np.concatenate([frame.request.audio for frame in stream.frames])
-    block = speech(0.02)
-    assert np.array_equal(heard, np.tile(block, (len(heard) // len(block) + 1, 1))[: len(heard)])
-
-
-def test_a_stall_is_not_caught_up_frame_by_frame(tiny_bundle, avatar):
-    """A process that stood still for ten seconds goes on with the newest chunk, and encodes no other."""
-    stream = Stream(tiny_bundle, avatar, late_after_s=0.5)
-    stream.say(speech(1))
-    before, shown = stream.encodings(), len(stream.frames)
-    stream.session.hear(speech(10), stream.clock.time)
-    stream.clock.time += 10
-    stream.run()
-    missed = stream.frames[shown:]
-    assert kinds(missed).count("S") <= 13
-    assert stream.encodings() - before <= 1
-    assert len(missed) >= 245
-
-
 @pytest.mark.parametrize(
     ("source_fps", "fps"),
     [(10, 25), (60, 25), (Fraction(24000, 1001), Fraction(30000, 1001)), (25, 10), (30, 50), (25, 25)],
@@ -447,12 +270,6 @@ def test_picture_and_idle_clip_run_at_their_own_speed(tiny_bundle, avatar, monke
         assert (frame.idle == levels[floor(frame.pts * 15) % 8]).all()
         if frame.fate is Fate.SPEAKING and frame.request.weight == 1:
             assert np.array_equal(frame.image[corner], avatar.frames[number][corner])
-
-
-def test_waiting_makes_every_frame(tiny_bundle, avatar):
-    stream = Stream(tiny_bundle, avatar, context=Fraction(0), encode=deaf(tiny_bundle), generator=Slow(1.0))
-    simulate(stream, 20)
-    assert set(kinds(stream.frames)) == {"S"}
 
 
 def test_half_a_second_at_25_fps_gives_12_and_13_frames_in_turn(tiny_bundle, avatar):
