@@ -26,11 +26,11 @@ Batch = list[tuple[Session, FrameRequest]]
 
 
 @dataclass(slots=True, eq=False)
-class _Row:
+class _Entry:
     """What the scheduler keeps of a session.
 
     Attributes:
-        session: Whose row it is.
+        session: Whose entry it is.
         period: Served seconds of one frame.
         start: Start tag of its next frame, in served seconds.
         busy: True while it has work and somebody takes its frames.
@@ -64,13 +64,13 @@ class Scheduler:
     ) -> None:
         self._seconds = seconds
         self._first_frames = first_frames
-        self._rows: tuple[_Row, ...] = ()
+        self._entries: tuple[_Entry, ...] = ()
         self.take_sizes(sizes)
         self._served = 0.0
 
     def __iter__(self) -> Iterator[Session]:
         """The sessions, in the order they came."""
-        return (row.session for row in self._rows)
+        return (entry.session for entry in self._entries)
 
     def take_sizes(self, sizes: Sequence[int]) -> None:
         """Take batches of other sizes from now on."""
@@ -80,23 +80,23 @@ class Scheduler:
     def add(self, session: Session) -> None:
         """Let a session take part."""
         # replaced as a whole, so that the device's thread is not disturbed while it goes through them
-        self._rows = (*self._rows, _Row(session))
+        self._entries = (*self._entries, _Entry(session))
 
     def remove(self, session: Session) -> bool:
         """Let a session go; False where it took no part."""
-        rows = self._rows
-        self._rows = tuple(row for row in rows if row.session is not session)
-        return len(self._rows) < len(rows)
+        entries = self._entries
+        self._entries = tuple(entry for entry in entries if entry.session is not session)
+        return len(self._entries) < len(entries)
 
     def admit(self) -> None:
         """Let sessions that have got work again start at the time that has been served."""
-        for row in self._rows:
-            has_work = row.session.waiting > 0 or row.session.hop_ready() is not None
-            is_taken = row.session.untaken < BATCHES_FINISHED * self._room
-            busy = has_work and is_taken and row.session.failure is None
-            if busy and not row.busy:
-                row.start = max(row.start, self._served)
-            row.busy = busy
+        for entry in self._entries:
+            has_work = entry.session.waiting > 0 or entry.session.hop_ready() is not None
+            is_taken = entry.session.untaken < BATCHES_FINISHED * self._room
+            busy = has_work and is_taken and entry.session.failure is None
+            if busy and not entry.busy:
+                entry.start = max(entry.start, self._served)
+            entry.busy = busy
 
     def next_hop(self, *, to_fill: bool) -> Session | None:
         """The session whose due hop is planned next, among those short of requests.
@@ -106,16 +106,16 @@ class Scheduler:
         Args:
             to_fill: Encode only while the requests of all sessions do not fill the next batch.
         """
-        busy = [row for row in self._rows if row.busy and row.session.failure is None]
-        resting = next((row for row in busy if _rests(row.session)), None)
+        busy = [entry for entry in self._entries if entry.busy and entry.session.failure is None]
+        resting = next((entry for entry in busy if _rests(entry.session)), None)
         if resting is not None:
             return resting.session
         most = self._most(busy)
-        short = [row for row in busy if self._is_short(row.session, most)]
-        if to_fill and sum(row.session.waiting for row in busy) >= most:
-            short = [row for row in short if row.session.options.fills_batches]
+        short = [entry for entry in busy if self._is_short(entry.session, most)]
+        if to_fill and sum(entry.session.waiting for entry in busy) >= most:
+            short = [entry for entry in short if entry.session.options.fills_batches]
         # the first frame of the hop comes after those that wait already
-        first = min(short, key=lambda row: row.start + row.session.waiting * row.period, default=None)
+        first = min(short, key=lambda entry: entry.start + entry.session.waiting * entry.period, default=None)
         return None if first is None else first.session
 
     def _is_short(self, session: Session, most: int) -> bool:
@@ -132,13 +132,13 @@ class Scheduler:
             return False
         return not session.fills(self._room, FREE_FRAMES * self._room)
 
-    def _most(self, rows: Sequence[_Row]) -> int:
+    def _most(self, entries: Sequence[_Entry]) -> int:
         """Frames of the next batch: as many as are made before a session has nothing left to show.
 
         Where one has nothing now, the first frames of each session are made at once.
         """
-        spare = min((row.session.spare_s for row in rows), default=math.inf)
-        first = self._first_frames * len(rows)
+        spare = min((entry.session.spare_s for entry in entries), default=math.inf)
+        first = self._first_frames * len(entries)
         fits = [size for size in self._sizes if size <= first or self._seconds(size) <= spare]
         return max(fits, default=self._sizes[0])
 
@@ -146,23 +146,27 @@ class Scheduler:
         """The next batch of frames to make, and the others between them, smallest start tag first."""
         batch: Batch = []
         made = 0
-        hungry = [row for row in self._rows if row.busy and row.session.waiting and not row.session.failure]
-        hungry = [row for row in hungry if not self._holds_back(row.session)]
+        hungry = [
+            entry
+            for entry in self._entries
+            if entry.busy and entry.session.waiting and not entry.session.failure
+        ]
+        hungry = [entry for entry in hungry if not self._holds_back(entry.session)]
         most = self._most(hungry)
         while hungry and len(batch) < FREE_FRAMES * self._room:
-            row = min(hungry, key=lambda each: each.start)
-            if made >= most and row.session.next_is_made:
+            entry = min(hungry, key=lambda each: each.start)
+            if made >= most and entry.session.next_is_made:
                 # what takes no model work does not wait for those whose work fills the next batch
-                hungry.remove(row)
+                hungry.remove(entry)
                 continue
             # it never goes back, though a session that had nothing to be made for a while has an older tag
-            self._served = max(self._served, row.start)
-            row.start += row.period
-            request = row.session.next_request()
-            batch.append((row.session, request))
+            self._served = max(self._served, entry.start)
+            entry.start += entry.period
+            request = entry.session.next_request()
+            batch.append((entry.session, request))
             made += request.fate.is_made
-            if not row.session.waiting:
-                hungry.remove(row)
+            if not entry.session.waiting:
+                hungry.remove(entry)
         return batch
 
 
