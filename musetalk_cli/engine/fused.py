@@ -71,7 +71,7 @@ class FusedPath:
     Attributes:
         table: int64 `[most faces, FIELDS]` on the device, a `FaceDescriptor` for each face of a batch without
             a graph.
-        out: uint8 `[n]` on the device: marks, then patches. It changes only where a batch needs more.
+        out: uint8 `[n]` on the device: marks, then patches. It changes where an avatar came that needs more.
     """
 
     name = "gpu"
@@ -82,7 +82,7 @@ class FusedPath:
         self._uploads = Uploads(device)
         self._pinned = PinnedSlots(slots) if device.type == "cuda" else None
         self.table = torch.empty(0, FIELDS, dtype=torch.int64, device=device)
-        self.out = torch.empty(0, dtype=torch.uint8, device=device)
+        self.out = self._reserved = torch.empty(0, dtype=torch.uint8, device=device)
 
     def place(self, avatar: Avatar) -> list[Spot | None]:
         """Copy the parts that can change, their masks and the tables of their sizes to the device."""
@@ -90,10 +90,13 @@ class FusedPath:
         return [None if patch is None else next(spots) for patch in avatar.patches]
 
     def reserve(self, targets: Sequence[Spot], faces: int) -> None:
-        """Pin what their patches need."""
+        """Allocate what their patches need, on the device and pinned; the next batch takes it."""
+        size = faces * (MOST_PROGRAMS + max(math.prod(target.shape) for target in targets))
+        with torch.inference_mode(False):
+            if len(self._reserved) < size:
+                self._reserved = torch.empty(size, dtype=torch.uint8, device=self._device)
         if self._pinned is not None:
-            largest = max(math.prod(target.shape) for target in targets)
-            self._pinned.reserve(faces * (MOST_PROGRAMS + largest), faces * FIELDS)
+            self._pinned.reserve(size, faces * FIELDS)
 
     def put(self, targets: Sequence[Target]) -> list[Spot]:
         """Copy the CPU's targets to the device, in one allocation."""
@@ -164,6 +167,8 @@ class FusedPath:
         shapes = [(len(targets), marks), *(target.shape for target in targets)]
         *begins, size = np.cumsum([math.prod(shape) for shape in shapes])
         with torch.inference_mode(False):
+            if len(self.out) < len(self._reserved):
+                self.out = self._reserved
             if len(self.out) < size:
                 # twice what is needed: batches differ a little in size
                 self.out = torch.empty(2 * int(size), dtype=torch.uint8, device=self._device)
