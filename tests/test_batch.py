@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from musetalk_cli.config import DataFolder
 from musetalk_cli.errors import OutputError
 from musetalk_cli.live.control import ControlHandle
 from musetalk_cli.nets.files import RANDOM
+from musetalk_cli.run.batch import local
 from musetalk_cli.run.batch.dispatch import MAX_LOSSES, Retry
 from musetalk_cli.run.batch.fingerprint import Fingerprints
 from musetalk_cli.run.batch.local import LocalPool, Seat
@@ -135,6 +136,33 @@ def test_what_a_worker_says_after_its_end_counts_no_more(make):
         events += pool.wait(LIMIT_S)
     assert not any(isinstance(event, Lost) for event in events)
     pool.close()
+
+
+def test_what_others_say_while_a_worker_is_ended_is_heard_at_once(make, monkeypatch):
+    """Ending one that the system cannot end takes long, and nobody is to be taken for hanging for it."""
+    said = threading.Event()
+    tell, end = LocalPool._tell, local._Process.end
+
+    def noted(pool, worker, event):
+        tell(pool, worker, event)
+        if isinstance(event, Ended):
+            said.set()
+
+    def slowly(worker):
+        assert said.wait(LIMIT_S)
+        end(worker)
+
+    monkeypatch.setattr(LocalPool, "_tell", noted)
+    monkeypatch.setattr(local._Process, "end", slowly)
+    with closing(stand_ins(2)) as pool:
+        hangs, works = make(a="hang", b="fine")
+        pool.begin(0, hangs.to_json())
+        assert pool.wait(LIMIT_S)
+        pool.end(0, "hung.")
+        pool.begin(1, works.to_json())
+        events = pool.wait(LIMIT_S)
+    assert events[0] == Lost(0, "hung.")
+    assert isinstance(events[-1], Ended)
 
 
 def test_a_face_that_is_prepared_is_told(make):

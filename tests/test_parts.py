@@ -113,6 +113,12 @@ def test_what_cannot_be_joined_leaves_nothing(parts, tmp_path):
     assert_nothing_is_there(tmp_path)
 
 
+def test_what_a_join_that_was_killed_has_left_goes_with_the_next(parts, tmp_path):
+    (tmp_path / f".musetalk-{'0' * 32}.partial").write_bytes(bytes(100))
+    join(parts, tmp_path / "a.wav", tmp_path / "joined.mp4", Fraction(25))
+    assert not list(tmp_path.glob(".musetalk-*"))
+
+
 def test_a_part_that_is_given_up_is_removed(parts, tmp_path):
     sink = PartSink(tmp_path / "9.mp4", tmp_path / "joined.mp4")
     sink.open(StreamFormat(63, 48, Fraction(25), RATE, 1))

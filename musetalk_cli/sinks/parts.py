@@ -18,7 +18,7 @@ from musetalk_cli.errors import OutputError
 from musetalk_cli.media.audio import SoundReader
 from musetalk_cli.media.containers import FILES, MP4, Container
 from musetalk_cli.media.encode import VideoEncoder
-from musetalk_cli.sinks.checks import Partial, check_not_input, refused
+from musetalk_cli.sinks.checks import Partial, check_file, check_not_input, refused
 from musetalk_cli.sinks.encoded import EncodedSink, container_of
 from musetalk_cli.types import StreamFormat
 
@@ -87,6 +87,7 @@ def join(
         InputError: The sound cannot be read.
         OutputError: The parts do not fit together, or the result cannot be written.
     """
+    check_file(output, "--output")  # and remove what one that was killed here has left
     check_not_input(output, audio)
     _check_alike(parts, output)
     container = container_of(output, FILES)

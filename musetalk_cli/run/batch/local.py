@@ -89,20 +89,22 @@ class LocalPool:
 
     def wait(self, timeout_s: float) -> list[Event]:
         """What happened; a worker that is gone has its place free for another."""
-        told = list[tuple[_Process, Event]]()
-        with suppress(queue.Empty):
-            told.append(self._events.get(timeout=0 if self._killed else timeout_s))
-            while True:
-                told.append(self._events.get_nowait())
-        events = [event for worker, event in told if worker is self._workers.get(event.place)]
-        for event in events:
-            if isinstance(event, Lost):
-                self._workers.pop(event.place).end()
+        events = list[Event]()
+        # first, since it may take long, and what the others say meanwhile is heard in this turn
         while self._killed:
             worker, lost = self._killed.pop()
             worker.end()
             events.append(lost)
-        return events
+        told = list[tuple[_Process, Event]]()
+        with suppress(queue.Empty):
+            told.append(self._events.get(timeout=0 if events else timeout_s))
+            while True:
+                told.append(self._events.get_nowait())
+        heard = [event for worker, event in told if worker is self._workers.get(event.place)]
+        for event in heard:
+            if isinstance(event, Lost):
+                self._workers.pop(event.place).end()
+        return [*events, *heard]
 
     def end(self, place: int, reason: str) -> None:
         """End the worker of a place at once; it is lost even where the system does not end it.
