@@ -53,18 +53,6 @@ def test_a_change_of_rate_comes_in_smoothly():
     assert seen[-1] == pytest.approx(5, abs=0.1)
 
 
-def test_work_that_is_lost_takes_no_negative_time():
-    """A worker that dies takes what it had done along."""
-    estimate = TimeLeft()
-    for number in range(20):
-        estimate.update(10 * number, float(number))
-    estimate.update(0, 20.0)
-    assert estimate.text(1000) == ""
-    for number in range(1, 40):
-        estimate.update(10 * number, 20.0 + number)
-    assert estimate.text(1390).startswith("0:0")
-
-
 @given(st.integers(0, 10**7))
 def test_a_duration_in_hours_is_read_back(seconds):
     hours, minutes, rest = in_hours(seconds).split(":")

@@ -43,8 +43,8 @@ class TimeLeft:
             self.rate = items / seconds
 
     def text(self, total: int | None) -> str:
-        """Like `0:01:30 left`; empty while the rate or the total is not known, and where work was lost."""
-        if self.rate is None or self.rate <= 0 or total is None:
+        """Like `0:01:30 left`; empty while the rate or the total is not known."""
+        if not self.rate or total is None:
             return ""
         return f"{in_hours(max(total - self._last[0], 0) / self.rate)} left"
 
