@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import json
 import os
+import queue
 import shutil
 import signal
 import subprocess
@@ -27,7 +28,6 @@ from musetalk_cli.config import DataFolder
 from musetalk_cli.errors import OutputError
 from musetalk_cli.live.control import ControlHandle
 from musetalk_cli.nets.files import RANDOM
-from musetalk_cli.run.batch import local
 from musetalk_cli.run.batch.dispatch import MAX_LOSSES, Retry
 from musetalk_cli.run.batch.fingerprint import Fingerprints
 from musetalk_cli.run.batch.local import LocalPool, Seat
@@ -140,20 +140,20 @@ def test_what_a_worker_says_after_its_end_counts_no_more(make):
 
 def test_what_others_say_while_a_worker_is_ended_is_heard_at_once(make, monkeypatch):
     """Ending one that the system cannot end takes long, and nobody is to be taken for hanging for it."""
-    said = threading.Event()
-    tell, end = LocalPool._tell, local._Process.end
+    said, wait = threading.Event(), subprocess.Popen.wait
 
-    def noted(pool, worker, event):
-        tell(pool, worker, event)
-        if isinstance(event, Ended):
-            said.set()
+    class Noted(queue.Queue):
+        def put(self, item, **options):
+            super().put(item, **options)
+            if isinstance(item[1], Ended):
+                said.set()
 
-    def slowly(worker):
+    def slowly(process, timeout=None):
         assert said.wait(LIMIT_S)
-        end(worker)
+        return wait(process, timeout)
 
-    monkeypatch.setattr(LocalPool, "_tell", noted)
-    monkeypatch.setattr(local._Process, "end", slowly)
+    monkeypatch.setattr(queue, "Queue", Noted)
+    monkeypatch.setattr(subprocess.Popen, "wait", slowly)
     with closing(stand_ins(2)) as pool:
         hangs, works = make(a="hang", b="fine")
         pool.begin(0, hangs.to_json())
