@@ -62,6 +62,19 @@ def pytest_runtest_setup(item):
         rehearsal.TRIALS = TRIALS
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item, nextitem):
+    """An error that is a parameter forgets where it was raised.
+
+    It lives as long as the process, and so would what stood in those frames: engines, streams, resamplers.
+    """
+    done = yield
+    for value in item.callspec.params.values() if hasattr(item, "callspec") else ():
+        if isinstance(value, BaseException):
+            value.__traceback__ = value.__context__ = None
+    return done
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item, nextitem):
     """Give back what a test of large networks has let go, which the C library else keeps for this process.
