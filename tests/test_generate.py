@@ -109,6 +109,7 @@ def breath(seconds):
     return (10 ** (-50 / 20) * swell * np.random.default_rng(4).standard_normal(count)).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_generate_rests_in_silence_and_without_it_makes_every_frame(
     avatars_dir, golden_avatar, models, musetalk, tmp_path
 ):
