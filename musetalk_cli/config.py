@@ -180,7 +180,8 @@ class JobConfig:
         window: Seconds of the encoder's window; None is what the card of the model says.
         sharpen: Unsharp mask after the resize, or None.
         image_ops: Where resize, sharpen and blend run.
-        graphs: On CUDA a warm-up captures the networks' work for each batch size, to be launched at once.
+        graphs: On CUDA the work of each batch size is captured, to be launched at once: in a warm-up, or,
+            where there is none, once some batches of that size were made.
         batch_sizes: Sizes a batch may have, ascending; a batch is padded up to the next one. None is what
             suits the device.
         silence: The level below which the sound is silent, and no frame is made; None makes every frame.

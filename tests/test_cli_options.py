@@ -137,7 +137,16 @@ def test_every_value_of_a_choice_arrives_as_it_was_written(settings, command, op
     assert arrived == value
 
 
-@pytest.mark.parametrize("command", ["realtime --avatar demo --audio speech.wav", "serve", "bench realtime"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "realtime --avatar demo --audio speech.wav",
+        "generate --avatar demo --audio speech.wav --output out.mp4",
+        "batch list.csv",
+        "serve",
+        "bench realtime",
+    ],
+)
 @pytest.mark.parametrize("given", [[], ["--no-graphs"]])
 def test_graphs_are_used_unless_they_are_forbidden(settings, command, given):
     (job,) = [one for one in settings(command, *given) if isinstance(one, JobConfig)]

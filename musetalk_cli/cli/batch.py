@@ -26,7 +26,7 @@ LISTED = 20
 """Bad lines of a manifest, and failed jobs, that are named."""
 
 
-@common_options(job=("fps", "alignment", "silence", "sharpen", "image_ops", "batch_size"))
+@common_options(job=("fps", "alignment", "silence", "sharpen", "image_ops", "no_graphs", "batch_size"))
 def batch(
     common: Common,
     manifest: given.Manifest,

@@ -17,7 +17,7 @@ from musetalk_cli.cli.render import end_run
 from musetalk_cli.config import JobConfig
 
 
-@common_options(job=("fps", "alignment", "silence", "sharpen", "image_ops", "batch_size"))
+@common_options(job=("fps", "alignment", "silence", "sharpen", "image_ops", "no_graphs", "batch_size"))
 def generate(
     common: Common,
     avatar: AvatarOption = None,

@@ -22,6 +22,7 @@ from musetalk_cli.engine.faces import FaceMaker
 from musetalk_cli.engine.failures import alone, told
 from musetalk_cli.engine.flights import Flights
 from musetalk_cli.engine.fused import image_path
+from musetalk_cli.engine.graphs import Recorder
 from musetalk_cli.engine.hearing import Hearing
 from musetalk_cli.engine.hops import HopGrid, HopPlanner
 from musetalk_cli.engine.image_path import ImagePath
@@ -112,6 +113,8 @@ class Engine:
         self.images = ImageSteps(
             images or by_job, bundle.device, bundle.dtype, job.sharpen, stats, self.faces.sizes[-1], slots
         )
+        if job.graphs and self._on_cuda:
+            self.faces.capture_later(Recorder(bundle.device), self.images.capture)
         first = FIRST_FRAMES_ON_CUDA if self._on_cuda else FIRST_FRAMES
         self._scheduler = Scheduler(self.faces.sizes, self._batch_seconds, first)
         self.most_flights = FLIGHTS_ON_CUDA if self._on_cuda else 1

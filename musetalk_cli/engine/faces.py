@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -16,6 +17,13 @@ from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.nets.generator import Generator
 
 log = logging.getLogger(__name__)
+
+CAPTURED_AFTER = 16
+"""Batches of a size that are launched singly before its graph is captured where nothing was warmed up.
+
+A capture takes the host about as long as two batches that are launched singly, and waits for those on their
+way. A job that has made so many batches of a size has most likely as many before it.
+"""
 
 
 class FaceMaker:
@@ -39,6 +47,8 @@ class FaceMaker:
         self._stats = stats
         self._most: int | None = None
         self._graphed: dict[int, GraphedBatch] = {}
+        self._later: tuple[Recorder, CaptureSteps] | None = None
+        self._singly: Counter[int] = Counter()
 
     @property
     def graphed(self) -> tuple[int, ...]:
@@ -97,7 +107,8 @@ class FaceMaker:
         self.filling.rows += size
         padded = [*range(count), *[count - 1] * (size - count)]
         told, known = [tokens[number] for number in padded], [latents[number] for number in padded]
-        span, graphed = self._stats.device_span, self._graphed.get(size)
+        span = self._stats.device_span
+        graphed = self._graphed.get(size) or self._capture_in_turn(size, tokens[0], latents[0])
         if graphed is not None:
             with span("unet"):
                 graphed.unet(told, known)
@@ -107,6 +118,28 @@ class FaceMaker:
             predicted = self._generator.unet(torch.stack(told), torch.stack(known))
         with span("vae"):
             return Drawn(self._generator.draw(predicted))
+
+    def capture_later(self, recorder: Recorder, steps: CaptureSteps) -> None:
+        """Capture the graph of a size after `CAPTURED_AFTER` batches of it, unless `capture` was called.
+
+        Args:
+            recorder: Captures them, on a CUDA device.
+            steps: Captures the image steps of a batch.
+        """
+        self._later = recorder, steps
+
+    def _capture_in_turn(self, size: int, tokens: Tensor, latents: Tensor) -> GraphedBatch | None:
+        """The graph of a size whose turn it is now; the first that fails is the last that is tried."""
+        later = self._later
+        if later is None:
+            return None
+        self._singly[size] += 1
+        if self._singly[size] <= CAPTURED_AFTER:
+            return None
+        self.capture(later[0], tokens, latents, [size], later[1])
+        graphed = self._graphed.get(size)
+        self._later = None if graphed is None else later
+        return graphed
 
     def capture(
         self,
@@ -125,6 +158,7 @@ class FaceMaker:
             sizes: Which sizes.
             steps: Captures the image steps of a batch.
         """
+        self._later = None
         # the largest first: the others find room in its memory
         for size in sorted(sizes, reverse=True):
             try:

@@ -16,6 +16,7 @@ from pretended.cuda import pretended_gpu
 from pretended.device import Pace
 from pretended.graphs import POISON
 from pretended.speaking import FRAMES, JOB, SIZES, apart, check_waits, make_engine, speak, warm_engine
+from pretended.tensors import OnDevice
 
 CUDA = torch.device("cuda")
 
@@ -196,6 +197,66 @@ def test_a_halved_batch_frees_the_graphs_of_larger_ones(gpu, on_gpu, avatars):
     engine.faces.halve(torch.OutOfMemoryError("CUDA out of memory."))
     assert engine.batch_sizes == (1, 2)
     assert engine.faces.graphed == (1,)
+
+
+# -- without a warm-up -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def soon(monkeypatch):
+    """A graph is captured after two batches of its size."""
+    monkeypatch.setattr("musetalk_cli.engine.faces.CAPTURED_AFTER", 2)
+
+
+def test_where_nothing_was_warmed_up_a_graph_is_captured_once_it_pays(gpu, on_gpu, avatars, expected, soon):
+    """With batches on their way, whose frames stay what they are."""
+    engine = make_engine(on_gpu(), replace(JOB, batch_sizes=SIZES))
+    assert engine.faces.graphed == ()
+    spoken = speak(engine, *avatars)
+    assert apart(spoken, expected) <= 1
+    assert engine.faces.graphed == (4,)
+    launched = engine.stats.launches["unet"]
+    assert min(launched[:2]) > 3
+    # a capture does all of it once before
+    assert set(launched[2:]) == {3}
+    assert [wait.kind for wait in spoken.waits].count("the device") == 2, "for UNet and VAE, once"
+
+
+def test_frames_are_the_same_before_and_after_such_a_capture(gpu, on_gpu, avatars, soon):
+    late, single = (
+        speak(make_engine(on_gpu(), replace(JOB, batch_sizes=(4,), graphs=graphs)), avatars[0])
+        for graphs in (True, False)
+    )
+    assert (late.engine.faces.graphed, single.engine.faces.graphed) == ((4,), ())
+    assert apart(late, single) == 0
+
+
+class NeverCaptured(Generator):
+    """Networks that ask for a number on the host while they are captured."""
+
+    def draw(self, latents):
+        if OnDevice.gpu.tape is not None:
+            latents.sum().item()
+        return super().draw(latents)
+
+
+def test_after_a_warm_up_nothing_is_captured_in_the_stream(gpu, on_gpu, avatars, soon):
+    """Also where the warm-up could capture nothing: a stream would wait."""
+    engine = make_engine(on_gpu(), replace(JOB, batch_sizes=(4,)), generator=NeverCaptured(on_gpu()))
+    engine.warm_up(avatars[0])
+    spoken = speak(engine, avatars[0])
+    assert engine.filling.batches > 2
+    assert engine.faces.graphed == ()
+    check_waits(spoken)
+
+
+def test_a_late_capture_that_fails_is_said_once_and_not_tried_again(
+    gpu, on_gpu, avatars, expected, soon, caplog
+):
+    engine = make_engine(on_gpu(), replace(JOB, batch_sizes=(4,)), generator=NeverCaptured(on_gpu()))
+    assert apart(speak(engine, *avatars), expected) <= 1
+    assert engine.faces.graphed == ()
+    assert caplog.text.count("No CUDA graph for batches of 4 frames") == 1
 
 
 # -- planted faults ----------------------------------------------------------------------------------------

@@ -72,6 +72,7 @@ class BatchJob:
             "avatars_dir": str(run.avatars.path),
             "model": run.model,
             "device": run.device,
+            "graphs": self.job.graphs,
             "settings": self.settings(),
         }
 
@@ -100,6 +101,7 @@ class BatchJob:
                 silence=None if given["silence"] is None else SilenceLevel(*given["silence"]),
                 sharpen=None if given["sharpen"] is None else Sharpen(*given["sharpen"]),
                 image_ops=given["image_ops"],
+                graphs=data["graphs"],
                 batch_sizes=None if sizes is None else tuple(sizes),
             ),
             None if data["source"] is None else Path(data["source"]),
