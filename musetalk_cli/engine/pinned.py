@@ -16,6 +16,9 @@ from musetalk_cli.types import Image
 class PinnedSlots:
     """A fixed number of pinned host buffers, used in turn; each is its batch's until that was fetched.
 
+    One whose batch waits to be fetched is passed over: what is fetched at once, like a face that is made
+    again, needs one that is free, and not the next.
+
     Args:
         count: Buffers.
     """
@@ -50,8 +53,11 @@ class PinnedSlots:
         Args:
             values: int64, of any shape.
             target: Where to, on the device, of the same shape.
+
+        Raises:
+            RuntimeError: Nobody has fetched what any of the slots holds.
         """
-        self._wait()
+        self._turn()
         described = self._spare.pop((torch.int64, self._next), self._described[self._next])
         if described is None or described.numel() < values.size:
             described = torch.empty(values.size, dtype=torch.int64, pin_memory=True)
@@ -60,23 +66,29 @@ class PinnedSlots:
         view.numpy()[...] = values
         target.copy_(view, non_blocking=True)
 
-    def _wait(self) -> None:
-        """Wait until nothing is on its way from or to the slot that is next."""
-        if (previous := self._events[self._next]) is not None:
+    def _turn(self) -> None:
+        """Settle which slot is next, and wait until nothing is on its way from it or to it.
+
+        Raises:
+            RuntimeError: Nobody has fetched what any of them holds.
+        """
+        count = len(self._buffers)
+        in_turn = (number % count for number in range(self._next, self._next + count))
+        found = next((index for index in in_turn if not self._unread[index]), None)
+        if found is None:
+            raise RuntimeError(f"More batches are on their way than there are pinned slots: {count}.")
+        self._next = found
+        if (previous := self._events[found]) is not None:
             previous.synchronize()
 
     def send(self, data: Tensor) -> Callable[[], Image]:
         """Start copying uint8 `[n]` from the device; the returned call waits for it and gives a copy.
 
         Raises:
-            RuntimeError: Nobody has fetched what the slot holds.
+            RuntimeError: Nobody has fetched what any of the slots holds.
         """
-        self._wait()
+        self._turn()
         index = self._next
-        if self._unread[index]:
-            raise RuntimeError(
-                f"More batches are on their way than there are pinned slots: {len(self._unread)}."
-            )
         buffer = self._spare.pop((torch.uint8, index), self._buffers[index])
         if buffer is None or buffer.numel() < data.numel():
             # twice what is needed: batches differ a little in size, and pinning memory is slow

@@ -45,6 +45,15 @@ def test_a_face_that_is_no_number_in_fp32_either_is_never_shown(gpu, on_gpu, on_
         assert np.array_equal(ours, theirs)
 
 
+def test_every_face_of_a_batch_is_made_again_while_the_next_batch_is_on_its_way(gpu, on_gpu, avatars):
+    engine = make_engine(on_gpu(torch.float16))
+    broken = broken_at(avatars[0], [0, 1, 2, 3], 1e5)
+    spoken = speak(engine, broken, seconds=0.3)
+    assert engine.filling.batches > 1
+    assert engine.repair.remade == len(spoken.frames[0])
+    assert engine.repair.lost == 0
+
+
 @pytest.mark.parametrize(
     "place",
     ["exact", pytest.param("unet", marks=pytest.mark.slow), pytest.param("draw", marks=pytest.mark.slow)],

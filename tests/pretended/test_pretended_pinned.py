@@ -1,5 +1,6 @@
 """Pinned slots in turn: whose one is, how long, and what a slot used again too early would spoil."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -62,3 +63,26 @@ def test_a_slot_for_which_nothing_could_be_pinned_is_free_again(gpu, monkeypatch
         patch.setattr(torch, "empty", full)
         slots.send(data)
     assert slots.send(data)().tolist() == list(range(8))
+
+
+def test_what_is_fetched_at_once_finds_a_slot_as_long_as_one_is_free(gpu):
+    """As faces that are made again, however many, while another batch is on its way."""
+    slots = PinnedSlots(3)
+
+    def send(value):
+        target = torch.empty(1, 2, dtype=torch.int64, device="cuda")
+        slots.upload(np.full((1, 2), value), target)
+        fetch = slots.send(torch.full((8,), value, dtype=torch.uint8, device="cuda"))
+        return target, fetch
+
+    (_, first), (_, second) = send(1), send(2)
+    assert first().tolist() == [1] * 8
+    for value in range(3, 8):
+        target, fetch = send(value)
+        assert fetch().tolist() == [value] * 8
+        assert target.cpu().tolist() == [[value, value]]
+    assert second().tolist() == [2] * 8
+    waiting = [send(value)[1] for value in (8, 9, 10)]
+    with pytest.raises(RuntimeError, match="More batches are on their way than there are pinned slots: 3"):
+        send(11)
+    assert [fetch()[0] for fetch in waiting] == [8, 9, 10]
