@@ -75,9 +75,9 @@ class Seat:
 
     @property
     def next_at(self):
-        """When something happens to it though the device does nothing."""
-        due = self._buffer.next_at
-        return min(math.inf if due is None else due, self._coming[0][0] if self._coming else math.inf)
+        """When it wakes the loop: sound comes, or there is room for a frame that found none."""
+        room = self._buffer.next_at if self.session.untaken else None
+        return min(math.inf if room is None else room, self._coming[0][0] if self._coming else math.inf)
 
     def exchange(self):
         while self._coming and self._coming[0][0] <= self._crowd.clock.time + SOON_S:

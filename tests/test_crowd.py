@@ -62,3 +62,17 @@ def test_silence_in_front_of_what_is_sent_ahead_is_not_waited_for():
         crowd.until(END)
         began[lead] = next(at for at, frame in speaker.shown if frame.request.utterance is not None)
     assert began[0.7] - began[0.0] < 0.1
+
+
+def test_who_rests_asks_for_few_turns_of_the_loop():
+    """Each is a turn of all, so with one for every frame a turn would cost the square of the sessions."""
+    crowd, turns, sessions = Crowd(Fraction(1, 5)), [], 10
+    for number in range(sessions):
+        crowd.add()
+        crowd.until(0.031 * number)
+    crowd.until(1.0)
+    turn = crowd.loop.turn
+    crowd.loop.turn = lambda: turns.append(turn())
+    crowd.until(3.0)
+    assert len(turns) < 2 * 25 * sessions / 3
+    assert all(longest_gap(seat) < 1.1 * PERIOD for seat in crowd.seats)

@@ -95,6 +95,31 @@ class Standing(FakeClock):
         return self.cut_short[-1]
 
 
+@pytest.mark.parametrize("without_room", [0, 2])
+def test_a_frame_that_is_shown_wakes_the_loop_where_another_waits_for_its_room(tiny_bundle, without_room):
+    """Else all streams would have a turn for each frame of each."""
+    shown, wakes, held = threading.Event(), [], BATCHES_BUFFERED * BATCH
+
+    class Counts(Sink):
+        def write(self, frame):
+            super().write(frame)
+            if len(self.frames) == held:
+                shown.set()
+
+    run = Run(tiny_bundle, source := Source(0, stays=True), [Counts()], LIVE)
+    run.session.hear(np.tile(source.noise, (held + without_room, 1)), run.clock.now())
+    run.session.end_sound(run.clock.now())
+    for _ in range(8):  # one after the other: no thread of the loop runs
+        run.engine.step()
+        run.stream.exchange()
+    assert run.session.untaken == without_room
+    run.loop.wake = lambda: wakes.append(None)
+    run.stream.open()
+    assert shown.wait(TIMEOUT_S)
+    run.stream.abort(KeyError())
+    assert len(wakes) == 2 + (held if without_room else 0), "twice for the end"
+
+
 def test_a_stop_cuts_short_the_wait_for_a_frames_time(tiny_bundle):
     clock, sink = Standing(), Sink()
     run = Run(tiny_bundle, Source(20, stays=True), [sink], PACED, clock=clock)

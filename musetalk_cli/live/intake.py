@@ -32,6 +32,9 @@ A stream begins with silence where no sound came for so long.
 """
 SILENT_S = 0.25
 """A source that speaks as it goes, and sent nothing for so long, has fallen silent."""
+TOGETHER = 5
+"""Frames of silence that are planned at once at the least, where the device works for others: each turn that
+a stream asks for is one of all streams."""
 MOST_SILENT_S = 1
 """The most silence that takes its place at once, in seconds."""
 SHORTEST_BLOCK_S = 0.01
@@ -239,13 +242,22 @@ class Intake:
             self.wake_at = at
         elif missing:
             # all that are due by then, since in a round there is one turn
-            due = min(int((now - at) / schedule.period), self._most_silent) if rests else 0
-            last = frame + self._fade if hearing.in_utterance else frame + due
+            more = self._silent_frames(now - at, round_s) if rests else 0
+            last = frame + self._fade if hearing.in_utterance else frame + more
             self._put_in_silence(hearing.missing(last), now)
             self._forget_clock()
             hearing.wait_no_longer(last)
         else:
             hearing.wait_no_longer()
+
+    def _silent_frames(self, late_s: float, round_s: float) -> int:
+        """How many frames of silence are planned behind one that is late by so much: all that are due too."""
+        schedule = self._schedule
+        assert schedule is not None  # noqa: S101 - without one nothing is late
+        due = int(late_s / schedule.period)
+        if round_s and schedule.source.offset is None:  # where sound flows, it may come for these
+            due = max(due, TOGETHER - 1)
+        return min(due, self._most_silent)
 
     def _put_in_silence(self, samples: int, now: float) -> None:
         self._session.settle()

@@ -247,7 +247,8 @@ class Stream:
             for frame, due in self._buffer:
                 self._sinks.put(frame)
                 self._observer.presented(frame, due)
-                self._loop.wake()
+                if self.session.untaken:  # else each frame that is shown would cost all streams a turn
+                    self._loop.wake()
         except BaseException as error:
             self._end("presentation", error)
         self._over.set()
