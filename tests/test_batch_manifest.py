@@ -319,7 +319,7 @@ def test_any_text_is_read_or_refused(tmp_path_factory, text):
 def test_a_job_is_the_same_after_a_worker_has_read_it():
     run = RunConfig(DataFolder(Path("/m"), "flag"), DataFolder(Path("/a"), "flag"), "demo", "cpu", "bf16")
     job = JobConfig(fps=Fraction(30000, 1001), sharpen=Sharpen(0.3), silence=None, batch_sizes=(1, 4))
-    for one in (job, JobConfig()):
+    for one in (job, JobConfig(), JobConfig(graphs=False)):
         whole = BatchJob("line 2", "数字人", Path("/a \udc80.wav"), Path("/o.mp4"), run, one)
         assert BatchJob.from_json(json.loads(json.dumps(whole.to_json()))) == whole
         of_source = replace(whole, source=Path("/clip.mp4"))
