@@ -20,6 +20,7 @@ from musetalk_cli.live.control import ControlHandle
 from musetalk_cli.media.audio import declared_seconds
 from musetalk_cli.run.batch.dispatch import Dispatch, Retry
 from musetalk_cli.run.batch.local import LocalPool, Seat
+from musetalk_cli.run.batch.pool import Ended, Lost
 from musetalk_cli.run.batch.resume import plan
 from musetalk_cli.run.batch.run import run_batch
 from musetalk_cli.run.batch.split import most_workers, parse_split
@@ -115,6 +116,39 @@ def test_a_piece_that_fails_fails_its_job_once_and_alone(make, run, tmp_path, pi
     assert why in report.failures[0]["error"]
     assert [line["state"] for line in lines(tmp_path)].count("failed") == 1
     assert not jobs[1].output.exists()
+
+
+class Scripted:
+    """A pool whose second part is lost once the first has failed."""
+
+    places, device, events = 2, "none", ()
+
+    def ready(self, place):
+        return True
+
+    def begin(self, place, task):
+        piece = task["piece"]
+        if piece["kind"] == "survey":
+            self.events = [Ended(place, {"state": "done", "cuts": [0, 3, 6], "fps": "25"})]
+        elif piece["number"] == 1:
+            failed = {"state": "failed", "error": "The sound is bad.", "hint": None}
+            self.events = [Ended(1 - place, failed), Lost(place, "is gone.")]
+
+    def wait(self, timeout_s):
+        events, self.events = self.events, ()
+        return events
+
+    def close(self):
+        pass
+
+
+def test_a_part_that_is_lost_when_its_job_has_failed_is_not_tried_again(make, tmp_path, caplog):
+    jobs = make(a="long")
+    report = run_batch(jobs, Scripted, tmp_path / "r.jsonl", split_over=60.0)
+    assert (report.failed, report.retried) == (1, 0)
+    assert report.failures[0]["error"] == "The sound is bad."
+    assert f"{jobs[0].output}: its worker is gone." in caplog.messages
+    assert "tried again" not in caplog.text
 
 
 def test_a_sound_that_changes_between_its_pieces_fails(make, run):

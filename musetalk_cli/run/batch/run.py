@@ -198,17 +198,17 @@ class _Batch:
         attempt = self._dispatch.at(event.place)
         given_up = self._dispatch.lose(event.place, time.monotonic())
         if given_up is not None:
-            tries = "its worker"
-            if given_up.number > 1:
-                tries = f"{given_up.number} workers were lost with it; the last one"
-            hint = "Where memory is short, take fewer --workers."
+            lost, hint = given_up.number, "Where memory is short, take fewer --workers."
+            tries = f"{lost} workers were lost with it; the last one" if lost > 1 else "its worker"
             self._come_to(event.place, given_up, inputs, failure(f"{tries} {event.reason}", hint))
         elif attempt is not None:
+            is_over = self._splits.has_failed(attempt.job)
             if attempt.piece is not None:
                 self._splits.lose(attempt)
                 self._wind_up(attempt, {})
-            self._sums.retried += 1
-            log.warning("%s: its worker %s It is tried again.", attempt.job.output, event.reason)
+            self._sums.retried += not is_over
+            again = "" if is_over else " It is tried again."
+            log.warning("%s: its worker %s%s", attempt.job.output, event.reason, again)
         else:
             log.warning("A worker without a job %s", event.reason)
 
