@@ -200,6 +200,16 @@ def test_workers_that_never_live_end_the_batch(make, run):
     assert sum(len(begun(job)) for job in jobs if job.audio.with_suffix(".begun").exists()) == MAX_LOSSES
 
 
+def test_a_worker_that_the_system_does_not_start_is_lost(make, tmp_path, caplog):
+    """For want of memory or of processes, say; what others make is kept."""
+    jobs = make(a="fine")
+    pool = lambda: LocalPool([Seat(None, 1)], [str(tmp_path / "no program")])  # noqa: E731
+    report = run_batch(jobs, pool, tmp_path / "r.jsonl", retry=AT_ONCE)
+    assert (report.failed, report.retried) == (1, 1)
+    assert "the last one could not be started: No such file or directory." in report.failures[0]["error"]
+    assert "its worker could not be started: No such file or directory. It is tried again." in caplog.text
+
+
 def test_what_a_worker_says_is_told_once_and_noise_is_passed_over(make, run, caplog):
     report = run(make(a="chat", b="chat", c="chat"))
     assert report.done == 3

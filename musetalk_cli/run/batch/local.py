@@ -66,6 +66,7 @@ class LocalPool:
         self._closed = threading.Event()
         self._workers: dict[int, _Process] = {}
         self._killed: list[tuple[_Process, Lost]] = []
+        self._unborn: list[Event] = []
         self.places = len(seats)
         gpus = len({seat.gpu for seat in seats if seat.gpu is not None})
         self.device = counted(gpus, "GPU") if gpus else f"CPU, {counted(seats[0].threads, 'thread')} each"
@@ -84,12 +85,16 @@ class LocalPool:
         if place not in self._workers:
             seat = self._seats[place]
             command = [*self._command, str(seat.threads)]
-            self._workers[place] = _Process(place, command, _environment(seat), self._tell)
+            try:
+                self._workers[place] = _Process(place, command, _environment(seat), self._tell)
+            except OSError as error:  # no memory for one more, or no process
+                self._unborn.append(Lost(place, f"could not be started: {error.strerror}."))
+                return
         self._workers[place].give(task)
 
     def wait(self, timeout_s: float) -> list[Event]:
         """What happened; a worker that is gone has its place free for another."""
-        events = list[Event]()
+        events, self._unborn = self._unborn, []
         # first, since it may take long, and what the others say meanwhile is heard in this turn
         while self._killed:
             worker, lost = self._killed.pop()
