@@ -9,8 +9,9 @@ Each stage is a graph of its own, so that its time can be told.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import torch
@@ -59,16 +60,22 @@ class Recorder:
 
     def _captured(self, graph: torch.cuda.CUDAGraph, work: Callable[[], Made]) -> Made:
         failures: list[Exception] = []
+        # what the work left on this stream becomes room for the graph
+        torch.cuda.synchronize(self._device)
+        torch.cuda.empty_cache()
         try:
-            # what other threads ask of the device meanwhile, like an upload, spoils no capture
-            with torch.cuda.graph(
-                graph, pool=self._pool, stream=self._aside, capture_error_mode="thread_local"
-            ):
+            # not `torch.cuda.graph`: that of older versions of PyTorch looks for garbage before each capture,
+            # through all that networks and libraries hold, which takes some tenths of a second
+            with _no_garbage_collected():
+                # what other threads ask of the device meanwhile, like an upload, spoils no capture
+                graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
                 try:
                     return work()
                 except Exception as error:
                     failures.append(error)
                     raise
+                finally:
+                    graph.capture_end()
         except Exception as error:
             self._end(graph)
             # the end of a capture that was spoilt fails too, and says only that something did before
@@ -89,6 +96,18 @@ class Recorder:
             if end is not None:
                 end(self._device.index or 0, self._pool)
                 torch._C._cuda_releasePool(self._device.index or 0, self._pool)  # noqa: SLF001
+
+
+@contextmanager
+def _no_garbage_collected() -> Iterator[None]:
+    """Have Python look for no garbage in a block: what it finds may ask something of the device."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 CaptureSteps = Callable[[Recorder, Tensor], CapturedSteps | None]

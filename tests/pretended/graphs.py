@@ -7,8 +7,6 @@
   on taking memory for its pool, until it is told not to.
 """
 
-import contextlib
-
 import torch
 
 POISON = 0xA5
@@ -119,15 +117,4 @@ def stands_in(gpu):
             self.tape.pool.tapes.remove(self.tape)
             self.tape.pool.release()
 
-    @contextlib.contextmanager
-    def graph(cuda_graph, pool=None, stream=None, capture_error_mode="global", **_):
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()
-        with contextlib.nullcontext() if stream is None else torch.cuda.stream(stream):
-            cuda_graph.capture_begin(pool, capture_error_mode)
-            try:
-                yield
-            finally:
-                cuda_graph.capture_end()
-
-    return {"CUDAGraph": Graph, "graph": graph, "graph_pool_handle": Pool}
+    return {"CUDAGraph": Graph, "graph_pool_handle": Pool}

@@ -1,5 +1,6 @@
 """The networks as CUDA graphs: the same frames in two launches, and memory that nobody reads too late."""
 
+import gc
 import threading
 from dataclasses import replace
 
@@ -55,6 +56,29 @@ def test_graphs_that_share_memory_leave_nothing_of_each_other(gpu):
     other.replay()
     assert set(first.cpu().tolist()) == {POISON}
     assert second.cpu().tolist() == [1, 3, 5, 7]
+
+
+def test_no_garbage_is_looked_for_while_a_graph_is_captured(gpu):
+    x = torch.arange(4.0, device=CUDA)
+    captured = []
+
+    def wasteful():
+        for _ in range(2 * gc.get_threshold()[0]):
+            cycle = []
+            cycle.append(cycle)
+        return doubled(x)
+
+    def note(phase, info):
+        captured.append(gpu.tape is not None)
+
+    gc.callbacks.append(note)
+    try:
+        Recorder(CUDA).capture(wasteful)
+    finally:
+        gc.callbacks.remove(note)
+    assert captured, "some is looked for before"
+    assert not any(captured)
+    assert gc.isenabled()
 
 
 def test_what_a_graph_reads_of_another_is_there(gpu):
