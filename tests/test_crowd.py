@@ -64,6 +64,21 @@ def test_silence_in_front_of_what_is_sent_ahead_is_not_waited_for():
     assert began[0.7] - began[0.0] < 0.1
 
 
+@pytest.mark.parametrize("chunk", [Fraction(1, 10), Fraction(1, 2)])
+def test_an_utterance_that_was_sent_with_the_one_before_passes_over_no_word(chunk):
+    """A pause between them may be cut short, as far as frames wait; what is said keeps its pace."""
+    pause = np.zeros((round(0.8 * RATE), 1), np.float32)
+    crowd = Crowd(chunk)
+    speaker = crowd.add(at_once(np.concatenate((SAID[:RATE], pause, SAID[RATE:])), BEGIN))
+    crowd.until(END)
+    for number in (0, 1):
+        spoken = [
+            at for at, frame in speaker.shown if (said := frame.request.utterance) and said.number == number
+        ]
+        assert len(spoken) > 25
+        assert np.diff(spoken).min() > 0.9 * PERIOD
+
+
 def test_who_rests_asks_for_few_turns_of_the_loop():
     """Each is a turn of all, so with one for every frame a turn would cost the square of the sessions."""
     crowd, turns, sessions = Crowd(Fraction(1, 5)), [], 10

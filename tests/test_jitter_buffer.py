@@ -77,6 +77,18 @@ def test_an_utterance_that_is_due_passes_over_the_silence_in_front_of_it():
     assert made.stalls == []
 
 
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_an_utterance_passes_over_no_word_unless_an_interrupt_cut_that_off(epoch):
+    made = Buffer()
+    made.add([make_frame(number, utterance=0 if number < 10 else None) for number in range(15)])
+    made.add([make_frame(15, utterance=1, epoch=epoch)])
+    made.buffer.close()
+    shown = [made.clock.now() for _ in made.buffer]
+    assert shown[-1] == pytest.approx(START if epoch else START + 10 * PERIOD)
+    if not epoch:
+        assert shown[:10] == pytest.approx([START + number * PERIOD for number in range(10)])
+
+
 def test_the_room_is_bounded_and_comes_back():
     made = Buffer(3, paced=False)
     frames = [make_frame(number) for number in range(5)]

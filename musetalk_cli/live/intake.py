@@ -32,7 +32,7 @@ A stream begins with silence where no sound came for so long.
 """
 SILENT_S = 0.25
 """A source that speaks as it goes, and sent nothing for so long, has fallen silent."""
-TOGETHER = 5
+TOGETHER = 3
 """Frames of silence that are planned at once at the least, where the device works for others: each turn that
 a stream asks for is one of all streams."""
 MOST_SILENT_S = 1

@@ -147,6 +147,8 @@ class PlayoutSchedule:
         self._latest = 0.0
         self._last: tuple[int, float] | None = None
         self._front = -math.inf
+        # when the last word is due, and in which epoch it was said
+        self._spoken = -math.inf, 0
 
     @property
     def reserve(self) -> float:
@@ -187,6 +189,8 @@ class PlayoutSchedule:
         late = 0.0 if number is not None else min(due.at - due.planned, self._most)
         self._last = index, due.at - late
         self._front = due.at
+        if number is not None:
+            self._spoken = due.at, frame.request.epoch
         return due
 
     def expected(self, index: int) -> float | None:
@@ -215,6 +219,11 @@ class PlayoutSchedule:
         by_clock = self.soonest(index)
         soonest = frame.request.ready if by_clock is None else max(frame.request.ready, by_clock)
         at = max(frame.composited, soonest + self.reserve)
+        spoken, epoch = self._spoken
+        if (
+            epoch == frame.request.epoch
+        ):  # it may pass over silence, and over no word but one that was cut off
+            at = max(at, spoken + self.period)
         self._soonest = soonest - pts
         self._latest = at - pts + self._most
         self._need = 0.0
