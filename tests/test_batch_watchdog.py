@@ -7,13 +7,13 @@ import pytest
 
 from musetalk_cli.errors import InputError
 from musetalk_cli.run.batch.speaker import Speaker
-from musetalk_cli.run.batch.watchdog import BEFORE_FIRST, HANG_S, Watchdog, parse_hang
+from musetalk_cli.run.batch.watchdog import HANG_S, WITHOUT_FRAMES, Watchdog, parse_hang
 
 
 def test_a_worker_that_makes_no_new_frame_hangs():
     dog = Watchdog(10)
     dog.begin(3, 100)
-    dog.advance(3, 1, 101)
+    dog.advance(3, 1, 99, 101)
     assert dog.take_hanging(111) == {}
     assert dog.take_hanging(111.1) == {3: "hung: nothing came from it for 10 s."}
     assert dog.take_hanging(1000) == {}, "it is told once"
@@ -23,12 +23,12 @@ def test_the_same_frames_again_are_no_progress_and_new_ones_are():
     dog = Watchdog(10)
     dog.begin(0, 0)
     for now in range(1, 9):
-        dog.advance(0, 5, now)
+        dog.advance(0, 5, 99, now)
     assert dog.take_hanging(11) == {}
     assert list(dog.take_hanging(11.5)) == [0]
     dog.begin(0, 20)
     for frames in range(1, 50):
-        dog.advance(0, frames, 20 + 9 * frames)
+        dog.advance(0, frames, 99, 20 + 9 * frames)
         assert dog.take_hanging(20 + 9 * frames + 9) == {}
 
 
@@ -36,9 +36,22 @@ def test_a_long_first_load_is_not_taken_for_hanging():
     """Nor are zero frames, which a run tells while it loads."""
     dog = Watchdog(10)
     dog.begin(0, 0)
-    dog.advance(0, 0, 1)
-    assert dog.take_hanging(10 * BEFORE_FIRST) == {}
-    assert dog.take_hanging(10 * BEFORE_FIRST + 1) == {0: "hung: nothing came from it for 60 s."}
+    dog.advance(0, 0, 99, 1)
+    assert dog.take_hanging(10 * WITHOUT_FRAMES) == {}
+    assert dog.take_hanging(10 * WITHOUT_FRAMES + 1) == {0: "hung: nothing came from it for 60 s."}
+
+
+def test_a_long_video_that_is_completed_is_not_taken_for_hanging():
+    """Its index is put in front, which writes all of it once more, and its digest reads it."""
+    dog = Watchdog(10)
+    dog.begin(0, 0)
+    dog.advance(0, 98, 99, 1)
+    assert list(dog.take_hanging(12)) == [0]
+    dog.begin(0, 20)
+    dog.advance(0, 98, 99, 21)
+    dog.advance(0, 99, 99, 22)
+    assert dog.take_hanging(22 + 60) == {}
+    assert dog.take_hanging(22 + 61) == {0: "hung: nothing came from it for 60 s."}
 
 
 def test_preparing_a_face_may_take_hours():
@@ -55,7 +68,7 @@ def test_who_has_no_job_does_not_hang():
     dog = Watchdog(10)
     dog.begin(0, 0)
     dog.end(0)
-    dog.advance(0, 3, 1)
+    dog.advance(0, 3, 99, 1)
     dog.prepares(0, 1)
     assert dog.take_hanging(1e9) == {}
     dog.begin(1, 0)

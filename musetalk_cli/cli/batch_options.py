@@ -59,7 +59,7 @@ HangAfter = Annotated[
         "--hang-after",
         metavar="off|SECONDS",
         help="End a worker that has made no frame for so long, and try its job once more; before its first "
-        "frame it has six times as long.",
+        "frame and after its last it has six times as long.",
         show_default="600",
     ),
 ]

@@ -171,7 +171,7 @@ class _Batch:
     def _take(self, event: Event) -> None:
         if isinstance(event, Advanced):
             self._shares[event.place] = event.frames / max(1, event.total)
-            self._watchdog.advance(event.place, event.frames, time.monotonic())
+            self._watchdog.advance(event.place, event.frames, event.total, time.monotonic())
         elif isinstance(event, Prepares):
             self._watchdog.prepares(event.place, time.monotonic())
         elif isinstance(event, Said):

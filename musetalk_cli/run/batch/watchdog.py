@@ -10,8 +10,9 @@ from musetalk_cli.timeline import parse_seconds
 
 HANG_S = 600.0
 """Seconds without a new frame after which a worker hangs, where nobody says another number."""
-BEFORE_FIRST = 6
-"""As many times longer it may take to its first frame: networks and an avatar are loaded before it."""
+WITHOUT_FRAMES = 6
+"""As many times longer it may take to its first frame, and from its last one on: before them networks and an
+avatar are loaded, and after them the video is completed and read."""
 HANG_RANGE = (1, 86_400)
 
 
@@ -37,10 +38,17 @@ def parse_hang(text: str | None) -> float:
 
 @dataclass(slots=True)
 class _Watched:
-    """What is known of a worker that has a job: when it was last heard of, and how far it was."""
+    """What is known of a worker that has a job: when it was last heard of, and how far it was.
+
+    Attributes:
+        heard_at: When.
+        frames: Frames it has made.
+        in_frames: It has made some, and not all.
+    """
 
     heard_at: float
     frames: int = 0
+    in_frames: bool = False
 
 
 class Watchdog:
@@ -58,11 +66,11 @@ class Watchdog:
         """The worker of a place was given a job."""
         self._watched[place] = _Watched(now)
 
-    def advance(self, place: int, frames: int, now: float) -> None:
-        """It has made so many frames; the same number again is no progress."""
+    def advance(self, place: int, frames: int, total: int, now: float) -> None:
+        """It has made so many frames of all; the same number again is no progress."""
         watched = self._watched.get(place)
         if watched is not None and frames > watched.frames:
-            watched.frames, watched.heard_at = frames, now
+            watched.frames, watched.heard_at, watched.in_frames = frames, now, frames < total
 
     def prepares(self, place: int, now: float) -> None:
         """It does what no frame is made of yet."""
@@ -82,4 +90,4 @@ class Watchdog:
         return {place: f"hung: nothing came from it for {limits[place]:g} s." for place in hanging}
 
     def _limit_s(self, watched: _Watched) -> float:
-        return self._hang_s if watched.frames else self._hang_s * BEFORE_FIRST
+        return self._hang_s if watched.in_frames else self._hang_s * WITHOUT_FRAMES
