@@ -246,3 +246,17 @@ def test_what_somebody_removes_meanwhile_is_gone_and_nothing_to_tell(cache, put,
     trim(cache, 150 * KIB)
     assert there(cache) == ["b"]
     assert caplog.messages == []
+
+
+def test_two_programs_may_remove_everything_at_once(cache, put, monkeypatch):
+    put("a")
+    put("b")
+    real = caching.remove_avatar
+
+    def both(folder, name):
+        real(folder, name)
+        shutil.rmtree(cache / "b", ignore_errors=True)
+
+    monkeypatch.setattr(caching, "remove_avatar", both)
+    assert remove_all(cache) == (["a", "b"], [])
+    assert list(cache.iterdir()) == []

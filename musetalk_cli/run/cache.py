@@ -182,7 +182,7 @@ def remove_all(cache: Path) -> tuple[list[str], list[str]]:
         OutputError: Something in it cannot be removed.
     """
     names = sorted(entry.name for entry in entries(cache))
-    gone = [name for name in names if remove(cache, name)]
+    gone = [name for name in names if not _is_there(cache, name) or remove(cache, name)]
     _remove_lone_locks(cache)
     return gone, [name for name in names if name not in gone]
 
