@@ -192,8 +192,7 @@ class Engine:
         grid = HopGrid(timeline.wait + 1 / fps if options.live else hop, hop)
         planner = HopPlanner(timeline, options.silence, grid, restarts=options.live)
         hearing = Hearing(timeline, features, planner, sample_rate, channels)
-        company = FREE_FRAMES * self.batch_sizes[-1]
-        session = Session(avatar, hearing, timeline, stream, options, company)
+        session = Session(avatar, hearing, timeline, stream, options, FREE_FRAMES * self.batch_sizes[-1])
         # in this order: a session that takes part may be stepped at once, and no step is to copy an avatar
         with told():
             self.images.hold(avatar)
@@ -205,6 +204,11 @@ class Engine:
         if self._scheduler.remove(session):
             self.images.release(session.avatar)
 
+    def end(self) -> None:
+        """Free what the device holds of graphs and copies, before Python finds that nobody needs them."""
+        self.faces.forget()
+        self.repair.forget()
+
     @torch.inference_mode()
     def warm_up(self, avatar: Avatar) -> None:
         """Do what a stream will do, so that its first chunk is like the others, and measure what it needs.
@@ -215,12 +219,10 @@ class Engine:
             ModelError: The networks make no face of this avatar.
             DeviceError: There is no memory for the smallest batch, or the device has failed.
         """
-        begun, sizes = self.stats.clock.now(), self.batch_sizes
+        clock, sizes, begun = self.stats.clock, self.batch_sizes, self.stats.clock.now()
         if self._on_cuda:
             log.log(PROGRESS, "Warming up with batches of %s frames.", ", ".join(map(str, sizes)))
-        rehearsal = Rehearsal(
-            self.bundle, self._encode, self.faces, self.images, self.repair, self.stats.clock
-        )
+        rehearsal = Rehearsal(self.bundle, self._encode, self.faces, self.images, self.repair, clock)
         graphs = self.job.graphs and self._on_cuda
         # of a chunk, and of what its first frames need before it and its last ones wait for
         rows = ceil_div(self.job.chunk * ROWS_PER_SECOND, 1) + 2 * ROWS_PER_FRAME
@@ -241,7 +243,7 @@ class Engine:
             )
         self.stats.clear()
         self.faces.filling = Filling()
-        self.warm_up_s = self.stats.clock.now() - begun
+        self.warm_up_s = clock.now() - begun
         if self._on_cuda:
             log.log(PROGRESS, "Warmed up in %.1f s.", self.warm_up_s)
 

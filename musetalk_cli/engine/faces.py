@@ -69,6 +69,11 @@ class FaceMaker:
         # larger ones hold the memory that lacks
         self._graphed = {size: graphed for size, graphed in self._graphed.items() if size in self.sizes}
 
+    def forget(self) -> None:
+        """Let go of the graphs and their memory, and capture none any more."""
+        self._later = None
+        self._graphed.clear()
+
     def halve(self, error: torch.OutOfMemoryError) -> None:
         """Make batches of half the size from now on, once.
 

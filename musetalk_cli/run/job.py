@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from fractions import Fraction
 
@@ -120,7 +120,7 @@ def run_job(
     Raises:
         MuseTalkError: Something named in its message cannot be used.
     """
-    with closing(source):
+    with closing(source), ExitStack() as at_end:
         kept = kept or Kept()
         avatar = kept.avatar(run, avatar_name)
         if not rests:
@@ -128,6 +128,8 @@ def run_job(
         # all or nothing is not interrupted, and without that nothing rests where every frame is made
         idle = None if policy.all_or_nothing and job.silence is None else find_idle(run, job, avatar)
         engine = make_engine(kept.bundle(run), job, clock, trace, live=policy.speaks_live)
+        # the next job of a batch finds the memory free
+        at_end.callback(engine.end)
         if not policy.all_or_nothing:
             # everything is done once before the sound starts, so that the first chunk is like the others
             engine.warm_up(avatar)

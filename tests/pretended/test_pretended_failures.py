@@ -1,6 +1,8 @@
 """What becomes of a run whose device makes what is no number, or fails for good."""
 
+import gc
 import json
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from lives import speech, write_sound
 
 from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import DataFolder, RunConfig
+from musetalk_cli.engine.graphs import Recorder
 from musetalk_cli.engine.repair import KEPT_BATCHES
 from musetalk_cli.errors import DeviceError, DeviceLostError
 from musetalk_cli.nets.generator import Generator
@@ -189,3 +192,28 @@ def test_a_recording_leaves_nothing_when_the_device_fails_for_good(gpu, speaking
     assert "Traceback" not in err
     assert "The device has failed: CUDA error: an illegal memory" in " ".join(err.split())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.wav", "whole.mp4"]
+
+
+# -- what a job leaves behind ------------------------------------------------------------------------------
+
+
+def test_no_graph_of_a_job_holds_memory_beside_those_of_the_next(gpu, speaking, tmp_path, monkeypatch):
+    """Though nobody looks for garbage between them."""
+    monkeypatch.setattr("musetalk_cli.engine.faces.CAPTURED_AFTER", 1)
+    made, capture = [], Recorder.capture
+
+    def noted(recorder, work):
+        graph, given = capture(recorder, work)
+        made.append(weakref.ref(graph))
+        return graph, given
+
+    monkeypatch.setattr(Recorder, "capture", noted)
+    gc.collect()
+    gc.disable()
+    try:
+        code, _, err = speaking("generate", "--batch-size", "4", "--output", tmp_path / "out.mp4")
+        assert code == 0, err
+        assert made
+        assert [graph() for graph in made] == [None] * len(made)
+    finally:
+        gc.enable()
