@@ -76,15 +76,18 @@ class Uploads:
         target = torch.empty(size, dtype=torch.uint8, device=self._device)
         # work that was given to the device before may still read what the memory held
         stream.wait_stream(torch.cuda.current_stream(self._device))
-        for number, begin in enumerate(range(0, size, self._staged)):
-            buffer, event = self._slot(number % 2)
-            piece = buffer[: size - begin]
-            _fill(piece.numpy(), begin, arrays, places)
-            with torch.cuda.stream(stream):
-                target[begin : begin + len(piece)].copy_(piece, non_blocking=True)
-                event.record(stream)
-        for event in self._events:
-            event.synchronize()
+        try:
+            for number, begin in enumerate(range(0, size, self._staged)):
+                buffer, event = self._slot(number % 2)
+                piece = buffer[: size - begin]
+                _fill(piece.numpy(), begin, arrays, places)
+                with torch.cuda.stream(stream):
+                    target[begin : begin + len(piece)].copy_(piece, non_blocking=True)
+                    event.record(stream)
+        finally:
+            # also where one failed: the memory may be another's as soon as this returns
+            for event in self._events:
+                event.synchronize()
         return target
 
     def _slot(self, number: int) -> tuple[Tensor, torch.cuda.Event]:

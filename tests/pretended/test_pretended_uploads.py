@@ -45,6 +45,22 @@ def test_arrays_lie_in_one_allocation_at_their_places(gpu, device, staged):
         assert host[at : at + array.nbytes].tobytes() == np.ascontiguousarray(array).tobytes()
 
 
+def test_an_upload_that_fails_leaves_no_copy_on_its_way_to_memory_that_is_free_again(gpu, monkeypatch):
+    pin, pinned = gpu.pin, []
+
+    def once(tensor):
+        if pinned:
+            raise RuntimeError("CUDA error: out of memory")
+        pinned.append(tensor)
+        return pin(tensor)
+
+    monkeypatch.setattr(gpu, "pin", once)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        Uploads(CUDA, 1000).pack(arrays())
+    assert pinned
+    assert all(gpu.has_passed(mark) for mark in gpu.marks())
+
+
 def test_two_pinned_buffers_of_bounded_size_serve_any_number_of_bytes(gpu, monkeypatch):
     sizes = []
     pin = gpu.pin
