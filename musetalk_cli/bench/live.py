@@ -70,6 +70,7 @@ def bench_live(
         notice(f"speaking {options.seconds:g} s in chunks of {float(chunk):g} s")
         engine = make_engine(bundle, dataclasses.replace(job, chunk=chunk), clock, live=True)
         reports.append(_speak(engine, avatar, options.seconds, handle))
+        engine.end()
     return LiveResult(reports, bundle.random)
 
 

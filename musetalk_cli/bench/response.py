@@ -139,6 +139,7 @@ def bench_response(
         seconds = float(engine.job.chunk)
         notice(f"{_what(script, sending)}, in chunks of {seconds:g} s, {script.end_s:.0f} s")
         runs.append(speak_script(engine, avatar, script, sending, handle))
+        engine.end()
     return ResponseResult(runs, options.pause_s, bundle.random, ideal=False)
 
 

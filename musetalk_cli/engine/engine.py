@@ -208,6 +208,8 @@ class Engine:
         """Free what the device holds of graphs and copies, before Python finds that nobody needs them."""
         self.faces.forget()
         self.repair.forget()
+        if isinstance(self._encode, AudioEncoder):
+            self._encode.forget()
 
     @torch.inference_mode()
     def warm_up(self, avatar: Avatar) -> None:
@@ -234,8 +236,7 @@ class Engine:
                 )
             finally:
                 self.images.release(avatar)
-        most = max(self.costs.batches)
-        if most < sizes[-1]:
+        if (most := max(self.costs.batches)) < sizes[-1]:
             self.faces.limit(most)
             self._scheduler.take_sizes(self.faces.sizes)
             log.warning(
@@ -275,8 +276,7 @@ class Engine:
             with alone(due):
                 hops.append((due, due.advance(now)))
         self._encode_hops(hops)
-        batch = self._scheduler.take_batch()
-        if batch:
+        if batch := self._scheduler.take_batch():
             self._flights.start(batch)
             self._scheduler.take_sizes(self.faces.sizes)
         landed += self._flights.land_passed()

@@ -113,6 +113,10 @@ class AudioEncoder:
         """Numbers of windows and their lengths, in rows, for which there are CUDA graphs; ascending."""
         return tuple(sorted(self._graphed))
 
+    def forget(self) -> None:
+        """Let go of the graphs and their memory."""
+        self._graphed.clear()
+
     @torch.inference_mode()
     def capture(self, record: Record, request: EncodeRequest, windows: int) -> None:
         """Capture a graph for windows that come together; it serves all that need as many rows or fewer.
