@@ -404,6 +404,7 @@ def arguments(models, avatars_dir, tmp_path):
     return [*given, "--model", models, "--avatars-dir", avatars_dir, "--sharpen", "off"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["here", pytest.param("processes", marks=pytest.mark.slow)])
 def test_the_command_makes_what_it_can_and_says_what_it_cannot(
     musetalk, arguments, tmp_path, monkeypatch, workers

@@ -254,6 +254,7 @@ def test_parts_have_equal_work_where_nothing_is_silent(tmp_path):
     assert cuts.tolist() == [67, 67, 66]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("silence", [SilenceLevel(), pytest.param(None, marks=pytest.mark.slow)])
 def test_a_shared_sound_gives_the_same_frames_time_stamps_and_sound(
     make, sound, tmp_path, monkeypatch, silence

@@ -41,6 +41,7 @@ def full_size():
     return without_numbers(build())
 
 
+@pytest.mark.slow
 def test_a_cpu_counts_all_800_gflop_of_a_frame():
     """On a CPU that computes nothing, but takes the operators that a CPU takes, its attention among them."""
     with modules.quiet(), FakeTensorMode(), torch.inference_mode():

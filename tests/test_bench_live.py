@@ -25,6 +25,7 @@ def small(models):
     return ["bench", "realtime", "--model", models, *SMALL.split()]
 
 
+@pytest.mark.slow
 def test_a_run_for_each_chunk_is_measured_and_shown(musetalk, small, tmp_path):
     path = tmp_path / "live.json"
     code, out, err = musetalk(*small, "--seconds", 1, "--chunk", "0.2,0.5", "--json", path)

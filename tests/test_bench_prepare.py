@@ -90,6 +90,7 @@ def test_the_clip_goes_back_and_forth_and_shows_a_face(clip, tmp_path):
         write_clip(tmp_path / "small.mp4", 2, (64, 32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "parse", [pytest.param(None, marks=pytest.mark.slow), labels], ids=["outline", "parsed"]
 )

@@ -193,6 +193,7 @@ def test_an_utterance_is_sent_over_tcp_and_its_answer_measured(musetalk, small, 
         assert words in out
 
 
+@pytest.mark.slow
 def test_the_floor_of_the_design_needs_no_model(musetalk, nothing_embedded):
     arguments = ["--ideal", "--utterances", 2, "--chunk", "0.1,0.2", "--pause", 1]
     code, out, err = musetalk("bench", "response", *arguments)

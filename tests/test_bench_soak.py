@@ -48,6 +48,7 @@ def test_all_speak_to_their_end_and_their_frames_are_counted(musetalk, models, t
     assert f"sessions: 3, for 1 s in chunks of 0.2 s; this machine sustains {sustained}" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sustained", "opened"), [(2, 2), pytest.param(1000, 64, marks=pytest.mark.slow)])
 def test_as_many_speak_as_the_machine_sustains(soak, monkeypatch, sustained, opened):
     monkeypatch.setattr("musetalk_cli.bench.soak.sessions_of", lambda *_: sustained)
@@ -56,6 +57,7 @@ def test_as_many_speak_as_the_machine_sustains(soak, monkeypatch, sustained, ope
     assert result.frames == 5 * opened
 
 
+@pytest.mark.slow
 def test_a_machine_that_sustains_none_says_so_and_measures_what_is_asked_for(soak, monkeypatch):
     monkeypatch.setattr("musetalk_cli.bench.soak.sessions_of", lambda *_: 0)
     with pytest.raises(

@@ -58,6 +58,7 @@ def measured(musetalk, models, tmp_path):
     return call
 
 
+@pytest.mark.slow
 def test_bench_measures_every_stage_and_the_whole(result):
     figures = result.as_json()
     assert "comparison" not in figures

@@ -121,6 +121,7 @@ def test_a_film_becomes_an_avatar_that_speaks(prepare, run, clip, models, golden
         assert not changed.any()
 
 
+@pytest.mark.slow
 def test_smoothing_is_the_default_and_told(prepare, run, clip, models, tmp_path):
     prepare(clip, tmp_path, models)
     jitter = load_meta(tmp_path, "a").report["jitter_px"]
@@ -148,6 +149,7 @@ def test_a_middle_without_a_face_is_shown_as_it_is(prepare, run, models, golden,
         assert same == (not there[number]), number
 
 
+@pytest.mark.slow
 def test_landmarks_can_be_saved_and_given_back(prepare, clip, models, tmp_path):
     file = tmp_path / "points.json"
     prepare(clip, tmp_path, models, *SOME, "--save-landmarks", file)
@@ -211,6 +213,7 @@ def test_the_rough_fallback_is_announced_and_sees_no_mouth(prepare, pair, parser
     assert meta.report["profile_share"] is meta.report["occluded_share"] is None
 
 
+@pytest.mark.slow
 def test_the_parser_is_taken_where_it_is_there(prepare, clip, models, parser_models, tmp_path):
     points = tmp_path / "points.json"
     prepare(clip, tmp_path, models, "--save-landmarks", points, "--max-frames", 3)
@@ -343,6 +346,7 @@ def test_a_preview_in_the_folder_that_is_replaced_is_refused(prepare, clip, mode
     assert "is in the folder of the avatar" in " ".join(err.split())
 
 
+@pytest.mark.slow
 def test_an_idle_clip_goes_along(prepare, clip, models, tmp_path):
     idle = film(tmp_path / "idle.avi", [disc_frame(90 + n) for n in range(10)], fps=50)
     _, err = prepare(clip, tmp_path, models, *FEW, "--idle", idle)
@@ -358,6 +362,7 @@ def test_an_idle_clip_goes_along(prepare, clip, models, tmp_path):
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.slow
 def test_an_idle_clip_of_a_rate_that_cannot_be_had_is_refused_before_the_work(
     prepare, models, clip, tmp_path
 ):
@@ -370,6 +375,7 @@ def test_an_idle_clip_of_a_rate_that_cannot_be_had_is_refused_before_the_work(
     assert load_meta(tmp_path / "avatars", "a").idle_frames == 6
 
 
+@pytest.mark.slow
 def test_the_first_frames_are_as_exact_as_the_others(prepare, models, tmp_path):
     """A small face is seen badly in the whole frame; it is looked at again from near."""
     centres = [(500 + number, 400 + number % 2) for number in range(12)]
@@ -399,6 +405,7 @@ def test_the_rough_landmarks_come_back_as_they_were(prepare, models, tmp_path):
     assert other.report["profile_share"] is None
 
 
+@pytest.mark.slow
 def test_v1_has_the_mask_it_was_trained_with(prepare, parser_models, models, clip, tmp_path):
     old = tmp_path / "old"
     shutil.copytree(parser_models, old)

@@ -139,6 +139,7 @@ def test_a_terminal_is_no_sound(musetalk, job, monkeypatch):
     assert_one_sentence(err, "standard input is a terminal")
 
 
+@pytest.mark.slow
 def test_a_microphone_is_recorded_until_it_is_unplugged(musetalk, job, monkeypatch, tmp_path):
     """The default one, since none is named; everything it gave is made before the run ends."""
     card = PlayingDevice(lambda rate: speech(1.5, rate), lambda stream: stream.unplug())
@@ -157,6 +158,7 @@ def test_a_microphone_is_recorded_until_it_is_unplugged(musetalk, job, monkeypat
     assert alike > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "device", "rate"),
     [pytest.param(["--mic"], 1, 48_000, marks=pytest.mark.slow), (["--mic", "pro"], 3, 16_000)],
@@ -211,6 +213,7 @@ def test_a_client_is_heard_and_the_face_rests_after_it(musetalk, job, control, w
     assert level(recording.sound[-8000:]) < -80
 
 
+@pytest.mark.slow
 def test_sound_on_stdin_is_in_the_file_as_it_was(musetalk, job, stdin, tmp_path):
     """44.1 kHz stereo in blocks that cut samples and channels."""
     rate = 44_100
@@ -258,6 +261,7 @@ def test_standard_output_is_a_video_and_nothing_else(musetalk, job, tmp_path):
     assert_together(read_back(tmp_path / "out.mp4"), 15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_file", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_reader_that_goes_away_ends_only_its_own_output(musetalk, job, tmp_path, with_file):
     sound = write_sound(tmp_path / "in.wav", speech(2))
@@ -438,6 +442,7 @@ def slow(monkeypatch):
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when_late", [pytest.param("wait", marks=pytest.mark.slow), "drop"])
 def test_a_slow_model_drops_frames_or_waits_and_keeps_every_place(musetalk, job, slow, tmp_path, when_late):
     sound = write_sound(tmp_path / "in.wav", speech(2))
@@ -458,6 +463,7 @@ def test_a_slow_model_drops_frames_or_waits_and_keeps_every_place(musetalk, job,
         assert 0 <= warm_up <= 1 + TRIALS
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_sentence_and_what_was_written_is_playable(musetalk, job, tmp_path):
     sound = write_sound(tmp_path / "in.wav", speech(6))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

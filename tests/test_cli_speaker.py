@@ -109,6 +109,7 @@ def test_the_sound_of_a_file_is_heard_with_its_pictures(musetalk, job, card, win
     assert "no output" not in err
 
 
+@pytest.mark.slow
 def test_without_an_output_window_and_loudspeaker_are_taken(musetalk, job, card, window, tmp_path):
     sound = write_sound(tmp_path / "in.wav", speech(0.6))
     code, out, err = musetalk("realtime", *job, "--audio", sound)
@@ -119,6 +120,7 @@ def test_without_an_output_window_and_loudspeaker_are_taken(musetalk, job, card,
     assert re.search(r"sound lost 0\.00 s, broken off \d+ times", out)
 
 
+@pytest.mark.slow
 def test_a_microphone_is_not_played_unless_that_is_asked_for(musetalk, job, card, window):
     code, _, err = musetalk("realtime", *job)
     assert code == 1
@@ -162,6 +164,7 @@ def test_without_sounddevice_a_sentence_says_what_to_install(musetalk, job, tmp_
     )
 
 
+@pytest.mark.slow
 def test_a_loudspeaker_that_goes_away_leaves_the_file_complete(musetalk, job, card, watched, tmp_path):
     sound = write_sound(tmp_path / "in.wav", speech(2))
     watched.when = lambda now: now.frames >= 15

@@ -159,6 +159,7 @@ def test_the_first_frame_of_silence_is_shut_at_any_rate(still_face, trained, fps
     assert still_face.openings(quiet, fps, "published")[0] > 0.4 * trained.max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fps", [10, pytest.param(50, marks=pytest.mark.slow)])
 def test_the_lips_are_in_time_at_any_rate(still_face, words, trained, fps):
     """The shift at which the opening fits that at 25 fps best is below 20 ms."""

@@ -102,6 +102,7 @@ def test_a_stream_whose_sink_stands_still_holds_up_nobody(tiny_bundle, policy, p
     assert is_whole(stuck, HELD_UP)
 
 
+@pytest.mark.slow
 def test_while_one_stands_still_each_keeps_the_times_of_its_own_schedule(tiny_bundle):
     """On clocks of their own, that only their own presentation moves."""
     house, stuck = House(tiny_bundle), Gated()

@@ -53,7 +53,8 @@ def named(lines):
 def with_repetitions_slow(lines):
     """A line with no command, place in a pipe or kind of output but those of lines before it is slow.
 
-    So is one of another page than the README whose commands were called before. Options are tested elsewhere.
+    So is one of another page than the README whose commands were called before, and one that measures. Options are
+    tested elsewhere.
     """
     known, called, cases = set(), set(), []
     for line in lines:
@@ -67,8 +68,9 @@ def with_repetitions_slow(lines):
         }
         known |= found
         called |= {kind[2:-1] for kind in found}
-        ours = line.text.startswith("musetalk ")
-        cases.append(pytest.param(line, id=line.place, marks=[pytest.mark.slow] if ours and not new else []))
+        ours, measures = line.text.startswith("musetalk "), line.text.startswith("musetalk bench")
+        is_slow = measures or (ours and not new)
+        cases.append(pytest.param(line, id=line.place, marks=[pytest.mark.slow] if is_slow else []))
     return cases
 
 

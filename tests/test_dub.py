@@ -150,6 +150,7 @@ def test_the_cache_is_listed_and_cleared(prepared, musetalk, cache):
     assert "NAME is missing" in err
 
 
+@pytest.mark.slow
 def test_after_a_preparation_the_cache_is_within_its_limit(generate, cache, tmp_path, monkeypatch):
     """What was prepared for this very run stays, however small the limit is."""
     monkeypatch.setenv("MUSETALK_CACHE", "1M")
@@ -193,6 +194,7 @@ def test_two_who_want_the_same_prepare_it_once(models, clip, monkeypatch):
     assert len(set(found)) == 1
 
 
+@pytest.mark.slow
 def test_a_worker_tells_that_it_prepares_a_face_and_that_it_waits_for_one(
     models, clip, tmp_path, monkeypatch
 ):
@@ -225,6 +227,7 @@ def test_a_worker_tells_that_it_prepares_a_face_and_that_it_waits_for_one(
     assert len(waited) == 2
 
 
+@pytest.mark.slow
 def test_a_batch_takes_sources(musetalk, models, clip, tmp_path, cache, monkeypatch):
     run_batches_here(monkeypatch)
     for name in "ab":
@@ -241,6 +244,7 @@ def test_a_batch_takes_sources(musetalk, models, clip, tmp_path, cache, monkeypa
     assert musetalk(*arguments, "--sharpen", "off", "--resume", "--dry-run")[1].count("skip") == 2
 
 
+@pytest.mark.slow
 def test_workers_share_a_long_sound_for_a_source(models, clip, tmp_path, cache, monkeypatch):
     """The clip plays through the cut as it does without one, at its own rate."""
     sound = write_sound(tmp_path / "a.wav", speech(3.9))

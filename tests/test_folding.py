@@ -151,6 +151,7 @@ def test_in_half_the_timestep_is_rounded_once():
             assert torch.equal(bias, exact.get_parameter(name).half())
 
 
+@pytest.mark.slow
 def test_a_generator_made_exact_folds_in_fp32(golden_bundle, golden_avatar):
     half = {name: copy.deepcopy(getattr(golden_bundle, name)).half() for name in ("unet", "vae")}
     wide = {name: copy.deepcopy(network).float() for name, network in half.items()}

@@ -135,6 +135,7 @@ def test_a_page_of_nothing_says_so():
     xml.etree.ElementTree.fromstring(picture)
 
 
+@pytest.mark.slow
 def test_without_a_gpu_one_sentence_and_1(tmp_path):
     done = subprocess.run(
         [sys.executable, ROOT / "benchmarks/gpu/report.py", "--out", tmp_path], capture_output=True, text=True

@@ -178,6 +178,7 @@ def test_what_was_recorded_before_an_encoder_is_killed_is_playable(tmp_path, sta
     check_playable(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "suffix", [".mp4", *(pytest.param(kind, marks=pytest.mark.slow) for kind in (".mkv", ".mov", ".webm"))]
 )

@@ -209,6 +209,7 @@ def test_the_delay_is_held_during_an_utterance(grey_bundle, send):
         assert max(delays) - min(delays) < 0.005
 
 
+@pytest.mark.slow
 def test_what_computing_needs_is_waited_for_from_the_second_utterance_on(grey_bundle):
     """60 ms for a hop and 25 ms for a frame: less than there is, and at first all at once."""
     blocks, _, end = utterances(burst, count=8, seconds=3)
@@ -277,6 +278,7 @@ def test_frames_without_their_look_ahead_are_counted(grey_bundle):
     assert {last, last - 1, last - 2} <= set(short)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(1, 6000), min_size=1, max_size=8), st.floats(0, 0.03))
 def test_what_a_frame_hears_does_not_depend_on_how_its_sound_was_cut(grey_bundle, sizes, spread):
@@ -324,6 +326,7 @@ def test_an_interrupt_at_any_phase_is_seen_within_two_frames_and_leaves_the_next
     assert np.array_equal(after[-len(second) :], second[:, 0])
 
 
+@pytest.mark.slow
 def test_a_device_that_becomes_slow_holds_frames_and_is_on_time_again(grey_bundle):
     """Half the speed that is needed, in an utterance: the delay grows only so far, and goes again."""
     slow = lambda now: 0.08 if 1.5 < now < 4 else 0.01  # noqa: E731
@@ -338,6 +341,7 @@ def test_a_device_that_becomes_slow_holds_frames_and_is_on_time_again(grey_bundl
     assert live.responses()[-1] <= normal.responses()[-1] + SOON
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ppm", [-200, pytest.param(200, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("hours", [0.1, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_source_whose_clock_is_off_is_followed(grey_bundle, ppm, hours):
@@ -373,6 +377,7 @@ def test_a_source_whose_clock_is_off_is_followed(grey_bundle, ppm, hours):
     assert live.live.deepest <= 5 + 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hours", [0.02, pytest.param(1, marks=pytest.mark.slow)])
 def test_sound_and_picture_stay_together_over_bursts_pauses_and_interrupts(grey_bundle, hours):
     """Whatever comes: every frame once, at its own sound to the sample, and nothing piles up."""

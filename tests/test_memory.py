@@ -112,6 +112,7 @@ def test_deflated_weights_are_refused_before_they_are_inflated(tmp_path, name):
         open_torch(path, ModelError)
 
 
+@pytest.mark.slow
 def test_a_description_of_many_megabytes_is_not_read(avatars_dir, tmp_path):
     avatar = Path(shutil.copytree(avatars_dir / "synthetic", tmp_path / "a"))
     small = measured("avatars", "list", "--avatars-dir", tmp_path)[2]

@@ -247,6 +247,7 @@ def test_labels_that_masks_do_not_need_may_be_missing(folder):
     np.testing.assert_array_equal(FaceParser(folder, CPU)(CROPS), labels_of(scores(folder, CROPS), some))
 
 
+@pytest.mark.slow
 def test_crops_together_are_what_they_are_alone(published):
     crops = [picture(height, width, height) for height, width in ((512, 512), (90, 333), (700, 64), (1, 1))]
     parser = FaceParser(published, CPU)

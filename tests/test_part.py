@@ -184,6 +184,7 @@ class Lecture(Recording):
             yield from super().__iter__()
 
 
+@pytest.mark.slow
 def test_a_part_holds_no_more_of_what_is_before_it_than_a_window(tiny_bundle, avatar, sound):
     """Three minutes are 32 MB of samples, and a window of 3 s is half of one."""
     source, sink = Lecture(sound, 3), Kept()

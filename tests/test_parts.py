@@ -44,9 +44,9 @@ def packets_of_sound(path):
     ("suffix", "fps", "cuts"),
     [
         (".mp4", Fraction(25), (0, 16, 50, 51 + 16, COUNT)),
-        (".mp4", Fraction(2997, 100), (0, 47, COUNT)),
-        (".mov", Fraction(30_000, 1001), (0, 33, 66, COUNT)),
-        (".mkv", Fraction(24), (0, 33, COUNT)),
+        pytest.param(".mp4", Fraction(2997, 100), (0, 47, COUNT), marks=pytest.mark.slow),
+        pytest.param(".mov", Fraction(30_000, 1001), (0, 33, 66, COUNT), marks=pytest.mark.slow),
+        pytest.param(".mkv", Fraction(24), (0, 33, COUNT), marks=pytest.mark.slow),
         (".webm", Fraction(30_000, 1001), (0, 33, COUNT)),
     ],
 )

@@ -79,6 +79,7 @@ def test_a_player_watches_by_whep_hears_a_file_and_leaves(served):
     play(scenario)
 
 
+@pytest.mark.slow
 def test_a_browser_brings_its_microphone_and_comes_back_to_its_session(served):
     said = speech(20, RATE, seed=4)
 

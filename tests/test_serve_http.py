@@ -293,6 +293,7 @@ def test_a_service_that_ends_takes_no_session_and_lets_those_that_speak_finish(c
         assert not draining.is_alive()
 
 
+@pytest.mark.slow
 def test_what_a_program_sent_before_the_end_of_the_service_is_shown_though_it_waits_for_room(coloured_run):
     """Half a second is taken ahead here, and one second more waits in front of that."""
     job = replace(JOB, ahead=Fraction(1, 2))

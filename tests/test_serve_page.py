@@ -210,6 +210,7 @@ def test_a_refusal_is_shown_in_the_words_of_the_service(visit, coloured_run):
         assert here.page.locator("#connect:enabled").is_visible()
 
 
+@pytest.mark.slow
 def test_the_token_is_asked_for_until_it_is_right(visit, coloured_run):
     with serving(coloured_run, JOB, token="a-long-secret-word") as client:
         here = visit(client.url)

@@ -306,6 +306,7 @@ def test_who_sends_nothing_but_garbage_is_sent_away(served):
                 program.next()
 
 
+@pytest.mark.slow
 def test_the_smallest_messages_are_bounded_too():
     """A session that has no room, and a client that sends ends of segments, or nothing, without an end."""
     session = SimpleNamespace(stream=SimpleNamespace(channels=1, sample_rate=RATE))

@@ -111,6 +111,7 @@ def test_a_late_start_is_not_decoded_from_the_beginning(clips, suffix, monkeypat
     assert ("-ss" in commands[-1]) == (suffix != "avi")
 
 
+@pytest.mark.slow
 def test_where_a_stream_cannot_be_entered_in_its_middle(tmp_path):
     open_groups = ("-x264-params", "open-gop=1:keyint=400:min-keyint=200:scenecut=0:bframes=4")
     clip = numbered(tmp_path / "open.mp4", 25, 1500, *open_groups)
@@ -134,6 +135,7 @@ def test_a_seek_that_fails_is_made_up_for(clips, monkeypatch):
     assert sought
 
 
+@pytest.mark.slow
 def test_a_clip_whose_time_does_not_begin_at_zero(tmp_path):
     clip = numbered(tmp_path / "late.mkv", 25, 500, "-output_ts_offset", "7.3")
     sound = ("-f", "lavfi", "-i", "sine=duration=25")
@@ -275,6 +277,7 @@ def test_one_image_is_one_frame(tmp_path):
         np.testing.assert_array_equal(list(video), [picture(0)])
 
 
+@pytest.mark.slow
 def test_a_start_past_the_end(clips, tmp_path):
     for suffix in ("mp4", "avi"):
         with pytest.raises(InputError, match=r"is 60 s long, but --start is 60\.") as caught:
@@ -303,6 +306,7 @@ def test_nonsense_is_refused(option, values):
     assert caught.value.hint
 
 
+@pytest.mark.slow
 def test_the_largest_size_applies_to_the_longer_side(clips, tmp_path):
     cv2.imwrite(str(tmp_path / "tall.png"), picture(1, (50, 101)))
     for source, size, whole in (

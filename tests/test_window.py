@@ -175,6 +175,7 @@ def test_keys_interrupt_and_close(screen, started):
     assert (told.interrupts, told.closes) == (2, 1)
 
 
+@pytest.mark.slow
 @needs_screen
 def test_a_key_that_is_held_down_is_one_press(screen):
     told = Told()
@@ -188,6 +189,7 @@ def test_a_key_that_is_held_down_is_one_press(screen):
     told.sink.abort()
 
 
+@pytest.mark.slow
 @needs_screen
 def test_the_close_button_closes(screen):
     told = Told()
@@ -216,6 +218,7 @@ def test_the_close_button_closes(screen):
     assert told.interrupts == 0
 
 
+@pytest.mark.slow
 @needs_screen
 def test_it_works_from_a_thread_that_is_not_the_main_one_and_again(screen):
     for _ in range(2):
@@ -304,6 +307,7 @@ def test_an_opencv_without_windows_is_told(monkeypatch):
         make()
 
 
+@pytest.mark.slow
 @needs_screen
 def test_a_window_of_a_program_with_many_open_files(screen):
     with crowded():

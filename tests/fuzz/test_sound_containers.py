@@ -101,6 +101,7 @@ def test_a_wav_with_any_sizes_gives_what_is_there(size, riff, count):
     np.testing.assert_array_equal(read(wav(samples, size, riff), "wav"), samples[:stated])
 
 
+@pytest.mark.slow
 @given(
     counts=st.lists(st.integers(1, 2000), min_size=1, max_size=4),
     size=st.sampled_from([None, 0, 0xFFFF_FFFF]),
@@ -121,6 +122,7 @@ MAKERS = {
 }
 
 
+@pytest.mark.slow
 @given(kind=st.sampled_from(sorted(MAKERS)), counts=st.lists(st.integers(1, 2000), min_size=1, max_size=4))
 def test_joined_recordings_give_all_their_parts_in_every_container(kind, counts):
     parts = [np.arange(1, count + 1) * (-1) ** place for place, count in enumerate(counts)]

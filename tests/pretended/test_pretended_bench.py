@@ -37,6 +37,7 @@ def test_a_gpu_has_its_own_column_and_its_graphs(gpu, on_gpu, avatars):
     )
 
 
+@pytest.mark.slow
 def test_without_graphs_there_is_none(gpu, on_gpu, avatars):
     batch = measured(on_gpu(), avatars[0], replace(JOB, graphs=False))
     assert batch.graph_ms is None

@@ -205,6 +205,7 @@ def test_without_graphs_nothing_is_captured(gpu, on_gpu, avatars):
     assert min(engine.stats.launches["features"]) > 3
 
 
+@pytest.mark.slow
 def test_an_encoder_that_cannot_be_captured_is_launched_singly_and_a_line_says_so(
     gpu, on_gpu, avatars, expected, monkeypatch, caplog
 ):

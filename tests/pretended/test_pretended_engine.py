@@ -107,6 +107,7 @@ def test_image_steps_without_memory_go_on_on_the_cpu(
     assert caplog.text.count("go on on the CPU: CUDA out of memory") == 1
 
 
+@pytest.mark.slow
 def test_faces_that_run_over_in_half_are_made_again_in_fp32(gpu, on_gpu, on_cpu, avatars, caplog):
     """1e5 is infinite in fp16; the copy of the networks in fp32 lies on the device too."""
     latents = avatars[0].latents.clone()

@@ -33,6 +33,7 @@ def broken_at(avatar, number, value):
     return replace(avatar, latents=latents)
 
 
+@pytest.mark.slow
 def test_a_face_that_is_no_number_in_fp32_either_is_never_shown(gpu, on_gpu, on_cpu, avatars):
     """In batches that two sessions share, of which one alone is broken."""
     plain = speak(make_engine(on_gpu(torch.float16)), *avatars, seconds=0.3)
@@ -197,6 +198,7 @@ def test_a_recording_leaves_nothing_when_the_device_fails_for_good(gpu, speaking
 # -- what a job leaves behind ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_no_graph_of_a_job_holds_memory_beside_those_of_the_next(gpu, speaking, tmp_path, monkeypatch):
     """Though nobody looks for garbage between them."""
     monkeypatch.setattr("musetalk_cli.engine.faces.CAPTURED_AFTER", 1)

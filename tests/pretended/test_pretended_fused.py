@@ -71,6 +71,7 @@ def test_a_graph_holds_the_launch_for_faces_and_patches_of_any_size(
     check_waits(spoken)
 
 
+@pytest.mark.slow
 def test_without_graphs_the_launch_is_a_launch(triton, on_gpu, avatars):
     engine = with_graphs(on_gpu, avatars, graphs=False)
     triton.launches.clear()
@@ -78,6 +79,7 @@ def test_without_graphs_the_launch_is_a_launch(triton, on_gpu, avatars):
     assert (triton.launches["graph"], triton.launches["compose"]) == (0, engine.filling.batches)
 
 
+@pytest.mark.slow
 def test_a_face_that_is_no_number_is_made_again_also_where_a_graph_made_it(triton, on_gpu, on_cpu, avatars):
     latents = avatars[0].latents.clone()
     latents[1] = 1e5
@@ -91,6 +93,7 @@ def test_a_face_that_is_no_number_is_made_again_also_where_a_graph_made_it(trito
         assert np.abs(ours.astype(int) - exact).mean() < 1
 
 
+@pytest.mark.slow
 def test_a_description_that_comes_after_the_replay_is_caught(triton, on_gpu, avatars, expected, monkeypatch):
     """A planted fault: each batch goes where the one before it went."""
     describe, engine = FusedPath.describe, with_graphs(on_gpu, avatars)
@@ -140,6 +143,7 @@ def test_sharpening_is_part_of_the_launch(triton, on_gpu, on_cpu, avatars):
     assert apart(spoken, theirs, share=0.999) <= 3
 
 
+@pytest.mark.slow
 def test_what_is_compiled_is_compiled_before_the_first_stream(triton, on_gpu, avatars):
     """Also for sizes of batches and faces that come later, and for a face that is made again."""
     engine = make_engine(on_gpu(torch.float16), replace(JOB, batch_sizes=(1, 2)))

@@ -184,6 +184,7 @@ class Unwilling(Generator):
         return super().draw(latents)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("frames", "left"), [(4, ()), pytest.param(1, (4,), marks=pytest.mark.slow)])
 def test_networks_that_cannot_be_captured_are_launched_singly_and_a_line_says_so(
     gpu, on_gpu, avatars, expected, monkeypatch, caplog, frames, left
@@ -246,6 +247,7 @@ def test_where_nothing_was_warmed_up_a_graph_is_captured_once_it_pays(gpu, on_gp
     assert [wait.kind for wait in spoken.waits].count("the device") == 2, "for UNet and VAE, once"
 
 
+@pytest.mark.slow
 def test_frames_are_the_same_before_and_after_such_a_capture(gpu, on_gpu, avatars, soon):
     late, single = (
         speak(make_engine(on_gpu(), replace(JOB, batch_sizes=(4,), graphs=graphs)), avatars[0])
@@ -274,6 +276,7 @@ def test_after_a_warm_up_nothing_is_captured_in_the_stream(gpu, on_gpu, avatars,
     check_waits(spoken)
 
 
+@pytest.mark.slow
 def test_a_late_capture_that_fails_is_said_once_and_not_tried_again(
     gpu, on_gpu, avatars, expected, soon, caplog
 ):

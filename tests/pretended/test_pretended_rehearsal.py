@@ -23,6 +23,7 @@ def test_a_warm_up_covers_every_batch_size(gpu, on_gpu, avatars):
     assert all(engine.costs.batch(size) > 0 for size in engine.batch_sizes)
 
 
+@pytest.mark.slow
 def test_a_warm_up_says_what_it_does_and_how_long_it_took(gpu, on_gpu, avatars, caplog):
     caplog.set_level(logging.INFO)
     before = torch.backends.cudnn.benchmark
