@@ -53,8 +53,8 @@ def named(lines):
 def with_repetitions_slow(lines):
     """A line with no command, place in a pipe or kind of output but those of lines before it is slow.
 
-    So is one of another page than the README whose commands were called before, and one that measures. Options are
-    tested elsewhere.
+    So is one of another page than the README whose commands were called before, and one that measures.
+    Options are tested elsewhere.
     """
     known, called, cases = set(), set(), []
     for line in lines:
