@@ -1,6 +1,6 @@
 """How far the mouth is from the sound in a browser that watches the demo.
 
-    python -m benchmarks.page_sync [--rounds 5] [--fps 25] [--json FILE]
+    python -m benchmarks.page_sync [--rounds 5] [--fps 25] [--loud] [--json FILE]
 
 Chromium watches `musetalk serve` and has the sample spoken. In the page the opening of the mouth (the light
 of its region) is taken with the time at which each picture is seen, and the power of the sound as WebRTC
@@ -9,14 +9,20 @@ fits best says when the sample began for the eye and for the ear. The difference
 0 the mouth is late. The head moves too, slowly and from another place of its clip each time, so of the light
 only what is faster counts: frames of `musetalk generate` whose clip begins elsewhere fit with 0.91 by that,
 and with 0.79 to 0.87 without.
+
+On a machine that is too weak for networks, service and browser at once, `--loud` has faces without networks,
+whose light is how loud the sound of their frame is (`loud_face.py`): what the service, WebRTC and the browser
+do to the time is the same.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
 import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -28,6 +34,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.demo_page import ROOT, chromium, demo_service
+from benchmarks.loud_face import DARKER, SKIN, row_levels
+from benchmarks.serve_load_server import Server
 from musetalk_cli.config import JobConfig, RunConfig
 from musetalk_cli.run.generate import generate
 
@@ -43,6 +51,7 @@ WINDOW_S = 0.01
 STEP_S = 0.001
 SLOW_S = 0.3
 """Light is taken from its mean over so much time on both sides."""
+LOUD_FPS = 25
 FIT = 0.8
 """How well both must fit; where the machine was busy, neither does, and the round says nothing."""
 FEWEST = 40
@@ -98,12 +107,26 @@ def truth_of(run: RunConfig, job: JobConfig, avatar: str, sound: Path, box: Box)
             float((np.asarray(Image.open(path).convert("RGB"))[top:bottom, left:right] @ LIGHT).mean())
             for path in sorted(Path(work).iterdir())
         ]
+    mouth = quick((np.arange(len(light)) / float(job.fps), np.array(light)))
+    return Truth(sound, box, mouth, level_of(sound), soundfile.info(sound).duration)
+
+
+def level_of(sound: Path) -> Curve:
+    """How loud a sound is, in windows of 10 ms."""
     samples, rate = soundfile.read(sound, dtype="float64")
     window = round(WINDOW_S * rate)
     power = np.convolve(samples**2, np.ones(window) / window, "valid")[:: window // 4]
     times = (np.arange(len(power)) * (window // 4) + window / 2) / rate
-    mouth = quick((np.arange(len(light)) / float(job.fps), np.array(light)))
-    return Truth(sound, box, mouth, (times, np.sqrt(power)), len(samples) / rate)
+    return times, np.sqrt(power)
+
+
+def truth_of_loud(sound: Path, box: Box) -> Truth:
+    """What a loud face does for a sound of 16 kHz: the louder, the darker."""
+    samples, rate = soundfile.read(sound, dtype="float32")
+    levels = row_levels(samples)
+    frames = levels[: len(levels) // 2 * 2].reshape(-1, 2).mean(axis=1).astype(np.float64)
+    mouth = quick((np.arange(len(frames)) / LOUD_FPS, SKIN - DARKER * frames))
+    return Truth(sound, box, mouth, level_of(sound), len(samples) / rate)
 
 
 def quick(curve: Curve) -> Curve:
@@ -111,6 +134,16 @@ def quick(curve: Curve) -> Curve:
     times, values = curve
     means = [values[np.abs(times - time) <= SLOW_S].mean() for time in times]
     return times, values - np.array(means)
+
+
+@contextlib.contextmanager
+def loud_service() -> Iterator[str]:
+    """A service whose faces are loud ones; its address."""
+    server = Server("loud")
+    try:
+        yield server.url
+    finally:
+        server.end()
 
 
 def laid_over(seen: Curve, truth: Curve, places: NDArray[np.float64]) -> tuple[float, float]:
@@ -156,10 +189,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--fps", type=Fraction, default=Fraction(25))
+    parser.add_argument("--loud", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    truth = truth_of(RunConfig(), JobConfig(fps=options.fps), "demo", SAMPLE, MOUTH)
-    with demo_service("--fps", str(options.fps)) as url, chromium() as browser:
+    if options.loud and options.fps != LOUD_FPS:
+        parser.error(f"--loud is for {LOUD_FPS} frames a second")
+    if options.loud:
+        truth, service = truth_of_loud(SAMPLE, MOUTH), loud_service()
+    else:
+        truth = truth_of(RunConfig(), JobConfig(fps=options.fps), "demo", SAMPLE, MOUTH)
+        service = demo_service("--fps", str(options.fps))
+    with service as url, chromium() as browser:
         page = browser.new_page(bypass_csp=True)
         page.goto(url)
         page.locator("#connect:enabled").click()

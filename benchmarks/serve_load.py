@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     count_in_place_of_decoding()
-    server = Server(arguments.device_ms)
+    server = Server("demo" if arguments.device_ms is None else arguments.device_ms)
     try:
         result = asyncio.run(run(server, arguments))
     finally:

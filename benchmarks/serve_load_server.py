@@ -1,8 +1,9 @@
-"""The server that `serve_load.py` measures, in a process of its own.
+"""The server that `serve_load.py` and `page_sync.py` measure, in a process of its own.
 
-As a program it is one whose device takes MS milliseconds for a frame:
+As a program it is one whose device takes MS milliseconds for a frame, or one that makes faces whose light is
+how loud their sound is:
 
-    python benchmarks/serve_load_server.py MS
+    python -m benchmarks.serve_load_server MS|loud
 """
 
 from __future__ import annotations
@@ -16,15 +17,17 @@ import urllib.error
 import urllib.request
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 ROOT = Path(__file__).parents[1]
 WAIT_S = 60
 
 
-def serve_stand_in(device_ms: float) -> None:
-    """Be the server whose device takes so long for a frame, and computes nothing."""
+def serve_stand_in(device_ms: float | None) -> None:
+    """Be the server whose device takes so long for a frame, and computes nothing; None makes loud faces."""
     import torch
 
+    from benchmarks.loud_face import Loud, hear_levels
     from musetalk_cli.bench.stand_in import Grey, deaf, stand_in
     from musetalk_cli.clock import MonotonicClock
     from musetalk_cli.config import JobConfig, RunConfig
@@ -38,15 +41,14 @@ def serve_stand_in(device_ms: float) -> None:
 
     class Slow(Grey):
         def draw(self, latents: torch.Tensor) -> torch.Tensor:
-            time.sleep(len(latents) * device_ms / 1e3)
+            time.sleep(len(latents) * (device_ms or 0) / 1e3)
             return super().draw(latents)
 
     def make() -> Engine:
         bundle = stand_in()
         job = JobConfig(batch_sizes=(1, 4, 8, 16), image_ops="cpu")
-        engine = Engine(
-            bundle, job, StageStats(MonotonicClock()), encode=deaf, generator=Slow(bundle), live=True
-        )
+        maker, encode = (Loud(bundle), hear_levels) if device_ms is None else (Slow(bundle), deaf)
+        engine = Engine(bundle, job, StageStats(MonotonicClock()), encode=encode, generator=maker, live=True)
         engine.take_chunk(Fraction(1, 5))
         return engine
 
@@ -68,7 +70,7 @@ def serve_stand_in(device_ms: float) -> None:
 class Server:
     """The server's process."""
 
-    def __init__(self, device_ms: float | None) -> None:
+    def __init__(self, device: float | Literal["demo", "loud"]) -> None:
         common = ["--port", "0", "--json", "--max-sessions", "1000", "--sessions-per-client", "1000"]
         command = [
             sys.executable,
@@ -81,8 +83,8 @@ class Server:
             "cpu",
             *common,
         ]
-        if device_ms is not None:
-            command = [sys.executable, __file__, str(device_ms)]
+        if device != "demo":
+            command = [sys.executable, "-m", "benchmarks.serve_load_server", str(device)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
         self.told = json.loads(self.process.stdout.readline())  # type: ignore[union-attr]
         self.url = self.told["url"]
@@ -110,4 +112,4 @@ class Server:
 
 
 if __name__ == "__main__":
-    serve_stand_in(float(sys.argv[1]))
+    serve_stand_in(None if sys.argv[1] == "loud" else float(sys.argv[1]))
