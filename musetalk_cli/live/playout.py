@@ -220,9 +220,8 @@ class PlayoutSchedule:
         soonest = frame.request.ready if by_clock is None else max(frame.request.ready, by_clock)
         at = max(frame.composited, soonest + self.reserve)
         spoken, epoch = self._spoken
-        if (
-            epoch == frame.request.epoch
-        ):  # it may pass over silence, and over no word but one that was cut off
+        # it may pass over silence, and over no word but one that was cut off
+        if epoch == frame.request.epoch:
             at = max(at, spoken + self.period)
         self._soonest = soonest - pts
         self._latest = at - pts + self._most

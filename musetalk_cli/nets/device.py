@@ -105,12 +105,12 @@ exact_convolutions = _ExactConvolutions()
 
 
 def event_to_wait_for() -> torch.cuda.Event:
-    """An event of the GPU that a thread sleeps for, and does not turn for.
+    """An event of the GPU that a thread waits for asleep, without spinning.
 
-    CUDA's own way of waiting keeps a core busy until the device is there, for most of a batch's time; the
-    threads that encode the frames before it need that core. A sleeper is woken later by what an interrupt
-    takes, which is little beside the milliseconds of a batch; and where the loop has something else to do it
-    asks with `query`, which never waits.
+    CUDA's default is to spin: it keeps a core busy until the device is there, for most of a batch's time, and
+    the threads that encode the frames before it need that core. A sleeper wakes later by the time of an
+    interrupt, which is little beside the milliseconds of a batch; and where the loop has something else to do
+    it asks with `query`, which never waits.
     """
     return torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
 
