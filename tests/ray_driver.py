@@ -74,7 +74,8 @@ def batch(address, models, avatars, folder, deed):
 
     retry = Retry(tries=2, first_s=0)
     skipped = len(jobs) - len(todo)
-    dog = Watchdog(1) if deed == "stop" else None
+    # a fresh actor loads for as long as six times this before its first frame, on a busy machine too
+    dog = Watchdog(5) if deed == "stop" else None
     options = {"skipped": skipped, "retry": retry, "watchdog": dog, "split_over": split_over}
     report = run_batch(todo, pool, results, progress=tell, **options)
     say(json.dumps(asdict(report) | {"works": len(works)}))
