@@ -89,6 +89,12 @@ class Facts:
 
 def variants() -> Iterator[Variant]:
     """All that the product launches for v1.5."""
+    yield from _image_steps()
+    yield from _group_norms()
+    yield from _transformers()
+
+
+def _image_steps() -> Iterator[Variant]:
     fields = {
         "SIDE": FACE_SIZE,
         "FIELDS": triton_ops.FIELDS,
@@ -107,6 +113,10 @@ def variants() -> Iterator[Variant]:
             fields | {"TAPS": taps, "PLANES": planes},
             options,
         )
+
+
+def _group_norms() -> Iterator[Variant]:
+    """With what comes before and behind them in residual blocks, and the blocks' sums."""
     chosen = {"ADDED": True, "SILU": True}
     for width in (4, 10, 16, 20, 30, 40, 60, 80):
         yield Variant(
@@ -146,6 +156,9 @@ def variants() -> Iterator[Variant]:
             fields,
             {"num_warps": 4},
         )
+
+
+def _transformers() -> Iterator[Variant]:
     for channels in (320, 640, 1280):
         yield Variant(
             "norm_row",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from itertools import accumulate
@@ -127,7 +128,7 @@ def _cut(weights: Sequence[int], costs: Sequence[float], parts: int) -> list[int
     reach = len(weights) // (_SEARCHED * parts)
     for number in range(1, parts):
         share = spent[-1] * number / parts
-        even = next(frame for frame, cost in enumerate(spent) if cost >= share)
+        even = bisect_left(spent, share)
         near = (frame for frame in range(even - reach, even + reach) if _is_silent(weights, frame))
         frame = min(near, key=lambda silent: abs(silent - even), default=even)
         if frame - cuts[-1] >= SHORTEST_FRAMES and len(weights) - frame >= SHORTEST_FRAMES:
