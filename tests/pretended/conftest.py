@@ -1,12 +1,14 @@
 """What the tests on the pretended GPU share."""
 
 import functools
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 
 from musetalk_cli.bench.synthetic import synthetic_avatar
+from musetalk_cli.engine.graphs import Recorder
 from musetalk_cli.nets.bundle import load_bundle
 from pretended.cuda import pretended_gpu
 from pretended.fixtures import gpu, guard_folder, triton  # noqa: F401 - fixtures
@@ -41,3 +43,17 @@ def on_gpu(models, guard_folder):  # noqa: F811 - the fixture
             return load_bundle(str(models), Path(), torch.device("cuda"), dtype)
 
     return load
+
+
+@pytest.fixture
+def captured(monkeypatch):
+    """Weak references to the graphs that a test captures."""
+    made, capture = [], Recorder.capture
+
+    def noted(recorder, work):
+        graph, given = capture(recorder, work)
+        made.append(weakref.ref(graph))
+        return graph, given
+
+    monkeypatch.setattr(Recorder, "capture", noted)
+    return made

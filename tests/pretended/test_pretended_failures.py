@@ -2,7 +2,6 @@
 
 import gc
 import json
-import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from lives import speech, write_sound
 
 from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import DataFolder, RunConfig
-from musetalk_cli.engine.graphs import Recorder
 from musetalk_cli.engine.repair import KEPT_BATCHES
 from musetalk_cli.errors import DeviceError, DeviceLostError
 from musetalk_cli.nets.generator import Generator
@@ -199,23 +197,17 @@ def test_a_recording_leaves_nothing_when_the_device_fails_for_good(gpu, speaking
 
 
 @pytest.mark.slow
-def test_no_graph_of_a_job_holds_memory_beside_those_of_the_next(gpu, speaking, tmp_path, monkeypatch):
+def test_no_graph_of_a_job_holds_memory_beside_those_of_the_next(
+    gpu, speaking, tmp_path, monkeypatch, captured
+):
     """Though nobody looks for garbage between them."""
     monkeypatch.setattr("musetalk_cli.engine.faces.CAPTURED_AFTER", 1)
-    made, capture = [], Recorder.capture
-
-    def noted(recorder, work):
-        graph, given = capture(recorder, work)
-        made.append(weakref.ref(graph))
-        return graph, given
-
-    monkeypatch.setattr(Recorder, "capture", noted)
     gc.collect()
     gc.disable()
     try:
         code, _, err = speaking("generate", "--batch-size", "4", "--output", tmp_path / "out.mp4")
         assert code == 0, err
-        assert made
-        assert [graph() for graph in made] == [None] * len(made)
+        assert captured
+        assert [graph() for graph in captured] == [None] * len(captured)
     finally:
         gc.enable()

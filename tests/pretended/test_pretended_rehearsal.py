@@ -1,14 +1,12 @@
 """A warm-up on CUDA: every batch size that fits, every number of windows, and what it says."""
 
 import logging
-import weakref
 from dataclasses import replace
 
 import pytest
 import torch
 
 from musetalk_cli.config import Sharpen
-from musetalk_cli.engine.graphs import Recorder
 from musetalk_cli.errors import DeviceError
 from musetalk_cli.nets.audio_encoder import WINDOWS_ON_CUDA
 from musetalk_cli.nets.generator import Generator
@@ -79,17 +77,9 @@ def test_a_warm_up_without_memory_for_any_size_is_a_failure_with_a_hint(gpu, on_
     assert not engine.images.holds(avatars[0])
 
 
-def test_an_engine_that_has_ended_holds_no_graph(gpu, on_gpu, avatars, monkeypatch):
-    made, capture = [], Recorder.capture
-
-    def noted(recorder, work):
-        graph, given = capture(recorder, work)
-        made.append(weakref.ref(graph))
-        return graph, given
-
-    monkeypatch.setattr(Recorder, "capture", noted)
+def test_an_engine_that_has_ended_holds_no_graph(gpu, on_gpu, avatars, captured):
     engine = warm_engine(on_gpu, avatars)
-    alive = [graph for graph in made if graph() is not None]
+    alive = [graph for graph in captured if graph() is not None]
     assert len(alive) > 2 * len(SIZES), "those of sound too"
     engine.end()
-    assert [graph() for graph in made] == [None] * len(made)
+    assert [graph() for graph in captured] == [None] * len(captured)
