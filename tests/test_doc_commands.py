@@ -192,6 +192,15 @@ def test_a_line_runs_as_it_stands(reader, line):
     reader.type(line)
 
 
+@pytest.mark.parametrize("line", named(line for line in LINES if line.text.startswith("musetalk ")))
+def test_a_line_is_complete(line):
+    for words in (words for pipeline in line.pipelines() for words in pipeline if words[0] == "musetalk"):
+        command, rest = typer.main.get_command(app), words[1:]
+        while isinstance(command, typer.core.TyperGroup) and rest[:1] and rest[0] in command.commands:
+            command, *rest = command.commands[rest[0]], *rest[1:]
+        command.make_context(words[0], rest)
+
+
 @pytest.mark.parametrize(
     "text",
     [
