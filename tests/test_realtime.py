@@ -2,6 +2,7 @@
 
 import os
 import socket
+from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +16,7 @@ from musetalk_cli.avatar.upstream import import_avatar
 from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import DataFolder, JobConfig, RunConfig, SilenceLevel
 from musetalk_cli.errors import InputError, OutputError
+from musetalk_cli.live import garbage
 from musetalk_cli.live.control import ControlHandle
 from musetalk_cli.run.realtime import realtime
 from musetalk_cli.sinks import NullSink, RecordingSink
@@ -173,6 +175,25 @@ def test_a_sink_that_fails_is_closed_and_told_and_the_others_go_on(run, tmp_path
 
 
 @pytest.mark.slow
+def test_what_is_loaded_is_left_out_of_garbage_collection_while_a_stream_runs(run, tmp_path, monkeypatch):
+    happened = []
+
+    @contextmanager
+    def frozen():
+        happened.append("frozen")
+        yield
+        happened.append("free")
+
+    class Notes(NullSink):
+        def write(self, _):
+            happened.append("frame")
+
+    monkeypatch.setattr(garbage, "frozen", frozen)
+    path = write_sound(tmp_path / "in.wav", speech(0.3))
+    realtime(run, JOB, "synthetic", FileSource(path, MonotonicClock(), pace=False), [Notes()])
+    assert happened == ["frozen", *["frame"] * 3, "free"]
+
+
 def test_where_every_sink_fails_the_stream_ends(run, tmp_path):
     path = write_sound(tmp_path / "in.wav", speech(20))
     report = realtime(

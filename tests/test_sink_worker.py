@@ -416,7 +416,20 @@ def test_what_a_slow_sink_has_no_room_for_holds_the_picture_before_and_keeps_its
         assert ours.request.audio is theirs.request.audio
     assert (run.worker.held, run.worker.failure) == (16, None)
     said = [record.getMessage() for record in caplog.records]
-    assert said == ["viewer takes frames too slowly; pictures are left out there."]
+    assert said == ["viewer is 3 frames behind: pictures are left out there."]
+
+
+def test_late_frames_that_come_at_once_are_not_the_fault_of_a_sink(caplog):
+    """Each shows the picture before it: there is none to be left out."""
+    run = Run(Sink(shut=True), capacity=3, waits=False)
+    run.worker.open()
+    spoken = frame(0)
+    late = [replace(frame(index), image=spoken.image, fate=Fate.HELD) for index in range(1, 20)]
+    run.put(spoken, *late)
+    run.sink.gate.set()
+    run.worker.finish()
+    assert all(ours is theirs for ours, theirs in zip(run.sink.frames, [spoken, *late], strict=True))
+    assert (run.worker.held, caplog.records) == (0, [])
 
 
 def test_a_sink_that_catches_up_gets_its_own_pictures_again():

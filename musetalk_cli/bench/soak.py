@@ -19,6 +19,7 @@ from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import JobConfig, RunConfig
 from musetalk_cli.engine.engine import Engine
 from musetalk_cli.errors import DeviceError, describe
+from musetalk_cli.live import garbage
 from musetalk_cli.live.control import ControlHandle
 from musetalk_cli.live.device_loop import DeviceLoop
 from musetalk_cli.live.ends import Ends
@@ -131,7 +132,9 @@ def bench_soak(
     )
     if bundle.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(bundle.device)
-    return _Soak(engine, avatar, options.seconds, sessions, handle).run(capacity)
+    soak = _Soak(engine, avatar, options.seconds, sessions, handle)
+    with garbage.frozen():
+        return soak.run(capacity)
 
 
 class _Soak:

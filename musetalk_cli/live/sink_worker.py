@@ -185,10 +185,13 @@ class SinkWorker:
     def _held_back(self, frame: Frame) -> Frame:
         """A frame that will wait: as it is while there is room for its picture, else with the one before."""
         # nobody else adds frames, so there is no less room when this one is offered
-        if self._queue.waiting >= self._queueing.capacity and self._newest is not None:
+        is_full = self._queue.waiting >= self._queueing.capacity
+        # late frames show the picture before them anyway: however many come at once, none is left out
+        if is_full and self._newest is not None and frame.image is not self._newest:
             frame = replace(frame, image=self._newest, fate=decide(1, has_face=True, late=True))
             if not self.held:
-                log.warning("%s takes frames too slowly; pictures are left out there.", self.name)
+                behind = self._queueing.capacity
+                log.warning("%s is %d frames behind: pictures are left out there.", self.name, behind)
             self.held += 1
         self._newest = frame.image
         return frame

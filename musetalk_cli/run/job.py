@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import replace
 from fractions import Fraction
 
@@ -18,6 +18,7 @@ from musetalk_cli.engine.failures import told
 from musetalk_cli.engine.part import WHOLE, Part
 from musetalk_cli.engine.session_options import SessionOptions
 from musetalk_cli.errors import InputError
+from musetalk_cli.live import garbage
 from musetalk_cli.live.control import ControlHandle
 from musetalk_cli.live.device_loop import DeviceLoop
 from musetalk_cli.live.ends import Ends
@@ -177,10 +178,12 @@ def run_session(
     if handle is not None:
         handle.bind(stream)
     try:
-        stream.open()
-        loop.add(stream)
-        loop.run()
-        return stream.join()
+        # nobody sees that the making of a recording stands still
+        with nullcontext() if policy.all_or_nothing else garbage.frozen():
+            stream.open()
+            loop.add(stream)
+            loop.run()
+            return stream.join()
     except BaseException as error:
         stream.abort(error)
         raise

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import gc
 import logging
 import signal
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from types import FrameType
 
 import uvicorn
@@ -17,6 +17,7 @@ import uvicorn
 from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import JobConfig, RunConfig
 from musetalk_cli.errors import InputError
+from musetalk_cli.live import garbage
 from musetalk_cli.run.defaults import settle_alone
 from musetalk_cli.serve.guard import App
 from musetalk_cli.serve.header_timeout import HEADER_BYTES, HeaderTimeoutProtocol
@@ -100,7 +101,7 @@ def serve(
     run, taken = settle_alone(run, "serving")
     if taken is not None:
         notice(taken)
-    with bind(config.host, config.port) as listener:
+    with bind(config.host, config.port) as listener, ExitStack() as at_end:
         notice("loading the networks")
         clock = MonotonicClock()
         service = Service(run, job, config, clock)
@@ -113,10 +114,7 @@ def serve(
             if service.failure is not None or end.has_begun:
                 server.should_exit = True
             else:
-                # networks and libraries stay: to look through them for garbage would stop every session for a
-                # quarter of a second, again and again
-                gc.collect()
-                gc.freeze()
+                at_end.enter_context(garbage.frozen())
                 ready(url, service)
 
         service.start(told)
@@ -124,7 +122,6 @@ def serve(
             asyncio.run(server.serve([listener]))
         finally:
             service.end()
-            gc.unfreeze()
     if service.failure is not None:
         raise service.failure
     return end.interrupted
