@@ -78,9 +78,7 @@ def report_in(text):
 def assert_one_sentence(err, words):
     """One error, perhaps a hint, and besides them only lines that are known."""
     assert "Traceback" not in err
-    said = (
-        r"chunks of|listening on|no output is named:|\S+ failed and was closed:|\S+ is \d+ frames behind:"
-    )
+    said = r"chunks of|listening on|no output is named:|\S+ failed and was closed:|\S+ is \d+ frames behind:"
     known = rf"(?m)^({said}|.*: (speaking|silent);) .*\n"
     rest = re.sub(known, "", err.replace("standard output failed", "stdout failed")).strip()
     assert re.fullmatch(r"error: [^\n]+(\nhint:  [^\n]+)?", rest), err

@@ -7,6 +7,7 @@ import pytest
 from clocks import FakeClock
 
 from musetalk_cli.errors import OutputError
+from musetalk_cli.live import sink_worker
 from musetalk_cli.live.sink_worker import BEHIND_S, Queueing, SinkWorker
 from musetalk_cli.measure.stages import StageStats
 from musetalk_cli.types import Fate, Frame, FrameRequest, StreamFormat
@@ -469,3 +470,14 @@ def test_a_sink_that_stands_still_is_closed_with_a_reason_and_never_waited_for(f
     assert run.failed == [(run.worker, run.worker.failure)]
     assert "abort" in run.sink.calls
     assert "finish" not in run.sink.calls
+
+
+def test_a_sink_that_stands_still_at_the_end_is_waited_for_no_longer_than_it_may_be_behind(monkeypatch):
+    monkeypatch.setattr(sink_worker, "BEHIND_S", 0.05)
+    run = Run(Stuck(), capacity=4, waits=False)
+    run.worker.open()
+    run.put(frame(0), frame(1))
+    assert run.sink.entered.wait(TIMEOUT_S)
+    run.worker.finish()
+    assert str(run.worker.failure) == "viewer is 0.05 s behind and was closed."
+    assert run.sink.calls[-1] == "abort"
