@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from musetalk_cli.cli import app as edge
-from musetalk_cli.cli.render import print_json, print_table, show_error
+from musetalk_cli.cli.render import after_log, print_json, print_table, show_error
 from musetalk_cli.errors import MuseTalkError
 
 MUSETALK = (sys.executable, "-m", "musetalk_cli")
@@ -74,6 +74,7 @@ def test_nothing_printed_is_obeyed_by_a_terminal(capfd, musetalk, tmp_path):
     out, err = capfd.readouterr()
     _, more_out, more_err = musetalk("avatars", "list", "--avatars-dir", tmp_path / ESCAPE)
     logging.getLogger("musetalk_cli.any").warning("said %s", ESCAPE)
+    after_log()
     out, err = out + more_out, err + more_err + capfd.readouterr().err
     assert not set(out + err) & set("\x1b\x07\x7f\u202e")
     assert r"wrong \x1b]0;owned\x07" in err

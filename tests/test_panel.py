@@ -11,6 +11,7 @@ from rich.console import Console
 
 from musetalk_cli.cli.options import set_up_log
 from musetalk_cli.cli.panel import live_panel, render
+from musetalk_cli.cli.render import after_log
 from musetalk_cli.live.observe import Depths, Snapshot
 from musetalk_cli.measure.gpu import GpuUse
 from musetalk_cli.measure.stages import Percentiles
@@ -168,6 +169,7 @@ def test_log_lines_stand_above_the_panel(stderr):
         for second in range(3):
             show(snapshot(float(second)))
             log.warning("The output [bold]%d[/] failed, and the others go on.", second)
+        after_log()
         show(snapshot(3.0))
         screen = terminal.screen()
     said = [f"The output [bold]{second}[/] failed, and the others go on." for second in range(3)]
@@ -177,6 +179,7 @@ def test_log_lines_stand_above_the_panel(stderr):
     assert [handler.stream for handler in log.handlers] == before == [terminal]
     assert sys.stderr is terminal
     log.warning("After it.")
+    after_log()
     assert [line.rstrip() for line in terminal.screen() if line.strip()] == [*said, "After it."]
 
 
@@ -218,6 +221,7 @@ def test_elsewhere_there_is_a_line_every_five_seconds(why, stderr, monkeypatch):
     with live_panel("demo, mic", enabled=why != "--no-live", gpu=Gpu()) as show:
         for frame in range(25 * 16):
             show(snapshot(frame / 25, failed=("a.mp4",), speaking=frame < 200))
+    after_log()
     lines = shown_on.getvalue().splitlines()
     assert len(lines) == 3
     assert [line.split("; ")[:2] for line in lines] == [

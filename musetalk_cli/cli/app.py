@@ -21,7 +21,7 @@ from musetalk_cli.budget import is_out_of_memory, out_of_memory
 from musetalk_cli.cli import avatars, batch, bench, doctor, generate, models, prepare, realtime, serve
 from musetalk_cli.cli.interrupt import INTERRUPTED
 from musetalk_cli.cli.realtime_options import RealtimeCommand
-from musetalk_cli.cli.render import put, show_error, unwritten
+from musetalk_cli.cli.render import after_log, put, show_error, unwritten
 from musetalk_cli.errors import InputError, MuseTalkError
 from musetalk_cli.text import printable, redacted, shortened
 
@@ -105,6 +105,7 @@ def run() -> int:
     """Run the command that was asked for; returns the exit code."""
     _open_streams()
     code = _run()
+    after_log()
     try:
         sys.stdout.flush()
     except BrokenPipeError:

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from musetalk_cli.cli import job_options
+from musetalk_cli.cli.log_lines import LogLines
 from musetalk_cli.config import (
     DEFAULT_MODEL,
     DataFolder,
@@ -188,7 +189,7 @@ class _Printable(logging.Formatter):
 def set_up_log(*, verbose: bool) -> None:
     """Logs go to stderr: progress and warnings always, what was decided with -v."""
     logging.addLevelName(PROGRESS, "PROGRESS")
-    handler = logging.StreamHandler(sys.stderr)
+    handler = LogLines(sys.stderr)
     handler.setFormatter(_Printable("%(levelname)s: %(message)s" if verbose else "%(message)s"))
     log.handlers = [handler]
     log.propagate = False

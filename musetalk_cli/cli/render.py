@@ -37,8 +37,15 @@ def console() -> Console:
     return Console(width=PLAIN_WIDTH, no_color=True, highlight=False, emoji=False)
 
 
+def after_log() -> None:
+    """Let what was logged stand before what is said next."""
+    for handler in log.handlers:
+        handler.flush()
+
+
 def show_error(error: MuseTalkError, *, trace: bool) -> None:
     """One sentence and a hint on stderr; the traceback before them on demand."""
+    after_log()
     with contextlib.suppress(OSError):  # where stderr cannot be written, the exit code is all that is left
         if trace:
             sys.stderr.write(redacted(printable("".join(traceback.format_exception(error)), keep="\n")))
@@ -51,6 +58,7 @@ def show_error(error: MuseTalkError, *, trace: bool) -> None:
 
 def say(text: str) -> None:
     """A line on stderr: what is worth knowing, beside the data."""
+    after_log()
     with contextlib.suppress(OSError):
         print(printable(text), file=sys.stderr)  # noqa: T201 - the one place that does
 
@@ -77,6 +85,7 @@ def writing() -> Iterator[None]:
         OutputError: It cannot be written.
         BrokenPipeError: Nobody reads it any more, which is no failure to speak of.
     """
+    after_log()
     try:
         yield
     except BrokenPipeError:
