@@ -81,7 +81,7 @@ def _show(result: LiveResult, fps: Fraction) -> None:
         rows.append(
             [f"{run.chunk_s:g} s", *figures, late, str(run.dropped_frames), f"{run.real_time_factor:.3f}"]
         )
-    columns = ["chunk", *names, "missed", "left out", "real-time factor"]
+    columns = ["chunk", *names, "missed", "dropped", "real-time factor"]
     print_table(f"Live at {float(fps):g} fps, latencies p50 / p95 / p99 in ms", columns, rows)
     if result.runs:
         put_machine(result.runs[-1])

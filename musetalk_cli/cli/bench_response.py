@@ -114,7 +114,7 @@ def _show(result: ResponseResult) -> None:
                 "-" if run.report is None else f"{run.report.real_time_factor:.3f}",
             ]
         )
-    columns = ["chunk", "response", "sent to shown", "delay", "whole", "stalls", "left out", "short"]
+    columns = ["chunk", "response", "sent to shown", "delay", "whole", "stalls", "dropped", "short"]
     title = "Response, a device that takes no time" if result.ideal else "Response"
     print_table(f"{title}, p50 / p95 / p99 in ms", [*columns, "real-time factor"], rows)
     last = next((run.report for run in reversed(result.runs) if run.report is not None), None)

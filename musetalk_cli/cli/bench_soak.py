@@ -79,7 +79,7 @@ def _show(result: SoakResult) -> None:
         "last frame",
         "mouth to eye",
         "missed",
-        "left out",
+        "dropped",
         "stalls",
     ]
     title = f"{result.seconds:g} s, of the worst session p50 / p95 / p99 in ms"

@@ -131,7 +131,7 @@ WhenLateOption = Annotated[
     WhenLate,
     stream_option(
         "--when-late",
-        help="Leave late frames out (drop) or wait for them; auto waits where the source waits.",
+        help="Drop late frames or wait for them; auto waits where the source waits.",
     ),
 ]
 

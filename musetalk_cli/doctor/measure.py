@@ -61,7 +61,7 @@ def check_speed(measured: Measured) -> Iterator[Finding]:
         smaller = "" if measured.what.startswith(f"{DEMO} ") else f" --model {DEMO},"
         fix = f"Use a GPU (--device cuda),{smaller} or generate, which may take its time."
         yield Finding("speed", "warning", f"{rate}; {wanted}: no.", fix)
-        yield Finding("response time", "warning", "Not measured: frames would be left out.", None)
+        yield Finding("response time", "warning", "Not measured: frames would be dropped.", None)
         yield Finding("speakers", "warning", "None speaks in real time.", None)
         return
     yield Finding("speed", "ok", f"{rate}; {wanted}: yes.")

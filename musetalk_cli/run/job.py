@@ -75,7 +75,7 @@ def choose_chunk(engine: Engine, besides: float = 0.0) -> None:
     chosen = next((chunk for chunk in shorter if engine.costs.sustains(chunk, job.fps, besides)), job.chunk)
     if not engine.costs.sustains(chosen, job.fps):
         log.warning(
-            "This machine needs %.2g s to compute %.2g s of speech, too long: frames will be left out.",
+            "This machine needs %.2g s to compute %.2g s of speech, too long: frames will be dropped.",
             engine.costs.of(chosen, job.fps),
             float(chosen),
         )

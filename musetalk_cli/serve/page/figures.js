@@ -29,7 +29,7 @@ export function sessionRows(session) {
     ["Last frame", times(session?.last_frame_ms), "From a complete hop of sound to its last frame"],
     ["Mouth to eye", times(session?.mouth_to_eye_ms), "From the arrival of a sound to its frame"],
     ["Late", count(session?.late), "Frames that were made after their time"],
-    ["Dropped", count(session?.dropped), "Frames that were left out"],
+    ["Dropped", count(session?.dropped), "Frames that came too late to be shown"],
     ["Stalls", count(session?.stalls), "Times that the picture stood still while somebody spoke"],
     ["Viewers", count(session?.viewers), "Browsers and programs that watch"],
   ];
