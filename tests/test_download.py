@@ -323,12 +323,58 @@ def test_redirects_end(hub, client, tmp_path):
         download("dwpose", tmp_path, hub=client[0])
 
 
-@pytest.mark.parametrize("other", [b"y" * len(DATA), DATA + b"more", DATA[:-1] + bytes([DATA[-1] ^ 1])])
+@pytest.mark.parametrize("other", [b"y" * len(DATA), DATA[:-1] + bytes([DATA[-1] ^ 1])])
 def test_wrong_bytes_never_get_the_name(hub, client, place, tmp_path, other):
     hub.fails("GET", Fault(instead=other))
     with pytest.raises(ModelError, match="is another file than the one that is wanted"):
         download("dwpose", tmp_path, hub=client[0])
     assert names(place.parent) == []
+
+
+PAGE = b"<html>Please sign in to this network</html>"
+
+
+@pytest.mark.parametrize("other", [PAGE, DATA + b"more"])
+def test_what_is_no_file_of_that_size_is_not_taken_for_it(hub, client, place, tmp_path, other):
+    """A page that a network shows in the middle of a download, for one: what came before it stays."""
+    hub.fails("GET", Fault(cut=100_000), Fault(instead=other, whole=True), None)
+    download("dwpose", tmp_path, hub=client[0])
+    assert place.read_bytes() == DATA
+    assert hub.bodies()[-1][1] == "bytes=100000-"
+
+
+def test_a_page_is_never_recorded_as_a_file(hub, client, tmp_path):
+    """Whatever answers in the hub's place: no file of these has a known digest that would tell."""
+    page = Fault(200, {"Content-Length": "19", "Content-Type": "text/html"})
+    hub.fails("HEAD", *[page] * 9)
+    with pytest.raises(ModelError, match="does not answer as a model hub does") as caught:
+        download("face-parsing", tmp_path, hub=client[0])
+    assert "sign in" in caught.value.hint
+    assert hub.bodies() == []
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+def test_what_comes_packed_is_a_sentence_at_once(hub, client, tmp_path, method):
+    packed = Fault(200, {"Content-Encoding": "gzip", "X-Repo-Commit": COMMIT})
+    hub.fails(method, packed)
+    with pytest.raises(ModelError, match=r"sends the file packed \(gzip\)"):
+        download("face-parsing", tmp_path, hub=client[0])
+    assert client[1] == []
+    assert not list(tmp_path.glob("*/*.json"))
+
+
+def test_a_server_elsewhere_that_refuses_is_led_to_anew(hub, client, place, tmp_path):
+    """An address that is too old: no token would help."""
+    with a_hub(HubServer()) as storage:
+        storage.files, hub.elsewhere = hub.files, storage.url
+        storage.fails("GET", Fault(403))
+        download("dwpose", tmp_path / "one", hub=client[0])
+        assert client[1] == [1.0]
+        storage.fails("GET", *[Fault(403)] * TRIES)
+        with pytest.raises(ModelError, match=r"the server it sends to refused .status 403") as caught:
+            download("dwpose", tmp_path / "two", hub=client[0])
+        assert "HF_TOKEN" not in caught.value.hint
 
 
 def test_a_hub_with_another_file_is_refused_before_it_comes(hub, client, place, tmp_path):

@@ -28,7 +28,7 @@ from musetalk_cli.nets.files import BundleFiles, resolve
 from musetalk_cli.nets.loading import named_tensors
 from musetalk_cli.nets.proof import digest_of
 from musetalk_cli.nets.published import LAYOUTS, Part
-from musetalk_cli.nets.record import Entry
+from musetalk_cli.nets.record import ELSEWHERE, Entry
 from musetalk_cli.nets.turns import PARTIAL, Notice, turn
 
 
@@ -161,4 +161,4 @@ def _place(hidden: Path, target: Path) -> None:
     try:
         os.replace(hidden, target)  # noqa: PTH105 - replaces on Windows too
     except OSError as error:
-        raise OutputError(f"{target} cannot be written: {error.strerror}.") from error
+        raise OutputError(f"{target} cannot be written: {error.strerror}.", ELSEWHERE) from error

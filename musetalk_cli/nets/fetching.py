@@ -23,7 +23,7 @@ from musetalk_cli.nets.hub import Hub, NotThereError
 from musetalk_cli.nets.hub_settings import hub_of_environment
 from musetalk_cli.nets.pins import LATEST, HubFile, Pin, licence
 from musetalk_cli.nets.proof import Progress, Seen, advance, look, pin_of, prove
-from musetalk_cli.nets.record import Entry
+from musetalk_cli.nets.record import ELSEWHERE, Entry
 from musetalk_cli.nets.transfer import SHA256, Order, is_right, transfer
 from musetalk_cli.nets.turns import PARTIAL, Notice, turn
 
@@ -137,6 +137,8 @@ def _order(hub: Hub, seen: Seen, models_dir: Path) -> Order:
         said = remote.etag if SHA256.fullmatch(remote.etag) else None
         if pin.sha256 and ((said and said != pin.sha256) or pin.bytes not in {None, remote.bytes}):
             raise _other_file(hub, file, said or f"{remote.bytes} bytes", pin)
+        if pin.sha256 is None and remote.commit is None:
+            raise _no_hub(hub, file)
         local = f"{seen.part.folder}/{file.name}"
         return Order(file, revision, remote, pin, folder / file.name, seen.path, local)
     raise AssertionError("a part has a source")
@@ -184,10 +186,11 @@ def _fetch(hub: Hub, order: Order, told: Callable[[int], object]) -> str:
             order.partial.unlink()
             raise _other_file(hub, order.file, digest, order.pin)
     except OSError as error:
-        full = " Free some space." if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        do = "Free some space." if full else ELSEWHERE
         raise OutputError(
             f"{order.target} cannot be written: {error.strerror}.",
-            f"The same command goes on where it stopped.{full}",
+            f"{do} The same command goes on where it stopped.",
         ) from error
     return digest
 
@@ -212,7 +215,7 @@ def _put(order: Order, digest: str, models_dir: Path, notice: Notice) -> None:
         for left in order.target.parent.glob(f".{order.target.name}.*{PARTIAL}"):
             left.unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(f"{order.target} cannot be written: {error.strerror}.") from error
+        raise OutputError(f"{order.target} cannot be written: {error.strerror}.", ELSEWHERE) from error
 
 
 def _free_name(path: Path) -> Path:
@@ -221,6 +224,15 @@ def _free_name(path: Path) -> Path:
     while (aside := path.with_name(f"{path.name}.replaced{number if number > 1 else ''}")).exists():
         number += 1
     return aside
+
+
+def _no_hub(hub: Hub, file: HubFile) -> ModelError:
+    """Every hub names the commit of a file. What does not would be recorded as the file, whatever it is."""
+    return ModelError(
+        f"{hub.endpoint} does not answer as a model hub does: it names no commit of {file}.",
+        "Nothing was fetched. Open a page in a browser, where this network may ask to sign in first, and run "
+        "the command again; or check HF_ENDPOINT.",
+    )
 
 
 def _other_file(hub: Hub, file: HubFile, found: str, pin: Pin) -> ModelError:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import http.client
 import os
 import re
-import socket
 import ssl
 import time
 import urllib.error
@@ -21,50 +20,26 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
-from musetalk_cli.errors import ModelError, first_line
+from musetalk_cli.errors import ModelError
+from musetalk_cli.nets.answers import (
+    TIMEOUT_S,
+    Body,
+    Remote,
+    blocks_of,
+    headers_of,
+    reason,
+    size_of,
+    tag_of,
+)
 from musetalk_cli.nets.patience import PassingError, Patience, asked_wait
 from musetalk_cli.nets.pins import HubFile
 
 PUBLIC = "https://huggingface.co"
-TIMEOUT_S = 30.0
-"""How long the hub may say nothing."""
 _REDIRECTS = 5
-_BLOCK = 1 << 18
-_SIZE_DIGITS = 15
 
 
 class NotThereError(ModelError):
     """The repository has no such file, or is none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Remote:
-    """What the hub says of a file.
-
-    Attributes:
-        bytes: Its size.
-        commit: The commit that has it, or None where it does not say.
-        etag: Its tag: the SHA-256 of a large file, of a small one the SHA-1 that git computes; else anything.
-    """
-
-    bytes: int
-    commit: str | None
-    etag: str
-
-
-@dataclass(frozen=True, slots=True)
-class Body:
-    """The bytes of a file, as they come.
-
-    Attributes:
-        start: Where they begin, which is 0 where the hub takes no position.
-        etag: The tag of the file they are of, as `Remote` has it; empty where it does not say.
-        blocks: They, from there on. What ends too early is not told apart from the end.
-    """
-
-    start: int
-    etag: str
-    blocks: Iterator[bytes]
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -106,11 +81,13 @@ class Hub:
 
         def ask() -> Remote:
             with self._answer("HEAD", file, revision, {}) as (answer, before):
-                said = {**_headers(answer), **before}
-                size = said.get("x-linked-size") or said.get("content-length", "")
-            if not (size.isdecimal() and len(size) <= _SIZE_DIGITS):
+                said = {**headers_of(answer), **before}
+                if "x-linked-size" not in said:
+                    self._check_plain(answer, file, revision)
+            size = size_of(said.get("x-linked-size") or said.get("content-length", ""))
+            if size is None:
                 raise _failed(self, file, revision, "it does not say how large the file is")
-            return Remote(int(size), said.get("x-repo-commit"), _tag(said))
+            return Remote(size, said.get("x-repo-commit"), tag_of(said))
 
         patience = self.patience(file, revision)
         while True:
@@ -134,11 +111,25 @@ class Hub:
         """
         ranged = {"Range": f"bytes={start}-"} if start else {}
         with self._answer("GET", file, revision, ranged) as (answer, before):
-            first = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
-            if answer.status == http.HTTPStatus.PARTIAL_CONTENT and (not first or int(first[1]) != start):
-                raise PassingError("it sent another part of the file")
+            self._check_plain(answer, file, revision)
             partial = answer.status == http.HTTPStatus.PARTIAL_CONTENT
-            yield Body(start if partial else 0, _tag({**_headers(answer), **before}), _blocks(answer))
+            part = re.match(r"bytes (\d+)-\d+/(.*)", answer.headers.get("Content-Range", ""))
+            if partial and (not part or int(part[1]) != start):
+                raise PassingError("it sent another part of the file")
+            size = part[2] if partial and part else answer.headers.get("Content-Length", "")
+            tag = tag_of({**headers_of(answer), **before})
+            yield Body(start if partial else 0, tag, size_of(size), blocks_of(answer))
+
+    def _check_plain(self, answer: Any, file: HubFile, revision: str) -> None:  # noqa: ANN401 - an answer of http.client
+        """Refuse bytes that are packed, which was not asked for: their size is not the file's.
+
+        Raises:
+            ModelError: They are.
+        """
+        packed = answer.headers.get("Content-Encoding", "identity")
+        if packed.lower() != "identity":
+            why = f"it, or a proxy on the way, sends the file packed ({packed[:20]}), which was not asked for"
+            raise _failed(self, file, revision, why)
 
     @contextmanager
     def _answer(
@@ -146,7 +137,9 @@ class Hub:
     ) -> Iterator[tuple[Any, dict[str, str]]]:
         """The last answer in a line of redirects, open, and what those before said of the file."""
         if self.offline:
-            raise _failed(self, file, revision, "HF_HUB_OFFLINE is set, so the hub is not asked")
+            failed = _failed(self, file, revision, "HF_HUB_OFFLINE is set, so the hub is not asked")
+            failed.hint = f"Unset HF_HUB_OFFLINE. {failed.hint}"
+            raise failed
         url, said = address(self.endpoint, file, revision), dict[str, str]()
         for _ in range(_REDIRECTS):
             answer = self._open(method, url, file, revision, headers)
@@ -156,7 +149,7 @@ class Hub:
                     yield answer, said
                 return
             answer.close()
-            named = {key: value for key, value in _headers(answer).items() if key.startswith("x-")}
+            named = {key: value for key, value in headers_of(answer).items() if key.startswith("x-")}
             said, before = {**named, **said}, urlsplit(url)
             try:
                 after = urlsplit(url := urljoin(url, place))
@@ -178,7 +171,7 @@ class Hub:
             PassingError: What may go well the next time.
         """
         request = urllib.request.Request(url, method=method, headers={"User-Agent": "musetalk", **headers})  # noqa: S310 - of http and https only
-        if self.token and urlsplit(url)[:2] == urlsplit(self.endpoint)[:2]:
+        if self.token and self._is_own(url):
             request.add_header("Authorization", f"Bearer {self.token}")
         try:
             answer = self._opener.open(request, timeout=TIMEOUT_S)
@@ -186,7 +179,7 @@ class Hub:
             answer = error
         except (OSError, http.client.HTTPException) as error:
             cause = error.reason if isinstance(error, urllib.error.URLError) else error
-            said = _reason(cause)
+            said = reason(cause)
             # What never answered is not there; in the middle of a download it may come again.
             if isinstance(cause, ssl.SSLCertVerificationError) or not self._answered:
                 raise _failed(self, file, revision, said) from error
@@ -197,10 +190,16 @@ class Hub:
         if answer.status < 400:
             return answer
         with answer:
-            raise self._refused(answer, file, revision)
+            raise self._refused(answer, file, revision, elsewhere=not self._is_own(url))
 
-    def _refused(self, answer: Any, file: HubFile, revision: str) -> Exception:  # noqa: ANN401 - an answer of http.client
+    def _is_own(self, url: str) -> bool:
+        """True for an address of this hub, where the token may go to."""
+        return urlsplit(url)[:2] == urlsplit(self.endpoint)[:2]
+
+    def _refused(self, answer: Any, file: HubFile, revision: str, *, elsewhere: bool) -> Exception:  # noqa: ANN401 - an answer of http.client
         status = answer.status
+        if elsewhere and status in (401, 403):  # no token is meant for it; an old address is given anew
+            return PassingError(f"the server it sends to refused (status {status})", asked_wait(answer))
         if status == http.HTTPStatus.NOT_FOUND:
             return NotThereError(
                 f"{file.repository} at {self.endpoint} has no {file.path} in revision {revision[:12]}.",
@@ -237,36 +236,6 @@ def _by_hand(hub: Hub, file: HubFile, revision: str) -> str:
         "The same command goes on where it stopped. "
         f"By hand the file is fetched from {address(hub.endpoint, file, revision)} ."
     )
-
-
-def _blocks(answer: Any) -> Iterator[bytes]:  # noqa: ANN401 - an answer of http.client
-    while True:
-        try:
-            block = answer.read1(_BLOCK)
-        except (OSError, http.client.HTTPException) as error:
-            raise PassingError(_reason(error)) from error
-        if not block:
-            return
-        yield block
-
-
-def _headers(answer: Any) -> dict[str, str]:  # noqa: ANN401 - an answer of http.client
-    return {key.lower(): value for key, value in answer.headers.items()}
-
-
-def _tag(said: dict[str, str]) -> str:
-    return (said.get("x-linked-etag") or said.get("etag", "")).removeprefix("W/").strip('"')
-
-
-def _reason(error: object) -> str:
-    if isinstance(error, TimeoutError):
-        return f"it said nothing for {TIMEOUT_S:.0f} s"
-    if isinstance(error, socket.gaierror):
-        return "its name is not known here, so there is no network or no such host"
-    if isinstance(error, OSError) and error.strerror:
-        return f"it could not be reached ({error.strerror})"
-    said = first_line(error) if isinstance(error, BaseException) else str(error)
-    return f"the connection broke ({said})"
 
 
 def _certificates() -> ssl.SSLContext:

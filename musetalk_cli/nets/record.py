@@ -22,6 +22,8 @@ from musetalk_cli.strict_json import JsonError
 NAME = "digests.json"
 MADE = "made-here"
 """In the place of a commit: of files that were made in this folder."""
+ELSEWHERE = "Check its permissions, or choose another folder with --models-dir."
+"""What to do where a models folder cannot be written."""
 _MAX_BYTES = 1 << 20
 _SHA256, _REVISION = re.compile(r"[0-9a-f]{64}"), re.compile(r"[A-Za-z0-9._-]{1,100}")
 
@@ -111,4 +113,4 @@ def write(models_dir: Path, added: dict[str, Entry], without: Collection[str] = 
         finally:
             hidden.unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}.") from error
+        raise OutputError(f"{path} cannot be written: {error.strerror}.", ELSEWHERE) from error

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from musetalk_cli.errors import ModelError
-from musetalk_cli.nets.hub import Body, Hub, Remote
+from musetalk_cli.nets.answers import Body, Remote
+from musetalk_cli.nets.hub import Hub
 from musetalk_cli.nets.patience import PassingError
 from musetalk_cli.nets.pins import HubFile, Pin
 from musetalk_cli.nets.proof import BLOCK
@@ -113,11 +114,14 @@ def transfer(hub: Hub, order: Order, told: Callable[[int], object]) -> str:
 
 
 def _check_same(order: Order, body: Body) -> None:
-    """Refuse bytes of another file than those that came before: no digest would tell them apart.
+    """Refuse bytes of another file than those that came before, which they would replace or be mixed with.
 
     Raises:
-        ModelError: They are of another one.
+        ModelError: They are of another one, as its tag says where no digest would tell them apart.
+        PassingError: They are no file of that size, like the page that a network shows until one signs in.
     """
+    if body.whole is not None and body.whole != order.remote.bytes:
+        raise PassingError(f"it sent {body.whole} bytes in place of the file's {order.remote.bytes}")
     if not order.digested and body.etag and body.etag != order.remote.etag:
         raise ModelError(
             f"{order.file} was replaced on the hub while it came.",

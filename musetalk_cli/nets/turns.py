@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from musetalk_cli.errors import OutputError
+from musetalk_cli.nets.record import ELSEWHERE
 
 Notice = Callable[[str], None]
 """Told a line that is worth knowing."""
@@ -49,7 +50,7 @@ def turn(models_dir: Path, notice: Notice) -> Iterator[bool]:
         models_dir.mkdir(parents=True, exist_ok=True)
         lock = os.open(models_dir, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise OutputError(f"{models_dir} cannot be written: {error.strerror}.") from error
+        raise OutputError(f"{models_dir} cannot be written: {error.strerror}.", ELSEWHERE) from error
     try:
         at_once = True
         with suppress(OSError):  # a file system without locks, or what cannot be removed
