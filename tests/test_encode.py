@@ -219,6 +219,35 @@ def test_sound_that_is_not_wanted_yet_waits_and_all_of_it_comes(tmp_path):
     assert probe_sound(path).samples == 30 * 48_000
 
 
+OLD_FFMPEG = """
+import os, select, sys
+sound = int(next(word for word in sys.argv if word.startswith("pipe:") and word != "pipe:0")[5:])
+told = sys.argv[sys.argv.index("pipe:0") :]
+probe = int(told[told.index("-probesize") + 1]) if "-probesize" in told else 4096
+taken = 0
+while taken < probe and (data := os.read(sound, probe - taken)):
+    taken += len(data)
+files = {0, sound}
+while files:
+    for file in select.select(files, [], [])[0]:
+        if not os.read(file, 1 << 16):
+            files.remove(file)
+"""
+
+
+def test_an_ffmpeg_that_wants_sound_before_it_takes_a_picture_gets_enough(tmp_path, monkeypatch):
+    """Older ones read the beginning of each input before they go on with any."""
+    program = tmp_path / "ffmpeg"
+    program.write_text(f"#!{sys.executable} -S\n{OLD_FFMPEG}")
+    program.chmod(0o755)
+    monkeypatch.setattr(ffmpeg, "executable", lambda: str(program))
+    monkeypatch.setattr(pipe_writer, "STALL_S", 2.0)
+    encoder = VideoEncoder(tmp_path / "out.mp4", StreamFormat(640, 480, Fraction(25), 16_000, 1))
+    for number in range(3):
+        encoder.write(picture(640, 480, number), np.zeros((640, 1), np.float32))
+    encoder.finish()
+
+
 @pytest.mark.parametrize(
     ("container", "rate", "coded"),
     [

@@ -230,5 +230,9 @@ def _coded(listed: Path) -> list[str]:
 
 
 def _sound(stream: StreamFormat, pipe: int) -> list[str]:
-    """What ffmpeg is told of the sound."""
-    return f"-f f32le -ar {stream.sample_rate} -ac {stream.channels} -i pipe:{pipe}".split()
+    """What ffmpeg is told of the sound.
+
+    Older versions, like 4.2 and 7.0, take no picture before they have read so many bytes of the sound. With
+    their own number, more than belongs to one picture, they would wait for us while we wait for them.
+    """
+    return f"-probesize 32 -f f32le -ar {stream.sample_rate} -ac {stream.channels} -i pipe:{pipe}".split()
