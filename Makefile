@@ -54,8 +54,9 @@ format: install ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-type: install ## Check types
+type: install ## Check types, as the oldest and the newest Python have them
 	$(BIN)/mypy
+	$(BIN)/mypy --python-version 3.13
 
 bench: install ## Time every stage with the published weights, or the embedded ones
 	$(BIN)/musetalk bench --json benchmarks/latest.json

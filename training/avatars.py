@@ -85,8 +85,9 @@ def make(networks: Bundle, avatars_dir: Path, *, seed: int, frames: int = FRAMES
 def pack(folder: Path) -> None:
     """Write an avatar's pictures again as small as PNG gets, to the pixel the same."""
     for path in [*folder.glob("full_imgs/*.png"), *folder.glob("masks/*.png")]:
-        with Pictures.open(path) as picture:
-            picture.load()
+        with Pictures.open(path) as opened:
+            opened.load()
+        picture: Pictures.Image = opened
         pixels = np.asarray(picture)
         if pixels.ndim == 3:
             reduced = picture.quantize(COLOURS, dither=Pictures.Dither.NONE)

@@ -189,7 +189,7 @@ def _blur(image: Array, sigma: float) -> Array:
 
 def _unsharp(image: Array, amount: float, sigma: float, threshold: float) -> Array:
     """Sharpen `[H, W, C]`."""
-    x = image.astype(np.float64 if image.dtype == np.float64 else np.float32)
+    x: Array = image.astype(np.float64 if image.dtype == np.float64 else np.float32)
     blurred = _blur(x, sigma)
     detail = np.subtract(x, blurred, out=blurred)
     if image.dtype == np.uint8:
@@ -217,8 +217,10 @@ def _paste(frame: Array, face: Array, bbox: Box, mask: Array, crop: Box, region:
         below[...] = _mix_levels(above, below, levels)
     else:
         wide = np.float64 if frame.dtype == np.float64 else np.float32
-        a, b = above.astype(wide), below.astype(wide)
-        below[...] = b + (a - b) * (levels.astype(wide) / 255)
+        a: Array = above.astype(wide)
+        b: Array = below.astype(wide)
+        share: Array = levels.astype(wide)
+        below[...] = b + (a - b) * (share / 255)
 
 
 def _mix_levels(above: Array, below: Array, mask: Array) -> Array:
