@@ -2,25 +2,42 @@
 
     python stream_client.py SOUND.wav FOLDER
 
-It needs `pip install websockets`. The sound is sent at once, as a synthesiser gives it; a token is taken from
-the environment variable MUSETALK_TOKEN, the service's address from MUSETALK_URL.
+It needs `pip install 'websockets>=15'`. The sound is sent at once, as a synthesiser gives it, in a thread of
+its own: a long one waits for its room while pictures come. Meanwhile no ping is answered, so none is sent. A
+token is taken from the environment variable MUSETALK_TOKEN, the service's address from MUSETALK_URL.
 """
 
+import contextlib
 import json
 import os
 import struct
 import sys
+import threading
 import wave
 from pathlib import Path
 
-from websockets.sync.client import connect
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
 
 url = os.environ.get("MUSETALK_URL", "ws://127.0.0.1:2160/v1/stream")
 token = os.environ.get("MUSETALK_TOKEN")
 headers = {"Authorization": f"Bearer {token}"} if token else None
 folder = Path(sys.argv[2])
 folder.mkdir(exist_ok=True)
-with wave.open(sys.argv[1]) as sound, connect(url, additional_headers=headers) as socket:
+
+
+def speak(sound: wave.Wave_read, socket: ClientConnection) -> None:
+    """Send all of the sound, and that it is complete."""
+    with contextlib.suppress(ConnectionClosed):  # whoever reads is told why
+        while block := sound.readframes(8000):
+            socket.send(block)
+        socket.send(json.dumps({"type": "end"}))
+
+
+with (
+    wave.open(sys.argv[1]) as sound,
+    connect(url, additional_headers=headers, ping_interval=None) as socket,
+):
     hello = {
         "type": "hello",
         "avatar": "demo",
@@ -28,9 +45,7 @@ with wave.open(sys.argv[1]) as sound, connect(url, additional_headers=headers) a
         "channels": sound.getnchannels(),
     }
     socket.send(json.dumps(hello))
-    while block := sound.readframes(8000):
-        socket.send(block)
-    socket.send(json.dumps({"type": "end"}))
+    threading.Thread(target=speak, args=(sound, socket), daemon=True).start()
     for message in socket:
         if isinstance(message, str):  # an event: ready, speaking, segment_finished, closed ...
             print(message)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.serve.broadcast import Broadcast
 from musetalk_cli.serve.connections import close_connection
+from musetalk_cli.serve.naming import SessionLog
 from musetalk_cli.types import Frame, FrameRequest, StreamFormat, Utterance
 
 LIMIT_S = 60
@@ -71,10 +73,13 @@ class ToldBroadcast(Broadcast):
 class Session:
     """A session that speaks all the time: what a viewer needs of the real one."""
 
+    is_over = False
+
     def __init__(self, shade=0, seed=0):
         from lives import speech  # it loads torch, which the client in a process of its own does not need
 
         self.stream = StreamFormat(WIDTH, HEIGHT, Fraction(FPS), RATE, 1)
+        self.log = SessionLog(logging.getLogger(__name__), "of a test")
         self.broadcast = ToldBroadcast()
         self.broadcast.open(self.stream)
         self.sound = speech(20, RATE, seed)

@@ -154,6 +154,22 @@ def test_pictures_held_are_counted_over_all_sinks():
     assert counted == run.fan_out.held
 
 
+def test_frames_that_come_at_once_as_the_stream_is_stopped_keep_their_pictures():
+    """The sink is as fast as it was: they were to come one by one."""
+    slow = Sink(shut=True)
+    run, frames = Run(slow, capacity=2, waits=False), [frame(index) for index in range(6)]
+    run.fan_out.open()
+    run.put(frames[0])
+    assert slow.entered.wait(TIMEOUT_S)
+    run.fan_out.take_last()
+    run.put(*frames[1:])
+    slow.gate.set()
+    run.fan_out.finish()
+    assert run.fan_out.held == 0
+    for one, given in zip(slow.frames, frames, strict=True):
+        assert np.array_equal(one.image, given.image)
+
+
 def test_whoever_hands_over_a_frame_goes_on_when_the_sinks_are_abandoned():
     stuck = Sink(shut=True)
     run = Run(stuck, capacity=1)

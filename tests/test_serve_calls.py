@@ -74,6 +74,7 @@ def test_a_player_watches_by_whep_hears_a_file_and_leaves(served):
             await ask(served, "DELETE", place, status=204)
             assert (await ask(served, "GET", session, status=200)).body["viewers"] == 0
             await ask(served, "DELETE", session, status=204)
+            await ask(served, "GET", session, status=404)
             await until_ended(served, session.rsplit("/", 1)[1])
 
     play(scenario)

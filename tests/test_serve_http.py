@@ -121,6 +121,16 @@ def test_what_is_not_there_is_said_in_one_sentence(served, method, path, status)
     assert answer.status == status
     assert set(answer.body) == {"error", "hint"}
     assert "\n" not in answer.body["error"]
+    assert answer.body["error"].endswith(".")
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/v1/avatars/red/thumbnail"])
+def test_what_can_be_asked_for_can_be_asked_about(served, path):
+    """Many that look whether a service is there ask by HEAD."""
+    about, whole = served.ask("HEAD", path), served.ask("GET", path)
+    assert about.status == 200
+    assert not about.body
+    assert about.headers["content-length"] == whole.headers["content-length"]
 
 
 def test_a_body_that_is_too_large_or_no_offer_is_refused(served):

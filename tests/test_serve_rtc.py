@@ -34,7 +34,7 @@ from rtc_clients import (
     shade_of,
 )
 
-from musetalk_cli.serve.rtc import Peers
+from musetalk_cli.serve.rtc import CONNECT_S, Peers
 
 HERE = Path(__file__).parent
 
@@ -93,6 +93,20 @@ def test_pictures_and_sound_arrive_as_they_were_sent_and_together():
         assert likeness > 0.8
         # what came first of each was sent with the same frame
         assert abs((place - 0.5) - numbers[0] / FPS) < 0.5 / FPS
+
+    run(scenario)
+
+
+def test_who_is_still_being_connected_when_the_session_ends_is_let_go():
+    session = Session()
+    session.is_over = True
+
+    async def scenario(peers):
+        async with clients(Client()) as (client,):
+            await peers.answer(session, await client.offer(), microphone=False)
+            async with asyncio.timeout(CONNECT_S / 2):
+                while peers.count:
+                    await asyncio.sleep(0.005)
 
     run(scenario)
 

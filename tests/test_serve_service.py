@@ -219,7 +219,7 @@ def test_what_cannot_be_opened_leaves_its_place(coloured_run, monkeypatch):
 @pytest.mark.parametrize(
     "name",
     [
-        "sink viewers",
+        "sink session",
         *(
             pytest.param(other, marks=pytest.mark.slow)
             for other in ("arrival", "presentation", "watcher", "session ")

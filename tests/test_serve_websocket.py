@@ -9,7 +9,7 @@ import threading
 import time
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import cv2
 import numpy as np
@@ -23,7 +23,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from musetalk_cli.serve import websocket
 from musetalk_cli.serve.broadcast import Unit, Wants
 from musetalk_cli.serve.inbox import MESSAGE_COSTS, PENDING_BYTES, Inbox
-from musetalk_cli.serve.receiver import Outbox, Receiver
+from musetalk_cli.serve.receiver import BEHIND, Outbox, Receiver
 from musetalk_cli.serve.service import Service
 from musetalk_cli.types import Fate, Frame, FrameRequest
 
@@ -301,9 +301,11 @@ def test_who_sends_nothing_but_garbage_is_sent_away(served):
     with served.program("red", video="none") as program:
         for _ in range(12):
             program.socket.send("garbage")
-        with pytest.raises(ConnectionClosed):
+        with pytest.raises(ConnectionClosed) as ended:
             while True:
-                program.next()
+                last = program.next()
+    assert (last["type"], last["error"]) == ("closed", "More than 10 messages were not understood.")
+    assert (ended.value.rcvd.code, ended.value.rcvd.reason) == (1008, last["error"])
 
 
 @pytest.mark.slow
@@ -331,6 +333,35 @@ def test_the_smallest_messages_are_bounded_too():
         return [await flood(send) for send in senders()]
 
     assert asyncio.run(scenario()) == [PENDING_BYTES // MESSAGE_COSTS] * 2
+
+
+def test_who_stops_reading_is_told_why_it_is_sent_away(served, monkeypatch):
+    """Its socket takes the first message, and nothing more."""
+    monkeypatch.setattr(websocket, "BEHIND_S", 0.05)
+    ended = []
+
+    class Stuck:
+        scope = MappingProxyType({"client": ("127.0.0.1", 1)})
+        app = SimpleNamespace(state=SimpleNamespace(service=served.service))
+        come = iter([{"type": "websocket.receive", "text": json.dumps({"type": "hello", "avatar": "red"})}])
+
+        async def accept(self):
+            pass
+
+        async def receive(self):
+            return next(self.come, None) or await asyncio.Event().wait()
+
+        async def send_text(self, text):
+            assert json.loads(text)["type"] == "ready"
+
+        async def send_bytes(self, _):
+            await asyncio.Event().wait()
+
+        async def close(self, *told):
+            ended.append(told)
+
+    asyncio.run(asyncio.wait_for(websocket.stream(Stuck()), TIMEOUT_S))
+    assert ended == [(1008, BEHIND)]
 
 
 def test_who_takes_nothing_for_long_is_sent_away(monkeypatch):

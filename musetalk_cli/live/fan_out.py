@@ -86,6 +86,11 @@ class FanOut:
         for worker in self._workers:
             worker.put(frame)
 
+    def take_last(self) -> None:
+        """What comes from now on comes at once: the stream was stopped."""
+        for worker in self._workers:
+            worker.take_last()
+
     def finish(self) -> None:
         """Complete every sink with what waits for it, all at once."""
         # all of them first, so that they complete side by side

@@ -99,6 +99,7 @@ class SinkWorker:
         self._failed = failed
         self._queue: Handoff[tuple[Frame, float]] = Handoff(queueing.bound)
         self._hurry = threading.Event()
+        self._is_last = False
         self._newest: Image | None = None
         self._opened = threading.Event()
         self._faded = False
@@ -143,6 +144,10 @@ class SinkWorker:
             if error is not self.failure and not isinstance(error, _AbandonedError):
                 raise
 
+    def take_last(self) -> None:
+        """What comes from now on comes at once: the stream was stopped, and the sink is not slow."""
+        self._is_last = True
+
     def close(self) -> None:
         """Take no more frames, without waiting; what is queued is still written."""
         self._queue.close()
@@ -185,7 +190,7 @@ class SinkWorker:
     def _held_back(self, frame: Frame) -> Frame:
         """A frame that will wait: as it is while there is room for its picture, else with the one before."""
         # nobody else adds frames, so there is no less room when this one is offered
-        is_full = self._queue.waiting >= self._queueing.capacity
+        is_full = self._queue.waiting >= self._queueing.capacity and not self._is_last
         # late frames show the picture before them anyway: however many come at once, none is left out
         if is_full and self._newest is not None and frame.image is not self._newest:
             frame = replace(frame, image=self._newest, fate=decide(1, has_face=True, late=True))

@@ -191,6 +191,7 @@ class Stream:
         if self._stop.is_set() and not self._stopped:
             self._stopped = True
             self._observer.stopped()
+            self._sinks.take_last()
             self._buffer.hurry()
             self.session.stop()
         if not self.session.is_done:
@@ -296,5 +297,4 @@ class Stream:
         self._loop.wake()
 
     def _depths(self) -> Depths:
-        frames = self._buffer.waiting + self._sinks.waiting
-        return Depths(self._intake.waiting, self.session.waiting, frames)
+        return Depths(self._intake.waiting, self.session.waiting, self._buffer.waiting + self._sinks.waiting)

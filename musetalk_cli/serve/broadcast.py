@@ -73,6 +73,7 @@ class Broadcast:
     Args:
         clock: Where time comes from.
         hardware: Let the GPU encode H.264 where it can.
+        name: What messages and reports call it.
 
     Attributes:
         name: What messages and reports call it.
@@ -80,8 +81,8 @@ class Broadcast:
         on_shown: Told of every frame, after the viewers; None where nobody asks.
     """
 
-    def __init__(self, clock: Clock, *, hardware: bool = False) -> None:
-        self.name = "viewers"
+    def __init__(self, clock: Clock, *, hardware: bool = False, name: str = "viewers") -> None:
+        self.name = name
         self.watched = True
         self.on_shown: Callable[[Frame], None] | None = None
         self._forms: _Forms | None = None

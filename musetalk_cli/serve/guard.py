@@ -122,6 +122,9 @@ class Guard:
             await send({"type": "http.response.body", "body": b""})
         elif refused is not None:
             await _refuse(scope, receive, send_with_headers, *refused)
+        elif scope.get("method") == "HEAD":
+            # asked for like the rest of it, which the server leaves out
+            await self._app({**scope, "method": "GET"}, receive, send_with_headers)
         else:
             await self._app(scope, receive, send_with_headers)
 

@@ -50,6 +50,11 @@ STATUS: dict[type[Exception], int] = {
     BusyError: 409,
     TooLargeError: 413,
 }
+UNKNOWN = {
+    404: ("There is nothing at this address.", "docs/server.md lists what there is."),
+    405: ("This address does not take this method.", "docs/server.md lists what there is."),
+}
+"""What is said where no route is found."""
 TICK_S = 1.0
 """How often sessions are looked for that nobody watches."""
 
@@ -100,7 +105,8 @@ def _answer_error(request: Request, error: Exception) -> JSONResponse:
         if status == 503:
             headers["retry-after"] = "5"
     elif isinstance(error, HTTPException):
-        status, said = error.status_code, str(error.detail)
+        status = error.status_code
+        said, hint = UNKNOWN.get(status, (str(error.detail), None))
     elif isinstance(error, RequestValidationError):
         first = error.errors()[0]
         place = " ".join(str(part) for part in first["loc"])

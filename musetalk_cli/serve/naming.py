@@ -13,6 +13,11 @@ def new_id() -> str:
     return secrets.token_urlsafe(16)
 
 
+def label_of(name: str) -> str:
+    """The part of a session's identifier that may stand in a log."""
+    return name[:8]
+
+
 class SessionLog(logging.LoggerAdapter[logging.Logger]):
     """Names the session in every line: as text, and as a field for logs that are collected.
 

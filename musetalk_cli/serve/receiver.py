@@ -20,6 +20,7 @@ QUEUED = 25
 """Messages that may wait to be sent before pictures are left out."""
 BEHIND_S = 10
 """How far a client may fall behind, in seconds."""
+BEHIND = f"The client is {BEHIND_S} s behind."
 
 
 class Outbox:
@@ -27,9 +28,13 @@ class Outbox:
 
     Args:
         events: The loop of the socket.
+
+    Attributes:
+        why: Why the client is sent away, None where it is not; at most 123 bytes, for the end of a socket.
     """
 
     def __init__(self, events: asyncio.AbstractEventLoop) -> None:
+        self.why: str | None = None
         self._events = events
         self._messages: deque[bytes | str] = deque()
         self._woken = asyncio.Event()
@@ -45,6 +50,12 @@ class Outbox:
         if not self._closed:
             self._messages.append(message)
             self._wake()
+
+    def send_away(self, why: str, hint: str) -> None:
+        """Tell the client that its session is over and why, as the last message."""
+        self.put(dump({"type": "closed", "error": why, "hint": hint}, compact=True))
+        self.why = self.why or why
+        self.close()
 
     def close(self) -> None:
         """Add nothing more; what is inside is still taken."""
@@ -92,8 +103,7 @@ class Receiver:
         """Send a frame; a client that falls behind gets sound without pictures, and at last the end."""
         frame, request = unit.frame, unit.frame.request
         if self._outbox.waiting > self._most:
-            self._tell("closed", error=f"The client is {BEHIND_S} s behind.", hint="Read what is sent.")
-            self._outbox.close()
+            self._outbox.send_away(BEHIND, "Read what is sent.")
             return
         speaks = request.utterance is not None and not frame.fate.is_idle
         if speaks != self._speaks:

@@ -48,7 +48,7 @@ class SessionRegistry:
             NotFoundError: There is none, or it has ended.
         """
         session = self._sessions.get(name)
-        if session is None:
+        if session is None or session.is_stopped:
             raise NotFoundError("There is no such session.", "It may have ended; begin a new one.")
         return session
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import secrets
 import time
 from collections.abc import Coroutine, Sequence
@@ -20,13 +19,12 @@ from musetalk_cli.errors import InputError, describe
 from musetalk_cli.serve.broadcast import Broadcast, Wants
 from musetalk_cli.serve.connections import add_stream, close_connection, received
 from musetalk_cli.serve.encoders import SOUND_CLOCK
+from musetalk_cli.serve.naming import SessionLog, label_of
 from musetalk_cli.serve.offers import LaterCandidate, Offer, read_offer
 from musetalk_cli.serve.refusals import RefusedError
 from musetalk_cli.serve.settings import IceServer
 from musetalk_cli.serve.tracks import PictureTrack, Screen, SoundTrack
 from musetalk_cli.types import Samples, StreamFormat
-
-log = logging.getLogger(__name__)
 
 CONNECT_S = 30.0
 """How long a peer may take from its answer to its connection."""
@@ -46,10 +44,16 @@ class Session(Protocol):
     Attributes:
         stream: Format of its frames and their sound.
         broadcast: Where its viewers join.
+        log: What is said of it.
     """
 
     stream: StreamFormat
     broadcast: Broadcast
+    log: SessionLog
+
+    @property
+    def is_over(self) -> bool:
+        """True once it has ended."""
 
     def listen_to_microphone(self, samples: Samples) -> bool:
         """Take float32 `[n, channels]` as it is spoken; never waits."""
@@ -122,14 +126,14 @@ class Peers:
         finally:
             self._answering -= 1
         name = secrets.token_urlsafe(16)
-        self._peers[name] = peer, asyncio.create_task(self._run(name, peer), name=f"viewer {name[:8]}")
+        self._peers[name] = peer, asyncio.create_task(self._run(name, peer), name=f"viewer {label_of(name)}")
         return Answer(name, sdp)
 
     async def _run(self, name: str, peer: _Peer) -> None:
         try:
-            log.info("viewer %s: %s", name[:8], await peer.watch())
+            peer.log.info("viewer %s: %s", label_of(name), await peer.watch())
         except Exception as error:
-            log.warning("viewer %s: %s", name[:8], describe(error))
+            peer.log.warning("viewer %s: %s", label_of(name), describe(error))
         finally:
             await peer.close()
             del self._peers[name]
@@ -155,11 +159,15 @@ class _Peer:
         session: What it watches.
         offer: What it asks for.
         silent_s: How long it may send nothing.
+
+    Attributes:
+        log: What is said of its session.
     """
 
     def __init__(
         self, connection: RTCPeerConnection, session: Session, offer: Offer, silent_s: float
     ) -> None:
+        self.log = session.log
         self._connection = connection
         self._session = session
         self._offer = offer
@@ -196,7 +204,7 @@ class _Peer:
             await self._connection.setLocalDescription(await self._connection.createAnswer())
         except Exception as error:
             # the library has no family of its own errors
-            log.info("An offer that could be read cannot be used: %s", describe(error))
+            self.log.info("An offer that could be read cannot be used: %s", describe(error))
             raise InputError(
                 "The offer cannot be used.", "Its H.264, its Opus or its transport has no fit."
             ) from error
@@ -226,7 +234,8 @@ class _Peer:
 
     @property
     def _is_over(self) -> bool:
-        return self._left or self._connection.connectionState in {"failed", "closed"}
+        # of a session that has ended nothing is shown: also who is still being connected need not wait
+        return self._left or self._session.is_over or self._connection.connectionState in {"failed", "closed"}
 
     async def _wait(self) -> None:
         """Until something happens, or it is time to look."""
@@ -245,7 +254,7 @@ class _Peer:
             try:
                 await self._connection.addIceCandidate(candidate)
             except Exception as error:
-                log.info("An address of a viewer cannot be resolved: %s", describe(error))
+                self.log.info("An address of a viewer cannot be resolved: %s", describe(error))
 
     async def _listen(self, track: MediaStreamTrack) -> None:
         """Let the session hear the microphone; what it has no room for is lost: nobody says it again."""
@@ -257,7 +266,7 @@ class _Peer:
         except MediaStreamError:
             return
         except Exception as error:
-            log.warning("A microphone is not heard any more: %s", describe(error))
+            self.log.warning("A microphone is not heard any more: %s", describe(error))
 
     def leave(self) -> None:
         """Let it end."""
@@ -273,7 +282,7 @@ class _Peer:
         try:
             await asyncio.wait_for(close_connection(self._connection), CLOSE_S)
         except Exception as error:
-            log.warning("A connection did not close as it should: %s", describe(error))
+            self.log.warning("A connection did not close as it should: %s", describe(error))
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
 

@@ -16,7 +16,7 @@ from musetalk_cli.live.stream import Stream
 from musetalk_cli.serve.broadcast import Broadcast
 from musetalk_cli.serve.listener import SessionListener
 from musetalk_cli.serve.metrics import Meters
-from musetalk_cli.serve.naming import SessionLog
+from musetalk_cli.serve.naming import SessionLog, label_of
 from musetalk_cli.serve.speakers import Speakers, Turn
 from musetalk_cli.serve.spoken_file import SpokenFile
 from musetalk_cli.sources.pushed import PushedSource
@@ -111,8 +111,8 @@ class ServedSession:
 
     @property
     def label(self) -> str:
-        """The part of its identifier that may stand in a log."""
-        return self.id[:8]
+        """What it is called in the log."""
+        return label_of(self.id)
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -129,6 +129,11 @@ class ServedSession:
     def is_over(self) -> bool:
         """True once it has ended."""
         return self._over.is_set()
+
+    @property
+    def is_stopped(self) -> bool:
+        """True once it was told to end at once."""
+        return self._parts.stop.is_set()
 
     def add_listener(self, listener: SessionListener) -> None:
         """Tell somebody what happens besides frames; where it has ended, at once."""

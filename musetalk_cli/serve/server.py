@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 BACKLOG = 128
 CONNECTIONS = 1000
 """Connections at once, idle ones among them; more are answered with status 503."""
+PING_S, GONE_S = 20, 40
+"""How often a WebSocket is pinged, and how long a peer's system may not confirm what is sent, in seconds."""
 GRACE_S = 5
 """Seconds that connections have to end by themselves once every session has."""
 
@@ -61,6 +63,8 @@ def bind(host: str, port: int) -> socket.socket:
         raise InputError(f"--host {host} cannot be found.", "Use 127.0.0.1 for this machine only.") from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; its connections have it from here
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, GONE_S * 1000)
         listener.bind(address)
         listener.listen(BACKLOG)
     except OSError as error:
@@ -138,6 +142,9 @@ def configure(app: App) -> uvicorn.Config:
         server_header=False,
         ws_max_size=MESSAGE_BYTES,
         ws_per_message_deflate=False,
+        ws_ping_interval=PING_S,
+        # its answer may stand behind sound that is not read for want of room; GONE_S finds who is gone
+        ws_ping_timeout=None,
         timeout_graceful_shutdown=GRACE_S,
         limit_concurrency=CONNECTIONS,
     )

@@ -28,7 +28,7 @@ from musetalk_cli.serve.capacity import settle
 from musetalk_cli.serve.faces import Face
 from musetalk_cli.serve.gallery import Gallery
 from musetalk_cli.serve.metrics import Meters, State
-from musetalk_cli.serve.naming import new_id
+from musetalk_cli.serve.naming import label_of, new_id
 from musetalk_cli.serve.refusals import RefusedError
 from musetalk_cli.serve.registry import SessionRegistry, check_rate
 from musetalk_cli.serve.served import Parts, ServedSession
@@ -203,14 +203,16 @@ class Service:
         engine, loop, job = self.engine, self._loop, self._job
         assert loop is not None  # noqa: S101 - it is there with the engine
         face = self.gallery.faces.take(avatar)
+        name = new_id()
         try:
-            parts = Parts(PushedSource(sample_rate, channels, self._clock), Broadcast(self._clock))
+            broadcast = Broadcast(self._clock, name=f"session {label_of(name)}")
+            parts = Parts(PushedSource(sample_rate, channels, self._clock), broadcast)
             sinks = [parts.broadcast]
             policy = StreamPolicy.of_stream(parts.source, sinks, job.when_late, job.chunk)
             ends = Ends(parts.source, sinks, parts.stop, parts.watch)
             stream = open_stream(engine, loop, face.avatar, job.silence, face.idle, policy, ends, fps=fps)
             session = ServedSession(
-                new_id(), avatar, client, parts, stream, self.speakers, self.meters, job.silence, self._clock
+                name, avatar, client, parts, stream, self.speakers, self.meters, job.silence, self._clock
             )
             parts.broadcast.on_shown = session.shown
             try:

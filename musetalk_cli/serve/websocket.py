@@ -21,7 +21,7 @@ from musetalk_cli.serve.broadcast import Wants
 from musetalk_cli.serve.calls import Name, reason_of
 from musetalk_cli.serve.guard import client_of
 from musetalk_cli.serve.inbox import Inbox
-from musetalk_cli.serve.receiver import BEHIND_S, Outbox, Receiver
+from musetalk_cli.serve.receiver import BEHIND, BEHIND_S, Outbox, Receiver
 from musetalk_cli.serve.refusals import RefusedError
 from musetalk_cli.serve.served import ServedSession
 from musetalk_cli.serve.service import Service
@@ -40,6 +40,8 @@ UNKNOWN_MESSAGES = 10
 AGAIN, NOT_ALLOWED, DONE = 1013, 1008, 1000
 """Codes of a socket's end (RFC 6455): try again later; against the rules; all is done."""
 HELLO = 'Send {"type": "hello", "avatar": NAME} first.'
+
+KNOWN = "Send 16-bit PCM as binary messages, and as text end, interrupt or close."
 
 router = APIRouter()
 
@@ -126,9 +128,10 @@ async def stream(socket: WebSocket) -> None:
         outbox.close()
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        why = BEHIND if isinstance(ended[0], asyncio.TimeoutError) else outbox.why
         with contextlib.suppress(RuntimeError, WebSocketDisconnect):
-            await socket.close(DONE)
+            await socket.close(DONE if why is None else NOT_ALLOWED, why)
 
 
 async def _hello(socket: WebSocket) -> Hello:
@@ -181,12 +184,14 @@ async def send_all(socket: WebSocket, outbox: Outbox) -> None:
 
 
 async def _receive_all(socket: WebSocket, session: ServedSession, inbox: Inbox, outbox: Outbox) -> None:
-    """Take sound and controls until the client asked for the end; then wait for it to go away."""
+    """Take sound and controls until the client goes away; after it was sent away they are forgotten."""
     unknown = 0
     while True:
         message = await socket.receive()
-        if message["type"] == "websocket.disconnect" or unknown > UNKNOWN_MESSAGES:
+        if message["type"] == "websocket.disconnect":
             return
+        if outbox.why is not None:
+            continue
         if (data := message.get("bytes")) is not None:
             await inbox.add(data)
             continue
@@ -195,6 +200,8 @@ async def _receive_all(socket: WebSocket, session: ServedSession, inbox: Inbox, 
         except (JsonError, ValidationError) as error:
             unknown += 1
             outbox.put(dump({"type": "error", "error": f"A message is not understood: {reason_of(error)}."}))
+            if unknown > UNKNOWN_MESSAGES:
+                outbox.send_away(f"More than {UNKNOWN_MESSAGES} messages were not understood.", KNOWN)
             continue
         if kind == "interrupt":
             session.interrupt(inbox.discard())
