@@ -1,4 +1,4 @@
-"""What a face does in a quiet room, with and without the silence gate.
+"""What a face does in a quiet room, with and without the voice gate.
 
     python benchmarks/silence.py --output benchmarks/silence.md
 
@@ -43,7 +43,7 @@ def main() -> None:
     sounds |= {f"room, {level} dB": room(level) for level in ROOMS}
     sounds |= {f"breath, {level} dB": breath(level) for level in BREATHS}
     lines = [
-        *heading("The silence gate on noise and breath", "silence", args.avatar, bundle, __doc__),
+        *heading("The voice gate on noise and breath", "silence", args.avatar, bundle, __doc__),
         f"| sound | `--silence off`, mean | largest | `--silence {SilenceLevel()}`, mean | largest |",
         "|---|---|---|---|---|",
     ]

@@ -148,9 +148,9 @@ def test_bench_prepare_tells_every_stage_and_the_memory(musetalk, small, here, t
         "bench", "prepare", *small, "--frames", "4,2", "--batch-size", 2, "--json", file
     )
     assert code == 0, err
-    assert re.search(r"ours, 2 .*\n.*ours, 4 .*\n.*upstream's order, 2 .*\n.*upstream's order, 4 ", out)
+    assert re.search(r"ours, 2 .*\n.*ours, 4 .*\n.*published order, 2 .*\n.*published order, 4 ", out)
     assert "KiB a frame from 2 to 4 frames" in out
-    assert "preparing 4 frames, upstream's order" in err
+    assert "preparing 4 frames, published order" in err
     figures = json.loads(file.read_text())
     assert figures["command"].startswith("musetalk bench prepare --model")
     assert {"device", "processor", "cores", "load", "versions", "model"} <= set(figures)

@@ -1,4 +1,4 @@
-"""The silence gate, beside a plain reference that sees the whole sound at once."""
+"""The voice gate, beside a plain reference that sees the whole sound at once."""
 
 import math
 import tracemalloc

@@ -1,1 +1,1 @@
-"""Avatars: what one is, our folder, the import of MuseTalk folders, and preparation from a video."""
+"""Avatars: what one is in memory and on disk, the folder of avatars, and the import of MuseTalk folders."""

@@ -103,7 +103,7 @@ class ResponseOptions:
     Attributes:
         chunks: Seconds of sound per chunk; None is the shortest that the machine sustains.
         sendings: How the sound is sent; each with each length of chunk is a run.
-        utterances: How many are said in each run.
+        utterances: Their number in each run.
         pause_s: Seconds of silence between them, at the least.
         sizes: Of the avatar that speaks.
     """

@@ -142,7 +142,7 @@ def bench_preparing(run: RunConfig, options: PreparingOptions, notice: Notice) -
 
 def name_of(order: Order) -> str:
     """An order of work for people."""
-    return "ours" if order == OURS else "upstream's order"
+    return "ours" if order == OURS else "published order"
 
 
 def _task(order: Order, clip: Path, frames: int, run: RunConfig, options: PreparingOptions) -> Task:

@@ -1,1 +1,1 @@
-"""The command line: one file per command, parse -> config -> product -> render, and no torch at import."""
+"""The command line: one file per command, parse -> config -> run -> render, and no torch at import."""

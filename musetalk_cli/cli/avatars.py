@@ -28,7 +28,8 @@ MAX_DEPTH = 4
 app = typer.Typer(help="See and manage prepared avatars.", no_args_is_help=True)
 
 Cache = Annotated[
-    bool, typer.Option("--cache", help="Of what `generate --source` has prepared, in the user's cache.")
+    bool,
+    typer.Option("--cache", help="Take those that `generate --source` has prepared, in the user's cache."),
 ]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the avatar.")]
 

@@ -66,7 +66,10 @@ Earlier = Annotated[
     ),
 ]
 Tolerance = Annotated[
-    float, typer.Option("--tolerance", metavar="PERCENT", min=0, max=1000, help="By how much with --compare.")
+    float,
+    typer.Option(
+        "--tolerance", metavar="PERCENT", min=0, max=1000, help="Worse by so much is accepted by --compare."
+    ),
 ]
 
 app = typer.Typer()

@@ -45,7 +45,7 @@ def prepare(
 ) -> None:
     """Measure the time of every stage of preparation and of the whole, and its memory, on a synthetic clip.
 
-    Upstream's order of work has the same networks: one frame at a time, all frames in memory, written twice.
+    The published order of work has the same networks: one frame at a time, all frames in memory, written twice.
     """
     lengths, (width, height) = _lengths(frames), parse_size(frame_size)
     check_json(json)
@@ -92,7 +92,7 @@ def _show(result: PreparingResult) -> None:
     for order in (OURS, UPSTREAM):
         _show_growth(result, order)
     for frames, ratio in result.speed_ups().items():
-        put(f"{frames} frames: {ratio:.2f} times as fast as upstream's order of work")
+        put(f"{frames} frames: {ratio:.2f} times as fast as the published order of work")
 
 
 def _show_growth(result: PreparingResult, order: Order) -> None:

@@ -43,11 +43,12 @@ Sendings = Annotated[
         help="Each utterance at once, or as it is spoken; a run for each.",
     ),
 ]
-Utterances = Annotated[
-    int, typer.Option("--utterances", min=1, max=10_000, help="How many are said in each run.")
-]
+Utterances = Annotated[int, typer.Option("--utterances", min=1, max=10_000, help="Utterances in each run.")]
 Pause = Annotated[
-    float, typer.Option("--pause", min=0.5, max=60, help="Silence between them, up to half as much again.")
+    float,
+    typer.Option(
+        "--pause", min=0.5, max=60, help="Seconds of silence between them, up to half as long again."
+    ),
 ]
 Ideal = Annotated[
     bool, typer.Option("--ideal", help="A device that takes no time, on a simulated clock: no networks.")

@@ -103,7 +103,7 @@ def verify(
         ),
     ] = DEFAULT_MODEL,
 ) -> None:
-    """Hold every file of a model or tool to its SHA-256, then load it tensor by tensor."""
+    """Compare every file of a model or tool with its SHA-256, then load it tensor by tensor."""
     from musetalk_cli.nets.published import DECODERS, TOOLS
 
     if name in {**DECODERS, **TOOLS}:

@@ -82,7 +82,7 @@ CheekWidth = Annotated[
     str,
     _mask(
         "--cheek-width",
-        help="Columns left and right of the middle, of 512, that the mode jaw leaves wide.",
+        help="Columns left and right of the middle, of 512, in which the mode jaw keeps the whole width.",
         metavar="LEFT,RIGHT",
     ),
 ]

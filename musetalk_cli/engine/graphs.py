@@ -1,4 +1,4 @@
-"""UNet, VAE and image steps of one batch size as CUDA graphs: a thousand launches become three.
+"""UNet, VAE and image steps of one batch size as CUDA graphs: hundreds of launches become three.
 
 A graph reads and writes where it was captured: what a batch needs is copied in first, and what comes out is
 there until any graph is replayed again. All of it is given to one stream, whose work passes in order, so what

@@ -1,4 +1,4 @@
-"""A recording and a prepared face into a video, from the whole file's features."""
+"""A recording and a prepared face into a video: one stream that is not paced, in hops of 30 s."""
 
 from __future__ import annotations
 
