@@ -47,7 +47,7 @@ class Takes(Grey):
         return super().faces(latents)
 
 
-class Seat:
+class CrowdStream:
     """A stream as the loop sees it.
 
     Attributes:
@@ -117,7 +117,7 @@ class Wake:
 
     def wait(self, seconds):
         clock = self._crowd.clock
-        happens = min(seat.next_at for seat in self._crowd.seats)
+        happens = min(stream.next_at for stream in self._crowd.streams)
         clock.time = max(clock.time + SOON_S, min(clock.time + seconds, happens))
 
 
@@ -147,15 +147,15 @@ class Crowd:
         sizes = self.engine.batch_sizes
         self.engine.costs = Costs(HOP_S, {size: takes(size) for size in (sizes[0], sizes[-1])})
         self.avatar = synthetic_avatar(96, 72, 40, 3)
-        self.loop, self.seats = DeviceLoop(self.engine, self.clock), []
+        self.loop, self.streams = DeviceLoop(self.engine, self.clock), []
         self.loop._wake = Wake(self)  # noqa: SLF001 - it rests in simulated time
 
     def add(self, sound=()):
         """A stream that gets sound: (seconds, samples float32 `[n, 1]`), ascending."""
-        seat = Seat(self, [(at, AudioBlock(samples, at)) for at, samples in sound])
-        self.seats.append(seat)
-        self.loop.add(seat)
-        return seat
+        stream = CrowdStream(self, [(at, AudioBlock(samples, at)) for at, samples in sound])
+        self.streams.append(stream)
+        self.loop.add(stream)
+        return stream
 
     @torch.inference_mode()
     def until(self, time):

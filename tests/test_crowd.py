@@ -13,8 +13,8 @@ SAID = speech(2.5)[:, None]
 NOTHING = SAID[:0]
 
 
-def longest_gap(seat, after=0.5):
-    times = np.array([at for at, _ in seat.shown if at >= after])
+def longest_gap(stream, after=0.5):
+    times = np.array([at for at, _ in stream.shown if at >= after])
     return np.diff(times).max()
 
 
@@ -33,10 +33,10 @@ def test_who_rests_is_shown_at_the_frame_rate_while_another_speaks(chunk, way):
     resting = [crowd.add(as_spoken(NOTHING, 0, END) if way == "microphone" else ()) for _ in range(3)]
     crowd.until(END)
     assert sum(frame.fate.is_made for _, frame in speaker.shown) >= 55
-    for seat in resting:
-        assert longest_gap(seat) < 2 * PERIOD
-        assert len(seat.shown) == pytest.approx(25 * END, abs=6)
-        assert not any(frame.fate.is_made or frame.passed_over for _, frame in seat.shown)
+    for stream in resting:
+        assert longest_gap(stream) < 2 * PERIOD
+        assert len(stream.shown) == pytest.approx(25 * END, abs=6)
+        assert not any(frame.fate.is_made or frame.passed_over for _, frame in stream.shown)
 
 
 @pytest.mark.parametrize("chunk", [Fraction(1, 10), Fraction(1, 2)])
@@ -90,4 +90,4 @@ def test_who_rests_asks_for_few_turns_of_the_loop():
     crowd.loop.turn = lambda: turns.append(turn())
     crowd.until(3.0)
     assert len(turns) < 2 * 25 * sessions / 3
-    assert all(longest_gap(seat) < 1.1 * PERIOD for seat in crowd.seats)
+    assert all(longest_gap(stream) < 1.1 * PERIOD for stream in crowd.streams)

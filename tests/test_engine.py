@@ -278,6 +278,15 @@ def test_closing_a_session_frees_its_avatar(tiny_bundle, golden_avatar, golden_s
     assert not engine.images.holds(golden_avatar)
 
 
+def test_the_device_holds_an_avatar_before_its_session_takes_part(tiny_bundle, golden_avatar, monkeypatch):
+    """Once it does, another thread may step it at once, and a step copies nothing of an avatar."""
+    engine = make_engine(tiny_bundle)
+    hold, took_part = engine.images.hold, []
+    monkeypatch.setattr(engine.images, "hold", lambda each: took_part.append(engine.sessions) or hold(each))
+    session = open_session(engine, golden_avatar)
+    assert (took_part, engine.sessions) == ([()], (session,))
+
+
 def test_a_warm_up_leaves_no_trace(tiny_bundle, golden_avatar, golden_sound):
     engine = make_engine(tiny_bundle, replace(JOB, batch_sizes=(1, 2)))
     engine.warm_up(golden_avatar)

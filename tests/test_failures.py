@@ -5,14 +5,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from musetalk_cli.engine.failures import alone, told
+from musetalk_cli.engine.failures import failing_alone, telling_device_errors
 from musetalk_cli.errors import DeviceError, DeviceLostError, InputError, is_device_lost
 
 LOST = "CUDA error: an illegal memory access was encountered"
 
 
 def failing(session, error):
-    with alone(session):
+    with failing_alone(session):
         raise error
 
 
@@ -41,8 +41,8 @@ def test_a_lost_device_and_who_ends_the_program_are_no_sessions_own(error):
 
 
 def tell(error):
-    """What `told` makes of an error; it must make another one of it."""
-    with pytest.raises(DeviceError) as raised, told():
+    """What `telling_device_errors` makes of an error; it must make another one of it."""
+    with pytest.raises(DeviceError) as raised, telling_device_errors():
         raise error
     assert raised.value.__cause__ is error
     return raised.value
@@ -86,6 +86,6 @@ def test_a_lost_device_is_told_as_one():
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes differ"), ValueError(LOST), InputError("No.", "")])
 def test_a_mistake_stays_the_mistake_that_it_is(error):
-    with pytest.raises(type(error)) as raised, told():
+    with pytest.raises(type(error)) as raised, telling_device_errors():
         raise error
     assert raised.value is error

@@ -201,13 +201,27 @@ def test_an_interrupt_discards_what_was_on_its_way(tiny_bundle, keeps_length):
     assert sink.frames[-1].fate is Fate.SPEAKING
 
 
+class GatedSpeaker(Gated):
+    """One that is heard, and told at once of what is to be heard no more."""
+
+    delay_s, breaks = 0.0, 0
+
+    def __init__(self):
+        super().__init__()
+        self.muted = []
+
+    def mute(self, epoch):
+        self.muted.append(epoch)
+
+
 def test_what_is_made_and_not_shown_is_discarded_at_an_interrupt(tiny_bundle):
-    clock, sink = FakeClock(), Gated()
+    clock, sink = FakeClock(), GatedSpeaker()
     run = Run(tiny_bundle, Source(40), [sink], LIVE, clock=clock)
     worker = threading.Thread(target=run.run)
     worker.start()
     assert sink.entered.wait(TIMEOUT_S)
     run.stream.interrupt()
+    assert sink.muted == [1]
     sink.gate.set()
     worker.join(TIMEOUT_S)
     assert not worker.is_alive()

@@ -19,7 +19,7 @@ from musetalk_cli.config import JobConfig
 from musetalk_cli.engine.compositor import CpuPath
 from musetalk_cli.engine.costs import BUSY_SHARE, Costs, Filling
 from musetalk_cli.engine.faces import FaceMaker
-from musetalk_cli.engine.failures import alone, told
+from musetalk_cli.engine.failures import failing_alone, telling_device_errors
 from musetalk_cli.engine.flights import Flights
 from musetalk_cli.engine.fused import image_path
 from musetalk_cli.engine.graphs import Recorder
@@ -194,7 +194,7 @@ class Engine:
         hearing = Hearing(timeline, features, planner, sample_rate, channels)
         session = Session(avatar, hearing, timeline, stream, options, FREE_FRAMES * self.batch_sizes[-1])
         # in this order: a session that takes part may be stepped at once, and no step is to copy an avatar
-        with told():
+        with telling_device_errors():
             self.images.hold(avatar)
         self._scheduler.add(session)
         return session
@@ -228,7 +228,7 @@ class Engine:
         graphs = self.job.graphs and self._on_cuda
         # of a chunk, and of what its first frames need before it and its last ones wait for
         rows = ceil_div(self.job.chunk * ROWS_PER_SECOND, 1) + 2 * ROWS_PER_FRAME
-        with told():
+        with telling_device_errors():
             self.images.hold(avatar)
             try:
                 self.costs = rehearsal.measure(
@@ -259,7 +259,7 @@ class Engine:
             ModelError: The networks make no face of an avatar, and have made none before.
             DeviceError: The device has failed, or its memory does not suffice.
         """
-        with told():
+        with telling_device_errors():
             return self._step()
 
     def _step(self) -> bool:
@@ -267,13 +267,13 @@ class Engine:
         # before anything is made, so that nothing is made of what was interrupted or cannot be in time
         now = self.stats.clock.now()
         for session in self._scheduler:
-            with alone(session):
+            with failing_alone(session):
                 session.settle()
                 session.hold_late(now)
         self._scheduler.admit()
         hops: list[tuple[Session, list[EncodeRequest]]] = []
         while (due := self._scheduler.next_hop(to_fill=bool(hops))) is not None:
-            with alone(due):
+            with failing_alone(due):
                 hops.append((due, due.advance(now)))
         self._encode_hops(hops)
         if batch := self._scheduler.take_batch():
@@ -296,5 +296,5 @@ class Engine:
                 rows = iter(self._encode(asked))
         for session, requests in hops:
             heard = [next(rows) for _ in requests]
-            with alone(session):
+            with failing_alone(session):
                 session.understand(heard)

@@ -12,7 +12,7 @@ from musetalk_cli.errors import DeviceError, DeviceLostError, first_line, is_dev
 
 
 @contextmanager
-def alone(session: Session) -> Iterator[None]:
+def failing_alone(session: Session) -> Iterator[None]:
     """What a session fails with is its own: it takes no part any more, and the others go on."""
     try:
         yield
@@ -23,7 +23,7 @@ def alone(session: Session) -> Iterator[None]:
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def telling_device_errors() -> Iterator[None]:
     """What is not a mistake but the device's own failure is told as one that the user can act on.
 
     Raises:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from musetalk_cli.engine.faces import FaceMaker
-from musetalk_cli.engine.failures import alone
+from musetalk_cli.engine.failures import failing_alone
 from musetalk_cli.engine.image_path import Fetch
 from musetalk_cli.engine.image_steps import ImageSteps, SourceFrame
 from musetalk_cli.engine.repair import Repair
@@ -135,7 +135,7 @@ class Flights:
         with self._stats.span("paste"):
             for session, request in flight.batch:
                 patch = next(patches, None) if request.fate.is_made else None
-                with alone(session):
+                with failing_alone(session):
                     session.assemble(request, patch, self._stats.clock.now())
 
 

@@ -31,17 +31,17 @@ class Part:
         """True for its last frame, and for those after it."""
         return self.stop is not None and frame + 1 >= self.stop
 
-    def hears(self, frames: range, end_row: int, timeline: Timeline, company: int) -> bool:
+    def hears(self, frames: range, end_row: int, timeline: Timeline, batch_span: int) -> bool:
         """True where the windows of a hop are to be encoded.
 
         Args:
             frames: Frames of the hop. Those after them may hear its windows too.
             end_row: One past the last row of its windows.
             timeline: Index arithmetic at the frame rate.
-            company: How far apart two frames of one batch can be: a batch is made with all of its frames.
+            batch_span: How far apart two frames of one batch can be: a batch is made with all of its frames.
         """
-        is_after = self.stop is not None and frames.start >= self.stop + company
-        return not is_after and timeline.first_row(self.first - company) < end_row
+        is_after = self.stop is not None and frames.start >= self.stop + batch_span
+        return not is_after and timeline.first_row(self.first - batch_span) < end_row
 
 
 WHOLE = Part()

@@ -35,7 +35,7 @@ class Session:
         timeline: Index arithmetic at the stream's frame rate.
         stream: Format of the frames and their sound.
         options: How it treats silence and time.
-        company: How far apart two frames of one batch can be.
+        batch_span: How far apart two frames of one batch can be.
 
     Attributes:
         failure: What it failed with, by itself, or None; the engine does nothing more for it.
@@ -51,7 +51,7 @@ class Session:
         timeline: Timeline,
         stream: StreamFormat,
         options: SessionOptions,
-        company: int = 0,
+        batch_span: int = 0,
     ) -> None:
         self.failure: Exception | None = None
         self.avatar = avatar
@@ -60,7 +60,7 @@ class Session:
         self.timeline = timeline
         self.shown_later = 0
         self.options = options
-        self._company = company
+        self._batch_span = batch_span
         self._pictures = Pictures(avatar, timeline, options.idle)
         self._loop = MirroredLoop.of(avatar.meta, timeline)
         self._period = float(1 / timeline.fps)
@@ -198,25 +198,25 @@ class Session:
             has_face = self.avatar.patches[source] is not None
             requests.append(
                 FrameRequest(
-                    frame,
-                    None,
-                    sound.samples,
-                    sound.arrived,
-                    ready,
-                    hop.number,
-                    decide(speech.weight, has_face=has_face, late=late_from < now),
-                    speech.weight,
-                    late_from,
-                    self._settled,
-                    source,
-                    utterance,
-                    hop.short and utterance is not None,
-                    sound.ends,
-                    not part.holds(frame),
+                    index=frame,
+                    tokens=None,
+                    audio=sound.samples,
+                    arrived=sound.arrived,
+                    ready=ready,
+                    hop=hop.number,
+                    fate=decide(speech.weight, has_face=has_face, late=late_from < now),
+                    weight=speech.weight,
+                    late_from=late_from,
+                    epoch=self._settled,
+                    source=source,
+                    utterance=utterance,
+                    short=hop.short and utterance is not None,
+                    ends=sound.ends,
+                    elsewhere=not part.holds(frame),
                 )
             )
         made = any(request.fate.is_made for request in requests)
-        heard = made and part.hears(hop.frames, rows_in(hop.end), self.timeline, self._company)
+        heard = made and part.hears(hop.frames, rows_in(hop.end), self.timeline, self._batch_span)
         self._planned.append((requests, heard))
         self._open_frames += len(requests)
         return self.hearing.plan(hop, made=made, heard=heard)

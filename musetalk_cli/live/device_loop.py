@@ -25,7 +25,7 @@ POLL_S = 0.05
 """How long the loop sleeps at most while there is nothing to do: what stops it need not wake it."""
 
 
-class Seat(Protocol):
+class LoopStream(Protocol):
     """What the loop sees of a stream. All but `session` belong to the device's thread, and never wait.
 
     Attributes:
@@ -63,7 +63,7 @@ class DeviceLoop:
     def __init__(self, engine: Engine, clock: Clock) -> None:
         self._engine = engine
         self._clock = clock
-        self._seats: tuple[Seat, ...] = ()
+        self._streams: tuple[LoopStream, ...] = ()
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self.failures: float = 0
@@ -76,16 +76,16 @@ class DeviceLoop:
 
         It is known before the first long round comes: what the largest batch takes was measured.
         """
-        if len(self._seats) < 2:
+        if len(self._streams) < 2:
             return 0.0
         longest = -(self._rounds.smallest or 0.0)
         return min(max(longest, self._engine.round_s), LONGEST_ROUND_S)
 
-    def add(self, seat: Seat) -> None:
+    def add(self, stream: LoopStream) -> None:
         """Let a stream take part, from any thread."""
         with self._lock:
             # replaced as a whole, so that the device's thread is not disturbed while it goes through them
-            self._seats = (*self._seats, seat)
+            self._streams = (*self._streams, stream)
         self.wake()
 
     def wake(self) -> None:
@@ -101,7 +101,7 @@ class DeviceLoop:
         Raises:
             BaseException: What is no `Exception`, like a second Ctrl-C; every stream was told.
         """
-        while self._seats or (until is not None and not until.is_set()):
+        while self._streams or (until is not None and not until.is_set()):
             self.turn()
 
     def turn(self) -> None:
@@ -110,9 +110,9 @@ class DeviceLoop:
             # before anything is looked at: what comes while it is, wakes the loop again
             self._wake.clear()
             begun = self._clock.now()
-            for seat in self._seats:
-                self._exchange(seat)
-            if self._seats and self._engine.step():
+            for stream in self._streams:
+                self._exchange(stream)
+            if self._streams and self._engine.step():
                 self.failures = 0
                 now = self._clock.now()
                 self._rounds.add(begun - now, now)
@@ -120,31 +120,31 @@ class DeviceLoop:
                 self._rest()
         except BaseException as error:
             self.failures = math.inf if isinstance(error, DeviceLostError) else self.failures + 1
-            for seat in self._seats:
-                self._leave(seat)
-                seat.fail(error)
+            for stream in self._streams:
+                self._leave(stream)
+                stream.fail(error)
             if not isinstance(error, Exception):
                 raise
 
-    def _exchange(self, seat: Seat) -> None:
+    def _exchange(self, stream: LoopStream) -> None:
         """A stream's own failure is its own: the others go on."""
         try:
-            if seat.exchange():
+            if stream.exchange():
                 return
         except Exception as error:
-            seat.fail(error)
-        self._leave(seat)
+            stream.fail(error)
+        self._leave(stream)
 
-    def _leave(self, seat: Seat) -> None:
-        self._engine.close(seat.session)
+    def _leave(self, stream: LoopStream) -> None:
+        self._engine.close(stream.session)
         with self._lock:
-            self._seats = tuple(other for other in self._seats if other is not seat)
+            self._streams = tuple(other for other in self._streams if other is not stream)
 
     def _rest(self) -> None:
         asked = self._clock.now()
-        until = min((seat.wake_at for seat in self._seats), default=math.inf)
+        until = min((stream.wake_at for stream in self._streams), default=math.inf)
         # not by the clock: what wakes it are threads, whatever time the streams keep
         self._wake.wait(min(POLL_S, max(0.0, until - asked)))
         rested = self._clock.now() - asked
-        for seat in self._seats:
-            seat.rest(rested)
+        for stream in self._streams:
+            stream.rest(rested)

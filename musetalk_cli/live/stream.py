@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class Stream:
-    """Moves one stream from its source through the device loop to its sinks. A seat of the loop.
+    """Moves one stream from its source through the device loop to its sinks, as one of the loop's.
 
     Args:
         loop: Whose device makes the frames.

@@ -14,7 +14,7 @@ from musetalk_cli.avatar.store import load_idle, load_meta
 from musetalk_cli.clock import Clock
 from musetalk_cli.config import JobConfig, RunConfig, SilenceLevel
 from musetalk_cli.engine.engine import Engine
-from musetalk_cli.engine.failures import told
+from musetalk_cli.engine.failures import telling_device_errors
 from musetalk_cli.engine.part import WHOLE, Part
 from musetalk_cli.engine.session_options import SessionOptions
 from musetalk_cli.errors import InputError
@@ -57,7 +57,7 @@ def make_engine(
         DeviceError: The device has failed, has no memory for it, or cannot be used by this PyTorch.
     """
     device = bundle.device if bundle.device.type == "cuda" else None
-    with told():
+    with telling_device_errors():
         return Engine(bundle, job, StageStats(clock, device, trace), live=live)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from musetalk_cli.avatar.data import Avatar
 from musetalk_cli.avatar.store import load_avatar
 from musetalk_cli.config import RunConfig
-from musetalk_cli.engine.failures import told
+from musetalk_cli.engine.failures import telling_device_errors
 from musetalk_cli.nets.bundle import Bundle, open_bundle
 
 
@@ -29,7 +29,7 @@ class Kept:
         key = (run.model, run.models.path, run.device, run.precision, run.vae)
         if self._bundle is None or self._bundle[0] != key:
             self._bundle = None
-            with told():
+            with telling_device_errors():
                 self._bundle = (key, open_bundle(run))
         return self._bundle[1]
 

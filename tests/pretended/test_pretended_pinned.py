@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from musetalk_cli.engine.compositor import GpuPath
-from musetalk_cli.engine.failures import told
+from musetalk_cli.engine.failures import telling_device_errors
 from musetalk_cli.engine.flights import Flights
 from musetalk_cli.engine.pinned import PinnedSlots
 from musetalk_cli.errors import DeviceError
@@ -59,7 +59,8 @@ def test_a_slot_for_which_nothing_could_be_pinned_is_free_again(gpu, monkeypatch
             raise RuntimeError("CUDA error: out of memory")
         return empty(*size, **options)
 
-    with monkeypatch.context() as patch, pytest.raises(DeviceError, match="not enough memory"), told():
+    refused = pytest.raises(DeviceError, match="not enough memory")
+    with monkeypatch.context() as patch, refused, telling_device_errors():
         patch.setattr(torch, "empty", full)
         slots.send(data)
     assert slots.send(data)().tolist() == list(range(8))
