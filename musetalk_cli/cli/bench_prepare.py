@@ -45,7 +45,7 @@ def prepare(
 ) -> None:
     """Measure the time of every stage of preparation and of the whole, and its memory, on a synthetic clip.
 
-    The published order of work has the same networks: one frame at a time, all frames in memory, written twice.
+    The published order of work has the same networks: one frame at a time, all in memory, written twice.
     """
     lengths, (width, height) = _lengths(frames), parse_size(frame_size)
     check_json(json)

@@ -1,1 +1,1 @@
-"""What a command does, whoever asks for it: generate, realtime, batch, prepare; what they default to and report."""
+"""What a command does, whoever asks for it: generate, realtime, batch, prepare; defaults and reports."""
