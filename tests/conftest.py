@@ -28,7 +28,7 @@ bound_spinning()
 os.environ.setdefault("MKL_CBWR", "AVX2")
 
 # Before Triton loads: without a GPU its interpreter runs the kernels, in this process and nowhere else.
-if not Path("/dev/nvidiactl").exists():
+if not any(Path("/dev", gpu).exists() for gpu in ("nvidiactl", "dxg")):  # the other one is WSL's
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # A default run tries the same few examples each time; the others look for new ones.

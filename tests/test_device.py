@@ -1,4 +1,5 @@
 import threading
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -62,12 +63,73 @@ def test_the_precision_is_what_was_asked_for_or_suits(name, device, on_cpu, cpui
     assert resolve_dtype(name, device, on_cpu) == expected
 
 
-def test_a_gpu_that_is_not_the_first_is_refused():
+@pytest.mark.parametrize(("capability", "works"), [((7, 5), False), ((8, 0), True), ((12, 0), True)])
+def test_bf16_is_refused_on_a_gpu_that_does_not_compute_in_it(capability, works, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla T4")
+    if works:
+        assert resolve_dtype("bf16", CUDA) == torch.bfloat16
+        return
+    assert resolve_dtype("fp16", CUDA) == resolve_dtype("auto", CUDA) == torch.float16
+    with pytest.raises(DeviceError, match=r"Tesla T4 \(sm_75\) does not compute in it") as raised:
+        resolve_dtype("bf16", CUDA)
+    assert raised.value.hint == "Use --precision fp16."
+
+
+AT = " (Triggered internally at /pytorch/c10/cuda/CUDAFunctions.cpp:109.)"
+TOO_OLD = "The NVIDIA driver on your system is too old (found version 11040)"
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (f"{TOO_OLD}. Please update it from the URL: http://www.nvidia.com/ Or go on.{AT}", TOO_OLD),
+        (
+            "Unexpected error from cudaGetDeviceCount(). Did you run some cuda functions before? "
+            f"Error 802: system not yet initialized{AT}",
+            "Error 802: system not yet initialized",
+        ),
+        (f"CUDA unknown error - e.g. an environment, set up. Setting devices to zero.{AT}",
+         "CUDA unknown error - e.g. an environment, set up"),
+        (f"CUDA driver initialization failed.{AT}", "CUDA driver initialization failed"),
+    ],
+)  # fmt: skip
+def test_why_a_gpu_cannot_be_used_is_what_cuda_says(told, said, monkeypatch, caplog):
+    def no_gpu():
+        warnings.warn(f"CUDA initialization: {told}", UserWarning, stacklevel=2)
+        return False
+
+    monkeypatch.setattr(torch.cuda, "is_available", no_gpu)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    with pytest.raises(DeviceError) as raised:
+        resolve_device("cuda")
+    assert raised.value.message == f"--device cuda cannot be used: {said}."
+    assert not caplog.messages
+    assert resolve_device("auto") == CPU
+    assert caplog.messages == [f"The CPU computes, since the GPU cannot be used: {said}."]
+
+
+def test_a_machine_without_a_gpu_is_told_nothing_of_one(monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    assert resolve_device("auto") == resolve_device("cpu") == CPU
+    assert not caplog.messages
+    with pytest.raises(DeviceError, match="no NVIDIA GPU was found"):
+        resolve_device("cuda")
+
+
+def test_a_gpu_that_is_not_the_first_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     for device in (CPU, CUDA, MPS, torch.device("cuda:0")):
         check_index(device)
     with pytest.raises(DeviceError, match="cuda:1 cannot be used") as raised:
         Engine(SimpleNamespace(device=torch.device("cuda:1")), JobConfig(), StageStats())
     assert "CUDA_VISIBLE_DEVICES=1" in raised.value.hint
+    # the one that this thread was told to take, which other threads were not
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
+    with pytest.raises(DeviceError, match="cuda:2 cannot be used"):
+        check_index(CUDA)
+    check_index(CPU)
 
 
 def test_channels_last_is_for_cuda_and_for_bf16():

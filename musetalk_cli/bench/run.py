@@ -25,7 +25,7 @@ from musetalk_cli.bench.stream import open_synthetic
 from musetalk_cli.clock import MonotonicClock
 from musetalk_cli.config import JobConfig, RunConfig
 from musetalk_cli.engine.engine import Engine
-from musetalk_cli.nets.device import describe_device
+from musetalk_cli.nets.device import describe_device, measured_convolutions
 from musetalk_cli.run.job import make_engine, settings
 from musetalk_cli.run.report import versions
 
@@ -129,7 +129,9 @@ def bench(run: RunConfig, job: JobConfig, options: BenchOptions, notice: Notice)
     conditions = _conditions(engine, options)
     if earlier is not None:
         earlier.check(conditions)
-    result = _measure(engine, avatar, chunks, options, conditions, notice)
+    # as in a warm-up: what was computed unmeasured before one would stay so, in its streams too
+    with measured_convolutions():
+        result = _measure(engine, avatar, chunks, options, conditions, notice)
     if options.predict is not None:
         notice(f"counting what a GPU of type {options.predict} would have to do")
         prediction = predict(options.predict, bundle, avatar, job, engine.window_rows)

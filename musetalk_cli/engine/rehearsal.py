@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,7 @@ from musetalk_cli.engine.repair import Repair
 from musetalk_cli.engine.windows import Encode
 from musetalk_cli.errors import first_line
 from musetalk_cli.nets.audio_encoder import WINDOWS_ON_CUDA, AudioEncoder, EncodeRequest
-from musetalk_cli.nets.device import wait_for
+from musetalk_cli.nets.device import measured_convolutions, wait_for
 from musetalk_cli.timeline import ROWS_PER_FRAME, SAMPLE_RATE
 
 if TYPE_CHECKING:
@@ -86,9 +85,9 @@ class Rehearsal:
         request = EncodeRequest(second, range(min(rows, window_rows)), window_rows)
         # as many windows at once as sessions may ask for together: each number is a shape of its own
         numbers = range(1, WINDOWS_ON_CUDA + 1 if live and self._on_cuda else 2)
-        for windows in numbers:
-            self._encode([request] * windows)
-        with _measured_convolutions():
+        with measured_convolutions():
+            for windows in numbers:
+                self._encode([request] * windows)
             sizes = self._fitting(avatar, sizes if self._on_cuda else sorted({sizes[0], sizes[-1]}))
             if graphs:
                 _, tokens, latents = self._frame(avatar)
@@ -160,14 +159,3 @@ class Rehearsal:
         work()
         wait_for(self._bundle.device)
         return self._clock.now() - begun
-
-
-@contextmanager
-def _measured_convolutions() -> Iterator[None]:
-    """Let cuDNN measure which of its convolutions is fastest for each shape that is new, and remember it."""
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = True
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before

@@ -8,6 +8,8 @@ import logging
 import platform
 import re
 import threading
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +23,10 @@ log = logging.getLogger(__name__)
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Numbers of the two settings in glibc's malloc.h."""
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_TOLD_OF_CUDA = "CUDA initialization: "
+"""How PyTorch begins to tell what CUDA said when it was asked for GPUs."""
+_BF16_FROM = 8
+"""Compute capability of the first GPUs that multiply bf16 numbers: Ampere."""
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """Names of the feature in the flags of x86 processors, and in the features of Arm ones."""
 
@@ -33,19 +39,37 @@ def resolve_device(name: DeviceName) -> torch.device:
     """
     if name == "mps":
         return _metal()
-    available = torch.cuda.is_available()
+    if name == "cpu":
+        return torch.device("cpu")
+    available, said = _ask_for_cuda()
     if name == "cuda" and not available:
-        built = torch.version.cuda
-        reason = (
-            f"PyTorch {torch.__version__} is built without CUDA"
-            if built is None
-            else "no NVIDIA GPU was found"
-        )
+        if torch.version.cuda is None:
+            said = f"PyTorch {torch.__version__} is built without CUDA"
         raise DeviceError(
-            f"--device cuda cannot be used: {reason}.",
-            "Use --device cpu, or install a CUDA build of PyTorch on a machine with a GPU.",
+            f"--device cuda cannot be used: {said or 'no NVIDIA GPU was found'}.",
+            "Use --device cpu, or install a CUDA build of PyTorch on a machine with a GPU; "
+            "`musetalk doctor` says what is there.",
         )
-    return torch.device("cuda" if name == "cuda" or (name == "auto" and available) else "cpu")
+    if said and not available:
+        log.warning("The CPU computes, since the GPU cannot be used: %s.", said)
+    return torch.device("cuda" if available else "cpu")
+
+
+def _ask_for_cuda() -> tuple[bool, str]:
+    """Whether CUDA can be used, and what the driver says if not; nothing where there is no GPU.
+
+    PyTorch tells a driver that is too old, or a GPU that is not up yet, in a warning, once in a process.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        available = torch.cuda.is_available()
+    told = (str(warning.message) for warning in caught)
+    said = next((text for text in told if text.startswith(_TOLD_OF_CUDA)), "").removeprefix(_TOLD_OF_CUDA)
+    # a number of CUDA's says most; else the first sentence does, and those behind it where drivers are
+    number = re.search(r"Error \d+: [^(]*", said)
+    return available, (number[0] if number else re.split(r"\.? \(Triggered|\. (?=[A-Z])", said)[0]).strip(
+        " ."
+    )
 
 
 def check_index(device: torch.device) -> None:
@@ -54,10 +78,14 @@ def check_index(device: torch.device) -> None:
     Raises:
         DeviceError: It is another.
     """
-    if device.type == "cuda" and device.index not in {None, 0}:
+    if device.type != "cuda":
+        return
+    # without a number it is the one of this thread, and other threads have another
+    index = torch.cuda.current_device() if device.index is None else device.index
+    if index:
         raise DeviceError(
-            f"The device {device} cannot be used: the GPU has to be the first that the process sees.",
-            f"Set CUDA_VISIBLE_DEVICES={device.index}, and use cuda:0.",
+            f"The device cuda:{index} cannot be used: the GPU has to be the first that the process sees.",
+            f"Set CUDA_VISIBLE_DEVICES={index}, and use cuda:0.",
         )
 
 
@@ -104,6 +132,21 @@ exact_convolutions = _ExactConvolutions()
 """A context, or around a function: whoever asks for fp32 has it exactly. From any thread."""
 
 
+@contextlib.contextmanager
+def measured_convolutions() -> Iterator[None]:
+    """Let cuDNN measure which of its convolutions is fastest for each shape that is new, and remember it.
+
+    It remembers for the thread alone, and also what it took unmeasured: a shape that was computed outside
+    before is not measured any more.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
 def event_to_wait_for() -> torch.cuda.Event:
     """An event of the GPU that a thread waits for asleep, without spinning.
 
@@ -133,7 +176,18 @@ def resolve_dtype(
         device: Where they are.
         on_cpu: What the model may run in on a CPU with `auto`; bf16 is taken only where the processor
             computes in it, since it is slower than fp32 where it is emulated.
+
+    Raises:
+        DeviceError: bf16 is asked for on a GPU that does not compute in it.
     """
+    if name == "bf16" and device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        if major < _BF16_FROM:
+            raise DeviceError(
+                f"--precision bf16 cannot be used: {describe_device(device)} (sm_{major}{minor}) does not "
+                f"compute in it, as GPUs from sm_{_BF16_FROM}0 on do.",
+                "Use --precision fp16.",
+            )
     if name != "auto":
         return _DTYPES[name]
     if device.type == "cuda":
