@@ -7,11 +7,13 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+import torch
 
 from musetalk_cli.bench.compare import Comparison, Row
 from musetalk_cli.bench.options import AvatarSizes, BenchOptions
 from musetalk_cli.bench.run import bench
 from musetalk_cli.config import DataFolder, JobConfig, RunConfig
+from musetalk_cli.nets.generator import Generator
 
 STEPS = ["resize", "sharpen", "blend", "download"]
 SIZES = AvatarSizes(width=320, height=240, face=96, frames=4)
@@ -26,12 +28,27 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def result(models, folder):
+def benchmarked():
+    """Whether cuDNN was to measure its convolutions, each time that faces were made."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def result(models, folder, benchmarked):
     """All that is measured, recorded and predicted of tiny networks."""
+    made = Generator.unet
+
+    def unet(self, tokens, latents):
+        if not tokens.is_meta:  # what a prediction counts computes nothing
+            benchmarked.append(torch.backends.cudnn.benchmark)
+        return made(self, tokens, latents)
+
     nowhere = DataFolder(Path("nowhere"), "flag")
     run = RunConfig(nowhere, nowhere, str(models), "cpu")
     options = BenchOptions((Fraction(1, 5),), 0.4, 0.0, predict="h200", profile=folder, sizes=SIZES)
-    return bench(run, JobConfig(batch_sizes=(1, 2)), options, lambda _: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Generator, "unet", unet)
+        return bench(run, JobConfig(batch_sizes=(1, 2)), options, lambda _: None)
 
 
 @pytest.fixture
@@ -70,6 +87,14 @@ def test_bench_measures_every_stage_and_the_whole(result):
     assert (chunk["chunk_s"], chunk["frames"]) == (0.2, 10)
     assert chunk["published"]["count"] >= 1
     assert 0 < chunk["published"]["first_frame_ms"]["p50"] <= chunk["published"]["last_frame_ms"]["p50"]
+
+
+@pytest.mark.slow
+def test_convolutions_are_those_of_a_stream_that_was_warmed_up(result, benchmarked):
+    """cuDNN remembers what it took unmeasured: one batch before a warm-up, and no stream has the fastest."""
+    assert benchmarked
+    assert all(benchmarked)
+    assert not torch.backends.cudnn.benchmark
 
 
 def _check_batch(batch, figures):

@@ -14,7 +14,7 @@ import pytest
 from benchmarks.gpu import report as script
 from benchmarks.gpu.render import markdown, plot
 from benchmarks.gpu.report import Report, run, steps
-from benchmarks.gpu.step import SAID_CHARS, Step, run_step
+from benchmarks.gpu.step import GRACE_S, SAID_CHARS, Step, run_step
 
 ROOT = Path(__file__).parents[1]
 PYTHON = [sys.executable, "-c"]
@@ -120,10 +120,10 @@ def test_where_no_time_is_left_steps_are_left_out(tmp_path):
 def test_all_steps_fit_into_the_time_and_each_has_its_own_limit():
     everything = steps("random-v15")
     assert [one.name for one in everything] == [
-        *("bench", "soak", "response", "profile", "tests", "bf16", "taesd", "fp32")
+        *("bench", "soak", "tests", "profile", "response", "bf16", "taesd", "fp32")
     ]
     # of the first four, what has to be measured, none can take the time of another
-    assert sum(one.limit_s for one in everything[:5]) <= 60 * script.MINUTES
+    assert sum(one.limit_s for one in everything[:4]) <= 60 * script.MINUTES - 2 * GRACE_S
     assert script.MINUTES <= 9
 
 

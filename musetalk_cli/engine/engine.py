@@ -215,8 +215,7 @@ class Engine:
     def warm_up(self, avatar: Avatar) -> None:
         """Do what a stream will do, so that its first chunk is like the others, and measure what it needs.
 
-        Batch sizes that the device has no memory for are left out from then on. To be called in the thread
-        that steps: what cuDNN measures it remembers for the thread alone.
+        Batch sizes that the device has no memory for are left out from then on.
 
         Raises:
             ModelError: The networks make no face of this avatar.

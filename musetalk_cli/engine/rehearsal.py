@@ -67,7 +67,8 @@ class Rehearsal:
     ) -> Costs:
         """Make every batch size on CUDA, the first and the last elsewhere: a new shape costs little there.
 
-        On CUDA sizes that the device has no memory for are left out.
+        On CUDA sizes that the device has no memory for are left out. The thread is the one that will make
+        frames: what cuDNN measures it remembers for the thread alone.
 
         Args:
             avatar: Whose faces are made.
