@@ -34,6 +34,19 @@ def test_files_and_functions_stay_small():
     assert not long
 
 
+def test_no_class_of_the_library_is_subscripted_to_be_inherited():
+    """`logging.StreamHandler[TextIO]` type-checks for Python 3.10 and raises there: it came with 3.11."""
+    bases = [
+        (path.name, ast.unparse(base))
+        for path in HOUSE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+        for base in node.bases
+        if isinstance(base, ast.Subscript)
+    ]
+    assert [found for found in bases if not found[1].startswith(("Generic[", "Protocol["))] == []
+
+
 def test_the_product_does_not_need_what_made_the_demo():
     found = [path.name for path in HOUSE.rglob("*.py") if "training" in _imports(path)]
     assert not found

@@ -16,7 +16,7 @@ PATIENCE_S = 2.0
 """How long whoever wants the lines written waits for it."""
 
 
-class LogLines(logging.StreamHandler[TextIO]):
+class LogLines(logging.StreamHandler):  # type: ignore[type-arg] # Python 3.10 has no StreamHandler[TextIO]
     """Writes log lines to a stream, and never lets the thread wait that logs.
 
     A stream's threads log too: with a full pipe or a terminal that was halted, one line would stop them all.

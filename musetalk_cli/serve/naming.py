@@ -18,7 +18,7 @@ def label_of(name: str) -> str:
     return name[:8]
 
 
-class SessionLog(logging.LoggerAdapter[logging.Logger]):
+class SessionLog(logging.LoggerAdapter):  # type: ignore[type-arg] # Python 3.10 has no LoggerAdapter[Logger]
     """Names the session in every line: as text, and as a field for logs that are collected.
 
     Args:
