@@ -58,7 +58,7 @@ def server(models, coloured_avatars):
 
 @pytest.mark.slow
 def test_it_tells_where_it_is_once_it_is_ready_and_drains_when_it_is_ended(server):
-    running = server("--fps", "10", "--drain", "20", "--log-json")
+    running = server("--fps", "10", "--drain", "20", "--log-json", "-v")
     assert running.told["speakers"] >= 1
     assert 1 <= running.told["sessions"] <= 4 * running.told["speakers"]
     assert running.client.ask("GET", "/readyz").status == 200
@@ -75,6 +75,7 @@ def test_it_tells_where_it_is_once_it_is_ready_and_drains_when_it_is_ended(serve
     lines = [json.loads(line) for line in err.splitlines()]
     assert all({"time", "level", "logger", "message"} <= set(line) for line in lines)
     assert any("may speak at once" in line["message"] for line in lines)
+    assert {"debug", "info"} <= {line["level"] for line in lines}
     assert any(running.client.address in line["message"] for line in lines)
     told = [line for line in lines if line.get("session") == name[:8]]
     assert [line["message"].rsplit(" ", 1)[-1] for line in told][-1] == "ended"

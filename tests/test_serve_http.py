@@ -9,12 +9,14 @@ import cv2
 import numpy as np
 import pytest
 from lives import RATE, delay_of, speech
+from prometheus_client.parser import text_string_to_metric_families
 from serving import FPS, JOB, TIMEOUT_S, server_of, serving, wav
 
 from musetalk_cli.config import DataFolder, RunConfig
 from musetalk_cli.serve.calls import OFFER_BYTES, SDP_BYTES, SOUND_BYTES
 from musetalk_cli.serve.service import Service
 from musetalk_cli.serve.settings import ServeConfig
+from musetalk_cli.types import Fate
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +197,9 @@ def test_what_is_no_sound_is_refused_and_leaves_the_session_free(served):
         for body in (b"", b"not a sound at all", wav(speech(1), RATE)[:30]):
             answer = served.ask("POST", path, body)
             assert answer.status == 400, answer.body
+            assert answer.body["error"].startswith("The file is ")
             assert "/tmp" not in answer.body["error"]
+            assert "musetalk" not in answer.body["hint"]
         assert served.ask("POST", path, bytes(SOUND_BYTES + 1)).status == 413
         assert served.ask("POST", path, wav(speech(0.3), RATE)).status == 202
         program.until("segment_finished")
@@ -208,7 +212,7 @@ def test_a_damaged_file_is_spoken_up_to_there_and_that_is_told(served):
         assert served.ask("POST", f"{path}/speak", whole[: len(whole) // 2]).status == 202
         program.until("segment_finished")
         refused = served.ask("GET", path).body["refused"]
-        assert "The sound is damaged or cut off" in refused
+        assert "The file is damaged or cut off" in refused
         assert "/tmp" not in refused
 
 
@@ -258,22 +262,48 @@ def test_a_session_says_how_it_goes_and_can_be_ended(served):
     assert served.ask("GET", path).status == 404
 
 
+def values_of(served):
+    """The figures for Prometheus, read by its own parser: `{(name, label, ...): value}`."""
+    text = served.ask("GET", "/metrics").body.decode()
+    samples = [each for family in text_string_to_metric_families(text) for each in family.samples]
+    return {(each.name, *each.labels.values()): each.value for each in samples}
+
+
+def test_every_counter_is_there_from_the_start(coloured_run):
+    """What appears with its first count hides that count from whoever asks how much was added."""
+    service = Service(coloured_run, JOB, ServeConfig())
+    with server_of(service) as client:
+        values = values_of(client)
+    for fate in Fate:
+        assert values["musetalk_frames_total", fate.name.lower()] == 0
+    assert values["musetalk_refused_total", "session"] == values["musetalk_refused_total", "speech"] == 0
+    for name in ("late_frames", "stalls", "batches", "batch_frames", "batch_rows"):
+        assert values[f"musetalk_{name}_total",] == 0
+    for name in ("response", "frame_latency", "mouth_to_eye"):
+        assert values[f"musetalk_{name}_seconds_count",] == 0
+
+
+def test_nothing_is_told_of_what_was_not_measured(served):
+    with served.program("red", video="none") as program:
+        path = f"/v1/sessions/{program.first['session']}"
+        while "response_ms" not in (told := served.ask("GET", path).body):
+            program.watch(1)
+    assert [told[f"{name}_ms"] for name in ("response", "first_frame", "last_frame")] == [None] * 3
+
+
 def test_metrics_count_what_happened(served):
     with served.program("red", video="none") as program:
         program.say(speech(0.5))
         program.tell("end")
         program.until("segment_finished")
-        text = served.ask("GET", "/metrics").body.decode()
-    values = {
-        line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line[0] != "#"
-    }
-    assert values["musetalk_sessions"] == 1
-    assert values["musetalk_viewers"] == 1
-    assert values["musetalk_speakers_most"] == 2
-    assert values['musetalk_frames_total{fate="speaking"}'] > 3
-    assert values["musetalk_response_seconds_count"] >= 1
-    assert 0 < values["musetalk_batch_frames_total"] <= values["musetalk_batch_rows_total"]
-    assert values["musetalk_avatar_bytes"] > 0
+        values = values_of(served)
+    assert (values["musetalk_sessions",], values["musetalk_sessions_most",]) == (1, 8)
+    assert values["musetalk_viewers",] == 1
+    assert values["musetalk_speakers_most",] == 2
+    assert values["musetalk_frames_total", "speaking"] > 3
+    assert values["musetalk_response_seconds_count",] >= 1
+    assert 0 < values["musetalk_batch_frames_total",] <= values["musetalk_batch_rows_total",]
+    assert values["musetalk_avatar_bytes",] > 0
 
 
 def test_a_failure_that_nobody_foresaw_shows_nothing_of_the_inside(served, monkeypatch):

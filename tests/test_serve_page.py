@@ -1,5 +1,7 @@
 """The page of the service in a real browser: chosen, seen, heard, spoken to, interrupted, and refused."""
 
+import shutil
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -104,6 +106,8 @@ def test_the_sample_is_spoken_and_the_mouth_rests_afterwards(visit, demo):
     here = visit(demo.url)
     here.connect()
     assert rests(here.watch(FPS, MOUTH))
+    here.page.locator("#session-figures div:has-text('Viewers') dd:has-text('1')").wait_for()
+    assert "ms" not in here.page.locator("#session-figures div:has-text('Response time') dd").inner_text()
     here.press("sample")
     here.until("speaking")
     spoken = here.watch(3 * FPS, MOUTH)
@@ -189,6 +193,22 @@ def test_a_connection_that_stands_while_nothing_comes_is_noticed_and_can_be_made
     assert here.complaints == []
 
 
+@pytest.mark.slow
+def test_a_connection_that_is_lost_is_not_said_to_stand(visit, demo):
+    here = visit(demo.url)
+    with here.page.expect_response("**/v1/offer") as answer:
+        here.connect()
+    told = answer.value.json()
+    (session,) = demo.service.sessions
+    session.broadcast.write = lambda frame: None
+    assert "though the connection stands" in here.notice
+    assert demo.ask("DELETE", f"/v1/sessions/{told['session']}/viewers/{told['viewer']}").status == 204
+    here.until("reconnecting")
+    assert not here.page.locator("#notice").is_visible()
+    del session.broadcast.write
+    here.until("live")
+
+
 def test_a_session_that_was_ended_is_not_waited_for(visit, demo):
     here = visit(demo.url)
     here.connect()
@@ -211,10 +231,38 @@ def test_a_refusal_is_shown_in_the_words_of_the_service(visit, coloured_run):
 
 
 @pytest.mark.slow
+def test_the_keyboard_goes_as_the_eye_does_where_the_face_stands_first(visit, demo):
+    page = visit(demo.url, viewport={"width": 360, "height": 740}).page
+    page.locator("#connect:enabled").wait_for()
+    went = []
+    for _ in range(5):
+        page.keyboard.press("Tab")
+        went.append(page.evaluate("document.activeElement.id || document.activeElement.name"))
+    assert went == ["connect", "microphone", "sample", "choose", "avatar"]
+
+
+@pytest.mark.slow
+def test_an_avatar_that_cannot_be_used_says_why_and_is_not_asked_for_a_picture(visit, coloured_run, tmp_path):
+    shutil.copytree(coloured_run.avatars.path / "red", tmp_path / "red")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "avatar.json").write_text("{")
+    run = replace(coloured_run, avatars=DataFolder(tmp_path, "flag"))
+    with serving(run, JOB) as client:
+        here = visit(client.url)
+        here.page.locator(".avatar img").nth(1).wait_for()
+        assert "is not JSON" in here.page.locator(".avatar:has([value=bad]) small").inner_text()
+        assert here.complaints == []
+
+
+@pytest.mark.slow
 def test_the_token_is_asked_for_until_it_is_right(visit, coloured_run):
     with serving(coloured_run, JOB, token="a-long-secret-word") as client:
         here = visit(client.url)
         page = here.page
+        page.locator("#state-text", has_text="A token is needed").wait_for()
+        page.fill("#token", "пароль-пароль-пароль")
+        page.keyboard.press("Enter")
+        assert page.locator("#token:invalid").is_visible(), "no header carries it"
         for wrong, said in (("wrong", "started with"), ("a-long-secret-word", "not accepted")):
             page.locator("#gate-text", has_text=said).wait_for()
             page.fill("#token", wrong)

@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,7 @@ from musetalk_cli.config import (
     VaeName,
     default_folder,
 )
+from musetalk_cli.strict_json import dump
 from musetalk_cli.text import PROGRESS, printable, redacted
 
 log = logging.getLogger("musetalk_cli")
@@ -149,7 +151,7 @@ def _model_option(default: str) -> object:
 
 
 def _common_of(ctx: typer.Context, values: dict[str, Any]) -> Common:
-    set_up_log(verbose=values["verbose"])
+    set_up_log(verbose=values["verbose"], as_json=ctx.params.get("log_json", False))
     run = RunConfig(
         models=_place(ctx, "models_dir", values["models_dir"], "models"),
         avatars=_place(ctx, "avatars_dir", values["avatars_dir"], "avatars"),
@@ -186,11 +188,29 @@ class _Printable(logging.Formatter):
         return redacted(printable(super().format(record), keep="\n"))
 
 
-def set_up_log(*, verbose: bool) -> None:
+class _JsonLines(logging.Formatter):
+    """One JSON object a line, for programs that collect logs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        if record.exc_info:
+            message = f"{message}\n{self.formatException(record.exc_info)}"
+        told = {
+            "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": redacted(printable(message, keep="\n")),
+        }
+        session = getattr(record, "session", None)
+        return dump(told if session is None else told | {"session": session}, compact=True)
+
+
+def set_up_log(*, verbose: bool, as_json: bool = False) -> None:
     """Logs go to stderr: progress and warnings always, what was decided with -v."""
     logging.addLevelName(PROGRESS, "PROGRESS")
     handler = LogLines(sys.stderr)
-    handler.setFormatter(_Printable("%(levelname)s: %(message)s" if verbose else "%(message)s"))
+    text = _Printable("%(levelname)s: %(message)s" if verbose else "%(message)s")
+    handler.setFormatter(_JsonLines() if as_json else text)
     log.handlers = [handler]
     log.propagate = False
     log.setLevel(logging.DEBUG if verbose else PROGRESS)

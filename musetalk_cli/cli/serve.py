@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 import sys
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,7 +17,6 @@ from musetalk_cli.errors import MissingError
 from musetalk_cli.serve import settings
 from musetalk_cli.serve.settings import ServeConfig
 from musetalk_cli.strict_json import dump
-from musetalk_cli.text import printable, redacted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -141,7 +139,7 @@ def serve(
         sessions_per_client=sessions_per_client,
         ice_servers=tuple(settings.parse_ice_server(each) for each in ice_server or ()),
     )
-    _set_up_log(as_json=log_json)
+    _set_up_log()
     _serve(common, job, config, log.info if log_json else say)
 
 
@@ -176,29 +174,10 @@ def _serve(common: Common, job: JobConfig, config: ServeConfig, tell: Callable[[
         raise typer.Exit(INTERRUPTED)
 
 
-class _JsonLines(logging.Formatter):
-    """One JSON object a line, for programs that collect logs."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        message = record.getMessage()
-        if record.exc_info:
-            message = f"{message}\n{self.formatException(record.exc_info)}"
-        told = {
-            "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": redacted(printable(message, keep="\n")),
-        }
-        session = getattr(record, "session", None)
-        return dump(told if session is None else told | {"session": session}, compact=True)
-
-
-def _set_up_log(*, as_json: bool) -> None:
+def _set_up_log() -> None:
     """What the server's libraries say goes where ours does; sessions that begin and end are told."""
     log.setLevel(min(log.level, logging.INFO))
     for handler in log.handlers:
-        if as_json:
-            handler.setFormatter(_JsonLines())
         for name in ("uvicorn", "aiortc", "aioice"):
             library = logging.getLogger(name)
             library.handlers, library.propagate = [handler], False

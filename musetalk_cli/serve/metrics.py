@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from musetalk_cli.live.observe import Snapshot
-from musetalk_cli.types import Frame
+from musetalk_cli.types import Fate, Frame
 
 SECONDS = (0.01, 0.02, 0.04, 0.08, 0.12, 0.16, 0.2, 0.3, 0.4, 0.6, 1.0, 2.0)
 """Bounds of the histograms: 0.2 s is what an answer may take."""
@@ -20,7 +20,7 @@ class State:
     """What is read when the figures are asked for.
 
     Attributes:
-        sessions: How many run.
+        sessions: How many run, and how many may.
         totals: Late frames and stalls of all sessions, from the same moment.
         speakers: How many speak, and how many may.
         viewers: Of all sessions.
@@ -29,7 +29,7 @@ class State:
         gpu_bytes: Of GPU memory in use, by everything on it; None without one.
     """
 
-    sessions: int
+    sessions: tuple[int, int]
     totals: tuple[int, int]
     speakers: tuple[int, int]
     viewers: int
@@ -50,16 +50,20 @@ class Meters:
         self._late = self._stalls = 0
         self._frames = Counter(
             "musetalk_frames",
-            "Frames that were shown, by what became of them.",
+            "Frames that were shown, by what became of them; held: dropped, the picture before it stands.",
             ["fate"],
             registry=self._registry,
         )
+        for fate in Fate:
+            self._frames.labels(_called(fate))
         self.refused = Counter(
             "musetalk_refused",
             "Sessions and speech that there was no room for.",
             ["what"],
             registry=self._registry,
         )
+        for what in ("session", "speech"):
+            self.refused.labels(what)
         self._response = self._histogram(
             "response", "From an utterance's first sound to its first speaking frame."
         )
@@ -67,7 +71,7 @@ class Meters:
             "frame_latency", "From a complete hop to each of its finished frames."
         )
         self._mouth_to_eye = self._histogram(
-            "mouth_to_eye", "From a frame's first sound to when it is shown."
+            "mouth_to_eye", "From a frame's first sound to when it is shown, of frames whose face was made."
         )
 
     def _histogram(self, name: str, text: str) -> Histogram:
@@ -82,7 +86,7 @@ class Meters:
             answers: It is the first speaking frame of its utterance.
         """
         request = frame.request
-        self._frames.labels(frame.fate.name.lower()).inc()
+        self._frames.labels(_called(frame.fate)).inc()
         if not frame.fate.is_made:
             return
         self._latency.observe(frame.composited - request.ready)
@@ -124,7 +128,8 @@ class _Collector:
         late, stalls = state.totals
         yield _counter("late_frames", "Frames that were made after they were due.", late)
         yield _counter("stalls", "How often the picture stood in the middle of speech.", stalls)
-        yield GaugeMetricFamily("musetalk_sessions", "Sessions that run.", state.sessions)
+        yield GaugeMetricFamily("musetalk_sessions", "Sessions that run.", state.sessions[0])
+        yield GaugeMetricFamily("musetalk_sessions_most", "Sessions that may run at once.", state.sessions[1])
         yield GaugeMetricFamily("musetalk_speakers", "Sessions that speak.", state.speakers[0])
         yield GaugeMetricFamily(
             "musetalk_speakers_most", "Sessions that may speak at once.", state.speakers[1]
@@ -137,6 +142,10 @@ class _Collector:
         yield GaugeMetricFamily("musetalk_avatar_bytes", "Avatars in memory.", state.avatar_bytes)
         if state.gpu_bytes is not None:
             yield GaugeMetricFamily("musetalk_gpu_memory_bytes", "GPU memory in use.", state.gpu_bytes)
+
+
+def _called(fate: Fate) -> str:
+    return fate.name.lower()
 
 
 def _counter(name: str, text: str, value: int) -> Metric:

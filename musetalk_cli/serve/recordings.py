@@ -12,10 +12,12 @@ import numpy as np
 from musetalk_cli.errors import InputError
 from musetalk_cli.media.audio import SoundReader
 from musetalk_cli.media.resample import StreamResampler
+from musetalk_cli.media.sound_decoder import FORMATS
 from musetalk_cli.types import Samples
 
 BLOCK_S = 0.1
 """Seconds of a block."""
+SENT_FORMATS = "WAV, FLAC, MP3, M4A, OGG and most others work; raw PCM is taken by the WebSocket /v1/stream."
 
 
 def read_recording(content: bytes, sample_rate: int, channels: int) -> Generator[Samples]:
@@ -36,8 +38,9 @@ def read_recording(content: bytes, sample_rate: int, channels: int) -> Generator
         try:
             yield from _decoded(path, sample_rate, channels)
         except InputError as error:
-            # the name of the file says nothing to whoever sent it
-            raise InputError(error.message.replace(str(path), "The sound"), error.hint) from error
+            # neither the name of the file nor a command of this machine says anything to whoever sent it
+            hint = SENT_FORMATS if error.hint == FORMATS else error.hint
+            raise InputError(error.message.replace(str(path), "The file"), hint) from error
 
 
 def _decoded(path: Path, sample_rate: int, channels: int) -> Generator[Samples]:

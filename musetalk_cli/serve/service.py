@@ -249,7 +249,7 @@ class Service:
             late, stalls = self.meters.totals(each.snapshot for each in sessions)
         filling = Filling() if self._engine is None else self._engine.filling
         return State(
-            len(sessions),
+            (len(sessions), self.most_sessions),
             (late, stalls),
             (self.speakers.now, self.speakers.most),
             sum(session.broadcast.viewers for session in sessions),

@@ -55,7 +55,7 @@ export class Avatars {
     const picture = document.createElement("img");
     Object.assign(picture, { alt: "", hidden: true });
     const name = document.createElement("span");
-    name.textContent = avatar.name;
+    name.textContent = label.title = avatar.name;
     label.className = "avatar";
     label.append(input, picture, name);
     if (!avatar.usable) {
@@ -63,7 +63,7 @@ export class Avatars {
       reason.textContent = avatar.reason ?? "It cannot be used.";
       label.append(reason);
     }
-    this.#paint(avatar.name, picture);
+    if (avatar.width) this.#paint(avatar.name, picture);
     return label;
   }
 

@@ -27,7 +27,7 @@ export function sessionRows(session) {
     ["Response time", times(session?.response_ms), "From the first sound of an utterance to its first speaking frame"],
     ["First frame", times(session?.first_frame_ms), "From a complete hop of sound to its first frame"],
     ["Last frame", times(session?.last_frame_ms), "From a complete hop of sound to its last frame"],
-    ["Mouth to eye", times(session?.mouth_to_eye_ms), "From the arrival of a sound to its frame"],
+    ["Mouth to eye", times(session?.mouth_to_eye_ms), "From the arrival of a sound, silence too, to its frame"],
     ["Late", count(session?.late), "Frames that were made after their time"],
     ["Dropped", count(session?.dropped), "Frames that came too late to be shown"],
     ["Stalls", count(session?.stalls), "Times that the picture stood still while somebody spoke"],

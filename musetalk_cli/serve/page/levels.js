@@ -53,13 +53,20 @@ export class Level {
     this.#show(Math.max(this.#measure(), this.#shown - FALL_DB));
     if (!due) return;
     this.#told = now;
-    this.#meter.setAttribute("aria-valuenow", String(Math.round(this.#shown)));
+    this.#tell();
   }
 
   /** Draw it as silence. */
   rest() {
     this.#show(FLOOR_DB);
-    this.#meter.setAttribute("aria-valuenow", String(FLOOR_DB));
+    this.#tell();
+  }
+
+  /** To whoever does not see the bar. */
+  #tell() {
+    const level = Math.round(this.#shown);
+    this.#meter.setAttribute("aria-valuenow", String(level));
+    this.#meter.setAttribute("aria-valuetext", level > FLOOR_DB ? `${level} dB` : "silent");
   }
 
   #show(level) {

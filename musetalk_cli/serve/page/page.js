@@ -25,6 +25,7 @@ let context = null;
 let session = null;
 let service = null;
 let ready = false;
+let locked = false;
 let speaking = false;
 let doing = null;
 let refused = null;
@@ -38,10 +39,10 @@ const isLive = () => session?.state === "live";
 const STATES = {
   connecting: "Connecting",
   live: "Connected",
-  reconnecting: "Connection lost, coming back",
 };
 
 const NOT_CONNECTED = { true: "Not connected", false: "The service does not answer" };
+const LOST = { true: "Connection lost, coming back", false: "The service does not answer, trying again" };
 
 function render() {
   const { chosen } = avatars;
@@ -65,11 +66,16 @@ function render() {
 /** The state in words. That the face speaks is for the eye: a voice that says so would speak at the same time. */
 function renderState(state) {
   const shown = speaking && state === "live" ? "speaking" : state;
-  const words = STATES[state] ?? (ready ? NOT_CONNECTED[answers] : "Loading");
+  const words = state === "reconnecting" ? LOST[answers] : (STATES[state] ?? wordsOfNoSession());
   const told = state === "live" || state === "idle" ? (doing ?? words) : words;
   element("state").dataset.state = element("frame").dataset.state = shown;
   setText(element("state-text"), told);
   element("speaking").hidden = shown !== "speaking";
+}
+
+function wordsOfNoSession() {
+  if (ready) return NOT_CONNECTED[answers];
+  return locked ? "A token is needed" : "Loading";
 }
 
 /** Two buttons that share a place; who had the focus there keeps it. */
@@ -228,6 +234,7 @@ function drawLevels(open) {
 // The service and its token
 
 async function load() {
+  locked = false;
   for (;;) {
     try {
       await api.request("/readyz");
@@ -236,7 +243,8 @@ async function load() {
       break;
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
-      if (error.status === 401) return; // the form goes on
+      locked = error.status === 401;
+      if (locked) return render(); // the form goes on
       notify(error);
       await new Promise((resolve) => setTimeout(resolve, 2 * SECOND_MS));
     }

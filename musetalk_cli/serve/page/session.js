@@ -24,6 +24,7 @@ export class Session {
   #negotiating = null;
   #track = null;
   #mending = null;
+  #stands = false;
 
   id = null;
 
@@ -106,13 +107,20 @@ export class Session {
   #use(peer) {
     const before = this.#peer;
     this.#peer = peer;
+    this.#stands = false;
     peer.onbroken = (mayMend) => this.#broken(mayMend);
     peer.onmended = () => this.#mended();
-    peer.onpictures = (come) => this.state === "live" && this.onnotice(come ? null : STANDS);
+    peer.onpictures = (come) => this.#tellOfPictures(come);
     this.onstream(peer.stream);
     this.onnotice(null);
     this.#enter("live");
     if (before) this.#abandon(before);
+  }
+
+  #tellOfPictures(come) {
+    if (this.state !== "live") return;
+    this.#stands = !come;
+    this.onnotice(come ? null : STANDS);
   }
 
   #abandon(peer) {
@@ -127,6 +135,7 @@ export class Session {
 
   #broken(mayMend) {
     if (this.state !== "live") return;
+    if (this.#stands) this.#tellOfPictures(true); // the connection does not stand any more
     this.#enter("reconnecting");
     this.#mending = setTimeout(() => this.#comeBack(), mayMend ? MEND_MS : 0);
   }
