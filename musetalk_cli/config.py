@@ -177,7 +177,7 @@ class JobConfig:
         auto_chunk: Where sound comes live, take the shortest chunk that this machine sustains, and none
             longer than `chunk`.
         context: Seconds of past sound the encoder hears with each hop; None is as much as its window holds.
-        window: Seconds of the encoder's window; None is what the card of the model says.
+        window: Seconds of the encoder's window; None is what the model card says.
         sharpen: Unsharp mask after the resize, or None.
         image_ops: Where resize, sharpen and blend run.
         graphs: On CUDA the work of each batch size is captured, to be launched at once: in a warm-up, or,

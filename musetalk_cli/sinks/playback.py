@@ -20,14 +20,14 @@ RAMP_S = 0.005
 """Over how much time sound sets in, dies away, or goes over into other sound."""
 MARGIN_S = 0.01
 """How much later than necessary sound is heard, since threads do not wake up in time; grows by as much
-wherever the card finds too little."""
+wherever the sound card finds too little."""
 MOST_MARGIN_S = 0.1
 LEAD_DECAY = 0.01
-"""Seconds that the card's lead shrinks in a second in which it does not show."""
+"""Seconds that the sound card's lead shrinks in a second in which it does not show."""
 JUMP_S = 0.1
-"""By so much the card's clock does not drift: it has stood still."""
+"""By so much the sound card's clock does not drift: it has stood still."""
 CLOCK_S = 0.5
-"""Over how much time the card's clock is smoothed: its driver tells it in steps of a buffer."""
+"""Over how much time the sound card's clock is smoothed: its driver tells it in steps of a buffer."""
 LATE_S = 0.4
 """Over how much time it is smoothed how late the sound is: frames are put when a thread wakes up."""
 APART_S = 0.08
@@ -45,13 +45,13 @@ _DRIFT_MOST = 0.001
 
 
 class Playback:
-    """Holds the sound between two threads: one puts frames' sound in, the card's takes it out.
+    """Holds the sound between two threads: one puts frames' sound in, the sound card's takes it out.
 
     Args:
         sample_rate: Samples per second of what is put in.
         card_rate: Samples per second of what is taken out.
         channels: Channels of both.
-        lead_s: How long before it is heard the card takes sound, as far as it says so beforehand.
+        lead_s: How long before it is heard the sound card takes sound, as far as it says so beforehand.
 
     Attributes:
         breaks: How often sound was broken off, since what comes next came too late.
@@ -78,7 +78,7 @@ class Playback:
 
     @property
     def lead_s(self) -> float:
-        """Seconds before it is heard at which the card takes sound."""
+        """Seconds before it is heard at which the sound card takes sound."""
         return self._lead
 
     @property
@@ -131,15 +131,15 @@ class Playback:
             if not len(self._sound):
                 self.drained.set()
 
-    # -- the card ----------------------------------------------------------------------------------------
+    # -- the sound card --------------------------------------------------------------------------------
 
     def take(self, count: int, now: float, ahead: float) -> Samples:
-        """Take what the card plays next, with silence where nothing is there.
+        """Take what the sound card plays next, with silence where nothing is there.
 
         Args:
             count: Samples of each channel.
             now: Monotonic seconds.
-            ahead: Seconds from now to when the first of them is heard, as the card says.
+            ahead: Seconds from now to when the first of them is heard, as the sound card says.
 
         Returns:
             float32 `[count, channels]`.
@@ -159,12 +159,12 @@ class Playback:
             return out
 
     def broke(self) -> None:
-        """The card has broken off by itself: it was not served in time."""
+        """The sound card has broken off by itself: it was not served in time."""
         with self._lock:
             self.breaks += self._plays and _audible(self._sound)
 
     def _follow(self, heard: float, seconds: float) -> float:
-        """Follow the card's clock; gives when the sample after those that it takes now is heard."""
+        """Follow the sound card's clock; gives when the sample after those that it takes now is heard."""
         if self._heard is None or abs(heard - self._heard) > JUMP_S:
             self._heard = heard
         self._heard += (heard - self._heard) * min(1.0, seconds / CLOCK_S) + seconds
@@ -181,7 +181,7 @@ class Playback:
     # -- both, under the lock ----------------------------------------------------------------------------
 
     def _needed(self) -> float:
-        """How long before it is heard sound must be put, so that the card never finds too little."""
+        """How long before it is heard sound must be put, so that the sound card never finds too little."""
         return self._lead + RAMP_S + self._resampler.look_ahead / self._sample_rate + self._margin
 
     def _late_by(self, now: float) -> float:

@@ -17,7 +17,7 @@ from musetalk_cli.sinks.playback import Playback
 from musetalk_cli.types import Fate, Frame, Samples, StreamFormat
 
 LATENCY_S = 0.03
-"""Sound that the card is asked to hold: as long as a thread of a busy Python may have to wait."""
+"""Sound that the sound card is asked to hold: as long as a thread of a busy Python may have to wait."""
 BLOCKS_PER_SECOND = 100
 
 
@@ -160,7 +160,7 @@ class SpeakerSink:
             raise OutputError(f"The loudspeaker {self.device.name} took nothing for {STALL_S:g} s.")
 
     def _for_the_card(self, samples: Samples) -> Samples:
-        """Sound with as many channels as the card takes."""
+        """Sound with as many channels as the sound card takes."""
         channels = samples.shape[1]
         if channels == self._channels:
             return samples
@@ -170,7 +170,7 @@ class SpeakerSink:
         return np.repeat(samples, 2, axis=1) if channels == 1 else as_stereo(samples)
 
     def _play(self, out: Samples, count: int, time: Any, status: Any) -> None:  # noqa: ANN401 - no types
-        """PortAudio's thread: what the card plays next."""
+        """PortAudio's thread: what the sound card plays next."""
         now = self._called = self._clock.now()
         if (playback := self._playback) is None:
             out.fill(0)
