@@ -120,6 +120,21 @@ def test_a_frame_that_is_shown_wakes_the_loop_where_another_waits_for_its_room(t
     assert len(wakes) == 2 + (held if without_room else 0), "twice for the end"
 
 
+def test_a_stream_ends_when_its_last_frames_have_found_room(tiny_bundle):
+    """Made, they wait with the session while the jitter buffer is full: closed before, it would lose them."""
+    sink, held = Sink(), BATCHES_BUFFERED * BATCH
+    run = Run(tiny_bundle, source := Source(0), [sink], LIVE)
+    run.session.hear(np.tile(source.noise, (held + 2, 1)), run.clock.now())
+    run.session.end_sound(run.clock.now())
+    while not run.session.is_done:
+        run.engine.step()
+        run.stream.exchange()
+    assert run.session.untaken == 2
+    assert run.stream.exchange()
+    run.run()
+    assert sink.indices == list(range(held + 2))
+
+
 def test_a_stop_cuts_short_the_wait_for_a_frames_time(tiny_bundle):
     clock, sink = Standing(), Sink()
     run = Run(tiny_bundle, Source(20, stays=True), [sink], PACED, clock=clock)
