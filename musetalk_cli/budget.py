@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import re
-from pathlib import Path
 
+from musetalk_cli.cgroup import memory_limit
 from musetalk_cli.errors import InputError, MuseTalkError
 
 VARIABLE = "MUSETALK_MEMORY"
@@ -21,7 +21,6 @@ DEFAULT_MOST = 16 << 30
 
 _SIZE = re.compile(r"(\d{1,6})\s*([MGT])(i?B)?", re.IGNORECASE)
 _UNITS = {"M": 20, "G": 30, "T": 40}
-_CGROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 _TORCH = ("defaultcpuallocator", "not enough memory", "out of memory", "cannot allocate memory")
 _OPENCV_NO_MEMORY = -4
 
@@ -90,11 +89,5 @@ def out_of_memory() -> MuseTalkError:
 def machine_memory() -> int:
     """Bytes of memory that this process can have at all: those of the machine, or of its container."""
     found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for path in _CGROUP:
-        try:
-            text = path.read_text().strip()
-        except OSError:
-            continue
-        if text.isdecimal():
-            found = min(found, int(text))
-    return found
+    limit = memory_limit()
+    return found if limit is None else min(found, limit)

@@ -1,6 +1,7 @@
 """The floors of the house, the promises about imports, and that what is drawn and written of it is so."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -15,6 +16,11 @@ PAGE = (ROOT / "docs" / "architecture.md").read_text()
 CONTRACT = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
 
 
+@functools.cache
+def parsed(path):
+    return ast.parse(path.read_text())
+
+
 def test_imports_point_downward():
     tool = Path(sys.executable).with_name("lint-imports")
     run = subprocess.run([str(tool), "--no-cache"], cwd=ROOT, capture_output=True, text=True)
@@ -27,7 +33,7 @@ def test_files_and_functions_stay_small():
         text = path.read_text()
         if text.count("\n") > 300:
             long.append(f"{path.name}: {text.count(chr(10))} lines")
-        for node in ast.walk(ast.parse(text)):
+        for node in ast.walk(parsed(path)):
             is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
             if is_function and node.end_lineno - node.lineno > 60:
                 long.append(f"{path.name}:{node.name}")
@@ -39,7 +45,7 @@ def test_no_class_of_the_library_is_subscripted_to_be_inherited():
     bases = [
         (path.name, ast.unparse(base))
         for path in HOUSE.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(parsed(path))
         if isinstance(node, ast.ClassDef)
         for base in node.bases
         if isinstance(base, ast.Subscript)
@@ -54,7 +60,7 @@ def test_the_product_does_not_need_what_made_the_demo():
 
 def _imports(path):
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             names |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -109,5 +115,5 @@ def test_each_module_of_the_live_path_and_the_engine_has_a_test_file_of_its_name
 
 def _does_something(path):
     """It holds a function of more than words, as those of a protocol are."""
-    functions = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef))
+    functions = (node for node in ast.walk(parsed(path)) if isinstance(node, ast.FunctionDef))
     return any(len(node.body) > 1 or not isinstance(node.body[0], ast.Expr) for node in functions)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from musetalk_cli.budget import gibibytes, machine_memory
+from musetalk_cli.cgroup import cores, memory_free
 from musetalk_cli.doctor.findings import Finding
 from musetalk_cli.nets.fetching import SPARE
 
@@ -17,7 +18,6 @@ LITTLE_MEMORY, NO_MEMORY = 2 << 30, 512 << 20
 BUSY = 0.75
 """The share of the machine's cores that others may keep busy."""
 _MEMINFO = Path("/proc/meminfo")
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +98,8 @@ def find_memory() -> tuple[int, int | None]:
         free = int(lines["MemAvailable"].split()[0]) << 10
     except (OSError, KeyError, ValueError):
         return total, None
-    try:
-        most, used = (int((_CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
-        free = min(free, max(0, most - used))
-    except (OSError, ValueError):  # no container, or one without a limit
-        pass
-    return total, min(free, total)
+    allowed = memory_free()
+    return total, min(free, total, free if allowed is None else allowed)
 
 
 def check_cores(facts: CoreFacts) -> Finding:
@@ -125,18 +121,4 @@ def find_cores() -> CoreFacts:
     machine = os.cpu_count() or 1
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else machine
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    return CoreFacts(machine, allowed, _quota(), load)
-
-
-def _quota() -> float | None:
-    """Cores' worth of time that the container may take (cgroup v2, else v1)."""
-    try:
-        most, period = (_CGROUP / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            most, period = (
-                (_CGROUP / "cpu" / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period")
-            )
-        except OSError:
-            return None
-    return int(most) / int(period) if most.isdecimal() and period.isdecimal() and int(period) else None
+    return CoreFacts(machine, allowed, cores(), load)
