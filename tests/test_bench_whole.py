@@ -13,6 +13,7 @@ from musetalk_cli.bench.compare import Comparison, Row
 from musetalk_cli.bench.options import AvatarSizes, BenchOptions
 from musetalk_cli.bench.run import bench
 from musetalk_cli.config import DataFolder, JobConfig, RunConfig
+from musetalk_cli.engine.engine import Engine
 from musetalk_cli.nets.generator import Generator
 
 STEPS = ["resize", "sharpen", "blend", "download"]
@@ -34,7 +35,13 @@ def benchmarked():
 
 
 @pytest.fixture(scope="module")
-def result(models, folder, benchmarked):
+def ended():
+    """The engines that were ended, by the length of their chunks."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def result(models, folder, benchmarked, ended):
     """All that is measured, recorded and predicted of tiny networks."""
     made = Generator.unet
 
@@ -48,6 +55,7 @@ def result(models, folder, benchmarked):
     options = BenchOptions((Fraction(1, 5),), 0.4, 0.0, predict="h200", profile=folder, sizes=SIZES)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Generator, "unet", unet)
+        patch.setattr(Engine, "end", lambda engine: ended.append(engine.job.chunk))
         return bench(run, JobConfig(batch_sizes=(1, 2)), options, lambda _: None)
 
 
@@ -95,6 +103,11 @@ def test_convolutions_are_those_of_a_stream_that_was_warmed_up(result, benchmark
     assert benchmarked
     assert all(benchmarked)
     assert not torch.backends.cudnn.benchmark
+
+
+@pytest.mark.slow
+def test_no_engine_of_a_chunk_keeps_its_graphs_beside_those_of_the_next(result, ended):
+    assert [float(chunk) for chunk in ended] == [one.report.chunk_s for one in result.chunks]
 
 
 def _check_batch(batch, figures):

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("triton", reason="no Triton here: pip install 'musetalk-cli[dev]'")
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "gpu" / "cubins.py"
-ALL = "80,90,100,120"
+ALL = "75,80,90,100,120"
 
 
 def compile_all(kernel, arches, folder):

@@ -31,9 +31,9 @@ from musetalk_cli.types import FACE_SIZE
 
 ARCHES = (80, 90, 100, 120)
 """A100, H100 and H200, B200, RTX 50."""
-SHARED = {80: 164, 90: 228, 100: 228, 120: 100}
+SHARED = {75: 64, 80: 164, 90: 228, 100: 228, 120: 100}
 """KiB of shared memory of a multiprocessor."""
-WARPS = {80: 64, 90: 64, 100: 64, 120: 48}
+WARPS = {75: 32, 80: 64, 90: 64, 100: 64, 120: 48}
 """Warps that a multiprocessor holds at the most."""
 
 

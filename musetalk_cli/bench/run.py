@@ -175,7 +175,10 @@ def _measure(
         shorter = make_engine(
             bundle, dataclasses.replace(engine.job, chunk=chunk), engine.stats.clock, live=False
         )
-        results.append(measure_chunk(shorter, avatar, seconds, stages, published, options.budget_s))
+        try:
+            results.append(measure_chunk(shorter, avatar, seconds, stages, published, options.budget_s))
+        finally:
+            shorter.end()  # the graphs of the next find the memory free
     gflop = {name: flops / 1e9 for name, flops in stages.flops.items()}
     told = settings(engine, engine.job, avatar.meta.name)
     return BenchResult(
