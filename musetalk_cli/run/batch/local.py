@@ -183,8 +183,7 @@ class _Process:
     def kill(self) -> None:
         """End it, with the programs that it has started: what it waits for may be one of them."""
         if self._process.poll() is None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            self._kill_group()
 
     def hang_up(self) -> None:
         """Say that there is no more to do, and that nobody waits for what it does."""
@@ -192,16 +191,25 @@ class _Process:
             _open(self._process.stdin).close()
 
     def end(self) -> None:
-        """Wait until it has ended, or end it; one that cannot be ended is left."""
+        """Wait until it has ended, or end it; one that cannot be ended is left.
+
+        What it has started and left behind is ended too: a program that hangs would stay for ever.
+        """
         self.hang_up()
         try:
             self._process.wait(END_S)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self._kill_group()
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(END_S)
+        self._kill_group()
         self._answers.join(END_S)
         self._errors.join(END_S)
+
+    def _kill_group(self) -> None:
+        # nobody there, or, as some systems say of those that have ended, nobody who may be
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _read_errors(self) -> None:
         with _open(self._process.stderr) as stream:
@@ -234,7 +242,8 @@ class _Process:
             code = self._process.wait(END_S)
         except subprocess.TimeoutExpired:
             return "said nothing any more."
-        self._errors.join()
+        self._kill_group()  # one of them may hold the pipe open
+        self._errors.join(END_S)
         if code < 0:
             return f"was ended by {signal.Signals(-code).name}."
         last = f": {self._last[0][:300]}" if self._last else "."
