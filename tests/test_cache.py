@@ -75,6 +75,18 @@ def test_what_is_used_counts_as_new(cache, put):
     assert there(cache) == ["a"]
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_cannot_be_made_leaves_a_lock_only_where_it_goes_on(cache, begun):
+    def fail():
+        if begun:
+            (cache / ".a.partial").mkdir()
+        raise InputError("No face.")
+
+    with pytest.raises(InputError, match="No face"), held(cache, "a", fail, nothing):
+        pass
+    assert sorted(path.name for path in cache.iterdir()) == [".a.lock", ".a.partial"] * begun
+
+
 def test_what_is_in_use_is_never_removed(cache, put):
     put("a", used=100.0)
     put("b", used=200.0)

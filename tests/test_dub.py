@@ -19,6 +19,7 @@ from lives import LIMIT_S, read_back, speech, write_sound
 
 from musetalk_cli.avatar.store import list_avatars, load_meta
 from musetalk_cli.config import DataFolder, JobConfig, RunConfig, cache_folder
+from musetalk_cli.errors import InputError
 from musetalk_cli.run import dub as dubbing
 from musetalk_cli.run.batch import work
 from musetalk_cli.run.batch.job import BatchJob
@@ -122,6 +123,21 @@ def test_what_is_prepared_is_found_again_by_its_content(models, clip, cache, tmp
     assert names[0] == names[1] == names[3] != names[2]
     assert {load_meta(cache, name).frames for name in list_avatars(cache)} == {FRAMES, 3}
     assert {load_meta(cache, name).fps for name in list_avatars(cache)} == {Fraction(FPS)}
+
+
+@pytest.mark.parametrize("hint", ["Pass --landmarks FILE.", "Show one from the front.", None])
+def test_options_that_are_none_of_this_command_are_told_with_the_one_that_has_them(
+    models, clip, cache, monkeypatch, hint
+):
+    def fail(*_, **__):
+        raise InputError("No face.", hint)
+
+    monkeypatch.setattr(dubbing, "prepare", fail)
+    with pytest.raises(InputError, match="No face") as refused:
+        name_of(RunConfig(DataFolder(models, "flag"), model=str(models), device="cpu"), clip)
+    told = refused.value.hint or ""
+    assert ("`musetalk prepare-avatar` has these options" in told) == ("--" in told)
+    assert told.startswith(hint or "")
 
 
 def test_a_cache_that_is_not_there_holds_nothing(musetalk):

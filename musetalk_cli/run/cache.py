@@ -1,8 +1,7 @@
 """What `--source` has prepared, under the user's cache: held while it is used, and bounded.
 
-Each entry is an avatar with a hidden lock file beside it. Whoever uses the avatar shares the lock, whoever
-makes or removes it has it alone, so nothing goes away under a program that runs. The file's date is the last
-use.
+Each entry is an avatar with a hidden lock file beside it, dated to the last use. Whoever uses the avatar
+shares the lock, whoever makes or removes it has it alone, so nothing goes away under a program that runs.
 """
 
 from __future__ import annotations
@@ -87,7 +86,13 @@ def held(cache: Path, name: str, make: Callable[[], object], waits: Callable[[],
                 break
             lock.take(fcntl.LOCK_EX, waits)
             if find_folder(cache, name) is None:
-                make()
+                try:
+                    make()
+                except BaseException:
+                    with suppress(OSError, MuseTalkError):  # what went wrong before is told
+                        if not _is_there(cache, name):
+                            _sweep(cache, name)
+                    raise
         lock.touch()
         yield
 
@@ -119,11 +124,10 @@ def trim(cache: Path, limit: int) -> None:
         for entry in found:
             if total <= limit:
                 break
-            if not _is_there(cache, entry.name):  # somebody has removed it meanwhile
-                total -= entry.bytes
-                continue
             try:
-                if remove(cache, entry.name, only_sure=True):
+                if not _is_there(cache, entry.name):  # somebody has removed it meanwhile
+                    total -= entry.bytes
+                elif remove(cache, entry.name, only_sure=True):
                     gone.append(entry)
                     total -= entry.bytes
             except MuseTalkError as error:
@@ -192,12 +196,13 @@ def _is_there(cache: Path, name: str) -> bool:
 
 
 def _entry(cache: Path, name: str, *, finished: bool) -> Entry:
-    places = [cache / name, _partial(cache, name), *cache.glob(f".{name}.old-*")]
+    partial = cache / f".{name}.partial"
+    places = [cache / name, partial, *cache.glob(f".{name}.old-*")]
     source = None
     if finished:
         with suppress(AvatarError):
             source = str(load_meta(cache, name).source.get("name", "")) or None
-    dates = [_date(place) for place in (_lock_file(cache, name), cache / name, _partial(cache, name))]
+    dates = [_date(place) for place in (_lock_file(cache, name), cache / name, partial)]
     return Entry(name, source, sum(map(_bytes, places)), next(filter(None, dates), 0.0), finished)
 
 
@@ -215,10 +220,6 @@ def _date(path: Path) -> float | None:
     with suppress(OSError):
         return path.stat().st_mtime
     return None
-
-
-def _partial(cache: Path, name: str) -> Path:
-    return cache / f".{name}.partial"
 
 
 def _lock_file(cache: Path, name: str) -> Path:
@@ -292,9 +293,8 @@ def _sweep(cache: Path, name: str) -> None:
 
 def _remove_lone_locks(cache: Path) -> None:
     """Remove lock files beside which nothing is."""
-    kept = {entry.name for entry in entries(cache)}
     names = {path.name[1 : -len(".lock")] for path in cache.glob(".*.lock")}
-    for name in filter(is_name, names - kept):
+    for name in filter(is_name, names - {entry.name for entry in entries(cache)}):
         with closing(_Lock(cache, name)) as lock:
             if lock.attempt(fcntl.LOCK_EX) != "no":
                 _sweep(cache, name)

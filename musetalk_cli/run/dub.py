@@ -98,7 +98,13 @@ def prepared(
     run = replace(run, avatars=DataFolder(cache, "cache"))
 
     def make() -> None:
-        prepare(run, PictureSource(source), name, progress=progress)
+        try:
+            prepare(run, PictureSource(source), name, progress=progress)
+        except InputError as error:
+            if "--" not in (error.hint or ""):
+                raise
+            hint = f"{error.hint} `musetalk prepare-avatar` has these options; --avatar names what it makes."
+            raise InputError(error.message, hint) from error
         made.append(True)
 
     def waits() -> None:
