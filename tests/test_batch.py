@@ -28,6 +28,7 @@ from musetalk_cli.config import DataFolder
 from musetalk_cli.errors import OutputError
 from musetalk_cli.live.control import ControlHandle
 from musetalk_cli.nets.files import RANDOM
+from musetalk_cli.run.batch import fingerprint
 from musetalk_cli.run.batch.dispatch import MAX_LOSSES, Retry
 from musetalk_cli.run.batch.fingerprint import Fingerprints
 from musetalk_cli.run.batch.local import LocalPool, Seat
@@ -66,6 +67,12 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def is_gone(pid):
+    """True where a process has ended; who takes its exit code may come later."""
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] in "XZ"
+
+
 def begun(job):
     """The processes that began a job."""
     return job.audio.with_suffix(".begun").read_text().split()
@@ -96,6 +103,12 @@ def test_a_job_whose_worker_is_lost_is_done_by_another(make, run, tmp_path, cont
     assert tries == {str(job.output): 1 + (job is jobs[1]) for job in jobs}
     why = {"die once": "was ended by SIGKILL", "lose": "could not go on: No memory."}
     assert why[content] in caplog.text
+
+
+def test_programs_of_a_worker_that_is_killed_end_with_it(make, run):
+    jobs = make(a="leave a program")
+    assert run(jobs).done == 1
+    assert is_gone(int(jobs[0].audio.with_suffix(".left").read_text()))
 
 
 @pytest.mark.parametrize(("content", "why"), [("die", "SIGKILL"), ("end", "no such module")])
@@ -381,6 +394,24 @@ def test_what_a_source_becomes_is_told_for_each_model(make, tmp_path):
     assert prints.inputs(one) == Fingerprints().inputs(one)
 
 
+def test_a_sound_is_read_again_only_where_its_dates_may_be_others(make, monkeypatch):
+    job, read = make(a="one")[0], []
+    real = fingerprint.digest_of
+    monkeypatch.setattr(fingerprint, "digest_of", lambda files: (read.extend(files), real(files))[1])
+    prints = Fingerprints()
+    prints.inputs(job)
+    prints.inputs(job)
+    assert read.count(job.audio) == 2  # it was written just now
+    monkeypatch.setattr(fingerprint, "SETTLED_S", -1e6)
+    first = prints.inputs(job)
+    assert prints.inputs(job) == first == Fingerprints().inputs(job)
+    assert read.count(job.audio) == 4
+    dates = job.audio.stat()
+    job.audio.write_text("two")
+    os.utime(job.audio, ns=(dates.st_atime_ns, dates.st_mtime_ns))
+    assert prints.inputs(job)["audio"] == hashlib.sha256(b"two").hexdigest()
+
+
 def test_pictures_of_an_avatar_behind_a_link_count(make, avatars_dir, tmp_path):
     home = tmp_path / "avatars" / "synthetic"
     shutil.copytree(avatars_dir / "synthetic", home)
@@ -480,6 +511,15 @@ def test_the_command_lists_what_it_would_do(musetalk, arguments, tmp_path):
     assert code == 0
     assert out.count("make") == 3
     assert not (tmp_path / "out").exists()
+
+
+def test_the_manifest_is_no_place_for_the_results(musetalk, arguments, tmp_path):
+    """As JSON lines it may begin like them."""
+    arguments[1] = manifest = tmp_path / "list.jsonl"
+    manifest.write_text('{"output":"a.mp4","avatar":"synthetic","audio":"a.wav"}\n')
+    code, _, err = musetalk(*arguments, "--results", manifest, "--dry-run")
+    assert code == 1
+    assert "is the manifest itself" in err
 
 
 def test_the_command_names_every_bad_line(musetalk, arguments, tmp_path):

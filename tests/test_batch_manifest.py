@@ -75,6 +75,7 @@ sharpen = "off"
         ("list.CSV", CSV.replace("\n", "\r\n")),
         ("list.csv", "\ufeff" + CSV.replace("\n", "\r\n\r\n")),
         ("list.csv", CSV.replace("\n", "\r")),
+        ("list.csv", CSV.replace("sharpen\n", "sharpen,, \n").replace("off\n", "off,,\n")),
         ("list.csv", CSV.replace("out/a.mp4", " out/a.mp4\r ")),
         ("list.csv", CSV.replace(",", ";").replace("b; c", "b, c")),
         ("list.csv", CSV.replace(",", "\t").replace("b\t c", "b, c")),
@@ -147,12 +148,15 @@ BAD = {
     "demo,clips/z*.wav,out/a.mp4": "no sound fits",
     "demo,clips/a.wav,": "output is missing",
     "demo,,out/a.mp4": "audio is missing",
-    ",clips/a.wav,out/a.mp4": "avatar is missing",
+    ",clips/a.wav,out/a.mp4": "avatar or source is missing",
     "demo,clips/a.wav,out/a.avi": "which is not written",
     "demo,clips/a.wav,out/{sten}.mp4": "{sten}",
     "demo,clips/a.wav,nowhere/a.mp4": "is not there",
     "demo,clips/a.wav,out": "has no suffix",
+    "demo,clips/a.wav,empty.wav/a.mp4": "is no folder",
     "demo,clips/a.wav,folder.mp4": "is a folder",
+    r"demo,clips/a.wav,out\a.mp4": r"holds a \: write / between folders",
+    "demo,clips/a.wav,out/link.mp4": "is a file that is read",
     "demo,clips/a.wav,clips/e.mp4": "is a file that is read",
     "demo,clips/e.mp4,out/e.mp4": None,
     "demo,clips/a.wav,out/x.mp4": None,
@@ -163,6 +167,7 @@ BAD = {
     "demo,clips/a.wav,out/z.mp4,,,random-v15": "demo networks",
     "demo,clips/a.wav,out/z.mp4,,,nets": "There is no model",
     "demo,clips/a.wav,out/z.mp4,,,,more": "7 fields",
+    "demo,clips/a.wav,out/w.mp4,,,,": None,
     "demo,clips/\x07.wav,out/z.mp4": "control character",
 }
 
@@ -171,6 +176,7 @@ def test_every_bad_line_is_named_at_once(read, place):
     (place / "empty.wav").touch()
     (place / "folder.mp4").mkdir()
     (place / "clips" / "e.mp4").write_bytes(b"sound")
+    (place / "out" / "link.mp4").hardlink_to(place / "clips" / "e.mp4")
     with pytest.raises(ManifestError) as refused:
         read("avatar,audio,output,fps,sharpen,model\n" + "\n".join(BAD))
     bad = {number: said for number, said in enumerate(BAD.values(), 2) if said is not None}
@@ -217,7 +223,7 @@ def test_null_in_json_is_what_is_empty(read):
         ('{"avatar": "demo", "audio": true, "output": "out/a.mp4"}', "neither text nor a number"),
         ("[1]", "no object"),
         ("nonsense", "is not JSON"),
-        ('{"audio": "clips/a.wav", "output": "out/a.mp4"}', "avatar is missing"),
+        ('{"audio": "clips/a.wav", "output": "out/a.mp4"}', "avatar or source is missing"),
         ('{"avatar": "demo", "source": "x.mp4", "audio": "clips/a.wav"}', "an avatar and a source"),
         ('{"source": "x.mp4", "audio": "clips/a.wav", "output": "a.mp4"}', "There is no video or image"),
     ],
@@ -233,9 +239,10 @@ def test_a_bad_line_of_json_is_named(read, content, said):
     ("name", "content", "said"),
     [
         ("list.txt", "", "no manifest by its name"),
-        ("list.csv", "", "has no column avatar"),
+        ("list.csv", "", "has no column avatar or source"),
         ("list.csv", "avatar,audio\n", "holds no job"),
-        ("list.csv", "avatar,audio,colour\n", "has a column 'colour'"),
+        ("list.csv", "avatar,audio,Output\n", "has a column 'Output', which is not known"),
+        ("list.csv", "avatar,,audio\n", "has a column without a name"),
         ("list.csv", "avatar,audio,audio\n", "twice"),
         ("list.csv", "audio,output\n", "has no column avatar"),
         ("list.csv", "source,output\n", "has no column audio"),
@@ -252,6 +259,7 @@ def test_a_bad_line_of_json_is_named(read, content, said):
         ("list.csv", 'avatar,audio\ndemo,"clips"/a.wav\n', "opened in line 2 is closed there in the middle"),
         ("list.csv", "avatar,audio\n\xe9".encode("latin-1"), "see line 2"),
         ("list.csv", "avatar,audio".encode("utf-16"), "UTF-16"),
+        ("list.csv", "avatar,audio".encode("utf-16-le"), "UTF-16"),
         ("list.csv", b"x" * (17 << 20), "larger than 16 MB"),
         ("list.jsonl", "\n \n", "holds no job"),
         ("list.toml", "[[job]\n", "is not TOML"),

@@ -53,8 +53,10 @@ def batch(
     jobs = _read(common, manifest, output_dir, pattern, job)
     from musetalk_cli.run.batch.resume import plan
     from musetalk_cli.run.batch.run import run_batch
+    from musetalk_cli.sinks import check_not_input
 
     place = results or (output_dir or manifest.parent) / f"{manifest.stem}.results.jsonl"
+    check_not_input(place, manifest, "--results", "the manifest")
     todo = plan(jobs, place, resume=resume)
     if dry_run:
         _list(common, jobs, todo)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from pathlib import Path
 
 from musetalk_cli import strict_json
@@ -20,11 +21,19 @@ _VERSION = 1
 """Raised where the same inputs and settings give another video."""
 
 
+SETTLED_S = 3.0
+"""How long ago a file was written whose dates tell that it is the same: some systems date to two seconds."""
+
+
 class Fingerprints:
-    """Digests of jobs, SHA-256 in hexadecimal; each avatar and each model is read once."""
+    """Digests of jobs, SHA-256 in hexadecimal.
+
+    Each avatar and each model is read once, and so is a sound as long as its dates are the same.
+    """
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, ...], str] = {}
+        self._sounds: dict[tuple[int, ...], str] = {}
 
     def inputs(self, job: BatchJob) -> dict[str, str]:
         """The digests of what a job reads: `audio`, `avatar`, `model`.
@@ -32,7 +41,7 @@ class Fingerprints:
         Raises:
             MuseTalkError: One of them cannot be read.
         """
-        audio = digest_of([job.audio])
+        audio = self._of_sound(job.audio)
         # what a source becomes depends on the networks that prepare it
         avatar_key = job.group[1:] if job.source is None else job.group
         model_key = ("model", job.group[0], str(job.run.models.path))
@@ -41,6 +50,20 @@ class Fingerprints:
         if model_key not in self._known:
             self._known[model_key] = _of_model(job.run)
         return {"audio": audio, "avatar": self._known[avatar_key], "model": self._known[model_key]}
+
+    def _of_sound(self, path: Path) -> str:
+        try:
+            with path.open("rb") as file:  # where several machines share files, opening asks for the dates
+                found = os.fstat(file.fileno())
+        except OSError:  # which is told by who reads it
+            return digest_of([path])
+        edition = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        if edition in self._sounds:
+            return self._sounds[edition]
+        digest = digest_of([path])
+        if time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) > SETTLED_S * 1e9:
+            self._sounds[edition] = digest
+        return digest
 
     def key(self, job: BatchJob, inputs: dict[str, str]) -> str:
         """One digest of a job's inputs and settings."""

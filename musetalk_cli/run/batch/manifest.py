@@ -170,6 +170,8 @@ class _Reader:
         folder = self._defaults.output_dir
         if written is None and folder is None:
             raise InputError("output is missing: name a file, or pass --output-dir.")
+        if written is not None and "\\" in written:  # here it would be a letter of the file's name
+            raise InputError(f"output {written} holds a \\: write / between folders.")
         name = _named(written or self._defaults.pattern, {"stem": sound.stem, "avatar": avatar})
         if folder is None:
             return self._base / name

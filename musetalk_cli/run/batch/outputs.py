@@ -38,7 +38,8 @@ class OutputChecks:
 
     def __init__(self, manifest: Path, output_dir: Path | None, inputs: Collection[Path]) -> None:
         self._output_dir = None if output_dir is None else output_dir.resolve()
-        self._inputs = {path.resolve() for path in (*inputs, manifest)}
+        # by what they are: a file may have several names, through links or where case does not matter
+        self._inputs = set(filter(None, map(_identity, (*inputs, manifest))))
         self._folders: dict[Path, MuseTalkError | None] = {}
 
     def problems(self, jobs: Iterable[BatchJob]) -> dict[str, str]:
@@ -70,7 +71,7 @@ class OutputChecks:
 
     def _check(self, output: Path, place: Path) -> None:
         container_of(output, FILES)
-        if place in self._inputs:
+        if _identity(place) in self._inputs:
             raise OutputError(f"{output} is a file that is read.")
         if place.is_dir():
             raise OutputError(f"{output} is a folder.")
@@ -92,5 +93,16 @@ class OutputChecks:
         if self._output_dir is not None:
             there = next(place for place in (folder, *folder.parents) if place.exists())
         if not there.is_dir():
-            raise OutputError(f"the folder {there} is not there.")
+            raise OutputError(
+                f"{there} is no folder." if there.exists() else f"the folder {there} is not there."
+            )
         check_writable(there, f"the folder {there}")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from all others; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -107,7 +107,7 @@ def _text(path: Path) -> str:
         raise ManifestError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
     if len(data) > MANIFEST_BYTES:
         raise ManifestError(f"{path} is larger than {MANIFEST_BYTES >> 20} MB.", "Split it.")
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or 0 in data[:2]:  # some write it without a mark
         raise ManifestError(f"{path} is in UTF-16.", "Save it as UTF-8.")
     try:
         return data.decode("utf-8-sig")
@@ -127,7 +127,8 @@ def _read_csv(path: Path, text: str) -> Rows:
     names = [name.strip() for name in head_row]
     for name in names:
         if name not in COLUMNS:
-            raise ManifestError(f"{path} has a column {name or 'without a name'!r}.", _COLUMNS_ARE)
+            unknown = f"{name!r}, which is not known" if name else "without a name"
+            raise ManifestError(f"{path} has a column {unknown}.", _COLUMNS_ARE)
         if names.count(name) > 1:
             raise ManifestError(f"{path} has the column {name} twice.", "Remove one of them.")
     if (missing := _missing(names)) is not None:
@@ -151,11 +152,16 @@ def _line_ends(text: str) -> str:
 
 
 def _records(path: Path, reader: _Reader) -> Iterator[tuple[int, list[str]]]:
-    """Records that are not empty, each with the line in which it begins."""
+    """Records that are not empty, each with the line in which it begins.
+
+    Empty fields at the end are dropped: spreadsheets write them for columns that were used once.
+    """
     begins = 1
     try:
         for fields in reader:
-            if any(value.strip() for value in fields):
+            while fields and not fields[-1].strip():
+                fields.pop()
+            if fields:
                 yield begins, fields
             begins = reader.line_num + 1
     except csv.Error as error:
@@ -252,5 +258,5 @@ def _texts(values: Mapping[str, Any]) -> dict[str, str]:
 def _missing(names: Collection[str]) -> str | None:
     """What a job needs and these names lack, or None."""
     if not any(name in names for name in FACES):
-        return FACES[0]
+        return " or ".join(FACES)
     return None if "audio" in names else "audio"
