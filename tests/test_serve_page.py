@@ -178,7 +178,7 @@ def test_a_connection_that_stands_while_nothing_comes_is_noticed_and_can_be_made
     (session,) = demo.service.sessions
     notice = here.page.locator("#notice")
     session.broadcast.write = lambda frame: None
-    assert here.notice.startswith("No picture has come for some seconds, though the connection stands.")
+    assert here.notice.startswith("No picture has come for some seconds, though the connection is up.")
     del session.broadcast.write
     notice.wait_for(state="hidden")
     assert here.page.locator("#state[data-state=live]").is_visible()
@@ -201,7 +201,7 @@ def test_a_connection_that_is_lost_is_not_said_to_stand(visit, demo):
     told = answer.value.json()
     (session,) = demo.service.sessions
     session.broadcast.write = lambda frame: None
-    assert "though the connection stands" in here.notice
+    assert "though the connection is up" in here.notice
     assert demo.ask("DELETE", f"/v1/sessions/{told['session']}/viewers/{told['viewer']}").status == 204
     here.until("reconnecting")
     assert not here.page.locator("#notice").is_visible()

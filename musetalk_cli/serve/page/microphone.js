@@ -7,7 +7,7 @@ const WANTED = { audio: { echoCancellation: true, noiseSuppression: true, autoGa
 const REASONS = {
   NotAllowedError: ["The browser refused the microphone.", "Allow it for this page, beside the address, and try again."],
   NotFoundError: ["There is no microphone.", "Connect one, or speak a file."],
-  NotReadableError: ["The microphone gives no sound.", "Another program may have it for itself."],
+  NotReadableError: ["The microphone gives no sound.", "Another program may be using it."],
 };
 
 /**

@@ -154,7 +154,7 @@ async function connect(track = null) {
 }
 
 const RETRY = { name: "Try again", run: () => connect() };
-const RENEW = { name: "Connect anew", run: () => session.renew() };
+const RENEW = { name: "Connect again", run: () => session.renew() };
 
 async function toggleMicrophone() {
   if (session?.microphone && isLive()) {

@@ -10,19 +10,19 @@ const STANDS_LOOKS = 5; // in a row without a new picture; by looks and not by t
 
 export const NO_WAY = new Refusal(
   0,
-  "No connection for picture and sound came about.",
-  "UDP between this browser and the service may be blocked. A TURN server helps: musetalk serve --ice-server turn:HOST.",
+  "No connection for picture and sound could be made.",
+  "UDP between this browser and the service may be blocked. A TURN server helps: musetalk serve --ice-server turn:USER:PASSWORD@HOST.",
 );
 const NO_PICTURE = new Refusal(
   0,
-  "The connection stands, but no picture comes.",
+  "Connected, but no picture comes.",
   "This browser may not decode H.264. Try another browser.",
 );
 
 export const STANDS = new Refusal(
   0,
-  "No picture has come for some seconds, though the connection stands.",
-  "The service or the network may be overloaded. Wait for it, or connect anew.",
+  "No picture has come for some seconds, though the connection is up.",
+  "The service or the network may be overloaded. Wait, or connect again.",
 );
 
 function gathered(connection) {
