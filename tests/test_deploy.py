@@ -25,10 +25,11 @@ from dockerfiles import (
     substituted,
 )
 from doclines import ROOT
+from prometheus_client.parser import text_string_to_metric_families
 from test_cli_arguments import COMMANDS
 
 from musetalk_cli.budget import VARIABLE
-from musetalk_cli.serve import server, settings
+from musetalk_cli.serve import metrics, server, settings
 from musetalk_cli.serve.calls import SOUND_BYTES
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -196,6 +197,14 @@ def test_a_proxy_lets_the_largest_file_through():
 
 
 # -- names and secrets -----------------------------------------------------------------------------------
+
+
+def test_every_metric_is_told_and_no_other():
+    told = re.findall(r"`(musetalk_\w+)`", PAGE.read_text())
+    state = metrics.State((0, 1), (0, 0), (0, 1), 0, (0, 0, 0), 0, 0)
+    families = text_string_to_metric_families(metrics.Meters().text(lambda: state).decode())
+    served = [f"{each.name}_total" if each.type == "counter" else each.name for each in families]
+    assert sorted(told) == sorted(name for name in served if not name.endswith("_created"))
 
 
 def test_every_variable_is_read_by_somebody():

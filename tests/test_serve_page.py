@@ -293,3 +293,19 @@ def test_a_service_that_is_gone_is_not_waited_for(visit, coloured_run):
     here.press("connect")
     assert here.notice.startswith("The service cannot be reached.")
     here.until("idle")
+
+
+@pytest.mark.slow
+def test_a_service_that_is_back_is_not_called_unreachable_any_more(visit, demo):
+    here = visit(demo.url)
+    page = here.page
+    page.locator("#connect:enabled").wait_for()
+    page.route("**/v1/**", lambda route: route.abort())
+    here.press("connect")
+    assert here.notice.startswith("The service cannot be reached.")
+    page.locator("#state-text", has_text="The service does not answer").wait_for()
+    assert page.locator("#notice").is_visible()
+    page.unroute("**/v1/**")
+    page.locator("#state-text", has_text="Not connected").wait_for()
+    assert not page.locator("#notice").is_visible()
+    here.connect()

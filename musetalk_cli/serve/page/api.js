@@ -12,6 +12,13 @@ export class Refusal extends Error {
   }
 }
 
+/** No answer came. */
+export class Unanswered extends Refusal {
+  constructor(message) {
+    super(0, message, UNREACHABLE_HINT);
+  }
+}
+
 async function refusalOf(response) {
   try {
     const { error, hint } = await response.json();
@@ -44,7 +51,7 @@ export class Api {
    * @param {string} path
    * @param {{method?: string, body?: BodyInit, json?: object, keepalive?: boolean, timeout?: number}} options
    *     `json` is sent instead of a body; `timeout` is in milliseconds.
-   * @throws {Refusal}
+   * @throws {Refusal} Of the kind Unanswered where no answer came.
    */
   async request(path, { method = "GET", body, json, keepalive = false, timeout = 20_000 } = {}) {
     const token = this.#token;
@@ -56,8 +63,7 @@ export class Api {
       response = await fetch(path, { ...options, signal: AbortSignal.timeout(timeout) });
     } catch (error) {
       const slow = error.name === "TimeoutError";
-      const message = slow ? "The service does not answer." : "The service cannot be reached.";
-      throw new Refusal(0, message, UNREACHABLE_HINT);
+      throw new Unanswered(slow ? "The service does not answer." : "The service cannot be reached.");
     }
     if (response.ok) return response;
     const refusal = await refusalOf(response);

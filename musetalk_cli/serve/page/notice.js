@@ -2,6 +2,8 @@
 
 const element = (id) => document.getElementById(id);
 
+let shown = null;
+
 /** Write a text where it changes: a live region is read out again whenever it is written. */
 export function setText(target, text) {
   if (target.textContent !== text) target.textContent = text;
@@ -14,6 +16,7 @@ export function setText(target, text) {
  * @param {{name: string, run: () => void} | null} action
  */
 export function notify(refusal, action = null) {
+  shown = refusal;
   element("notice").hidden = !refusal;
   setText(element("notice-error"), refusal?.message ?? "");
   setText(element("notice-hint"), refusal?.hint ?? "");
@@ -24,5 +27,8 @@ export function notify(refusal, action = null) {
     action.run();
   };
 }
+
+/** Whether a refusal of a kind is shown. */
+export const isShown = (kind) => shown instanceof kind;
 
 element("notice-close").addEventListener("click", () => notify(null));

@@ -1,12 +1,12 @@
 /** The page: what is pressed, and what is shown. */
 
-import { Api, Refusal, avatarPath } from "./api.js";
+import { Api, Refusal, Unanswered, avatarPath } from "./api.js";
 import { Avatars } from "./avatars.js";
 import { browserRows, serviceRows, sessionRows, show } from "./figures.js";
 import { guard, isGateOpen } from "./gate.js";
 import { Level } from "./levels.js";
 import { openMicrophone } from "./microphone.js";
-import { notify, setText } from "./notice.js";
+import { isShown, notify, setText } from "./notice.js";
 import { STANDS } from "./peer.js";
 import { Session } from "./session.js";
 
@@ -189,7 +189,7 @@ async function poll() {
     if (document.visibilityState === "visible" && ready && !isGateOpen()) await look();
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
-    answers = error.status !== 0;
+    answers = !(error instanceof Unanswered);
   } finally {
     render();
     setTimeout(poll, SECOND_MS);
@@ -200,6 +200,7 @@ async function look() {
   polls += 1;
   if (isLive() || polls % IDLE_POLLS === 0) {
     service = await api.read("/v1/service");
+    if (!answers && isShown(Unanswered)) notify(null); // it is back
     answers = true;
     show(element("service-figures"), serviceRows(service));
   }
