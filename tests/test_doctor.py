@@ -8,7 +8,9 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from musetalk_cli.doctor.computing import (
     Gpu,
@@ -29,7 +31,7 @@ from musetalk_cli.doctor.devices import read_smi
 from musetalk_cli.doctor.environment import check_environment
 from musetalk_cli.doctor.extras import check_extras, own_requirements
 from musetalk_cli.doctor.findings import Check, Finding, examine
-from musetalk_cli.doctor.machine import CoreFacts, check_cores, check_disk, check_memory, free_at
+from musetalk_cli.doctor.machine import CoreFacts, Place, check_cores, check_disk, check_memory, place_of
 from musetalk_cli.doctor.measure import Measured, check_speed, measure
 from musetalk_cli.doctor.media import (
     ENCODERS,
@@ -196,6 +198,23 @@ def test_ffmpeg(failed, gpu, statuses):
             assert name in found[0].detail
 
 
+@pytest.mark.parametrize(
+    ("version", "status"),
+    [
+        ("ffmpeg version n9.0.2-17-g2a571b6068-20260930", "ok"),
+        ("ffmpeg version 10.1", "ok"),
+        ("ffmpeg version N-118", "ok"),
+        ("ffmpeg version 7.0.2-static", "warning"),
+        ("ffmpeg version n4.2.2", "warning"),
+        ("", "problem"),
+        ("GNU bash, version 5.2", "problem"),
+    ],
+)
+def test_the_version_of_ffmpeg(version, status):
+    found = next(check_ffmpeg(FfmpegFacts("/bin/ffmpeg", version), gpu=False))
+    assert (found.status, found.fix is None) == (status, status == "ok")
+
+
 def test_the_real_ffmpeg_encodes(monkeypatch):
     facts = find_ffmpeg()
     assert facts.version.startswith("ffmpeg version")
@@ -277,15 +296,28 @@ def test_the_extras_of_this_program_are_known():
     ],
 )
 def test_disk(free, to_fetch, status):
-    (found,) = check_disk({"models": (Path("/m"), free)}, to_fetch)
+    (found,) = check_disk({"models": Place(Path("/m"), free)}, to_fetch)
     assert (found.name, found.status) == ("disk, models", status)
     assert (found.fix is None) == (status == "ok")
 
 
+@pytest.mark.parametrize(
+    ("what", "fix"),
+    [
+        ("avatars", "chmod u+w '/m y', or --avatars-dir with another folder"),
+        ("temporary files", "chmod u+w '/m y'"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_to(what, fix):
+    (found,) = check_disk({what: Place(Path("/m y"), 50 * GIB, writable=False)}, 0)
+    assert (found.status, found.fix) == ("warning", fix)
+
+
 def test_the_disk_of_a_folder_that_is_not_there_yet_is_that_of_the_one_above(tmp_path):
-    place, free = free_at(tmp_path / "not" / "yet")
-    assert place == tmp_path
-    assert free > 0
+    place = place_of(tmp_path / "not" / "yet")
+    assert place.path == tmp_path
+    assert place.free > 0
+    assert place.writable
 
 
 @pytest.mark.parametrize(
@@ -362,6 +394,21 @@ def test_a_model_that_was_named(embedded, golden, tmp_path):
     here = str(golden / "models")
     assert said(check_models(tmp_path, here))[f"model {here}"] == "ok"
     assert said(check_models(tmp_path, str(tmp_path)))[f"model {tmp_path}"] == "problem"
+
+
+@pytest.mark.parametrize("damaged", ["sd-vae/.safetensors", "musetalkV15/unet.pth", "whisper/config.json"])
+def test_a_model_that_is_damaged(golden, tmp_path, damaged):
+    """Of whose sizes nothing is known: weights that were cut, and a configuration."""
+    own = tmp_path / "own model"
+    shutil.copytree(golden / "models", own)
+    if damaged.endswith(".safetensors"):
+        damaged = "sd-vae/diffusion_pytorch_model.safetensors"
+        save_file({"a": np.zeros(100)}, own / damaged)
+    whole = (own / damaged).read_bytes()
+    (own / damaged).write_bytes(whole[: len(whole) // 2])
+    found = {finding.name: finding for finding in check_models(tmp_path, str(own))}[f"model {own}"]
+    assert (found.status, found.fix) == ("problem", f"musetalk models verify '{own}'")
+    assert damaged in found.detail
 
 
 @pytest.mark.usefixtures("nothing_embedded")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from musetalk_cli.config import RunConfig, cache_folder
 from musetalk_cli.doctor.findings import Check, Finding
+from musetalk_cli.errors import ModelError
 
 
 def all_checks(run: RunConfig) -> list[Check]:
@@ -92,16 +93,18 @@ def _extras() -> Iterator[Finding]:
 
 def _disk(run: RunConfig) -> Iterator[Finding]:
     from musetalk_cli.doctor.data import bytes_to_fetch
-    from musetalk_cli.doctor.machine import check_disk, free_at
+    from musetalk_cli.doctor.machine import check_disk, place_of
 
     places = {
         "models": run.models.path,
         "avatars": run.avatars.path,
         "temporary files": Path(tempfile.gettempdir()),
     }
-    yield from check_disk(
-        {what: free_at(path) for what, path in places.items()}, bytes_to_fetch(run.models.path)
-    )
+    try:
+        to_fetch = bytes_to_fetch(run.models.path)
+    except ModelError:  # a broken record: the check of the models tells of it
+        to_fetch = 0
+    yield from check_disk({what: place_of(path) for what, path in places.items()}, to_fetch)
 
 
 def _memory() -> Iterator[Finding]:

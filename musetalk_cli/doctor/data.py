@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import get_args
@@ -14,9 +15,9 @@ from musetalk_cli.avatar.store import latents_format, load_meta
 from musetalk_cli.avatar.workspace import list_unfinished
 from musetalk_cli.budget import gibibytes
 from musetalk_cli.doctor.findings import Finding
-from musetalk_cli.errors import AvatarError, ModelError
+from musetalk_cli.errors import AvatarError, ModelError, first_line
 from musetalk_cli.nets.embedded import DEMO
-from musetalk_cli.nets.files import MODELS, NO_CARD, RANDOM, read_card, resolve
+from musetalk_cli.nets.files import MODELS, NO_CARD, RANDOM, BundleFiles, read_card, read_object, resolve
 from musetalk_cli.nets.proof import Seen, look
 from musetalk_cli.nets.published import DWPOSE, FACE_PARSING, LAYOUTS, PUBLISHED, TAESD, complete
 from musetalk_cli.nets.transfer import partial_of
@@ -104,7 +105,42 @@ def _check_named(name: str, models_dir: Path) -> Finding:
         files = resolve(name, models_dir)
     except ModelError as error:
         return Finding(f"model {name}", "warning" if name == DEMO else "problem", error.message, error.hint)
-    return Finding(f"model {name}", "ok", f"Complete in {files.unet_config.parents[1]}.")
+    folder = files.unet_config.parents[1]
+    damage = _damage_of(files)
+    if damage is None:
+        return Finding(f"model {name}", "ok", f"Complete in {folder}.")
+    fix = (
+        "Install the program again: they come with it."
+        if name == DEMO
+        else f"musetalk models verify {shlex.quote(str(folder))}"
+    )
+    return Finding(f"model {name}", "problem", damage, fix)
+
+
+def _damage_of(files: BundleFiles) -> str | None:
+    """What is wrong with files of no known sizes, as far as their beginnings tell; else None."""
+    try:
+        for config in (files.unet_config, files.vae_config, files.whisper_config, files.whisper_preprocessor):
+            read_object(config, "a configuration")
+    except ModelError as error:
+        return error.message
+    weights = (files.unet_weights, files.vae_weights, files.whisper_weights)
+    return next((damage for path in weights if (damage := _damage_of_weights(path))), None)
+
+
+def _damage_of_weights(path: Path) -> str | None:
+    """What the header of a file of weights tells, or that its end is missing; else None."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="np"):
+                return None
+        with path.open("rb") as file:
+            is_zip = file.read(2) == b"PK"
+        return f"{path} is damaged: its end is missing." if is_zip and not zipfile.is_zipfile(path) else None
+    except (SafetensorError, OSError) as error:
+        return f"{path} is damaged: {first_line(error)}."
 
 
 def check_avatars(avatars_dir: Path, models_dir: Path) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -37,31 +38,57 @@ class CoreFacts:
     load: float | None
 
 
-def check_disk(places: Mapping[str, tuple[Path, int]], to_fetch: int) -> Iterator[Finding]:
-    """Whether there is room.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something is written.
+
+    Attributes:
+        path: A folder, or the one above it that is there.
+        free: Free bytes of its disk.
+        writable: A file can be made there, as far as its permissions and its disk say.
+    """
+
+    path: Path
+    free: int
+    writable: bool = True
+
+
+_ELSEWHERE = {"models": "--models-dir", "avatars": "--avatars-dir"}
+
+
+def check_disk(places: Mapping[str, Place], to_fetch: int) -> Iterator[Finding]:
+    """Whether there is room, and whether it can be written to.
 
     Args:
-        places: What lies where, and the free bytes there.
+        places: What lies where.
         to_fetch: Bytes of v1.5 that are not in the models folder yet.
     """
-    for what, (path, free) in places.items():
-        name, detail = f"disk, {what}", f"{gibibytes(free)} free in {path}."
-        if free < NO_DISK:
-            yield Finding(name, "problem", detail, "Free some space there.")
-        elif what == "models" and to_fetch and free < to_fetch + SPARE:
-            stay = f"and {gibibytes(SPARE)} stay free"
-            detail = f"{detail[:-1]}; the rest of v15 takes {gibibytes(to_fetch)}, {stay}."
-            yield Finding(
-                name, "warning", detail, "Free some space, or choose another disk with --models-dir."
-            )
-        elif free < LITTLE_DISK:
-            yield Finding(name, "warning", detail, "Free some space there.")
-        else:
-            yield Finding(name, "ok", detail)
+    for what, place in places.items():
+        yield _check_place(what, place, to_fetch)
 
 
-def free_at(path: Path) -> tuple[Path, int]:
-    """A folder, or the one above it that is there, and the free bytes of its disk.
+def _check_place(what: str, place: Place, to_fetch: int) -> Finding:
+    name, detail = f"disk, {what}", f"{gibibytes(place.free)} free in {place.path}."
+    option = _ELSEWHERE.get(what)
+    if not place.writable:
+        fix = f"chmod u+w {shlex.quote(str(place.path))}" + (
+            f", or {option} with another folder" if option else ""
+        )
+        return Finding(name, "warning", f"{place.path} cannot be written to; what is there can be used.", fix)
+    if place.free < NO_DISK:
+        return Finding(name, "problem", detail, "Free some space there.")
+    if what == "models" and to_fetch and place.free < to_fetch + SPARE:
+        stay = f"and {gibibytes(SPARE)} stay free"
+        detail = f"{detail[:-1]}; the rest of v15 takes {gibibytes(to_fetch)}, {stay}."
+        fix = "Free some space, or choose another disk with --models-dir."
+        return Finding(name, "warning", detail, fix)
+    if place.free < LITTLE_DISK:
+        return Finding(name, "warning", detail, "Free some space there.")
+    return Finding(name, "ok", detail)
+
+
+def place_of(path: Path) -> Place:
+    """What is so where a folder is, or will be.
 
     Raises:
         OSError: Nobody can say.
@@ -69,7 +96,7 @@ def free_at(path: Path) -> tuple[Path, int]:
     path = path.absolute()
     while not path.exists():
         path = path.parent
-    return path, shutil.disk_usage(path).free
+    return Place(path, shutil.disk_usage(path).free, os.access(path, os.W_OK | os.X_OK))
 
 
 def check_memory(total: int, available: int | None) -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,6 +16,10 @@ from musetalk_cli.text import counted
 ENCODERS = ("libx264", "aac")
 """What no output with pictures or sound can do without."""
 NVENC = "h264_nvenc"
+OLDEST_FFMPEG = 9
+"""The major version that the oldest imageio-ffmpeg carries which is admitted."""
+_OWN_FFMPEG = "pip install --force-reinstall imageio-ffmpeg; unset IMAGEIO_FFMPEG_EXE"
+_VERSION = re.compile(r"ffmpeg version n?(?:(\d+)\.)?")
 _TRIAL_S = 15.0
 _PIECE = "color=black:size=256x256:rate=25:duration=0.04"
 
@@ -25,7 +30,7 @@ class FfmpegFacts:
 
     Attributes:
         path: Where it is.
-        version: What it calls itself.
+        version: What it calls itself, like `ffmpeg version 9.0`.
         failed: Why each encoder failed on one frame, by name; None where it worked.
     """
 
@@ -36,13 +41,7 @@ class FfmpegFacts:
 
 def check_ffmpeg(facts: FfmpegFacts, *, gpu: bool) -> Iterator[Finding]:
     """Whether ffmpeg encodes; NVENC counts where there is a GPU."""
-    broken = [name for name in ENCODERS if facts.failed.get(name)]
-    if broken:
-        detail = f"{facts.path} ({facts.version}) cannot encode with {' and '.join(broken)}."
-        fix = "pip install --force-reinstall imageio-ffmpeg, and unset IMAGEIO_FFMPEG_EXE"
-        yield Finding("ffmpeg", "problem", detail, fix)
-    else:
-        yield Finding("ffmpeg", "ok", f"{facts.version}; {' and '.join(ENCODERS)} encode.")
+    yield _check_ffmpeg_itself(facts)
     why = facts.failed.get(NVENC)
     if why is None:
         yield Finding("NVENC", "ok", "The GPU encodes H.264.")
@@ -54,6 +53,22 @@ def check_ffmpeg(facts: FfmpegFacts, *, gpu: bool) -> Iterator[Finding]:
         yield Finding("NVENC", "ok", "Not needed without a GPU; libx264 encodes.")
 
 
+def _check_ffmpeg_itself(facts: FfmpegFacts) -> Finding:
+    name, said = "ffmpeg", _VERSION.match(facts.version)
+    if said is None:
+        detail = f"{facts.path} is no ffmpeg: it does not say which version it is."
+        return Finding(name, "problem", detail, _OWN_FFMPEG)
+    if broken := [encoder for encoder in ENCODERS if facts.failed.get(encoder)]:
+        detail = f"{facts.path} ({facts.version}) cannot encode with {' and '.join(broken)}."
+        return Finding(name, "problem", detail, _OWN_FFMPEG)
+    if said[1] and int(said[1]) < OLDEST_FFMPEG:
+        detail = (
+            f"{facts.path} ({facts.version}) is older than {OLDEST_FFMPEG}: it mistakes lengths of sounds."
+        )
+        return Finding(name, "warning", detail, _OWN_FFMPEG)
+    return Finding(name, "ok", f"{facts.version}; {' and '.join(ENCODERS)} encode.")
+
+
 def find_ffmpeg() -> FfmpegFacts:
     """Ask ffmpeg, and encode one frame or one moment with each encoder.
 
@@ -61,7 +76,7 @@ def find_ffmpeg() -> FfmpegFacts:
         MuseTalkError: There is none, or it cannot be started.
     """
     lines = _run(["-version"])[1].splitlines()
-    version = " ".join(lines[0].split()[:3]) if lines else "ffmpeg of an unknown version"
+    version = " ".join(lines[0].split()[:3]) if lines else ""
     failed = {
         "libx264": _try(["-f", "lavfi", "-i", _PIECE, "-frames:v", "1", "-c:v", "libx264"]),
         "aac": _try(["-f", "lavfi", "-i", "anullsrc", "-t", "0.1", "-c:a", "aac"]),
