@@ -114,7 +114,7 @@ def _unavailable(facts: TorchFacts, names: str) -> Finding:
         fix = f"Update the driver, or install PyTorch for CUDA {known}: {_SELECTOR}"
         return Finding("GPU", "problem", detail, fix)
     detail = f"{names}: PyTorch cannot use it, with driver {driver}."
-    fix = "Check CUDA_VISIBLE_DEVICES, run nvidia-smi, and start the machine anew after a new driver."
+    fix = "Check CUDA_VISIBLE_DEVICES, run nvidia-smi, and restart the machine after a driver update."
     return Finding("GPU", "problem", detail, fix)
 
 
