@@ -181,6 +181,23 @@ def test_a_frame_on_its_way_finishes_nothing_that_was_cut_off():
     ]
 
 
+def test_sound_comes_back_bit_for_bit_and_what_is_too_loud_is_clipped():
+    numbers = np.arange(-32768, 32768).astype("<i2")
+    loud = np.float32([-1.5, 1.5])
+    audio = np.concatenate([numbers.astype(np.float32) / np.float32(32768), loud])[:, None]
+
+    async def scenario():
+        outbox = Outbox(asyncio.get_running_loop())
+        receiver = Receiver(Wants("none", "pcm"), outbox, Fraction(FPS))
+        request = FrameRequest(0, None, audio, 0.0, 0.0, 0)
+        frame = Frame(request, np.zeros((2, 2, 3), np.uint8), Fraction(0), 0.0, Fate.IDLE)
+        receiver.show(Unit(frame, b"", key=True, sound=()))
+        return await outbox.take()
+
+    sound = asyncio.run(scenario())[-2 * len(audio) :]
+    assert np.array_equal(np.frombuffer(sound, "<i2"), [*numbers, -32768, 32767])
+
+
 def test_two_that_speak_at_once_never_see_or_hear_each_other(served):
     """Avatars of one colour each; sounds that are told apart."""
     colours, results = {"red": (0, 0, 200), "blue": (200, 0, 0)}, {}

@@ -169,4 +169,4 @@ def _told(pts: Fraction) -> list[int]:
 
 
 def _pcm(samples: Samples) -> bytes:
-    return np.round(np.clip(samples, -1.0, 1.0) * 32767).astype("<i2").tobytes()
+    return np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2").tobytes()
