@@ -12,6 +12,8 @@ import pytest
 
 from musetalk_cli.cli import log_lines
 from musetalk_cli.cli.log_lines import LogLines
+from musetalk_cli.cli.options import set_up_log
+from musetalk_cli.cli.render import after_log, say
 
 TIMEOUT_S = 60
 
@@ -85,6 +87,19 @@ def test_a_stream_that_takes_nothing_holds_up_nobody_and_is_waited_for_once(log,
             thread.join(TIMEOUT_S)
     left_out = "15 lines of the log were left out: they were not read in time."
     assert stream.getvalue().splitlines() == ["first", *(f"line {number}" for number in range(5)), left_out]
+
+
+def test_what_is_said_beside_the_data_waits_for_nobody_either_and_keeps_its_place(own_log, monkeypatch):
+    stream = Halted()
+    monkeypatch.setattr(sys, "stderr", stream)
+    set_up_log(verbose=True)
+    ours = logging.getLogger("musetalk_cli")
+    ours.warning("before")
+    say("said \x1b")
+    ours.warning("after")
+    stream.gate.set()
+    after_log()
+    assert stream.getvalue() == "WARNING: before\nsaid \\x1b\nWARNING: after\n"
 
 
 def test_a_reader_who_has_gone_is_no_failure(log, capfd):

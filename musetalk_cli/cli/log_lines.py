@@ -31,13 +31,16 @@ class LogLines(logging.StreamHandler):  # type: ignore[type-arg] # Python 3.10 h
         self._stands_still = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Put a line in the queue."""
-        line = self._line(record)
+        """Put a record in line."""
+        self.put(self.format(record))
+
+    def put(self, text: str) -> None:
+        """Put a text in line, as it is."""
         with self._changed:
             if len(self._waiting) >= MOST_LINES:
                 self._left_out += 1
                 return
-            self._waiting.append(line)
+            self._waiting.append(text)
             if self._is_writing:
                 return
             self._is_writing = True
@@ -53,25 +56,22 @@ class LogLines(logging.StreamHandler):  # type: ignore[type-arg] # Python 3.10 h
                 written = self._changed.wait_for(lambda: not self._is_writing, PATIENCE_S)
                 self._stands_still = not written
 
-    def _line(self, record: logging.LogRecord) -> str:
-        return self.format(record) + self.terminator
-
     def _write_all(self) -> None:
-        while (line := self._next()) is not None:
+        while (text := self._next()) is not None:
             # whoever reads stderr has gone: there is nobody to be told
             with suppress(OSError, ValueError):
-                _write(self.stream, line)
+                _write(self.stream, text + self.terminator)
             self._stands_still = False
 
     def _next(self) -> str | None:
-        """The next line; None where there is none, and the thread that asked ends."""
+        """The next text; None where there is none, and the thread that asked ends."""
         with self._changed:
             if self._waiting:
                 return self._waiting.popleft()
             if self._left_out:
                 said = f"{self._left_out} lines of the log were left out: they were not read in time."
                 self._left_out = 0
-                return self._line(logging.makeLogRecord({"msg": said, "levelname": "WARNING"}))
+                return self.format(logging.makeLogRecord({"msg": said, "levelname": "WARNING"}))
             self._is_writing = False
             self._changed.notify_all()
             return None

@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from musetalk_cli import strict_json
+from musetalk_cli.cli.log_lines import LogLines
 from musetalk_cli.errors import MuseTalkError, OutputError
 from musetalk_cli.text import printable, redacted, shortened
 
@@ -57,8 +58,11 @@ def show_error(error: MuseTalkError, *, trace: bool) -> None:
 
 
 def say(text: str) -> None:
-    """A line on stderr: what is worth knowing, beside the data."""
-    after_log()
+    """A line on stderr: what is worth knowing, beside the data; in its place among those of the log."""
+    lines = next((handler for handler in log.handlers if isinstance(handler, LogLines)), None)
+    if lines is not None:
+        lines.put(printable(text))
+        return
     with contextlib.suppress(OSError):
         print(printable(text), file=sys.stderr)  # noqa: T201 - the one place that does
 
