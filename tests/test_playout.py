@@ -83,6 +83,18 @@ def frame(index, composited, *, ready=0.0, utterance=None, fate=None):
     return Frame(request, PICTURE, Fraction(index) / FPS, composited, fate)
 
 
+def test_silence_that_was_put_in_moves_what_the_past_says_too():
+    """Sound with a later place in the stream has the same clock: none of its past says it came late."""
+    clock = SourceClock()
+    for block in range(1, 51):
+        clock.arrived(block / 50, 100 + block / 50)
+    clock.moved(0.5)
+    assert clock.offset == pytest.approx(99.5)
+    for block in range(51, 101):
+        clock.arrived(block / 50 + 0.5, 100 + block / 50)
+    assert clock.offset == pytest.approx(99.5)
+
+
 def test_an_utterance_that_came_at_once_is_due_when_its_first_frame_is_there():
     schedule = PlayoutSchedule(Timeline(FPS), CHUNK)
     assert schedule.expected(0) is None
