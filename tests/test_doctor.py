@@ -27,7 +27,7 @@ from musetalk_cli.doctor.data import (
     check_leftovers,
     check_models,
 )
-from musetalk_cli.doctor.devices import read_smi
+from musetalk_cli.doctor.devices import count_cards, read_smi
 from musetalk_cli.doctor.environment import check_environment
 from musetalk_cli.doctor.extras import check_extras, own_requirements
 from musetalk_cli.doctor.findings import Check, Finding, examine
@@ -154,6 +154,23 @@ def test_a_pytorch_that_cannot_be_imported():
     (found,) = check_torch(TorchFacts(None, "OSError: libcudart.so: no such file"))
     assert (found.status, "libcudart" in found.detail) == ("problem", True)
     assert "pip install" in found.fix
+
+
+def test_a_card_without_a_driver(tmp_path):
+    for name, vendor, kind in (
+        ("0", "0x10de", "0x030200"),
+        ("1", "0x10de", "0x040300"),
+        ("2", "0x8086", "0x030000"),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "vendor").write_text(f"{vendor}\n")
+        (tmp_path / name / "class").write_text(f"{kind}\n")
+    (tmp_path / "3").mkdir()
+    assert count_cards(tmp_path) == 1
+    assert count_cards(tmp_path / "none") == 0
+    _, found = check_torch(TorchFacts("2.9", cuda="13.0", cards=1))
+    assert (found.name, found.status) == ("GPU", "warning")
+    assert "driver" in found.fix
 
 
 def test_what_nvidia_smi_writes_is_read():

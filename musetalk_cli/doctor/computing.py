@@ -45,6 +45,7 @@ class TorchFacts:
         gpus: The GPUs of the driver.
         driver_cuda: The newest CUDA that the driver knows, or None where it does not say.
         mps: It can use the GPU of a Mac.
+        cards: NVIDIA cards on the bus, with a driver or without.
     """
 
     version: str | None
@@ -57,6 +58,7 @@ class TorchFacts:
     gpus: tuple[Gpu, ...] = ()
     driver_cuda: Version | None = None
     mps: bool = False
+    cards: int = 0
 
 
 def check_python(version: tuple[int, ...], bits: int) -> Finding:
@@ -93,6 +95,10 @@ def _check_gpus(facts: TorchFacts) -> Iterator[Finding]:
     names = ", ".join(gpu.name for gpu in facts.gpus)
     if facts.mps:
         yield Finding("GPU", "ok", "PyTorch can use the GPU of this Mac: --device mps, untried so far.")
+    elif not facts.gpus and not facts.devices and facts.cards:
+        detail = "An NVIDIA card is there, and no driver that nvidia-smi reaches: the CPU computes."
+        fix = "Install NVIDIA's driver, and start the machine anew; start a container with --gpus all."
+        yield Finding("GPU", "warning", detail, fix)
     elif not facts.gpus and not facts.devices:
         yield Finding("GPU", "ok", "No NVIDIA GPU was found; the CPU computes.")
     elif facts.cuda is None:

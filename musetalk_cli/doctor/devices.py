@@ -6,11 +6,16 @@ import os
 import re
 import shutil
 import subprocess
+from contextlib import suppress
+from pathlib import Path
 
 from musetalk_cli.doctor.computing import Gpu, TorchFacts, Version, version_of
 from musetalk_cli.errors import describe
 
 _SMI_S = 10.0
+_BUS = Path("/sys/bus/pci/devices")
+_NVIDIA, _DISPLAY = "0x10de", "0x03"
+"""The vendor, and how the class of a device begins that draws or computes (PCI Code and ID Assignment)."""
 
 
 def find_torch() -> TorchFacts:
@@ -33,7 +38,18 @@ def find_torch() -> TorchFacts:
         gpus,
         driver_cuda,
         torch.backends.mps.is_available(),
+        count_cards(),
     )
+
+
+def count_cards(bus: Path = _BUS) -> int:
+    """NVIDIA cards that Linux sees on the PCI bus, whether or not a driver is there."""
+    found = 0
+    for device in bus.glob("*"):
+        with suppress(OSError):
+            kind, vendor = ((device / name).read_text().strip() for name in ("class", "vendor"))
+            found += vendor == _NVIDIA and kind.startswith(_DISPLAY)
+    return found
 
 
 def _trial(count: int) -> str | None:
