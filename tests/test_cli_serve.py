@@ -57,7 +57,10 @@ def server(models, coloured_avatars):
 
 
 @pytest.mark.slow
-def test_it_tells_where_it_is_once_it_is_ready_and_drains_when_it_is_ended(server):
+@pytest.mark.parametrize(
+    ("number", "ends_with"), [(signal.SIGTERM, 0), (signal.SIGHUP, 130)], ids=["ended", "terminal gone"]
+)
+def test_it_tells_where_it_is_once_it_is_ready_and_drains_when_it_is_ended(server, number, ends_with):
     running = server("--fps", "10", "--drain", "20", "--log-json", "-v")
     assert running.told["speakers"] >= 1
     assert 1 <= running.told["sessions"] <= 4 * running.told["speakers"]
@@ -66,12 +69,12 @@ def test_it_tells_where_it_is_once_it_is_ready_and_drains_when_it_is_ended(serve
         program.say(speech(0.8))
         program.tell("end")
         program.until("speaking")
-        running.process.send_signal(signal.SIGTERM)
+        running.process.send_signal(number)
         assert program.until("segment_finished")["segment"] == 0
         assert program.until("closed")["error"] is None
         name = program.first["session"]
     code, err = running.end()
-    assert code == 0
+    assert code == ends_with
     lines = [json.loads(line) for line in err.splitlines()]
     assert all({"time", "level", "logger", "message"} <= set(line) for line in lines)
     assert any("may speak at once" in line["message"] for line in lines)

@@ -8,8 +8,8 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 import uvicorn
@@ -44,6 +44,18 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, ending: Callable[[int], None]) -> None:
         super().__init__(config)
         self._ending = ending
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Hear of SIGHUP too, by which a terminal goes away; ignored it stays so, as `nohup` wants it."""
+        former = signal.getsignal(signal.SIGHUP)
+        with super().capture_signals():
+            if former is not signal.SIG_IGN:
+                signal.signal(signal.SIGHUP, self.handle_exit)
+            try:
+                yield
+            finally:
+                signal.signal(signal.SIGHUP, former)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's own signature
         """A signal came."""
@@ -97,7 +109,7 @@ def serve(
         ready: Told the address once sessions can be had, in another thread.
 
     Returns:
-        True where it ended by SIGINT, or at once.
+        True where it ended by SIGINT or SIGHUP, or at once.
 
     Raises:
         MuseTalkError: The address or the networks cannot be used, or the device has failed.
@@ -161,7 +173,7 @@ class _End:
 
     def begin(self, sig: int) -> None:
         """A signal came, in the main thread."""
-        self.interrupted = self.interrupted or self.has_begun or sig == signal.SIGINT
+        self.interrupted = self.interrupted or self.has_begun or sig != signal.SIGTERM
         if self.has_begun:
             self._exit()
             return
