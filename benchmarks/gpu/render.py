@@ -9,6 +9,8 @@ from typing import Any
 Plain = Mapping[str, Any]
 GOALS = {"H200": 490.0, "H100": 400.0}
 """Frames a second that are asked of a GPU, by a part of its name."""
+FIRST_FRAMES = 4
+"""Of a live utterance, made before the rest of its chunk."""
 FIRST_MS, LAST_MS, IMAGE_MS = 15.0, 40.0, 0.1
 """Of a chunk of 0.5 s at p99, and of the image steps of a frame."""
 
@@ -85,8 +87,14 @@ def goals(machine: Plain, bench: Plain | None) -> list[str]:
         if chunk["chunk_s"] == 0.5:
             for which, goal_ms in (("first", FIRST_MS), ("last", LAST_MS)):
                 took = chunk[f"{which}_frame_ms"]["p99"]
-                name = f"{which} frame p99, chunk of 0.5 s, ms"
+                name = f"{which} frame p99, chunk of 0.5 s as one batch, ms"
                 rows.append([name, goal_ms, f"{took:.1f}", verdict(took, goal_ms)])
+    # in those chunks nobody waits for the first frame; where somebody does it comes in a batch of its own
+    for batch in bench["batches"]:
+        if batch["size"] == FIRST_FRAMES:
+            took = bench["features_ms"] + 1e3 * FIRST_FRAMES / batch["frames_per_s"]
+            name = f"window and {FIRST_FRAMES} frames, which an utterance begins with, ms"
+            rows.append([name, FIRST_MS, f"{took:.1f}", verdict(took, FIRST_MS)])
     return table("Against the goals", ["figure", "goal", "measured", ""], rows)
 
 
