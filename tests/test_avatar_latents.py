@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import load_file, save, save_file
@@ -44,6 +44,24 @@ def test_what_is_written_is_read_back_in_float32(tmp_path, kind, dtype):
     assert loaded.dtype == torch.float32
     np.testing.assert_array_equal(loaded.numpy(), latents.astype(dtype).astype(np.float32))
     assert latents_format(tmp_path, "anna") == kind
+    assert verify(tmp_path, "anna") == []
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.integers(0, 3 * 8 * 32 * 32 * 2 - 1), bit=st.integers(0, 7))
+def test_a_single_bit_that_changed_is_noticed(tmp_path, place, bit):
+    if not (tmp_path / "anna").exists():
+        write(tmp_path, normal(3), latents="fp16")
+    path = tmp_path / "anna" / "latents.safetensors"
+    written = path.read_bytes()
+    data = bytearray(written)
+    data[len(data) - 1 - place] ^= 1 << bit
+    path.write_bytes(data)
+    problems = verify(tmp_path, "anna")
+    with pytest.raises(AvatarError, match=r"as it was written|are not finite"):
+        load_avatar(tmp_path, "anna")
+    path.write_bytes(written)
+    assert len(problems) == 1
     assert verify(tmp_path, "anna") == []
 
 

@@ -303,7 +303,8 @@ def test_verify_collects(avatars):
         {"rest_frames": [1, 0]}, {"rest_frames": [1, 1]}, {"rest_frames": [1.0]}, {"rest_frames": [True]},
         {"rest_frames": "1"}, {"rest_frames": None}, {"rest_frames": {}}, {"idle_frames": -1},
         {"idle_frames": 10**7}, {"idle_frames": 2.0}, {"idle_frames": True}, {"idle_frames": None},
-        {"report": []}, {"report": None}, {"report": "none"},
+        {"report": []}, {"report": None}, {"report": "none"}, {"latents_sha256": 5},
+        {"latents_sha256": "0" * 63},
     ],
 )  # fmt: skip
 def test_a_hostile_description_is_one_sentence(avatars, fields):
@@ -406,10 +407,11 @@ def test_an_older_description_is_read(avatars):
     path = avatars / "anna" / "avatar.json"
     plain = load_meta(avatars, "anna")
     data = json.loads(path.read_text())
-    for key in ("rest_frames", "idle_frames", "report"):
+    for key in ("rest_frames", "idle_frames", "report", "latents_sha256"):
         del data[key]
     path.write_text(json.dumps(data | {"skipped_frames": [1, 4]}))
-    assert load_meta(avatars, "anna") == plain
+    assert load_meta(avatars, "anna") == replace(plain, latents_sha256=None)
+    assert verify(avatars, "anna") == []
     assert (plain.rest_frames, plain.idle_frames, plain.report, plain.passthrough_frames) == ((), 0, {}, ())
     assert "skipped_frames" not in plain.to_json()
 

@@ -166,6 +166,8 @@ def test_a_report_counts_them(musetalk, models, avatars_dir, golden_avatar, tmp_
     for values in tensors.values():
         values[1] = HUGE
     save_file(tensors, folder / "latents.safetensors")
+    description = json.loads((folder / "avatar.json").read_text())
+    (folder / "avatar.json").write_text(json.dumps(description | {"latents_sha256": None}))
     sound = write_sound(tmp_path / "in.wav", speech(1))
     chosen = ["--avatar", "synthetic", "--avatars-dir", tmp_path / "avatars", "--model", models]
     options = ["--device", "cpu", "--fps", "8", "--audio", sound, "--frames-dir", tmp_path / "out", "--json"]

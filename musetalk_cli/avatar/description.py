@@ -21,6 +21,7 @@ MAX_FRAMES = 50_000
 MAX_META_BYTES = 8 << 20
 MAX_SIDE = 16_384
 
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _RATE = re.compile(r"\d{1,9}(\.\d{1,17}|/\d{1,9})?")
 _KEYS = ("format", "name", "fps", "width", "height", "frames", "boxes", "crop_boxes", "parameters", "model",
          "source")  # fmt: skip
@@ -48,6 +49,8 @@ class AvatarMeta:
         rest_frames: Numbers of frames with a closed mouth, ascending, on which silence can rest.
         idle_frames: Frames of the idle clip, which has the size of the other frames; 0 where there is none.
         report: What preparation found.
+        latents_sha256: SHA-256 of the file of latents, in hexadecimal, as a damaged number is a number still;
+            None where it was not kept.
     """
 
     name: str
@@ -62,6 +65,7 @@ class AvatarMeta:
     rest_frames: tuple[int, ...] = ()
     idle_frames: int = 0
     report: Mapping[str, Json] = field(default_factory=dict)
+    latents_sha256: str | None = None
 
     @property
     def frames(self) -> int:
@@ -93,6 +97,7 @@ class AvatarMeta:
             "rest_frames": self.rest_frames,
             "idle_frames": self.idle_frames,
             "report": self.report,
+            "latents_sha256": self.latents_sha256,
             "boxes": self.boxes,
             "crop_boxes": self.crop_boxes,
         }
@@ -121,6 +126,7 @@ class AvatarMeta:
             rest_frames=_numbers(data, "rest_frames", count),
             idle_frames=_whole(data, "idle_frames", 0, MAX_FRAMES),
             report=_mapping(data, "report"),
+            latents_sha256=_digest(data, "latents_sha256"),
         )
         if not isinstance(meta.model.get("version"), str):
             raise AvatarError("avatar.json does not say the version of its model.", _AGAIN)
@@ -147,7 +153,7 @@ def _read(text: str | bytes) -> Mapping[str, object]:
             f"avatar.json has the format version {_short(version)}, not {FORMAT}.",
             "Prepare or import the avatar again with this version.",
         )
-    return {"rest_frames": [], "idle_frames": 0, "report": {}} | data
+    return {"rest_frames": [], "idle_frames": 0, "report": {}, "latents_sha256": None} | data
 
 
 def _check_boxes(meta: AvatarMeta, number: int) -> None:
@@ -211,6 +217,13 @@ def _mapping(data: Mapping[str, object], key: str) -> Mapping[str, Json]:
     if not isinstance(value, dict):
         raise AvatarError(f"{key} in avatar.json is not an object.", _AGAIN)
     return value
+
+
+def _digest(data: Mapping[str, object], key: str) -> str | None:
+    value = data[key]
+    if value is None or (isinstance(value, str) and _DIGEST.fullmatch(value)):
+        return value
+    raise AvatarError(f"{key} in avatar.json is {_short(value)}, not 64 digits in hexadecimal.", _AGAIN)
 
 
 def _numbers(data: Mapping[str, object], key: str, count: int) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from musetalk_cli.avatar.data import LATENT_SHAPE
 from musetalk_cli.avatar.layout import LatentsFormat
 from musetalk_cli.avatar.links import check_inside
 from musetalk_cli.errors import AvatarError
+from musetalk_cli.media.digest import digest_of
 
 LATENTS_FILE, LATENTS_KEY = "latents.safetensors", "latents"
 _STORED: dict[str, LatentsFormat] = {"F32": "fp32", "F16": "fp16"}
@@ -111,17 +112,19 @@ def _header(frames: int, kind: LatentsFormat, size: int) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def read_latents(folder: Path, frames: int, hint: str) -> NDArray[np.float32]:
-    """Read and check the file: float32 `[frames, 8, 32, 32]`, finite.
+def read_latents(folder: Path, frames: int, hint: str, sha256: str | None = None) -> NDArray[np.float32]:
+    """Read and check the file: float32 `[frames, 8, 32, 32]`, finite, and with the digest if it is known.
 
     Raises:
-        AvatarError: It is missing, broken, of another format or shape, or a number is not finite; the error
-            has the hint that is given.
+        AvatarError: It is missing, broken, of another format or shape, a number is not finite, or it has
+            another digest; the error has the hint that is given.
     """
     with _opened(folder, frames, hint) as (file, _):
         latents = np.asarray(file.get_tensor(LATENTS_KEY), np.float32)
     if (bad := _not_finite(latents)) is not None:
         raise AvatarError(f"The latents of frame {bad} are not finite.", hint)
+    if sha256 not in {None, digest_of([folder / LATENTS_FILE])}:
+        raise AvatarError(f"{LATENTS_FILE} is not as it was written: it was damaged or replaced.", hint)
     return latents
 
 

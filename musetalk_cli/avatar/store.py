@@ -97,7 +97,7 @@ def load_avatar(avatars_dir: Path, name: str) -> Avatar:
     for problem in file_problems(folder, meta):
         raise AvatarError(f"Avatar {name}: {problem}", _again(name))
     try:
-        latents = torch.from_numpy(read_latents(folder, meta.frames, _again(name)))
+        latents = torch.from_numpy(read_latents(folder, meta.frames, _again(name), meta.latents_sha256))
         frames = _each(range(meta.frames), partial(read_frame, folder, meta))
         patches = _each(range(meta.frames), partial(read_patch, folder, meta))
         _each(range(meta.idle_frames), partial(check_idle, folder, meta))
@@ -161,7 +161,7 @@ def verify(avatars_dir: Path, name: str) -> list[str]:
         return [error.message]
     problems = list(file_problems(folder, meta))
     try:
-        read_latents(folder, meta.frames, _again(name))
+        read_latents(folder, meta.frames, _again(name), meta.latents_sha256)
     except AvatarError as error:
         problems.append(error.message)
     reads: list[tuple[Callable[[Path, AvatarMeta, int], object], int]] = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -11,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from musetalk_cli.avatar.description import AvatarMeta, Json
-from musetalk_cli.avatar.latents import LatentsFile, to_stored
+from musetalk_cli.avatar.latents import LATENTS_FILE, LatentsFile, to_stored
 from musetalk_cli.avatar.layout import FRAMES_DIR, MASKS_DIR, LatentsFormat, image_name
 from musetalk_cli.avatar.workspace import Workspace
 from musetalk_cli.errors import AvatarError, OutputError
+from musetalk_cli.media.digest import digest_of
 from musetalk_cli.media.stills import write_png
 from musetalk_cli.types import Box, Image
 
@@ -129,6 +131,7 @@ class AvatarWriter:
                 for batch in self._latents:
                     file.write(first, batch)
                     first += len(batch)
+            meta = replace(meta, latents_sha256=digest_of([self._workspace.folder / LATENTS_FILE]))
         except OSError as error:
             raise OutputError(
                 f"The avatar cannot be written to {self._workspace.target}: {error.strerror}.",

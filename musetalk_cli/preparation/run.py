@@ -11,6 +11,7 @@ from pathlib import Path
 
 from musetalk_cli.avatar.data import memory_of
 from musetalk_cli.avatar.description import MAX_FRAMES, AvatarMeta, Json
+from musetalk_cli.avatar.latents import LATENTS_FILE
 from musetalk_cli.avatar.layout import FRAMES_DIR, image_name
 from musetalk_cli.avatar.workspace import Workspace
 from musetalk_cli.errors import InputError, OutputError
@@ -193,7 +194,9 @@ class _Preparation:
             before_publishing(self._folder, meta, plan)
         self._workspace.seal()
         self._arrange(plan, len(survey.faces))
-        meta = dataclasses.replace(meta, report=self._report(meta, plan, chosen, notes, said))
+        report = self._report(meta, plan, chosen, notes, said)
+        sha256 = digest_of([self._folder / LATENTS_FILE])
+        meta = dataclasses.replace(meta, report=report, latents_sha256=sha256)
         self._workspace.publish(meta.to_json())
         return Prepared(meta, plan, resumed)
 
