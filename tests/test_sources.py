@@ -114,11 +114,13 @@ def test_short_reads_and_odd_bytes_change_nothing():
     np.testing.assert_array_equal(joined(found)[:, 0], samples.astype(np.float32) / 32768)
 
 
-def test_half_a_sample_at_the_end_is_left_out():
+@pytest.mark.parametrize("rest", [b"", b"\x01"])
+def test_half_a_sample_at_the_end_is_dropped_and_told(caplog, rest):
     pipe = Pipe()
-    pipe.write(b"\x00\x40\x01")
+    pipe.write(b"\x00\x40" + rest)
     pipe.end()
     np.testing.assert_array_equal(joined(pipe.source), [[0.5]])
+    assert [record.args[1:] for record in caplog.records] == [(1, 1)] * len(rest)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5, 8])

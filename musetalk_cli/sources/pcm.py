@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import stat
@@ -14,6 +15,8 @@ from musetalk_cli.errors import InputError
 from musetalk_cli.sources.containers import refusal
 from musetalk_cli.sources.s16 import READ_BYTES, PcmDecoder, check_format
 from musetalk_cli.types import AudioBlock, Delivery, Samples
+
+log = logging.getLogger(__name__)
 
 POLL_S = 0.1
 """How soon `close` ends a read."""
@@ -66,6 +69,13 @@ class PcmSource:
         while (samples := self._wait()) is not None:
             if len(samples):
                 yield AudioBlock(samples, self._clock.now())
+        if self._decoder.incomplete and not self._closed.is_set():
+            log.warning(
+                "%s ended within a sample: %d bytes are dropped. Is it 16-bit PCM with --input-channels %d?",
+                self._name,
+                self._decoder.incomplete,
+                self.channels,
+            )
         if not self._heard and not self._closed.is_set():
             raise InputError(
                 f"No sound came from {self._name}.",

@@ -70,6 +70,11 @@ class PcmDecoder:
         self._rest = data[whole:]
         return self._samples(data[:whole])
 
+    @property
+    def incomplete(self) -> int:
+        """Bytes of the last sample of all channels, of which the rest has not come."""
+        return len(self._rest)
+
     def flush(self) -> Samples:
         """The whole samples among the bytes that still wait: they become no container any more."""
         if self.container:
