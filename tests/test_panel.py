@@ -123,6 +123,13 @@ def test_the_panel_holds_every_figure_beside_its_name(width):
     assert {len(line) for line in text.splitlines()} == {width}
 
 
+def test_a_latency_that_was_not_measured_is_no_zero():
+    nothing = dict.fromkeys(("first_frame_ms", "last_frame_ms", "response_ms"), Percentiles.of([]))
+    plain = re.sub(r" +", " ", text_of(render("demo, mic", snapshot(**nothing), None)))
+    for line in ("first frame - -", "last frame - -", "mouth to eye 555.5 666.6", "response - -"):
+        assert f" {line} " in plain
+
+
 def test_the_panel_leaves_out_what_is_not_known():
     text = text_of(render("demo, mic", snapshot(speaking=False, frames=0, idle=0), None))
     assert "demo, mic: silent" in text

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from musetalk_cli.cli.progress import LINE_EVERY_S
-from musetalk_cli.cli.render import named_latencies
+from musetalk_cli.cli.render import in_ms, named_latencies
 from musetalk_cli.cli.time_left import in_hours
 from musetalk_cli.text import PROGRESS, printable, redacted
 
@@ -150,13 +150,13 @@ def _latencies(snapshot: Snapshot) -> Table:
     table.add_column("p50 ms", justify="right")
     table.add_column("p95 ms", justify="right")
     for name, times in named_latencies(snapshot):
-        table.add_row(name, f"{times.p50:.1f}", f"{times.p95:.1f}")
+        table.add_row(name, *in_ms(times)[:2])
     return table
 
 
 def _line(title: str, snapshot: Snapshot, gpu_use: GpuUse | None) -> str:
     """The panel on one line."""
-    latencies = [f"{name} {times.p50:.0f}/{times.p95:.0f}" for name, times in named_latencies(snapshot)]
+    latencies = [f"{name} {'/'.join(in_ms(times, 0)[:2])}" for name, times in named_latencies(snapshot)]
     parts = [
         f"{title}: {'speaking' if snapshot.speaking else 'silent'}",
         in_hours(int(snapshot.elapsed_s)),

@@ -172,9 +172,7 @@ def show_report(report: Report) -> None:
         for name, stage in report.stages.items()
     ]
     print_table("Stages", ["stage", "count", "p50 ms", "p95 ms", "p99 ms", "total ms", "share"], rows)
-    latencies = [
-        [name, *(f"{value:.1f}" for value in astuple(times))] for name, times in named_latencies(report)
-    ]
+    latencies = [[name, *in_ms(times)] for name, times in named_latencies(report)]
     print_table(f"Latency, chunks of {report.chunk_s:g} s", ["", "p50 ms", "p95 ms", "p99 ms"], latencies)
     put(
         f"{report.frames} frames at {report.fps:g} fps, {report.duration_s:.2f} s; "
@@ -201,6 +199,11 @@ def named_latencies(figures: Report | Snapshot) -> tuple[tuple[str, Percentiles]
         ("mouth to eye", figures.mouth_to_eye_ms),
         ("response", figures.response_ms),
     )
+
+
+def in_ms(times: Percentiles, digits: int = 1) -> list[str]:
+    """p50, p95 and p99 of a latency; dashes where there was nothing to measure."""
+    return [f"{value:.{digits}f}" if times.is_measured else "-" for value in astuple(times)]
 
 
 def mebibytes(count: int | None) -> str:

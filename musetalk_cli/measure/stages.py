@@ -36,6 +36,11 @@ class Percentiles:
     p95: float
     p99: float
 
+    @property
+    def is_measured(self) -> bool:
+        """False where there was nothing to measure: no latency of a stream is zero."""
+        return max(self.p50, self.p95, self.p99) > 0
+
     @classmethod
     def of(cls, seconds: Sequence[float] | NDArray[np.float64]) -> Percentiles:
         """Percentiles of durations in seconds; all zero where there are none."""

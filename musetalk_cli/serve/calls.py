@@ -177,8 +177,7 @@ async def describe(request: Request, name: Identifier) -> dict[str, Any]:
 
 
 def _told(times: Percentiles) -> dict[str, float] | None:
-    """None where nothing was measured yet, of which percentiles are all zero."""
-    return {"p50": times.p50, "p95": times.p95, "p99": times.p99} if times.p99 else None
+    return {"p50": times.p50, "p95": times.p95, "p99": times.p99} if times.is_measured else None
 
 
 @router.post("/sessions/{name}/speak", status_code=202)
