@@ -296,7 +296,8 @@ def test_a_service_that_is_gone_is_not_waited_for(visit, coloured_run):
 
 
 @pytest.mark.slow
-def test_a_service_that_is_back_is_not_called_unreachable_any_more(visit, demo):
+@pytest.mark.parametrize("loading", [False, True])
+def test_a_service_that_is_back_is_not_called_unreachable_any_more(visit, demo, loading):
     here = visit(demo.url)
     page = here.page
     page.locator("#connect:enabled").wait_for()
@@ -306,6 +307,9 @@ def test_a_service_that_is_back_is_not_called_unreachable_any_more(visit, demo):
     page.locator("#state-text", has_text="The service does not answer").wait_for()
     assert page.locator("#notice").is_visible()
     page.unroute("**/v1/**")
+    if loading:
+        page.route("**/v1/**", lambda route: route.fulfill(status=503, json={"error": "It loads."}))
     page.locator("#state-text", has_text="Not connected").wait_for()
     assert not page.locator("#notice").is_visible()
+    page.unroute("**/v1/**")
     here.connect()

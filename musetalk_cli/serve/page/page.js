@@ -189,19 +189,24 @@ async function poll() {
     if (document.visibilityState === "visible" && ready && !isGateOpen()) await look();
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
-    answers = !(error instanceof Unanswered);
+    noteAnswer(!(error instanceof Unanswered));
   } finally {
     render();
     setTimeout(poll, SECOND_MS);
   }
 }
 
+/** Whether the service answered, be it with a refusal; one that is back is not said to be away any more. */
+function noteAnswer(came) {
+  if (came && !answers && isShown(Unanswered)) notify(null);
+  answers = came;
+}
+
 async function look() {
   polls += 1;
   if (isLive() || polls % IDLE_POLLS === 0) {
     service = await api.read("/v1/service");
-    if (!answers && isShown(Unanswered)) notify(null); // it is back
-    answers = true;
+    noteAnswer(true);
     show(element("service-figures"), serviceRows(service));
   }
   const asked = session;
