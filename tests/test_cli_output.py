@@ -7,10 +7,17 @@ import subprocess
 import sys
 
 import pytest
+from clocks import FakeClock
 
 from musetalk_cli.cli import app as edge
-from musetalk_cli.cli.render import after_log, print_json, print_table, show_error
-from musetalk_cli.errors import MuseTalkError
+from musetalk_cli.cli.render import after_log, end_run, print_json, print_table, show_error
+from musetalk_cli.config import JobConfig
+from musetalk_cli.engine.engine import Engine
+from musetalk_cli.errors import MuseTalkError, OutputError
+from musetalk_cli.live.latencies import Latencies
+from musetalk_cli.live.observe import Outcome
+from musetalk_cli.measure.stages import StageStats
+from musetalk_cli.run.report import make_report
 
 MUSETALK = (sys.executable, "-m", "musetalk_cli")
 ESCAPE = "\x1b]0;owned\x07"
@@ -31,6 +38,22 @@ def test_a_full_standard_output_is_said_in_one_line(tmp_path, avatars_dir, argum
         "error: Standard output cannot be written: No space left on device.",
         "hint:  Send it elsewhere.",
     ]
+
+
+def test_every_failure_of_a_run_is_told_with_its_hint_and_kind(tiny_bundle, capsys):
+    full = OutputError("a.mp4 is full.", "Free space.")
+    gone = OutputError("The viewer is gone.", "Look there.")
+    engine = Engine(tiny_bundle, JobConfig(), StageStats(FakeClock(0.0)))
+    outcome = Outcome(Latencies(0.5), 16_000, frames=1, failures=[full, KeyError("latents"), gone])
+    report = make_report(engine, outcome, 25.0, {"precision": "fp32"})
+    with pytest.raises(MuseTalkError) as caught:
+        end_run(report, as_json=True)
+    assert (caught.value.message, caught.value.hint) == ("The viewer is gone.", "Look there.")
+    out, err = capsys.readouterr()
+    assert err.index("a.mp4 is full.") < err.index("Free space.") < err.index("KeyError: 'latents'")
+    told = json.loads(out)["failures"]
+    assert [told[0], told[2]] == [full.message, gone.message]
+    assert "KeyError: 'latents'" in told[1]
 
 
 def test_a_reader_that_has_gone_is_not_spoken_of(avatars_dir):

@@ -148,3 +148,20 @@ def test_an_interrupt_discards_what_waits_in_a_session(tiny_bundle):
         assert np.array_equal(frame.image, frame.idle)
         assert frame.request.epoch == 0
         assert frame.request.tokens is None
+
+
+def test_a_late_frame_after_an_interrupt_shows_nothing_of_what_was_said_before(tiny_bundle):
+    live = Live(tiny_bundle, late_after_s=0.2)
+    session = live.session
+    live.say(10)
+    session.understand(AudioEncoder(tiny_bundle)(session.advance(live.clock.now())))
+    on_its_way = session.next_request()
+    session.interrupt()
+    session.settle()
+    box = session.avatar.patches[on_its_way.source].box
+    session.assemble(on_its_way, np.full((box.height, box.width, 3), 255, np.uint8), live.clock.now())
+    live.clock.time += 1
+    live.finish()
+    assert live.frames[0].image[box.slices()].min() == 255
+    held = next(frame for frame in live.frames if frame.fate is Fate.HELD)
+    assert np.array_equal(held.image, held.idle)

@@ -136,6 +136,20 @@ def test_who_was_idle_gets_its_share_from_then_on_and_nothing_for_the_past(devic
     assert served[talks] == pytest.approx(30, abs=1)
 
 
+def test_who_comes_while_an_older_tag_is_served_gets_nothing_for_the_past(device):
+    behind, first = device.open(25, hop=Fraction(1, 5)), device.open(25, 20)
+    device.say(behind, 0.6)
+    # its hop is due and not encoded: it keeps its tag, while the other one is served
+    device.serve(40)
+    device.encode(behind)
+    waited = behind.waiting
+    assert device.serve(1) == [behind] * ROOM
+    late = device.open(25, 8)
+    served = Counter(device.serve(20))
+    assert served[behind] == waited - ROOM > 0
+    assert served[late] == pytest.approx(served[first], abs=1)
+
+
 def test_who_is_not_emptied_is_passed_over_and_gets_no_more_than_its_share_afterwards(device):
     held, other = device.open(25, 8), device.open(25, 20)
     device.held_up.add(held)
