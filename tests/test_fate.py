@@ -155,13 +155,14 @@ def test_a_late_frame_after_an_interrupt_shows_nothing_of_what_was_said_before(t
     session = live.session
     live.say(10)
     session.understand(AudioEncoder(tiny_bundle)(session.advance(live.clock.now())))
-    on_its_way = session.next_request()
+    on_their_way = [session.next_request() for _ in range(session.waiting)]
     session.interrupt()
     session.settle()
-    box = session.avatar.patches[on_its_way.source].box
-    session.assemble(on_its_way, np.full((box.height, box.width, 3), 255, np.uint8), live.clock.now())
+    for request in on_their_way:
+        box = session.avatar.patches[request.source].box
+        session.assemble(request, np.full((box.height, box.width, 3), 255, np.uint8), live.clock.now())
     live.clock.time += 1
     live.finish()
-    assert live.frames[0].image[box.slices()].min() == 255
+    assert live.frames[len(on_their_way) - 1].image[box.slices()].min() == 255
     held = next(frame for frame in live.frames if frame.fate is Fate.HELD)
     assert np.array_equal(held.image, held.idle)
