@@ -78,6 +78,11 @@ class Sync:
     sound_alike: float
     pictures: int
 
+    @property
+    def fits(self) -> bool:
+        """True where the round says something."""
+        return min(self.mouth_alike, self.sound_alike) > FIT
+
 
 @dataclass(frozen=True)
 class Truth:
@@ -210,7 +215,7 @@ def main() -> None:
             print(rounds[-1], flush=True)
             page.locator("#state[data-state=live]").wait_for(timeout=60_000)
         page.click("#stop")
-    late = [each.mouth_after_sound_ms for each in rounds if min(each.mouth_alike, each.sound_alike) > FIT]
+    late = [each.mouth_after_sound_ms for each in rounds if each.fits]
     print(f"{len(late)} of {len(rounds)} rounds fit; where few do, the machine was too busy")
     if late:
         print(

@@ -6,9 +6,9 @@ from statistics import median
 
 import pytest
 
+from benchmarks.page_sync import Sync
+
 ROOT = Path(__file__).parents[1]
-FIT = 0.8
-"""How well mouth and sound must fit, as in `benchmarks/page_sync.py`: else a round says nothing."""
 
 
 def figures(name):
@@ -74,12 +74,8 @@ def mouths_beside_sound():
         ("demo", 10, "{:.0f} ms after the sound (median of ten rounds; {:.0f} to {:.0f} ms;"),
         ("loud", 6, "{:.0f} ms in the six rounds that could be compared (median; {:.0f} to {:.0f} ms)"),
     ):
-        rounds = figures(f"page-sync-cpu-{name}")
-        apart = [
-            each["mouth_after_sound_ms"]
-            for each in rounds
-            if min(each["mouth_alike"], each["sound_alike"]) > FIT
-        ]
+        rounds = [Sync(**each) for each in figures(f"page-sync-cpu-{name}")]
+        apart = [each.mouth_after_sound_ms for each in rounds if each.fits]
         assert len(apart) == count
         yield told.format(median(apart), min(apart), max(apart))
 

@@ -158,13 +158,22 @@ def test_the_microphone_is_heard_in_the_same_session(visit, demo):
     assert here.complaints == []
 
 
+def connect_known(here):
+    """Connect; the names of the session and of its viewer, as the service told them."""
+    with here.page.expect_response("**/v1/offer") as answer:
+        here.connect()
+    return answer.value.json()
+
+
+def lose_viewer(demo, told):
+    assert demo.ask("DELETE", f"/v1/sessions/{told['session']}/viewers/{told['viewer']}").status == 204
+
+
 @pytest.mark.slow
 def test_a_viewer_that_was_lost_comes_back_to_its_session(visit, demo):
     here = visit(demo.url)
-    with here.page.expect_response("**/v1/offer") as answer:
-        here.connect()
-    told = answer.value.json()
-    assert demo.ask("DELETE", f"/v1/sessions/{told['session']}/viewers/{told['viewer']}").status == 204
+    told = connect_known(here)
+    lose_viewer(demo, told)
     here.until("reconnecting")
     here.until("live")
     assert len(here.watch(3, MOUTH)) == 3
@@ -196,13 +205,11 @@ def test_a_connection_that_stands_while_nothing_comes_is_noticed_and_can_be_made
 @pytest.mark.slow
 def test_a_connection_that_is_lost_is_not_said_to_stand(visit, demo):
     here = visit(demo.url)
-    with here.page.expect_response("**/v1/offer") as answer:
-        here.connect()
-    told = answer.value.json()
+    told = connect_known(here)
     (session,) = demo.service.sessions
     session.broadcast.write = lambda frame: None
     assert "though the connection is up" in here.notice
-    assert demo.ask("DELETE", f"/v1/sessions/{told['session']}/viewers/{told['viewer']}").status == 204
+    lose_viewer(demo, told)
     here.until("reconnecting")
     assert not here.page.locator("#notice").is_visible()
     del session.broadcast.write
